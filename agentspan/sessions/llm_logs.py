@@ -6,8 +6,8 @@ family is one session. A call that failed left no row. Left out on purpose: the 
 the messages, and the tables for search.
 
 The file is opened read-only. A conversation is read when a call of it is newer than the last one that was read before.
-The ids of calls begin with their time, and of that less is compared: a conversation that was changed up to half an hour
-earlier is read again, so that the end of one that went on is stored.
+The ids of calls begin with their time, and of that less is compared: a conversation that was changed up to a quarter of
+an hour earlier is read again, so that the end of one that went on is stored. An older one counts as over.
 """
 
 import sqlite3
@@ -38,8 +38,17 @@ _BYTES = "content"
 """The only column with bytes."""
 _FAMILIES = {"responses": "conversation_id", "turns": "thread_id"}
 """The tables with one row for each call, and their columns with the conversation."""
+_LOOKED_UP = {
+    "responses": "conversation_id",
+    "tool_calls": "response_id",
+    "tool_results": "response_id",
+    "tool_responses": "response_id",
+}
+"""The tables without an index in which rows are looked up, and the column by which."""
 _AGE = 6
 """The characters of a ULID that are compared: the seventh changes every 17 minutes."""
+_OVER_NS = 15 * 60 * 1_000_000_000
+"""How long before the newest call of the file a conversation ended that is over; less than what `_AGE` leaves out."""
 _ADDED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _DETAILS = {
     "cached_tokens": ("cached_tokens", "cached", "cachedContentTokenCount", _ADDED[0]),
@@ -87,6 +96,20 @@ class _Base:
         """Return whether all these tables exist."""
         return self._tables.issuperset(tables)
 
+    def sort(self) -> None:
+        """Make the tables that the lookups of rows use, outside of the file: its older tables have no indexes."""
+        for table, column in _LOOKED_UP.items():
+            if self.has(table):
+                by = f"by_{table}"
+                self.open.execute(f"create temp table {by} as select {column} as key, rowid as place from {table}")
+                self.open.execute(f"create index temp.{by}_key on {by} (key)")
+
+    def rows_of(self, table: str, key: Any) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a table that belong to a conversation or a call, in the order of their ids."""
+        sql = f"""select {table}.* from by_{table} join {table} on {table}.rowid = place where key = ?
+            order by {table}.id"""
+        return self.rows(table, sql, key)
+
     def rows(self, tables: str, sql: str, *values: Any) -> Iterator[dict[str, Any]]:
         """Yield the rows of a query as objects; none if one of the tables is missing."""
         if not self.has(*tables.split()):
@@ -116,8 +139,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 def _responses(base: _Base, conversation: str) -> Iterator[_Call]:
     alone = base.rows("responses", "select * from responses where id = ? and conversation_id is null", conversation)
-    of = base.rows("responses", "select * from responses where conversation_id = ? order by id", conversation)
-    for row in chain(alone, of):
+    for row in chain(alone, base.rows_of("responses", conversation)):
         id = row.get("id")
         if not any(base.rows("turns", "select 1 from turns where id = ?", id)):  # else it was copied to the new tables
             yield _response(base, row)
@@ -135,10 +157,10 @@ def _response(base: _Base, row: dict[str, Any]) -> _Call:
         content = [*([{"type": "text", "text": prompt}] if prompt else []), *blocks] if blocks else prompt
         messages.append((f"{id}:prompt", "user", content))
     answer = {"text": row.get("response") or "", "thinking": text_of(row.get("reasoning"))}
-    calls = [_called(call) for call in base.rows("tool_calls", "select * from tool_calls where response_id = ?", id)]
+    calls = [_called(call) for call in base.rows_of("tool_calls", id)]
     results = [
         (each.get("tool_call_id"), str(each.get("name")), _result(base, each))
-        for each in base.rows("tool_results", "select * from tool_results where response_id = ? order by id", id)
+        for each in base.rows_of("tool_results", id)
     ]
     tools = [each["name"] for each in base.rows("tools tool_responses", _TOOLS_OF_RESPONSE, id)]
     return _Call(row, messages, results, {**present(answer), **({"tool_calls": calls} if calls else {})}, tools)
@@ -146,8 +168,8 @@ def _response(base: _Base, row: dict[str, Any]) -> _Call:
 
 _PROMPT_ATTACHMENTS = """select attachments.* from prompt_attachments join attachments on attachments.id = attachment_id
 where response_id = ? order by "order" """
-_TOOLS_OF_RESPONSE = """select name from tools join tool_responses on tools.id = tool_id where response_id = ?
-order by tools.id"""
+_TOOLS_OF_RESPONSE = """select name from by_tool_responses join tool_responses on tool_responses.rowid = place
+join tools on tools.id = tool_id where key = ? order by tools.id"""
 _RESULT_ATTACHMENTS = """select attachments.* from tool_results_attachments join attachments
 on attachments.id = attachment_id where tool_result_id = ? order by "order" """
 
@@ -323,9 +345,11 @@ class _Conversation:
     Args:
         id: its id.
         about: its row: `name`, `forked_from`.
+        over_ns: the time before which a conversation that ended is over.
     """
 
-    def __init__(self, id: str, about: Mapping[str, Any]) -> None:
+    def __init__(self, id: str, about: Mapping[str, Any], over_ns: int) -> None:
+        self._over_ns = over_ns
         self._id = id
         self._about = about
         self._open: list[tuple[Any, Step]] = []
@@ -365,7 +389,7 @@ class _Conversation:
             yield step
         self._open.clear()
         if self._session is not None:
-            yield self._session
+            yield self._session._replace(is_over=(self._session.ended_ns or 0) < self._over_ns)
 
     def _begun(self, call: _Call, at: int) -> Session:
         prompt = next((_plain(content) for _, role, content in call.messages if role == "user"), None)
@@ -463,8 +487,10 @@ def decode(path: Path, after: str | None) -> Iterator[Record]:
     try:
         base = _Base(path)
         with closing(base.open):
+            base.sort()
+            over_ns = _ulid_ns(_newest(base)) - _OVER_NS
             for id in [*_changed(base, after)]:
-                yield from _readable(_conversation(base, id), id)
+                yield from _readable(_conversation(base, id, over_ns), id)
     except sqlite3.Error:
         yield Unread(None, "a database that cannot be read whole")
 
@@ -485,11 +511,11 @@ def _changed(base: _Base, after: str | None) -> Iterator[str]:
     yield from found
 
 
-def _conversation(base: _Base, id: str) -> Iterator[Record]:
+def _conversation(base: _Base, id: str, over_ns: int) -> Iterator[Record]:
     about: dict[str, Any] = {}
     for table in ("conversations", "threads"):
         about |= next(base.rows(table, f"select * from {table} where id = ?", id), {})
-    conversation = _Conversation(id, about)
+    conversation = _Conversation(id, about, over_ns)
     for calls in (_responses(base, id), _turns(base, id)):
         for call in calls:
             yield from conversation.call(call._replace(row={**call.row, "schema": _schema(base, call.row)}))
@@ -508,9 +534,13 @@ def position(path: Path) -> str:
     try:
         base = _Base(path)
         with closing(base.open):
-            found = [row["id"] for table in _FAMILIES for row in base.rows(table, f"select max(id) as id from {table}")]
+            return _newest(base)
     except sqlite3.Error:
         return ""
+
+
+def _newest(base: _Base) -> str:
+    found = [row["id"] for table in _FAMILIES for row in base.rows(table, f"select max(id) as id from {table}")]
     return max((id for id in found if type(id) is str), default="")
 
 

@@ -29,9 +29,11 @@ create table responses (id text primary key, model text, prompt text, system tex
     response text, response_json text, conversation_id text, duration_ms integer, datetime_utc text,
     input_tokens integer, output_tokens integer, token_details text, schema_id text, resolved_model text);
 create table attachments (id text primary key, type text, path text, url text, content blob);
-create table prompt_attachments (response_id text, attachment_id text, "order" integer);
+create table prompt_attachments (response_id text, attachment_id text, "order" integer,
+    primary key (response_id, attachment_id));
 create table fragments (id integer primary key, hash text, content text);
-create table prompt_fragments (response_id text, fragment_id integer, "order" integer);
+create table prompt_fragments (response_id text, fragment_id integer, "order" integer,
+    primary key (response_id, fragment_id, "order"));
 create table tools (id integer primary key, name text);
 create table tool_responses (tool_id integer, response_id text);
 create table tool_calls (id integer primary key, response_id text, name text, arguments text, tool_call_id text);
@@ -47,7 +49,9 @@ create table turns (id text primary key, thread_id text, parent_message_hash tex
 create table messages (hash text primary key, parent_hash text, role text);
 create table parts (id integer primary key, message_hash text, position integer, type text, tool_name text, text text,
     payload text);
-create table turn_tools (turn_id text, tool_id integer);
+create table turn_tools (turn_id text, tool_id integer, primary key (turn_id, tool_id));
+create index idx_turns_thread_id on turns (thread_id);
+create unique index idx_parts_message_hash_position on parts (message_hash, position);
 """
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
@@ -220,6 +224,15 @@ def test_only_conversations_with_new_calls_are_read_again(tmp_path: Path) -> Non
     records = [*decode(write(tmp_path / "logs.db"), before)]
     assert "t1" in sessions_of(records)
     assert "c1" not in sessions_of([*decode(write(tmp_path / "logs.db"), id_of(13))])
+
+
+def test_a_conversation_that_ended_long_before_the_newest_call_is_over(tmp_path: Path) -> None:
+    newest = f"01m8hwn3e4{'0' * 16}"
+    path = write(tmp_path / "logs.db", turns=1)
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute("update turns set id = ?, datetime_utc = '2026-11-28T20:13:26+00:00'", (newest,))
+    sessions = sessions_of([*decode(path, None)])
+    assert {id: session.is_over for id, session in sessions.items()} == {"c1": True, id_of(3): True, "t1": False}
 
 
 def test_a_call_without_a_result_is_cancelled(tmp_path: Path) -> None:
