@@ -18,7 +18,7 @@ from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.inspect_messages import Parts, Texts, content_of, text_in
 from agentspan.sessions.inspect_sample import SampleDecoder, error_of, usage_of, value_of
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread
-from agentspan.sessions.values import list_of, ns_of, number_of, object_of, part_of, present, text_of
+from agentspan.sessions.values import list_of, ns_of, number_of, object_of, part_of, present, text_of, unicode_of
 
 NAME = "inspect"
 _HEADER, _START, _SUMMARIES = "header.json", "_journal/start.json", "summaries.json"
@@ -52,7 +52,7 @@ class _Eval(NamedTuple):
 
 def _eval_of(header: Mapping[str, Any]) -> _Eval:
     spec, plan = object_of(header.get("eval")), object_of(header.get("plan"))
-    key = text_of(spec.get("eval_id")) or f"{spec.get('run_id')}/{spec.get('task_id')}"
+    key = unicode_of(text_of(spec.get("eval_id")) or f"{spec.get('run_id')}/{spec.get('task_id')}")
     start_ns = ns_of(spec.get("created")) or 0
     revision = object_of(spec.get("revision"))
     commit = text_of(revision.get("commit"))
@@ -197,7 +197,7 @@ def _decoded(about: _Eval, sample: _Sample) -> Iterator[Record]:
 
 
 def _id_of(about: _Eval, facts: Mapping[str, Any]) -> str:
-    return text_of(facts.get("uuid")) or f"{about.key}:{facts.get('id')}:{facts.get('epoch')}"
+    return unicode_of(text_of(facts.get("uuid")) or f"{about.key}:{facts.get('id')}:{facts.get('epoch')}")
 
 
 def _first_time(events: Sequence[Any]) -> int | None:
@@ -259,12 +259,13 @@ def _scores(found: Mapping[str, Any], graded: frozenset[str]) -> Iterator[dict[s
         for each, value in parts.items():
             number, label = value_of(value)
             if number is not None or label is not None or about["explanation"]:
-                yield {"name": each[:_MOST_NAME] or "score", "value": number, "label": label, **about}
+                named = {"name": unicode_of(each[:_MOST_NAME]) or "score", "label": label and unicode_of(label)}
+                yield {**named, "value": number, **about}
 
 
 def _explanation(score: Mapping[str, Any]) -> str | None:
     text = text_of(score.get("explanation")) or text_of(score.get("answer"))
-    return None if text is None else text[:_MOST_EXPLANATION]
+    return None if text is None else unicode_of(text[:_MOST_EXPLANATION])
 
 
 def _edits(score: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def _of_eval(about: _Eval, header: Mapping[str, Any]) -> Iterator[Record]:
     status, error = header.get("status"), header.get("error")
     outcomes: dict[str, Outcome] = {"success": "answered", "error": "error", "cancelled": "interrupted"}
     metrics = tuple(
-        {"name": f"{object_of(score).get('name')}/{name}"[:_MOST_NAME], "value": value, "source": "code"}
+        {"name": unicode_of(f"{object_of(score).get('name')}/{name}"[:_MOST_NAME]), "value": value, "source": "code"}
         for score in list_of(object_of(header.get("results")).get("scores"))
         for name, metric in object_of(object_of(score).get("metrics")).items()
         if (value := number_of(object_of(metric).get("value"))) is not None

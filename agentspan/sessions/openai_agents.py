@@ -18,7 +18,17 @@ from typing import Any
 
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, walk
 from agentspan.sessions.records import Record, Session, Status, Step, Unread, task_of, unknown
-from agentspan.sessions.values import count_of, decoded, list_of, ns_of, object_of, part_of, present, text_of
+from agentspan.sessions.values import (
+    count_of,
+    decoded,
+    list_of,
+    ns_of,
+    object_of,
+    part_of,
+    present,
+    text_of,
+    unicode_of,
+)
 
 NAME = "openai-agents"
 UNNAMED = "Agent workflow"
@@ -495,7 +505,8 @@ class ItemDecoder(LineDecoder):
                 yield Unread(None, f"item of type {kind}" if kind is not None else "a line that is no item")
 
     def _trace(self, id: Any) -> _Trace:
-        return self._traces.setdefault(str(id), _Trace(str(id)))
+        trace = unicode_of(str(id))
+        return self._traces.setdefault(trace, _Trace(trace))
 
 
 def _sources(path: Path) -> Iterator[Source]:

@@ -31,6 +31,11 @@ def text_of(value: Any) -> str | None:
     return value if type(value) is str and value else None
 
 
+def unicode_of(text: str) -> str:
+    """Return a text in which `?` replaces what JSON can escape but no file can hold: halves of surrogate pairs."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def object_of(value: Any) -> dict[str, Any]:
     """Return an object; an empty one for anything else. The result must not be changed."""
     return value if type(value) is dict else _NONE

@@ -292,6 +292,18 @@ def test_an_unknown_event_is_kept_and_counted(tmp_path: Path) -> None:
     assert told == ["event of type dream", "an event that is no object"]
 
 
+def test_ids_and_scores_that_no_file_can_hold_are_stored(tmp_path: Path) -> None:
+    bad = "a\ud800b"
+    scores = {bad: {"value": bad, "explanation": bad}}
+    sample = {**SAMPLE, "id": bad, "uuid": bad, "scores": scores, "events": [{**EVENTS[3], "uuid": bad}]}
+    with agentspan.open(tmp_path / "a.db") as database:
+        one = _brought_in(database, tmp_path / "log.eval", {**MEMBERS, "samples/s1_epoch_1.json": sample})
+        assert not one.problems
+        ((run, spans),) = stored(database)
+        assert (run["external_identifier"], len(spans)) == ("inspect:a?b", 3)
+        assert [score.label for score in scan(database.storage, ScoreRow)] == ["a?b"]
+
+
 def test_an_archive_that_was_cut_gives_its_whole_samples(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "a.eval", {**MEMBERS, "samples/s1_epoch_2.json": SECOND})
     whole = path.read_bytes()

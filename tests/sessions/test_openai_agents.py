@@ -207,6 +207,17 @@ def test_what_is_not_known_is_kept_and_counted() -> None:
     assert told(decoded([b"{", b"no document", b"}"])) == ["a line that is no JSON"]
 
 
+def test_ids_that_no_file_can_hold_are_stored(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    bad = json.dumps(ITEMS).replace("trace_1", "a\\ud800b").replace("llm1", "l\\ud800")
+    path.write_text("".join(f"{json.dumps(item)}\n" for item in json.loads(bad)))
+    with agentspan.open(tmp_path / "a.db") as database:
+        one = Importer(Context(database.storage), {"openai-agents": FORMAT}, now=lambda: 2 * 10**18)
+        one.bring_in(Source("openai-agents", path))
+        ((run, _),) = stored(database)
+        assert (run["external_identifier"], one.problems) == ("openai-agents:a?b", [])
+
+
 def test_files_are_found_by_their_content(tmp_path: Path) -> None:
     path = tmp_path / "my_traces.jsonl"
     path.write_text(json.dumps(TRACE))
