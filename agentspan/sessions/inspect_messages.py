@@ -122,6 +122,8 @@ class Seen:
             yield from self._if_new(message)
 
     def _of_pool(self, part: Any) -> Iterator[dict[str, Any]]:
+        if type(part) is int:  # one message
+            part = [part, part + 1]
         start, end = part if type(part) is list and len(part) == 2 else (0, 0)
         if type(start) is not int or type(end) is not int:
             return

@@ -251,6 +251,15 @@ def test_logs_of_early_versions(tmp_path: Path) -> None:
     assert [step.payload["content"] for step in steps.values() if step.type == "message"] == ["Why?"]
 
 
+def test_a_pool_in_the_sample_and_references_to_single_messages(tmp_path: Path) -> None:
+    pool = [QUESTION, {"id": "m2", "role": "system", "content": "be brief"}]
+    call = {**EVENTS[3], "input_refs": [1, 0, 7, -1]}
+    sample = {**SAMPLE, "events": [call, {**call, "uuid": "again"}], "events_data": None, "message_pool": pool}
+    records = [*decode(write_archive(tmp_path / "a.eval", {**MEMBERS, "samples/s1_epoch_1.json": sample}), None)]
+    messages = [step.payload["content"] for step in steps_of(records) if step.type == "message"]
+    assert messages == ["be brief", "What colour is it?", "green"]
+
+
 def test_a_log_without_samples_keeps_its_counts_and_scores(tmp_path: Path) -> None:
     usage = {"openai/gpt-4o": {"input_tokens": 8, "output_tokens": 2}}
     summary = {
