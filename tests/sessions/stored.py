@@ -3,13 +3,23 @@
 from typing import Any
 
 from agentspan.database import Database
-from tests.sessions.test_importing import rows_of
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.access import scan
+from agentspan.storage.questions import SpansOf
+
+_BY_CHANCE = ("inserted_at", "updated_at", "agent_id", "agent_version_id", "agent_schema_version_id", "partition")
+_HEAD = 16
+"""The characters of an id that depend on the file: its time and the file's partition."""
 
 
 def stored(database: Database) -> list[Any]:
-    """Return the rows of runs and spans as `rows_of`, without what two files have in common by chance only."""
-    return [(run, [_comparable(span) for span in spans]) for run, spans in rows_of(database)]
+    """Return the rows of runs, each with its spans, without what depends on the file or the time of storing."""
+    storage = database.storage
+    runs = scan(storage, AgentInstanceRow)
+    return [(_comparable(run), [_comparable(span) for span in storage.ask(SpansOf(run.id))]) for run in runs]
 
 
-def _comparable(span: dict[str, Any]) -> dict[str, Any]:
-    return {**span, "parent_span_id": (span["parent_span_id"] or "")[16:]}
+def _comparable(row: AgentInstanceRow | AgentSpanRow) -> dict[str, Any]:
+    values = {name: value for name, value in row._asdict().items() if name not in _BY_CHANCE}
+    ids = ("id", "agent_instance_id", "parent_span_id")
+    return {**values, **{name: (values.get(name) or "")[_HEAD:] for name in ids}}
