@@ -121,13 +121,13 @@ _hash = _sha256()
 
 
 def span_id(run: str, trace_id: str, span_id: str) -> str:
-    """Return the id in agentspan of an OpenTelemetry span.
+    """Return the id in agentspan of an OpenTelemetry span, or of a step of a session.
 
     Args:
         run: the id of the span's run. Its time and partition become those of the span's id.
-        trace_id, span_id: OpenTelemetry's ids in lower-case hex.
+        trace_id, span_id: OpenTelemetry's ids in lower-case hex; or a session's id and a step's key, any texts.
     """
-    digest = _hash(f"{trace_id}:{span_id}".encode()).digest()
+    digest = _hash(f"{trace_id}:{span_id}".encode("utf-8", "surrogatepass")).digest()
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 

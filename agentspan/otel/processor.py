@@ -30,8 +30,6 @@ from agentspan.otel.processor_traces import (
     captured_end,
     end_process_run,
     end_run,
-    going_on,
-    inner_of,
     is_repetition,
     link_contexts,
     parent_id,
@@ -43,7 +41,7 @@ from agentspan.otel.stored_rows import score_rows
 from agentspan.otel.traces import ABANDONED
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
-from agentspan.recording.span_state import SpanState
+from agentspan.recording.span_state import SpanState, going_on, inner_of
 from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
 
 
@@ -132,6 +130,10 @@ class LiveRecording:
         self._traces.end(trace)
         if trace.open:
             self._waiting.append((time.monotonic() + self._grace_s, trace))
+
+    def has_call_in(self, node: SpanState) -> bool:
+        """Return whether a call of a model that an instrumentor recorded is directly inside of a span of agentspan."""
+        return any(inside.calls.has_call_in(node.id) for inside in self._traces.in_run(node.run.id))
 
     def close(self) -> None:
         """Close the open spans as abandoned, and end the open runs of traces and of the process."""
@@ -346,6 +348,12 @@ class SpanProcessor(_SpanProcessor):
 _lock = threading.RLock()
 _recordings: dict[int, LiveRecording] = {}
 """The recordings by `id` of their recorder. A recording references its recorder, so the id stays unique."""
+
+
+def has_call_in(node: SpanState) -> bool:
+    """Return whether an instrumentor recorded a call of a model directly inside of a span of agentspan."""
+    live = _recordings.get(id(node.recorder))
+    return live is not None and live.has_call_in(node)
 
 
 def _give_back(live: LiveRecording) -> None:

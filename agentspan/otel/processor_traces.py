@@ -45,7 +45,7 @@ from agentspan.otel.traces import (
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known, RunState
-from agentspan.recording.span_state import SpanState
+from agentspan.recording.span_state import SpanState, going_on, inner_of
 from agentspan.schemas.span_types import MAX_NAME, describe, title_of
 from agentspan.text import one_line
 
@@ -88,28 +88,6 @@ def unlink_contexts(recorder: Recorder) -> None:
     recorder.innermost = recorder.current.get
 
 
-def going_on(node: Any) -> Any:
-    """Return the innermost node, outward from `node`, that has not ended; None without one.
-
-    Ended nodes are in the context, because a span of OpenTelemetry ends without leaving agentspan's context.
-    """
-    while node is not None and not node.goes_on():
-        node = node.outer
-    return node
-
-
-def inner_of(node: Any, other: Any) -> Any:
-    """Return the inner one of two nodes; `other` if neither is inside the other; None if both are None."""
-    if node is None or other is None:
-        return node if other is None else other
-    outer = node
-    while outer is not None:
-        if outer is other:
-            return node
-        outer = outer.outer
-    return other
-
-
 MOST = 256
 """The most calls of a run that are compared with each other: the latest ones, whose attributes stay in memory."""
 
@@ -150,6 +128,10 @@ class CallsOfRun:
         self._seen.append(_Seen(node, span))
         if is_late:
             self._seen = deque(sorted(self._seen.copy(), key=lambda each: each.span.end_time), MOST)
+
+    def has_call_in(self, span_id: str) -> bool:
+        """Return whether one of the latest calls is directly inside of a span."""
+        return any(each.node.parent_span_id == span_id for each in reversed(self._seen.copy()))
 
     def _since(self, since_ns: int) -> list[_Seen]:
         """Return the spans that ended at or after this time, the latest first."""
@@ -364,6 +346,12 @@ class Traces:
     def of_process(self) -> list[RunOfTraces]:
         """Return the runs of the process: they hold all traces that are not runs of their own."""
         return list(self._of_process.values())
+
+    def in_run(self, run_id: str) -> Iterator[RunOfTraces]:
+        """Yield what is known of a run that holds traces; nothing for another run."""
+        inside = self._inside.get(run_id)
+        if inside is not None:
+            yield inside
 
     def _of(self, run: RunState) -> RunOfTraces:
         inside = self._inside.get(run.id)

@@ -428,13 +428,14 @@ class RunState(RunFacts):
         metadata: Any = None,
         session: str | None = None,
         user: str | None = None,
+        task: str | None = None,
     ) -> None:
         """Record the end of a run that another tracing library reported.
 
         Args:
             ended_ns: the time of the end, in ns since the epoch.
             result, error, metadata: objects, or None. `metadata` replaces the metadata of the run.
-            session, user: replace the session and the user of the run; if None, they stay.
+            session, user, task: replace the session, the user and the task of the run; if None, they stay.
         """
         row, recorder = self.registered_row, self.recorder
         self.status = status if self.termination_reason is None else self.status
@@ -446,8 +447,9 @@ class RunState(RunFacts):
             times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
             values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
             move = instances.finished(self.id, status=status, times=times, now=at, result=values[0], error=values[1])
-            texts = {"session": text_of(recorder, session), "user": text_of(recorder, user)}
-            about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in texts.items()}}
+            texts = {"session": session, "user": user, "task": task}
+            about: dict[str, Value] = {"metadata": values[2]}
+            about |= {name: text_of(recorder, text) or None for name, text in texts.items()}
             known = {name: value for name, value in about.items() if value is not None}
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
 

@@ -375,3 +375,25 @@ def disabled_run(recorder: Recorder) -> RunState:
     run = RunState(recorder, program_name())
     run.status = "active"
     return run
+
+
+def going_on(node: Any) -> Any:
+    """Return the innermost node, outward from `node`, that has not ended; None without one.
+
+    Ended nodes are in the context, because a span of OpenTelemetry ends without leaving agentspan's context.
+    """
+    while node is not None and not node.goes_on():
+        node = node.outer
+    return node
+
+
+def inner_of(node: Any, other: Any) -> Any:
+    """Return the inner one of two nodes; `other` if neither is inside the other; None if both are None."""
+    if node is None or other is None:
+        return node if other is None else other
+    outer = node
+    while outer is not None:
+        if outer is other:
+            return node
+        outer = outer.outer
+    return other

@@ -424,8 +424,10 @@ def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any
         judged["name"], get("value"), get("label"), get("explanation"), get("source") or "code", get("identifier")
     )
     content = f"{run_id}:{judgement.name}:{judgement.identifier}"
+    if "edit" in judged:  # an edited score is another score, and the newest counts
+        content += f":{judged['edit']}"
     id = hashed_id(content, session.started_ns, ctx.account.partition)
-    at = clock.to_text(session.ended_ns or session.started_ns)
+    at = clock.to_text(judged.get("at_ns") or session.ended_ns or session.started_ns)
     return score_row(id, run_id, "agent_instance", run_id, judgement, at)
 
 

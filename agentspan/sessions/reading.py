@@ -175,3 +175,36 @@ def _is_object(line: bytes) -> bool:
         return isinstance(jsontext.decode(line.decode()), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def zstd_decoder(path: Path) -> Callable[[bytes], bytes]:
+    """Return a function that decompresses the parts of one zstd frame, one after the other.
+
+    The function raises OSError for broken data.
+
+    Args:
+        path: the path for the message of the error.
+
+    Raises:
+        Unreadable: no module for zstd is installed.
+    """
+    module: Any
+    try:
+        module = import_module("compression.zstd")  # of Python 3.14
+        decompress = module.ZstdDecompressor().decompress
+    except ImportError:
+        try:
+            module = import_module("zstandard")
+        except ImportError:
+            raise Unreadable(
+                f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'"
+            ) from None
+        decompress = module.ZstdDecompressor().decompressobj().decompress
+
+    def decode(part: bytes) -> bytes:
+        try:
+            return cast(bytes, decompress(part))
+        except (module.ZstdError, EOFError) as error:
+            raise OSError(f"broken zstd data in {path}") from error
+
+    return decode

@@ -40,7 +40,9 @@ class Session(NamedTuple):
             `tools`, `permission_mode`, `skills` …. A part that is not known is left out.
         metadata: further facts: `cwd`, `git_branch`, `title`, `entrypoint` ….
         git_commit: the commit of the checkout, 40 or 64 hexadecimal digits.
-        scores: judgements that the source has, as objects with `name`, `value`, `label`, `explanation`.
+        scores: judgements that the source has, as objects with `name`, `value`, `label`, `explanation`, `source`. One
+            that was edited has also `edit`, the number of its edits, and `at_ns`, the time of the last one.
+        is_over: True if the source says that the session never goes on. Its run ends even while its file is written.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Session(NamedTuple):
     metadata: Mapping[str, Any] = {}
     git_commit: str | None = None
     scores: tuple[Mapping[str, Any], ...] = ()
+    is_over: bool = False
 
 
 class Step(NamedTuple):

@@ -132,6 +132,8 @@ unharmed = guard(report=_count)
 
 log = logging.getLogger("agentspan")
 _API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
+_AGENTS = "agentspan.sessions.openai_agents_live"
+"""The module of the processor for OpenAI's Agents SDK: a layer below this one, which decodes its items."""
 EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
@@ -178,10 +180,13 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
         chosen = [each for each in found if each.can_record]
         for each in known.missing(found):
             log.warning("instrument: nothing records %s; %s", each.framework.name, known.advice(each))
+        chosen = _without_sdk(chosen)
     with _lock:
-        using = _provider_for(provider, tracer)
-        _carry_context()
-        turned_on = (_turn_on(each, using) for each in chosen if each.framework.name not in _on)
+        using = None
+        if not chosen or any(each.needs_sdk for each in chosen):
+            using = _provider_for(provider, tracer)
+            _carry_context()
+        turned_on = (_turn_on(each, using, tracer) for each in chosen if each.framework.name not in _on)
         return tuple(each for each in turned_on if each is not None)
 
 
@@ -217,6 +222,17 @@ def _named(name: str) -> Available:
     return found
 
 
+def _without_sdk(found: list[Available]) -> list[Available]:
+    """Return what can be recorded here: without OpenTelemetry's SDK, only what does not need it, if anything."""
+    independent = [each for each in found if not each.needs_sdk]
+    if not independent or known.is_importable(SDK):
+        return found
+    for each in found:
+        if each.needs_sdk:
+            log.warning("instrument: %s is not recorded; %s", each.framework.name, EXTRA)
+    return independent
+
+
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with host.importing:
@@ -246,16 +262,16 @@ def _close() -> None:
         provider.shutdown()
 
 
-def _turn_on(found: Available, provider: Any) -> Instrumented | None:
+def _turn_on(found: Available, provider: Any, tracer: Tracer | None) -> Instrumented | None:
     name = found.framework.name
     with guard(report=partial(_warn_of, name)), host.importing:  # another package may not fit the installed framework
         if found.entry is None:
-            turned_on = _OWN.get(name, _traces_itself(name))(provider)
+            turned_on = _OWN.get(name, _traces_itself(name))(provider, tracer)
         else:
             instrumentor = found.entry.load()()
             instrumentor.instrument(tracer_provider=provider)
             turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
-        additions = import_module("agentspan.otel.instruments.additions").ADDITIONS
+        additions = import_module("agentspan.otel.instruments.additions").ADDITIONS if found.needs_sdk else {}
         if name in additions and (found.has_own or not found.framework.own):
             turned_on = turned_on[0], _with_additions(additions[name], turned_on[1])
         _on[name] = turned_on
@@ -278,7 +294,7 @@ def _carry_context() -> None:
             _on[known.CARRIES_CONTEXT] = about, instrumentor.uninstrument
 
 
-def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
+def _pydantic_ai(provider: Any, tracer: Tracer | None) -> tuple[Instrumented, Callable[[], Any]]:
     agents = import_module("pydantic_ai")
     settings = import_module("pydantic_ai.models.instrumented").InstrumentationSettings
     agents.Agent.instrument_all(settings(tracer_provider=provider))
@@ -286,12 +302,21 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
     return about, lambda: agents.Agent.instrument_all(False)
 
 
-def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
+def _openai_agents(provider: Any, tracer: Tracer | None) -> tuple[Instrumented, Callable[[], Any]]:
+    """Add a processor to the SDK's own tracing, now or when the program imports the SDK."""
+    processor = import_module(_AGENTS).PROCESSOR
+    processor.turn_on(tracer)
+    if not processor.is_added:
+        Waiting({"agents.tracing": processor.add_to})
+    return Instrumented("openai-agents", "openai-agents", version("openai-agents")), processor.turn_off
+
+
+def _traces_itself(name: str) -> "_TurnsOn":
     """Return the function that turns on an SDK that traces itself with the global provider.
 
     The function changes nothing, because `use_until_set` has already replaced the global provider.
     """
-    return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
+    return lambda provider, tracer: (Instrumented(name, name, version(name)), lambda: None)
 
 
 def _with_additions(wrapping: Wrapping, undo: Callable[[], Any]) -> Callable[[], Any]:
@@ -305,7 +330,8 @@ def _with_additions(wrapping: Wrapping, undo: Callable[[], Any]) -> Callable[[],
     return undo_both
 
 
-_OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
+_TurnsOn = Callable[[Any, Tracer | None], tuple[Instrumented, Callable[[], Any]]]
+_OWN: dict[str, _TurnsOn] = {"pydantic-ai": _pydantic_ai, "openai-agents": _openai_agents}
 """The functions that turn on frameworks that trace themselves, by the name of the framework."""
 
 
@@ -316,7 +342,7 @@ def start() -> Waiting:
         note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
     wanted: dict[str, Any] = {}
     for each in known.available():
-        if each.can_record and has_sdk:
+        if each.can_record and (has_sdk or not each.needs_sdk):
             wanted[each.framework.module] = _instrument(each.framework.name)
         elif known.is_missing(each) or (each.is_installed and not has_sdk):
             wanted[each.framework.module] = _miss(each)

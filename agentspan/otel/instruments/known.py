@@ -67,11 +67,13 @@ FRAMEWORKS = (
     _framework("mistralai", "mistralai", f"{_OI}mistralai"),
     _framework("ollama", "ollama", "opentelemetry-instrumentation-ollama"),
     _framework("openai", "openai", f"{_OI}openai", "openai-v2"),
-    _framework("openai-agents", "agents", f"{_OI}openai-agents"),
+    _framework("openai-agents", "agents", f"{_OI}openai-agents", own="tracing/processor_interface.py"),
     _framework("pydantic-ai", "pydantic_ai", ""),
     _framework("smolagents", "smolagents", f"{_OI}smolagents"),
     _framework("vertexai", "vertexai", f"{_OI}vertexai"),
 )
+WITHOUT_SDK = frozenset({"openai-agents"})
+"""The frameworks that need neither OpenTelemetry nor an instrumentor: agentspan takes their own traces."""
 _CLIENTS = frozenset(
     {"anthropic", "cohere", "google-genai", "groq", "litellm", "mistralai", "ollama", "openai", "vertexai"}
 )
@@ -105,6 +107,11 @@ class Available(NamedTuple):
     package: str = ""
     version: str = ""
     has_own: bool = False
+
+    @property
+    def needs_sdk(self) -> bool:
+        """True if OpenTelemetry's SDK is needed to record the framework."""
+        return self.entry is not None or self.framework.name not in WITHOUT_SDK
 
     @property
     def can_record(self) -> bool:
