@@ -260,7 +260,8 @@ class Importer:
         wanted = self._wanted
         wish = {} if wanted is None else {"wanted": wanted.name}
         is_same_wish = state.get("version") == format.version and state.get("wanted") == wish.get("wanted")
-        after = state.get("position") if is_same_wish else None
+        has_ended = state.get("live") and not live  # all is read once more: what has not changed since ends, too
+        after = state.get("position") if is_same_wish and not has_ended else None
         position = {} if format.position is None else {"position": format.position(source.path)}
         records = format.decode(source.path, after)
         self._arrival.take(format.name, records if wanted is None else chosen(records, wanted))
@@ -282,7 +283,8 @@ class Importer:
         """Note in the storage how far the files of a source were read."""
         ctx, now = self._ctx, clock.now()
         sessions = self._arrival.sessions(format.name)
-        session = sessions[0] if len(sessions) == 1 else None
+        tops = [each for each in sessions if each.parent is None or len(sessions) == 1]
+        session = tops[0] if len(tops) == 1 else None
         placed = None if session is None else self._arrival.place(format.name, session.id)
         units = []
         for file, stamp in stamps.items():

@@ -490,7 +490,7 @@ def test_a_fork_of_qwens_adds_only_what_is_its_own(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         bring_in(database, QWEN.sources(original))
         added = bring_in(database, QWEN.sources(fork))
-        assert (len(added.arrived.runs), added.arrived.spans, added.arrived.inherited) == (1, 1, 14)
+        assert (len(added.arrived.runs), added.arrived.spans, added.arrived.inherited) == (1, 1, 10)
 
 
 def test_qwens_older_files_are_those_of_gemini(tmp_path: Path) -> None:

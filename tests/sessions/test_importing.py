@@ -62,7 +62,8 @@ def test_a_session_is_a_run_and_its_steps_are_spans(tmp_path: Path) -> None:
         assert first.bring_in(write(tmp_path / "s.toy", LINES))
         ((run, spans),) = rows_of(database)
         assert (run["external_identifier"], run["status"]) == ("toy:s", "complete")
-        assert sorted(span["status"] for span in spans) == ["active", "complete", "complete"]
+        statuses = sorted((span["status"], span["closed_by"], span["finished_at"][17:19]) for span in spans)
+        assert statuses == [("cancelled", "abandoned", "05"), ("complete", None, "03"), ("complete", None, "04")]
         assert (len(first.arrived.runs), first.arrived.spans) == (1, 3)
 
 
