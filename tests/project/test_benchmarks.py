@@ -57,6 +57,14 @@ def test_spans_are_measured_and_counted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_import_of_sessions_is_measured_beside_json(tmp_path: Path) -> None:
+    said = run("bench_sessions.py", "--sessions", 2, "--rounds", 1, "--folder", tmp_path).stdout
+    for line in rows(said, "json.loads", "decode", "import", "second import"):
+        assert len(FIGURE.findall(line)) == 2
+    assert said.startswith("2 sessions, 800 lines")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_payloads_are_measured_beside_json() -> None:
     said = run("bench_payload.py", "--turns", 1).stdout
     for line in rows(said, "10 kB, ASCII", "100 kB, not ASCII", "1,000 kB, ASCII", "1,200 kB, not ASCII"):
