@@ -302,3 +302,17 @@ def test_a_project_that_was_pruned_comes_back_only_when_it_is_read_again(db: Pat
     assert runs(db) == {"toy:three"}
     call(db, "import", "toy", "--again")
     assert runs(db) == {"toy:one", "toy:two", "toy:three"}
+
+
+def test_without_a_module_for_zstd_a_file_is_named_and_the_rest_is_imported(
+    home: Path, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zstandard", "compression", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = written(home / ".claude/projects", [prompt(1, "go"), answer(2, text("gone"))])
+    packed = path.with_name("22222222-2222-4333-8444-555555555555.jsonl.zst")
+    packed.write_bytes(b"\x28\xb5\x2f\xfd")
+    result = call(db, "import", "claude")
+    assert result.exit_code == 0
+    assert result.output.startswith("1 new run")
+    assert f"not read: {packed} is compressed by zstd; install the extra" in result.output
