@@ -501,3 +501,9 @@ def open(
     return Database(
         storage, strict_schemas=strict_schemas, sensitive=sensitive, read_only=read_only, closes=closes, tuning=tuning
     )
+
+
+def has_storage(database: Database) -> bool:
+    """Return whether the storage of a database exists. A missing file is created by the first operation by id."""
+    storage = database._storage
+    return not (isinstance(storage, OpenedLater) and is_missing(storage.location))

@@ -23,9 +23,7 @@ from agentspan.analysis.messages import SENT, Message
 from agentspan.analysis.tree import Node, build, every, in_time
 from agentspan.blobs import blobs_in, described, ending_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.span_types import error_text
-from agentspan.sessions.atif_objects import (
+from agentspan.schemas.atif_objects import (
     MCP,
     OWN,
     UNKNOWN,
@@ -37,6 +35,8 @@ from agentspan.sessions.atif_objects import (
     tool_call_of,
     whole,
 )
+from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.span_types import error_text
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import NewestScores, SpansOf, Tags

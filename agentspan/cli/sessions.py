@@ -237,7 +237,7 @@ def importing(ctx: click.Context, db: str | None, known: Mapping[str, Format], *
 
 
 def _bring(importer: Importer, sources: Sequence[Source], known: Mapping[str, Format]) -> bool:
-    """Bring in sources with a progress bar; return whether Ctrl-C stopped it."""
+    """Import sources with a progress bar; return whether Ctrl-C stopped it."""
     try:
         with bar("importing") as progress:
             for _ in bring_all(importer, sources, known, progress):

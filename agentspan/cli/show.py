@@ -32,7 +32,6 @@ from agentspan.cli.context import show_context
 from agentspan.cli.output import (
     COLORS,
     MARKS,
-    argument,
     columns_of,
     document,
     echo_lines,
@@ -398,7 +397,6 @@ def show_command(
         end = f"{kept:,} of {noun(len(spans), 'span')}{folded}"
     else:
         end = f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each" if drawn < kept else ""
-    end = "\n".join(filter(None, [end, *_resume_lines(run)]))
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
     picture = Picture(
@@ -412,21 +410,6 @@ def show_command(
         numbers=steps,
     )
     page(chain(picture.lines(storage, shown), end.splitlines()))
-
-
-def _resume_lines(run: AgentInstanceRow) -> list[str]:
-    """Return the lines with the command that continues the session of a coding agent; none for other runs."""
-    format, _, session = (run.external_identifier or "").partition(":")
-    metadata = jsontext.decode(run.metadata) if session and run.metadata else None
-    if not isinstance(metadata, dict) or metadata.get("session_id") != session:
-        return []
-    from agentspan.sessions.formats import resume_command  # few runs are sessions
-
-    command, folder = resume_command(format, session), metadata.get("cwd")
-    if command is None:
-        return []
-    there = f"cd {argument(folder)} && " if isinstance(folder, str) and folder else ""
-    return hint("go on with this session", safe(f"{there}{command}"), width())
 
 
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:

@@ -372,7 +372,7 @@ class Arrival:
         parent = placed.top if step.parent is None else _id_of(run.id, step.session, step.parent)
         try:
             row = row_of(self._ctx, run, (id, parent), step, self._now)
-        except ValueError:  # the text of what is nested a thousand levels deep cannot be made
+        except ValueError:  # JSON that is nested a thousand levels deep cannot be encoded
             self.arrived.unread["a step that is nested too deep"] += 1
             return
         if closed_by is not None:

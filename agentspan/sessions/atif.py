@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from agentspan import jsontext
-from agentspan.schemas.builtin import built_in_part
-from agentspan.sessions.atif_objects import (
+from agentspan.schemas.atif_objects import (
     RESULT,
     agent_of,
     content_of,
@@ -41,6 +40,7 @@ from agentspan.sessions.atif_objects import (
     time_of,
     tool_call_of,
 )
+from agentspan.schemas.builtin import built_in_part
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
 from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown

@@ -1,4 +1,4 @@
-"""Brings in many sources: a session before its sub-agents, with progress, and with faults that stop only their file."""
+"""Imports many sources: a session before its sub-agents, with progress; a fault stops only its own file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,7 +13,7 @@ Progress = Callable[[int, int], None]
 def bring_all(
     importer: Importer, sources: Sequence[Source], formats: Mapping[str, Format], progress: Progress | None = None
 ) -> Iterator[Source]:
-    """Bring in sources in their order, and yield each when it is stored.
+    """Import sources in their order, and yield each when it is stored.
 
     The file of a sub-agent waits for the session that started it. If that is in no file, it becomes a run of its own.
 
@@ -39,7 +39,7 @@ def bring_all(
 
 
 def _bring_late(importer: Importer, late: Sequence[Source]) -> Iterator[Source]:
-    """Bring in sub-agents whose sessions were missing: as long as one gets its place, the others may follow it."""
+    """Import sub-agents whose sessions were missing. Each one that is stored may be the session of another."""
     while late:
         waiting: list[Source] = []
         for source in late:

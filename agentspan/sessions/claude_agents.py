@@ -120,7 +120,7 @@ class Agents:
         thread.link, thread.changed = key, not thread.is_compaction
 
     def progress(self, record: Mapping[str, Any]) -> None:
-        """Link a sub-agent to its tool call. A progress record says nothing else that does not stand elsewhere."""
+        """Link a sub-agent to its tool call. Other records repeat all else that a progress record says."""
         data = record.get("data")
         if type(data) is not dict or data.get("type") != "agent_progress":
             return
@@ -222,7 +222,7 @@ class Agents:
         flow.end = max((each.end or 0 for each in within), default=flow.end)
 
     def _put_below(self, thread: Thread, key: str) -> None:
-        """Put the model call of a compaction, and what it was told, below the compaction's step."""
+        """Put the model call of a compaction, and its prompt, below the compaction's step."""
         if thread.top == key:
             return
         thread.top = key

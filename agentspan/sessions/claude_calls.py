@@ -122,7 +122,7 @@ class Calls:
             self._out.cancel(open_.pop(next(iter(open_))), millis)
 
     def _stands(self, thread: Thread, call: Call, reason: str | None, *, has_tools: bool) -> None:
-        """Note how a conversation stands after a model's record."""
+        """Note the outcome of a conversation after a record of the model."""
         thread.error = None
         if has_tools:
             thread.state = None

@@ -1,4 +1,4 @@
-"""What Claude Code's records say about their session as a whole, and about one conversation in it.
+"""Collects facts from Claude Code's records: about the session as a whole, and about one conversation in it.
 
 `Facts` collects what becomes the Session, and `Thread` what is open in one conversation: the main one, or that of a
 sub-agent.
@@ -153,13 +153,13 @@ class Thread:
         is_compaction: whether it is the model call of a compaction: it has no agent step.
         calls: the latest model calls by key.
         open: the steps of tools without a result, by key.
-        late: those that were cancelled last, for a result that comes all the same.
+        late: the tools that were cancelled last: a result may still come.
         messages, parents: the steps of messages of a compaction, and the uuids of the parents of its records: they may
             have to be put below its step.
         early: results whose calls stand later in the file, or nowhere.
-        state: how it stands: an Outcome, or None while the agent works.
+        state: the outcome so far, or None while the agent works.
         compaction: the latest compaction without a summary.
-        names: its names, by how good they are.
+        names: its names, by their rank.
         asked: the start of the tool call that started it, in ns.
         told, goal: its task, by the tool call and by its own records.
         model, resolved: its model, by its own records and by the tool's result.
@@ -241,7 +241,7 @@ _STATUS: dict[Outcome, Status] = {
 
 
 class Facts:
-    """What is known of a session."""
+    """Collects the facts of a session from its records."""
 
     def __init__(self, id: str | None) -> None:
         self.id = id

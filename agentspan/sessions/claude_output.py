@@ -15,7 +15,7 @@ _MOST_KEYS = 20_000
 
 
 class Output:
-    """What the records that are decoded add to.
+    """Collects the steps of the records that are decoded.
 
     Attributes:
         facts: what is known of the session.

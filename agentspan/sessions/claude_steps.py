@@ -104,7 +104,7 @@ def hash_of(*parts: str) -> str:
 
 
 def kind_of_text(text: str) -> str:
-    """Return what a text is that stands where prompts stand: `prompt`, `interruption`, `command`, or a notice's tag."""
+    """Return the kind of a text in the place of a prompt: `prompt`, `interruption`, `command`, or a notice's tag."""
     if text.startswith(INTERRUPTED):
         return "interruption"
     if text.startswith("<"):

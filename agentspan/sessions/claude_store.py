@@ -13,15 +13,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from agentspan import host
-from agentspan.database import Database, open
+from agentspan.database import Database, has_storage, open
 from agentspan.errors import InvalidValue
 from agentspan.host import Renewal, page
-from agentspan.journal.opening import is_missing
 from agentspan.sessions.deriving import Deriver, DerivingThread, Of
 from agentspan.sessions.entries import WAIT_S, Address, Entries, Fold, address_of, lines_of
 from agentspan.storage.access import Wrapper
 from agentspan.storage.protocol import Storage
-from agentspan.storage.registry import OpenedLater
 
 if TYPE_CHECKING:
     from agentspan.storage.location import Location
@@ -205,8 +203,7 @@ class _Opened:
     @property
     def may_have_entries(self) -> bool:
         """Whether the storage exists; a missing file is made by the first append."""
-        storage = self.database._storage
-        return not (isinstance(storage, OpenedLater) and is_missing(storage.location))
+        return has_storage(self.database)
 
     @cached_property
     def storage(self) -> Storage:

@@ -1,4 +1,4 @@
-"""What is known of one Codex thread: its header, the settings of its turns, how it ended, and the place in its file."""
+"""The facts of one Codex thread: its header, the settings of its turns, how it ended, and the place in its file."""
 
 import re
 from typing import Any

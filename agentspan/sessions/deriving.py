@@ -402,7 +402,7 @@ class DerivingThread:
 
 
 def _sleep(bell: Bell, pause_s: float) -> None:
-    """Sleep, but not on while the thread is to end."""
+    """Sleep; wake early if the thread is to end."""
     end = time.monotonic() + pause_s
     while not bell.is_last and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, PAUSE_S))

@@ -1,7 +1,7 @@
 """The formats of session files: where they lie, which files belong to a session, and how they are decoded.
 
 A format of one's own is an entry point of the group `agentspan.sessions`: a Format, or a function that decodes the
-bytes of one file, `bytes -> Iterable[SessionRecord]`.
+bytes of one file, `bytes -> Iterable[Record]`.
 """
 
 import errno

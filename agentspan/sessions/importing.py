@@ -1,4 +1,4 @@
-"""Brings session files into a storage: reads what is new in each file, and notes in the storage how far it was read.
+"""Imports session files into a storage: reads what is new in each file, and notes in the storage how far it was read.
 
 A file that has not changed since is not opened. Of a file that has grown, the known lines are decoded again for what
 the new ones need, but only new steps are stored. `Importer` keeps the decoders of files that it follows, so that a
@@ -61,11 +61,11 @@ class _Followed:
 
 
 class Wanted(NamedTuple):
-    """Which sessions of a file that holds many are brought in.
+    """Which sessions of a file that holds many are imported.
 
     Attributes:
         takes: returns whether a session is wanted.
-        name: a text that differs for other wishes. With another name, the file is read again.
+        name: a text that names the choice. If it differs from the last one, the file is read again.
     """
 
     takes: Callable[[Session], bool]
@@ -73,14 +73,14 @@ class Wanted(NamedTuple):
 
 
 class Importer:
-    """Brings sources into one storage. For one thread.
+    """Imports sources into one storage. For one thread.
 
     Args:
         ctx: the context of the storage, with the redaction of sent data.
         formats: the formats by name.
         again: read files from their start, and compare all their steps, even if they have not changed.
-        follows: keep decoders, because the same sources will be brought in again and again.
-        wanted: which sessions of a file that holds many are brought in; None for all.
+        follows: keep decoders, because the same sources will be imported again and again.
+        wanted: which sessions of a file that holds many are imported; None for all.
         now: returns the time in nanoseconds since the epoch, which tests set.
 
     Attributes:
@@ -111,7 +111,7 @@ class Importer:
         self.read = self.unchanged = 0
 
     def is_new(self, source: Source) -> bool:
-        """Return whether a source has changed since it was brought in, or should end now; it is not opened."""
+        """Return whether a source has changed since it was imported, or should end now; it is not opened."""
         stamps = self._stamps(source)
         return bool(stamps) and (self._again or not self._is_unchanged(source, stamps, live=self._is_live(stamps)))
 
@@ -139,12 +139,12 @@ class Importer:
         return row is not None and bool(jsontext.decode(row.state).get("live"))
 
     def run_of(self, source: Source) -> str | None:
-        """Return the id of the run of a source that was brought in; None if it has many, or none."""
+        """Return the id of the run of a source that was imported; None if it has many, or none."""
         row = self._known.get((source.format, noted_path(source.path)))
         return None if row is None else row.agent_instance_id
 
     def bring_in(self, source: Source, *, waits: bool = False) -> bool:
-        """Bring in what is new of a source; return whether anything was read.
+        """Import what is new of a source; return whether anything was read.
 
         A file that cannot be read is named in `problems`; its session goes on with the other files.
 

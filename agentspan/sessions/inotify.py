@@ -15,7 +15,7 @@ _BUFFER = 65_536
 
 
 class Changes(NamedTuple):
-    """What has changed: files, and whether folders have come or gone, or changes were lost, so all must be read."""
+    """Changed files. All files must be looked at if folders came or went, or if events were lost."""
 
     files: frozenset[Path]
     is_unknown: bool

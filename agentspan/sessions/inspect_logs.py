@@ -35,7 +35,7 @@ _BROKEN = (ValueError, RecursionError)
 
 
 class _Eval(NamedTuple):
-    """What a log says of the evaluation as a whole.
+    """The facts of an evaluation as a whole.
 
     Attributes:
         key: the id of the evaluation.

@@ -292,7 +292,7 @@ def _sum(one: Listed, other: Listed) -> Listed:
 
 
 def in_order(sources: Iterable[Source], importer: Importer, formats: Mapping[str, Format]) -> list[Source]:
-    """Return the sources of which something is new, the newest first.
+    """Return the sources that have something new, the newest first.
 
     Copies and forks of a session begin at the same time as the session. They come right after it, because steps that
     they share belong to the session that arrives first.

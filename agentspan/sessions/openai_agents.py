@@ -393,7 +393,7 @@ def usage_of(found: Any) -> dict[str, Any]:
 
 
 class _Trace:
-    """A trace of a file: what is known of it.
+    """A trace in a file, while it is decoded.
 
     Attributes:
         about: its item; empty until it came.

@@ -228,7 +228,7 @@ class _Log:
         yield from self._summary(message, data, state)
 
     def _conclude(self, data: dict[str, Any], state: "_MessageState", call: _Call) -> None:
-        """Note how the session stands after a message."""
+        """Note the outcome of the session after a message."""
         finish = text_in(data.get("finish")) or text_in((call.finish or {}).get("reason"))
         self.error = None
         if state.error is not None:
@@ -369,7 +369,7 @@ class _Log:
 
 
 class _MessageState:
-    """What a message says of its end: its error, when it was completed, and whether it may go on."""
+    """The end of a message: its error, when it was completed, and whether it may go on."""
 
     def __init__(self, data: dict[str, Any], *, is_last: bool) -> None:
         self.data = data
@@ -475,7 +475,7 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(data: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what a message and its copy in a fork have in common."""
+    """Return what is equal in a message and its copy in a fork."""
     return tuple(data.get(name) for name in ("role", "time", "agent", "modelID", "providerID", "tokens", "cost"))
 
 

@@ -1,8 +1,8 @@
-"""What a session file says, as values: the session itself, its steps, and what was not understood.
+"""The records that decoders of session files yield: the session itself, its steps, and what was not understood.
 
-A decoder yields these values, and `arriving` stores them. Decoders are pure: bytes in, values out. They know neither
-runs nor ids of agentspan. Keys and session ids are the source's own, so the same step of a file that is read again,
-has grown, or was copied always gets the same id.
+`arriving` stores these values. Decoders are pure: bytes in, values out. They use neither runs nor ids of agentspan.
+Keys and session ids are the source's own, so the same step of a file that is read again, has grown, or was copied
+always gets the same id.
 """
 
 import re
@@ -107,7 +107,7 @@ class Unread(NamedTuple):
 
 
 Record = Session | Step | Unread
-"""What decoders yield. (SessionRecord in the documentation.)"""
+"""What decoders yield."""
 
 
 _VARIABLE = re.compile(r"#?\b(?:[0-9a-f]{8}-[0-9a-f-]{27}|(?=[a-f]*[0-9])[0-9a-f]{7,64})\b|#?\d+", re.ASCII)

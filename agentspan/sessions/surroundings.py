@@ -1,4 +1,4 @@
-"""What an agent was made of when a session started, as far as its files do not say: instructions, skills, settings.
+"""Finds the parts of an agent at the start of a session that its file lacks: instructions, skills, settings.
 
 Claude Code's session files hold neither CLAUDE.md, nor skills, nor settings, nor the commit. For a session that starts
 now, they are read as they are. For an older one, they are what git has of the folder at that time, if the folder is

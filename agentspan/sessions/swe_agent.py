@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.sessions.atif_objects import list_of, object_of, parsed, several, text_of, text_or_none
+from agentspan.schemas.atif_objects import list_of, object_of, parsed, several, text_of, text_or_none
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown

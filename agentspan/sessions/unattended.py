@@ -1,6 +1,6 @@
-"""What runs an import without a terminal: a hook in the settings of Claude Code, and a user unit of systemd.
+"""Makes what imports sessions without a terminal: a hook in the settings of Claude Code, and a user unit of systemd.
 
-The functions here change values and texts. They write no file.
+The functions return values and texts. They write no file.
 """
 
 import shlex

@@ -1,7 +1,7 @@
 """Follows session files as they grow, and stores each step within two seconds.
 
 Changes are reported by inotify where the system has it, and looked for from time to time anyway: on a network share no
-change is reported. Older sessions are brought in between, so that they do not delay those that go on now.
+change is reported. Older sessions are imported in between, so that they do not delay those that go on now.
 """
 
 import os
@@ -37,7 +37,7 @@ _LOGS = ("-wal", "-journal", "-shm")
 
 
 class Event(NamedTuple):
-    """What has become of a session.
+    """A change of a session.
 
     Attributes:
         kind: `began`: its run is new; `grew`: its run has new steps; `ended`: its run is no longer live.
@@ -113,11 +113,11 @@ class Watcher:
 
     @property
     def is_following(self) -> bool:
-        """Whether all that was there at the start has been brought in."""
+        """Whether all that was there at the start has been imported."""
         return self._has_scanned and not self._has_backlog
 
     def run(self) -> None:
-        """Bring in what is new, then follow, until `stop` returns True."""
+        """Import what is new, then follow, until `stop` returns True."""
         try:
             self._scan()
             self._begin_backlog([*self._mains.values()])
@@ -135,7 +135,7 @@ class Watcher:
             self._note_live(source)
 
     def _turn(self) -> None:
-        """Wait for changes, and bring in what has changed; of the older sessions, one."""
+        """Wait for changes, and import what has changed; of the older sessions, one."""
         changes = self._wait(0.0 if self._has_backlog else TICK_S)
         if changes.files or changes.is_unknown:
             if not self._has_backlog:

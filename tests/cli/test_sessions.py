@@ -18,6 +18,7 @@ from agentspan.cli.sessions import show_arrived
 from agentspan.sessions.arriving import Arrived
 from agentspan.sessions.importing import Importer
 from tests.cli.calling import call, lines
+from tests.sessions.claude_entries import answer, prompt, text, written
 from tests.sessions.installed import environment, install, toy_file, turns
 
 DAY_S = 86_400
@@ -157,13 +158,13 @@ def test_what_is_not_understood_is_counted_in_one_line(home: Path, db: Path) -> 
 
 def test_on_a_terminal_import_asks(home: Path, db: Path) -> None:
     pty = pytest.importorskip("pty", reason="needs pty")
-    for answer, code, count in ((b"n\n", 1, 0), (b"y\n", 0, 3)):
+    for typed, code, count in ((b"n\n", 1, 0), (b"y\n", 0, 3)):
         main_end, other_end = pty.openpty()
         command = [sys.executable, "-m", "agentspan", "--db", str(db), "import"]
         started = subprocess.Popen(
             command, stdin=other_end, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(home)
         )
-        os.write(main_end, answer)
+        os.write(main_end, typed)
         said = started.communicate()[0].decode()
         os.close(main_end)
         os.close(other_end)
@@ -280,3 +281,38 @@ def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_fi
 def test_each_command_is_in_a_group() -> None:
     assert {"sessions", "watch"} <= app.COMMANDS["Watch"].keys()
     assert isinstance(app.main.get_command(click.Context(app.main), "watch"), click.Command)
+
+
+def test_credentials_of_sessions_are_redacted_and_their_files_stay_as_they_are(home: Path, db: Path) -> None:
+    secret = "sk-ant-api03-" + "a1B2" * 20
+    path = written(home / ".claude/projects", [prompt(1, f"the key is {secret}"), answer(2, text(f"{secret}?"))])
+    before = path.read_bytes(), path.stat(), sorted(home.rglob(".claude/**/*"))
+    assert call(db, "import", "claude").exit_code == 0
+    shown = call(db, "show", "--payloads", "-").output
+    assert "the key is [redacted]" in shown
+    assert secret[:16] not in shown
+    assert (path.read_bytes(), sorted(home.rglob(".claude/**/*"))) == (before[0], before[2])
+    assert path.stat().st_mtime_ns == before[1].st_mtime_ns
+
+
+def test_a_project_that_was_pruned_comes_back_only_when_it_is_read_again(db: Path) -> None:
+    call(db, "import", "toy")
+    assert call(db, "prune", "--project", "shop").exit_code == 0
+    call(db, "import", "toy")
+    assert runs(db) == {"toy:three"}
+    call(db, "import", "toy", "--again")
+    assert runs(db) == {"toy:one", "toy:two", "toy:three"}
+
+
+def test_without_a_module_for_zstd_a_file_is_named_and_the_rest_is_imported(
+    home: Path, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zstandard", "compression", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = written(home / ".claude/projects", [prompt(1, "go"), answer(2, text("gone"))])
+    packed = path.with_name("22222222-2222-4333-8444-555555555555.jsonl.zst")
+    packed.write_bytes(b"\x28\xb5\x2f\xfd")
+    result = call(db, "import", "claude")
+    assert result.exit_code == 0
+    assert result.output.startswith("1 new run")
+    assert f"not read: {packed} is compressed by zstd; install the extra" in result.output

@@ -15,7 +15,14 @@ from agentspan.cli import main
 from tests.cli.calling import NAMES
 from tests.frozen import frozen
 
-MODULES = ("agentspan", "agentspan.analysis", "agentspan.otel", "agentspan.serve", "agentspan.storage.authoring")
+MODULES = (
+    "agentspan",
+    "agentspan.analysis",
+    "agentspan.otel",
+    "agentspan.serve",
+    "agentspan.sessions",
+    "agentspan.storage.authoring",
+)
 """Those whose names are public, beside those of `agentspan.testing`, which needs pytest."""
 
 

@@ -84,3 +84,16 @@ def written(folder: Path, entries: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(each)}\n" for each in entries))
     return path
+
+
+SUB_AGENT = [
+    prompt(3, "look at the roses", isSidechain=True, agentId="a1"),
+    answer(4, text("they are red"), isSidechain=True, agentId="a1"),
+]
+WITH_AGENT = [
+    prompt(1, "how are the roses?"),
+    answer(2, call(9, "Agent", prompt="look at the roses", description="roses", subagent_type="gardener")),
+    result(6, 9, "they are red", parentUuid=uuid_of(2), toolUseResult={"agentId": "a1", "status": "completed"}),
+    answer(7, text("red")),
+]
+META = {"agentType": "gardener", "toolUseId": "toolu_9"}

@@ -3,7 +3,31 @@
 from typing import Any
 
 from agentspan.database import Database
-from tests.sessions.test_importing import rows_of
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.access import scan
+from agentspan.storage.questions import SpansOf
+
+
+def rows_of(database: Database) -> list[Any]:
+    """Return what is stored of runs and spans, without the times of storing."""
+    found: list[Any] = []
+    for run in scan(database.storage, AgentInstanceRow):
+        spans = [_timeless(span) for span in database.storage.ask(SpansOf(run.id))]
+        found.append((_timeless(run), spans))
+    return found
+
+
+def _timeless(row: AgentInstanceRow | AgentSpanRow) -> Any:
+    values = row._asdict()
+    for name in ("inserted_at", "updated_at", "agent_id", "agent_version_id", "agent_schema_version_id", "partition"):
+        values.pop(name, None)
+    return {**values, "id": row.id[16:], "agent_instance_id": values.get("agent_instance_id", "")[16:]}
+
+
+def spans_of(database: Database) -> list[dict[str, Any]]:
+    """Return the spans of the only run."""
+    ((_, spans),) = rows_of(database)
+    return sorted(spans, key=lambda span: (span["started_at"], span["id"]))
 
 
 def stored(database: Database) -> list[Any]:

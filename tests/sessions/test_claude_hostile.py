@@ -28,7 +28,7 @@ from tests.sessions.claude_files import (
     tool,
     user,
 )  # fmt: skip
-from tests.sessions.test_claude_agents import AGENT, DONE, END, FILE, META, TASK, progress
+from tests.sessions.claude_sub_agent import AGENT, DONE, END, FILE, META, TASK, progress
 
 RECORDS: list[Any] = [
     *TASK,

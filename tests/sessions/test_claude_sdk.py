@@ -21,9 +21,8 @@ from agentspan.sessions import ClaudeSessionStore
 from agentspan.storage.access import scan
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from tests.sessions.claude_entries import KEY, SESSION, prompt, turn
-from tests.sessions.test_claude_store import META, SUB_AGENT, WITH_AGENT, spans_of
-from tests.sessions.test_importing import rows_of
+from tests.sessions.claude_entries import KEY, META, SESSION, SUB_AGENT, WITH_AGENT, prompt, turn
+from tests.sessions.stored_rows import rows_of, spans_of
 
 try:
     import claude_agent_sdk as sdk

@@ -22,7 +22,7 @@ from agentspan.database import Database
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InDoubt, InvalidValue
 from agentspan.model.changes import Outcome, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionEntryRow, SessionFileRow, SessionSummaryRow
-from agentspan.sessions import ClaudeSessionStore, deriving
+from agentspan.sessions import ClaudeSessionStore
 from agentspan.sessions.claude import FORMATS
 from agentspan.sessions.deriving import Deriver, derive_stored
 from agentspan.sessions.entries import Address, Entries, verbatim
@@ -34,17 +34,16 @@ from agentspan.storage.protocol import Storage
 from tests.sessions.claude_entries import (
     AGENT,
     KEY,
+    META,
     SESSION,
-    answer,
-    call,
+    SUB_AGENT,
+    WITH_AGENT,
     prompt,
-    result,
-    text,
     turn,
     uuid_of,
     written,
 )
-from tests.sessions.test_importing import rows_of
+from tests.sessions.stored_rows import rows_of, spans_of
 
 CLAUDE = FORMATS[0]
 
@@ -322,12 +321,6 @@ def test_the_event_loop_goes_on_while_the_disk_is_busy(tmp_path: Path) -> None:
 # Steps
 
 
-def spans_of(database: Database) -> list[dict[str, Any]]:
-    """Return the spans of the only run."""
-    ((_, spans),) = rows_of(database)
-    return sorted(spans, key=lambda span: (span["started_at"], span["id"]))
-
-
 def test_what_is_appended_is_a_run_with_steps(store: ClaudeSessionStore, db: Database) -> None:
     run(store.append(KEY, turn(1)[:3]))
     assert store.flush()
@@ -337,19 +330,6 @@ def test_what_is_appended_is_a_run_with_steps(store: ClaudeSessionStore, db: Dat
     store.close()
     assert [span["schema_name"] for span in spans_of(db)] == ["message", "llm", "tool", "llm"]
     assert rows_of(db)[0][0]["status"] == "complete"
-
-
-SUB_AGENT = [
-    prompt(3, "look at the roses", isSidechain=True, agentId="a1"),
-    answer(4, text("they are red"), isSidechain=True, agentId="a1"),
-]
-WITH_AGENT = [
-    prompt(1, "how are the roses?"),
-    answer(2, call(9, "Agent", prompt="look at the roses", description="roses", subagent_type="gardener")),
-    result(6, 9, "they are red", parentUuid=uuid_of(2), toolUseResult={"agentId": "a1", "status": "completed"}),
-    answer(7, text("red")),
-]
-META = {"agentType": "gardener", "toolUseId": "toolu_9"}
 
 
 def imported(folder: Path, database: Database) -> list[Any]:
@@ -618,7 +598,6 @@ def test_an_append_never_waits_for_deriving(tmp_path: Path, monkeypatch: pytest.
     is_free = threading.Event()
     derive = Deriver.derive
     monkeypatch.setattr(Deriver, "derive", lambda *args, **how: is_free.wait(10) and derive(*args, **how))
-    monkeypatch.setattr(deriving, "PAUSE_S", 0.0)
     with ClaudeSessionStore(tmp_path / "a.db") as store:
         for at in range(1, 40, 4):
             run(store.append(KEY, turn(at)))

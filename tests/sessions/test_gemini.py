@@ -184,11 +184,11 @@ def test_a_rewind_to_an_unknown_message_marks_everything() -> None:
     assert all(step.payload.get("rewound") for step in of.values() if step.type != "event")
 
 
-def test_a_rewind_marks_only_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google, "KEPT_BYTES", 400)
-    of = steps(decoded([*TURN, {"$rewindTo": "u1"}]))
-    assert [key for key, step in of.items() if step.payload.get("rewound")] == ["gemini:g2"]
-    assert of["rewind:1"].payload["content"]["messages"] == 4
+def test_a_rewind_marks_only_what_is_kept() -> None:
+    large = asked("u3", 8, "x" * google.KEPT_BYTES)
+    of = steps(decoded([*TURN, large, {"$rewindTo": "u1"}]))
+    assert [key for key, step in of.items() if step.payload.get("rewound")] == ["user:u3"]
+    assert of["rewind:1"].payload["content"]["messages"] == 5
 
 
 @pytest.mark.parametrize(

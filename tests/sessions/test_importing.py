@@ -10,11 +10,9 @@ import pytest
 import agentspan
 from agentspan.api.context import Context
 from agentspan.database import Database
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
-from agentspan.storage.access import scan
-from agentspan.storage.questions import SpansOf
+from tests.sessions.stored_rows import rows_of
 from tests.sessions.toy import TOY
 
 OLD_NS = 10**18
@@ -38,22 +36,6 @@ def write(path: Path, lines: list[Any], end: str = "\n") -> Source:
     path.write_text(text[: len(text) - 1] + end if text else "")
     os.utime(path, ns=(OLD_NS, OLD_NS + path.stat().st_size))
     return Source("toy", path)
-
-
-def rows_of(database: Database) -> list[Any]:
-    """Return what is stored of runs and spans, without the times of storing."""
-    found: list[Any] = []
-    for run in scan(database.storage, AgentInstanceRow):
-        spans = [_timeless(span) for span in database.storage.ask(SpansOf(run.id))]
-        found.append((_timeless(run), spans))
-    return found
-
-
-def _timeless(row: AgentInstanceRow | AgentSpanRow) -> Any:
-    values = row._asdict()
-    for name in ("inserted_at", "updated_at", "agent_id", "agent_version_id", "agent_schema_version_id", "partition"):
-        values.pop(name, None)
-    return {**values, "id": row.id[16:], "agent_instance_id": values.get("agent_instance_id", "")[16:]}
 
 
 def test_a_session_is_a_run_and_its_steps_are_spans(tmp_path: Path) -> None:

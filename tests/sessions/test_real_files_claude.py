@@ -21,7 +21,7 @@ from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.reading import lines_of, opened
 from agentspan.sessions.records import Session, Step, Unread
-from tests.sessions.test_importing import rows_of as rows_with_parents
+from tests.sessions.stored_rows import rows_of as rows_with_parents
 
 FOLDER = Path(os.environ.get("AGENTSPAN_TEST_SESSIONS", "."))
 pytestmark = pytest.mark.skipif("AGENTSPAN_TEST_SESSIONS" not in os.environ, reason="needs AGENTSPAN_TEST_SESSIONS")
