@@ -59,8 +59,8 @@ _ATTACHMENTS = frozenset(
         "instructions", "invoked_skills", "mcp_instructions_delta", "mcp_resource", "model", "nested_memory",
         "opened_file_in_ide", "output_style", "plan_mode", "plan_mode_exit", "plan_mode_reentry", "prompt_snapshot",
         "read_truncation_notice", "relevant_memories", "remote_session_change", "selected_lines_in_ide",
-        "session_context", "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo", "todo_reminder",
-        "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
+        "session_context", "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo",
+        "todo_reminder", "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
     }
 )  # fmt: skip
 """The types of attachments that are events. Hooks and queued commands are other steps."""

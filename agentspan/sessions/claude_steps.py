@@ -4,7 +4,7 @@ Every function accepts any JSON: a member of the wrong type counts as missing.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from hashlib import sha256
 from typing import Any
