@@ -58,7 +58,6 @@ from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.span_types import error_of, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
-from agentspan.sessions.continuing import command_of
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, NewestScores, Outlines, SpansOf, Violations
@@ -180,8 +179,6 @@ class Picture:
                 yield "    " + status_style(line, "failed")
         for score in scores:
             yield from (f"    {line}" for line in wrap(score_text(score), width - 4, SCORE_LINES))
-        if (command := command_of(run)) is not None:
-            yield from (f"    {line}" for line in hint("continue it", safe(command), width - 4))
         if self.payloads:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")

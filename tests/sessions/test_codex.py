@@ -345,9 +345,15 @@ def test_an_interrupted_turn_cancels_what_is_open() -> None:
     assert decoded.names() == ["turn_aborted"]
 
 
-def test_an_output_may_say_that_a_person_stopped_the_call() -> None:
-    records = [header(), call(1, "c1"), output(2, "c1", "aborted by user after 1.0s")]
+@pytest.mark.parametrize("text", ["aborted by user after 1.0s", "Wall time: 3.5 seconds\naborted by user"])
+def test_an_output_may_say_that_a_person_stopped_the_call(text: str) -> None:
+    records = [header(), call(1, "c1"), output(2, "c1", text)]
     assert decode(records).steps["c1"].status == "cancelled"
+
+
+def test_a_call_of_a_tool_that_does_not_exist_is_an_error() -> None:
+    records = [header(), call(1, "c1"), output(2, "c1", "unsupported call: dance")]
+    assert decode(records).steps["c1"].result == {"output": "unsupported call: dance", "is_error": True}
 
 
 def test_a_call_without_output_is_active_until_its_turn_ends() -> None:
