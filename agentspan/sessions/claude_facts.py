@@ -168,6 +168,7 @@ class Thread:
         asked: the start of the tool call that started it, in ns.
         told, goal: its task, by the tool call and by its own records.
         model, resolved: its model, by its own records and by the tool's result.
+        sent: hashes of the system prompts and lists of tools that were read.
         settings: the settings of its latest request, as members of the payload of a model call.
         done: when the tool call that started it ended, in ns; and its status.
     """
@@ -175,7 +176,7 @@ class Thread:
     __slots__ = (
         "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction",
         "late", "link", "messages", "model", "names", "open", "output",
-        "parents", "resolved", "result", "settings", "start", "state", "told", "top",
+        "parents", "resolved", "result", "sent", "settings", "start", "state", "told", "top",
     )  # fmt: skip
 
     def __init__(self, id: str | None, top: str | None = None) -> None:
@@ -202,6 +203,7 @@ class Thread:
         self.told: Any = None
         self.model: str | None = None
         self.result: dict[str, Any] = {}
+        self.sent: set[str] = set()
         self.settings: dict[str, Any] = {}
         self.changed = id is not None
 

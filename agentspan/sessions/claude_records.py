@@ -8,7 +8,7 @@ Left out on purpose:
   `last-prompt`, `atis-latch`, `tools-used`, and `summary` lines about other sessions: bookkeeping that repeats or says
   nothing;
 - `api-request-blob`: the messages of a request once more, as they were sent; a system prompt and the tools are kept
-  once a session, though they are written with every start and every sub-agent;
+  once a conversation, though they are written with every start;
 - the messages that a compaction has kept and a fork copies, without their tokens, if they were read before;
 - text that was queued and taken back before the agent read it;
 - signatures of thinking, and the data of redacted thinking: nobody but the provider can read them;
@@ -112,7 +112,6 @@ class ClaudeDecoder(LineDecoder):
         self._queued: list[str] = []
         self._steered: list[tuple[str, str]] = []
         self._stops: list[Any] = []
-        self._sent_once: set[str] = set()
         self._untimed: list[dict[str, Any]] = []
         self._held: list[Record] = []
         self._announced = False
@@ -443,11 +442,15 @@ class ClaudeDecoder(LineDecoder):
             self._out.event(record, millis, kind, {name: value for name, value in attachment.items() if name != "type"})
 
     def _is_new(self, *parts: Any) -> bool:
-        """Return whether one of these parts of a request has not been read in this session."""
+        """Return whether one of these parts of a request has not been read in this conversation.
+
+        Not in this session: which of its files is read first is chance while they grow.
+        """
         hashes = {steps.hash_of(json.dumps(part, sort_keys=True)) for part in parts if part}
-        is_new = not hashes <= self._sent_once
-        if len(self._sent_once) < _MOST_SENT:
-            self._sent_once |= hashes
+        sent = self._out.thread.sent
+        is_new = not hashes <= sent
+        if len(sent) < _MOST_SENT:
+            sent |= hashes
         return is_new
 
     def _request(self, record: Mapping[str, Any], millis: int) -> None:

@@ -484,14 +484,14 @@ def test_requests_give_their_settings_to_the_model_call_and_their_prompt_and_too
             shape(2, "Bash", "Read", file="s2"),
             timed("cost-state", 2, totalCostUSD=0.25),
         ],
-        {f"{SESSION}/subagents/agent-x.jsonl": [shape(3, "Bash", "Read"), shape(3, "Bash")]},
+        {f"{SESSION}/subagents/agent-x.jsonl": [shape(3, "Bash", "Read"), shape(3, "Bash", "Read")]},
     )
     call = found.one("llm")
     settings = {"max_tokens": 32000, "thinking": {"type": "enabled", "budget_tokens": 10}}
     assert {name: call.payload.get(name) for name in settings} == settings
     assert "betas" not in call.payload
     names = [step.payload["name"] for step in found.of("event")]
-    assert names == ["prompt_snapshot", "api-request-shape", "prompt_snapshot"]
+    assert names == ["prompt_snapshot", "api-request-shape", "prompt_snapshot", "api-request-shape"]
     assert found.known.metadata["stated_cost_usd"] == 0.25
     assert not found.unread
 
