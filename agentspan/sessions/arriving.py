@@ -172,12 +172,13 @@ class Arrival:
         """Commit all steps, and the ends of the sessions that have arrived.
 
         Args:
-            live: True if the sessions may go on: their runs stay active.
+            live: True if the sessions may go on: their runs stay active, except those of sessions that are over.
             quiet_ns: a session that ended before this time does not go on, though another one in its file may.
         """
         self.commit()
         for (format, _), placed in self._placed.items():
-            self._end(format, placed, live=live and (placed.session.ended_ns or quiet_ns) >= quiet_ns)
+            session = placed.session
+            self._end(format, placed, live=live and not session.is_over and (session.ended_ns or quiet_ns) >= quiet_ns)
         for run in self._unsummed:
             if self._has_agents.get(run, True):
                 self._sum_up(run)
