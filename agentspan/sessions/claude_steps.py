@@ -378,4 +378,4 @@ _SETTINGS = frozenset({"max_tokens", "temperature", "thinking", "output_config",
 
 def names_of(value: Any) -> list[str]:
     """Return the texts of a list."""
-    return [each for each in value if type(each) is str] if type(value) is list else ()
+    return [each for each in value if type(each) is str] if type(value) is list else []
