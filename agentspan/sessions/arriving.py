@@ -177,7 +177,7 @@ class Arrival:
         """Commit all steps, and the ends of the sessions that have arrived.
 
         Args:
-            live: True if the sessions may go on: their runs stay active.
+            live: True if the sessions may go on: their runs stay active, except those of sessions that are over.
             quiet_ns: a session that ended before this time does not go on, though another one in its file may.
         """
         going = {

@@ -70,6 +70,7 @@ class Calls:
         if (skill := steps.text_of(record.get("attributionSkill"))) is not None:
             payload["skill"] = skill
         thread = self._out.thread
+        payload |= thread.settings
         if thread.is_compaction:
             payload["purpose"] = "compaction"
         elif self._out.facts.permission is not None and thread.id is None:

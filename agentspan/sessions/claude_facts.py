@@ -14,6 +14,7 @@ from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
 
 AGENT = "claude-code"
 MILLI = 1_000_000
+_PATHS = re.compile(r"(?<![\w/])/[^\s`'\"]+")
 _KNOWN_UUIDS = 20_000
 """The fewest records of a file whose times are kept. A record's parent is nearly always one of the last hundred."""
 _OPEN_CALLS = 8
@@ -83,6 +84,10 @@ class Clock:
     def known(self, uuid: Any) -> int | None:
         """Return the time of a record that was read; None if it was not, or long ago."""
         return self._known.get(uuid) if type(uuid) is str else None
+
+    def was_read(self, uuid: str) -> bool:
+        """Return whether a record with this uuid was read, not long ago."""
+        return self._known.get(uuid) is not None
 
     def asked(self, record: Mapping[str, Any], millis: int) -> int:
         """Return the time of a record's parent, or its own if the parent is not known."""
@@ -163,13 +168,15 @@ class Thread:
         asked: the start of the tool call that started it, in ns.
         told, goal: its task, by the tool call and by its own records.
         model, resolved: its model, by its own records and by the tool's result.
+        sent: hashes of the system prompts and lists of tools that were read.
+        settings: the settings of its latest request, as members of the payload of a model call.
         done: when the tool call that started it ended, in ns; and its status.
     """
 
     __slots__ = (
         "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction",
         "late", "link", "messages", "model", "names", "open", "output",
-        "parents", "resolved", "result", "start", "state", "told", "top",
+        "parents", "resolved", "result", "sent", "settings", "start", "state", "told", "top",
     )  # fmt: skip
 
     def __init__(self, id: str | None, top: str | None = None) -> None:
@@ -196,6 +203,8 @@ class Thread:
         self.told: Any = None
         self.model: str | None = None
         self.result: dict[str, Any] = {}
+        self.sent: set[str] = set()
+        self.settings: dict[str, Any] = {}
         self.changed = id is not None
 
     def add(self, call: Call) -> None:
@@ -259,6 +268,8 @@ class Facts:
         self._tools: set[str] = set()
         self._agents: set[str] = set()
         self._skills: str | None = None
+        self._system_prompt: str | None = None
+        self._instructions: str | None = None
         self._title: tuple[int, str] | None = None
         self._seen: tuple[Any, ...] = ()
 
@@ -320,10 +331,10 @@ class Facts:
             self.task = task_of(text) or None
 
     def listing(self, kind: str, attachment: Mapping[str, Any]) -> None:
-        """Note the tools, agents and skills that the model was told of.
+        """Note the prompt, tools, agents and skills that the model was sent.
 
         Args:
-            kind: the type of an attachment, or the subtype of a system record.
+            kind: the type of an attachment or of a record, or the subtype of a system record.
         """
         if kind == "deferred_tools_delta":
             self._tools.update(steps.names_of(attachment.get("addedNames")))
@@ -331,6 +342,16 @@ class Facts:
             self._agents.update(steps.names_of(attachment.get("addedTypes")))
         elif kind == "skill_listing" and self._skills is None and type(text := attachment.get("content")) is str:
             self._skills = steps.hash_of(text)
+        elif kind == "prompt_snapshot" and self._system_prompt is None:
+            # The prompt names folders of the project and of the user.
+            texts = steps.names_of(attachment.get("systemPrompt"))
+            self._system_prompt = steps.hash_of(*(_PATHS.sub("#", text) for text in texts))
+        elif kind == "instructions" and self._instructions is None:
+            files = [each.get for each in steps.blocks_of(attachment.get("files"))]
+            self._instructions = steps.hash_of(*(f"{get('type')}\n{get('content')}" for get in files))
+        elif kind == "api-request-shape":
+            names = (each.get("name") for each in steps.blocks_of(attachment.get("tools")))
+            self._tools.update(name for name in names if type(name) is str)
         elif kind == "init":
             self._tools.update(steps.names_of(attachment.get("tools")))
 
@@ -373,6 +394,8 @@ class Facts:
             "model": thread.model,
             "permission_mode": self.metadata.get("permission_mode"),
             "cli_version": self.version,
+            "system_prompt": self._system_prompt,
+            "sent_instructions": self._instructions,
             "skills": self._skills,
             "tools": steps.hash_of(*sorted(self._tools)) if self._tools else None,
             "agents": steps.hash_of(*sorted(self._agents)) if self._agents else None,

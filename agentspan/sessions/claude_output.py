@@ -22,6 +22,7 @@ class Output:
         main: the main conversation.
         rewinds: the latest steps of the main conversation.
         records: what was emitted since it was emptied.
+        copied: the uuids of the messages that the last compaction has kept, and whether each was read before it.
         thread, clock, size: the conversation and the clock of the current record, and the bytes of its line.
     """
 
@@ -30,6 +31,7 @@ class Output:
         self.main = self.thread = Thread(None)
         self.rewinds = Rewinds()
         self.records: list[Record] = []
+        self.copied: dict[str, bool] = {}
         self.clock = Clock()
         self.size = 0
         self._name = name

@@ -5,7 +5,11 @@ the order of the file: a step starts not before the record that is its parent in
 
 Left out on purpose:
 - `progress` (its messages stand in the sub-agent's file; it only links that to the tool call), `file-history-*`,
-  `last-prompt`, `atis-latch`, and `summary` lines about other sessions: bookkeeping that repeats or says nothing;
+  `last-prompt`, `atis-latch`, `tools-used`, and `summary` lines about other sessions: bookkeeping that repeats or says
+  nothing;
+- `api-request-blob`: the messages of a request once more, as they were sent; a system prompt and the tools are kept
+  once a conversation, though they are written with every start;
+- the messages that a compaction has kept and a fork copies, without their tokens, if they were read before;
 - text that was queued and taken back before the agent read it;
 - signatures of thinking, and the data of redacted thinking: nobody but the provider can read them;
 - `mode`, titles, links, worktrees and the like become metadata of the run.
@@ -28,6 +32,7 @@ from agentspan.sessions.records import Record, Status, Step
 
 _LOADS = json.JSONDecoder(parse_constant=lambda _: None)
 _RAW_DECODE = _LOADS.raw_decode
+_STOPS = ("Stop", "SubagentStop")
 _TOOL_HOOKS = ("PreToolUse", "PostToolUse", "PostToolUseFailure")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _AGENT = re.compile(r"agent-(.+?)(?:\.meta\.json|\.jsonl)\Z")
@@ -35,6 +40,7 @@ _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_DOCUMENT = 8 * 2**20
 _MOST_UNTIMED = 100
 _MOST_HELD = 100
+_MOST_SENT = 200
 _RECENT = 16
 
 _EVENTS = frozenset(
@@ -47,18 +53,21 @@ _EVENTS = frozenset(
 _ATTACHMENTS = frozenset(
     {
         "agent_listing_delta", "auto_mode", "auto_mode_exit", "batching_reminder_sent", "budget_usd",
-        "command_permissions", "compact_file_reference", "date_change", "deferred_tools_delta", "diagnostics",
-        "directory", "dynamic_skill", "edited_image_file", "edited_text_file", "file", "hook_additional_context",
-        "hook_permission_decision", "hook_stopped_continuation", "hook_system_message", "invoked_skills",
-        "mcp_instructions_delta", "mcp_resource", "nested_memory", "opened_file_in_ide", "output_style", "plan_mode",
-        "plan_mode_exit", "plan_mode_reentry", "read_truncation_notice", "relevant_memories", "selected_lines_in_ide",
-        "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo", "todo_reminder",
-        "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
+        "command_permissions", "compact_file_reference", "date", "date_change", "deferred_tools_delta", "diagnostics",
+        "directory", "dynamic_skill", "edited_image_file", "edited_text_file", "environment", "file",
+        "hook_additional_context", "hook_permission_decision", "hook_stopped_continuation", "hook_system_message",
+        "instructions", "invoked_skills", "mcp_instructions_delta", "mcp_resource", "model", "nested_memory",
+        "opened_file_in_ide", "output_style", "plan_mode", "plan_mode_exit", "plan_mode_reentry", "prompt_snapshot",
+        "read_truncation_notice", "relevant_memories", "remote_session_change", "selected_lines_in_ide",
+        "session_context", "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo",
+        "todo_reminder", "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
     }
 )  # fmt: skip
 """The types of attachments that are events. Hooks and queued commands are other steps."""
 _HOOKS = frozenset({"hook_success", "hook_blocking_error", "hook_non_blocking_error", "hook_error_during_execution"})
-_LEFT_OUT = frozenset({"file-history-snapshot", "file-history-delta", "last-prompt", "atis-latch"})
+_LEFT_OUT = frozenset(
+    {"file-history-snapshot", "file-history-delta", "last-prompt", "atis-latch", "tools-used", "api-request-blob"}
+)
 _COMMON = frozenset(
     {
         "parentUuid", "isSidechain", "userType", "cwd", "sessionId", "session_id", "version", "gitBranch", "slug",
@@ -102,6 +111,7 @@ class ClaudeDecoder(LineDecoder):
             self._file.thread = self._top = self._agents.agent(orphan[1], source.path)
         self._queued: list[str] = []
         self._steered: list[tuple[str, str]] = []
+        self._stops: list[Any] = []
         self._untimed: list[dict[str, Any]] = []
         self._held: list[Record] = []
         self._announced = False
@@ -191,12 +201,31 @@ class ClaudeDecoder(LineDecoder):
                 out.unread("a record without a time")
             return
         thread = out.thread = self._thread_of(file, record)
+        if out.copied and self._is_copy(record, kind, millis):
+            return
         if thread.id is not None:
             self._agents.extend(thread, record, millis)
         if handler is None:
             out.unknown(record, kind if type(kind) is str else "unknown", millis)
         else:
             handler(self, record, millis)
+
+    def _is_copy(self, record: dict[str, Any], kind: Any, millis: int) -> bool:
+        """Return whether a record is a message from before the compaction that a fork has copied, without its tokens.
+
+        It becomes a message; if the original was read, nothing.
+        """
+        out, uuid = self._out, steps.uuid_of(record)
+        if type(uuid) is not str or uuid not in out.copied:
+            return False
+        was_read = out.copied.pop(uuid)
+        message = steps.object_of(record.get("message"))
+        if kind in ("user", "assistant") and not was_read:
+            payload = {"role": kind, "content": message.get("content"), "copied": True}
+            at = out.clock.start(millis)
+            key = steps.key_of(f"copied:{uuid}")
+            out.emit(Step(out.session, key, out.thread.top, "message", at, at, "complete", payload))
+        return True
 
     def _took_without_time(self, record: dict[str, Any], kind: Any) -> bool:
         """Decode a record that is metadata, a line of a journal, or left out; return whether it is one of these."""
@@ -350,10 +379,10 @@ class ClaudeDecoder(LineDecoder):
         elif kind == "api_error":
             self._failed_call(record, millis)
         elif kind == "stop_hook_summary":
-            payload, result = steps.stop_hooks_of(record)
-            self._hook(record, payload, result, millis, failed="errors" in result)
+            self._stop_hooks(record, millis)
         elif type(kind) is str and kind in _EVENTS:
-            self._out.facts.listing(kind, record)
+            if thread is self._top:
+                self._out.facts.listing(kind, record)
             content = record.get("content")
             more = {name: value for name, value in record.items() if name not in _COMMON and name != "content"}
             level = steps.text_of(record.get("level")) or "info"
@@ -368,13 +397,22 @@ class ClaudeDecoder(LineDecoder):
             last = next(reversed(thread.calls.values()))
             thread.state = "answered" if last.texts else None
 
+    def _stop_hooks(self, record: Mapping[str, Any], millis: int) -> None:
+        """Decode the summary of the hooks at the end of a turn, unless each has a record of its own before it."""
+        payload, result = steps.stop_hooks_of(record)
+        infos, call = record.get("hookInfos"), record.get("toolUseID")
+        hooks = len(infos) if type(infos) is list else 0
+        says_more = result.keys() - {"errors"}
+        if not hooks or says_more or self._stops.count(call) < hooks:
+            self._hook(record, payload, result, millis, failed="errors" in result)
+
     def _failed_call(self, record: Mapping[str, Any], millis: int) -> None:
         thread = self._out.thread
         payload, result = steps.api_error_of(record)
         model = thread.model or "unknown"
         start = self._out.clock.start(self._out.clock.asked(record, millis))
         key, end = self._out.key(record, millis), max(start, millis * MILLI)
-        payload = {"model": model, **payload}
+        payload = {"model": model, **payload, **thread.settings}
         self._out.emit(Step(self._out.session, key, thread.top, "llm", start, end, "failed", payload, result))
         if payload.get("attempt", 0) >= payload.get("max_retries", 1):
             thread.state, thread.error = "error", result["error"]
@@ -386,6 +424,9 @@ class ClaudeDecoder(LineDecoder):
             self._out.unknown(record, "attachment", millis)
         elif kind in _HOOKS:
             payload, result = steps.hook_of(attachment)
+            if payload.get("event") in _STOPS:
+                self._stops.append(attachment.get("toolUseID"))
+                del self._stops[:-_RECENT]
             if steps.number_of(attachment.get("durationMs")):
                 payload["duration_ms"] = attachment["durationMs"]
             self._hook(record, payload, result, millis, failed=kind != "hook_success")
@@ -394,8 +435,40 @@ class ClaudeDecoder(LineDecoder):
         else:
             if kind not in _ATTACHMENTS:
                 self._out.unread(f"attachment of type {kind[:60]}")
-            self._out.facts.listing(kind, attachment)
+            if self._out.thread is self._top:
+                self._out.facts.listing(kind, attachment)
+            if kind == "prompt_snapshot" and not self._is_new(attachment.get("systemPrompt"), attachment.get("tools")):
+                return
             self._out.event(record, millis, kind, {name: value for name, value in attachment.items() if name != "type"})
+
+    def _is_new(self, *parts: Any) -> bool:
+        """Return whether one of these parts of a request has not been read in this conversation.
+
+        Not in this session: which of its files is read first is chance while they grow.
+        """
+        hashes = {steps.hash_of(json.dumps(part, sort_keys=True)) for part in parts if part}
+        sent = self._out.thread.sent
+        is_new = not hashes <= sent
+        if len(sent) < _MOST_SENT:
+            sent |= hashes
+        return is_new
+
+    def _request(self, record: Mapping[str, Any], millis: int) -> None:
+        """Note the settings of a request: they belong to the model call that follows."""
+        self._out.thread.settings = steps.settings_of(record.get("params"))
+
+    def _shape(self, record: Mapping[str, Any], millis: int) -> None:
+        """Decode the system prompt and the tools of the requests that follow."""
+        shape = steps.object_of(record.get("shape"))
+        if self._out.thread is self._top:
+            self._out.facts.listing("api-request-shape", shape)
+        if self._is_new(shape.get("system"), shape.get("tools")):
+            self._out.event(record, millis, "api-request-shape", shape)
+
+    def _cost(self, record: Mapping[str, Any]) -> None:
+        cost = record.get("totalCostUSD")
+        if type(cost) in (int, float):
+            self._out.facts.metadata["stated_cost_usd"] = cost
 
     def _queued_command(self, record: Mapping[str, Any], attachment: Mapping[str, Any], millis: int) -> None:
         content = attachment.get("prompt")
@@ -471,6 +544,7 @@ class ClaudeDecoder(LineDecoder):
         out.emit(step)
         if kind == "compact_boundary":
             thread.compaction = step
+            out.copied = {uuid: out.clock.was_read(uuid) for uuid in steps.preserved_of(record)}
             self._agents.compacted(record.get("logicalParentUuid"), step.key)
 
     def _compaction_start(self, record: Mapping[str, Any], payload: Mapping[str, Any], millis: int) -> int:
@@ -538,6 +612,8 @@ _HANDLERS: dict[str, _Handler] = {
     "system": ClaudeDecoder._system,
     "attachment": ClaudeDecoder._attachment,
     "queue-operation": ClaudeDecoder._queue,
+    "api-request": ClaudeDecoder._request,
+    "api-request-shape": ClaudeDecoder._shape,
 }
 _METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
     "summary": ClaudeDecoder._summary_line,
@@ -547,6 +623,7 @@ _METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
     "pr-link": ClaudeDecoder._pull_request,
     "frame-link": ClaudeDecoder._frame,
     "worktree-state": ClaudeDecoder._worktree,
+    "cost-state": ClaudeDecoder._cost,
     **dict.fromkeys(
         ("mode", "agent-name", "agent-color", "agent-setting", "bridge-session", "relocated",
          "continued-in", "tag"),

@@ -4,7 +4,7 @@ Every function accepts any JSON: a member of the wrong type counts as missing.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from hashlib import sha256
 from typing import Any
@@ -356,6 +356,26 @@ def compaction_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 _COMPACTION = ("trigger", "preTokens", "postTokens", "tokensSaved")
 
 
-def names_of(value: Any) -> Iterable[str]:
+def preserved_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the uuids of the records that a compaction has kept in the context."""
+    kept = object_of(object_of(record.get("compactMetadata")).get("preservedMessages"))
+    return names_of(kept.get("allUuids") or kept.get("uuids"))[:_MOST_KEPT]
+
+
+_MOST_KEPT = 1000
+
+
+def settings_of(params: Any) -> dict[str, Any]:
+    """Return the settings of a request that a model call's payload has: what is small, and no list of features."""
+    found = {name: value for name, value in object_of(params).items() if name in _SETTINGS and value is not None}
+    if type(found.get("max_tokens")) is not int:
+        found.pop("max_tokens", None)
+    return found
+
+
+_SETTINGS = frozenset({"max_tokens", "temperature", "thinking", "output_config", "context_management", "service_tier"})
+
+
+def names_of(value: Any) -> list[str]:
     """Return the texts of a list."""
-    return [each for each in value if type(each) is str] if type(value) is list else ()
+    return [each for each in value if type(each) is str] if type(value) is list else []

@@ -234,7 +234,8 @@ class Calls:
             self._tape.told(payload, time)
             return
         calls = [call for call in self._open.values() if call.is_spawn and call.child is None]
-        named = self._open.get(_id_of(payload) or text_in(payload.get("event_id")) or "")
+        id = _id_of(payload) or text_in(payload.get("event_id")) or text_in(payload.get("id"))
+        named = self._open.get(id or "")
         call = named if named in calls else calls[-1] if calls else None
         if call is not None:
             call.child = thread

@@ -130,6 +130,7 @@ class CodexDecoder(LineDecoder):
             "AgentMessage": answers.agent_item,
             "Reasoning": answers.thought_item,
             "ContextCompaction": answers.confirmed,
+            "SubAgentActivity": self._calls.spawned,
             **dict.fromkeys(_ENDED_ITEMS, self._calls.end_event),
             **dict.fromkeys(told, self._tape.told),
         }

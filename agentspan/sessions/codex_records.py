@@ -17,8 +17,12 @@ from agentspan.sessions.records import Outcome
 
 _MARKED = re.compile(r"\s*(?:<([a-z_]+)[ >]|# (AGENTS\.md) instructions)")
 _EXITED = re.compile(r"(?:Process exited with code|Exit code:) (-?\d{1,9})\b")
-_FAILED = ("exec_command failed", "apply_patch verification failed", "apply_patch failed", "Script failed")
+_FAILED = (
+    "exec_command failed", "apply_patch verification failed", "apply_patch failed", "Script failed",
+    "unsupported call: ", "unsupported custom tool call: ",
+)  # fmt: skip
 """The begins of outputs by which Codex says that it could not run a call."""
+_ABORTED = re.compile(r"(?:Wall time: [0-9.]+ seconds?\n)?aborted by user")
 _LIMITS = ("usage_limit_exceeded", "session_budget_exceeded", "context_window_exceeded", "rate_limit_exceeded")
 _MOST_DEEP = 400
 _MOST = 2**53
@@ -262,7 +266,7 @@ def exit_of(code: Any) -> dict[str, Any]:
 
 def is_aborted(output: Any) -> bool:
     """Return whether the output of a call says that a person stopped it."""
-    return type(output) is str and (output.startswith("aborted by user") or output == "aborted")
+    return type(output) is str and (_ABORTED.match(output) is not None or output == "aborted")
 
 
 _OUTPUTS = ("aggregated_output", "stdout", "formatted_output", "stderr")

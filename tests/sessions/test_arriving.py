@@ -205,3 +205,10 @@ def test_the_order_of_steps_does_not_matter(storage: Storage, order: Iterable[in
     by_id = {span.id: span for span in spans_of(storage).values()}
     above = [by_id[span.parent_span_id].label if span.parent_span_id else None for span in by_id.values()]
     assert sorted(map(str, above)) == ["Bash", "None", "gpt-4o"]
+
+
+def test_a_session_that_is_over_ends_its_run_even_while_its_file_is_written(storage: Storage) -> None:
+    arrive(storage, session(is_over=True), llm("a", 1), live=True)
+    assert run_of(storage).status == "complete"
+    arrive(storage, session("t"), llm("b", 1, session="t"), live=True)
+    assert run_of(storage, "toy:t").status == "active"

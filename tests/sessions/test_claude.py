@@ -457,3 +457,112 @@ def test_nothing_is_yielded_before_the_version_is_known() -> None:
     decoder = ClaudeDecoder(Source("claude", Path("a.jsonl")))
     line = json.dumps(timed("queue-operation", 0, operation="dequeue")).encode()
     assert [*decoder.feed(Path("a.jsonl"), line), *decoder.rest()] == []
+
+
+def shape(second: float, *tools: str, system: str = "Be good.", file: str = "s1") -> dict[str, Any]:
+    content = {"system": [{"type": "text", "text": system}], "tools": [{"name": name} for name in tools]}
+    return timed("api-request-shape", second, shapeHash=file, shape=content)
+
+
+def request(second: float, **params: Any) -> dict[str, Any]:
+    return timed("api-request", second, id=f"q{second}", params={"model": "claude-sonnet-4-5", **params})
+
+
+def test_requests_give_their_settings_to_the_model_call_and_their_prompt_and_tools_are_kept_once() -> None:
+    snapshot = {"systemPrompt": ["Be good.", "Notes are in /home/a/notes."], "tools": [{"name": "Bash"}]}
+    found = decoded(
+        [
+            user("u1", None, 0, "go"),
+            attachment("s1", "u1", 0, "prompt_snapshot", systemPrompt=snapshot["systemPrompt"]),
+            shape(0.1, "Bash", "Read"),
+            timed("api-request-blob", 0.1, hash="h", message={"role": "user", "content": "go"}),
+            request(0.1, max_tokens=32000, thinking={"type": "enabled", "budget_tokens": 10}, betas=["b"]),
+            timed("tools-used", 0.2, tools=["Bash"]),
+            assistant("a1", "s1", 1, text("x")),
+            attachment("s2", "a1", 1, "prompt_snapshot", **snapshot),
+            attachment("s3", "s2", 1, "prompt_snapshot", **snapshot),
+            shape(2, "Bash", "Read", file="s2"),
+            timed("cost-state", 2, totalCostUSD=0.25),
+        ],
+        {f"{SESSION}/subagents/agent-x.jsonl": [shape(3, "Bash", "Read"), shape(3, "Bash", "Read")]},
+    )
+    call = found.one("llm")
+    settings = {"max_tokens": 32000, "thinking": {"type": "enabled", "budget_tokens": 10}}
+    assert {name: call.payload.get(name) for name in settings} == settings
+    assert "betas" not in call.payload
+    names = [step.payload["name"] for step in found.of("event")]
+    assert names == ["prompt_snapshot", "api-request-shape", "prompt_snapshot", "api-request-shape"]
+    assert found.known.metadata["stated_cost_usd"] == 0.25
+    assert not found.unread
+
+
+def test_a_system_prompt_and_instructions_are_parts_of_the_fingerprint() -> None:
+    def parts(folder: str, rules: str) -> dict[str, str]:
+        files = [{"path": f"{folder}/CLAUDE.md", "type": "Project", "content": rules}]
+        return dict(
+            decoded(
+                [
+                    user("u1", None, 0, "go"),
+                    attachment("i1", "u1", 0, "instructions", files=files),
+                    attachment("s1", "i1", 0, "prompt_snapshot", systemPrompt=[f"Notes are in `{folder}/notes`."]),
+                    shape(1, "Bash"),
+                ]
+            ).known.fingerprint
+        )
+
+    first, moved, changed = parts("/a", "Be brief."), parts("/b", "Be brief."), parts("/a", "Be long.")
+    assert first == moved
+    assert {name for name in first if first[name] != changed[name]} == {"sent_instructions"}
+    assert {"system_prompt", "tools"} <= first.keys()
+
+
+def test_what_a_sub_agent_is_sent_is_no_part_of_the_fingerprint() -> None:
+    main = [user("u1", None, 0, "go"), attachment("d1", "u1", 0, "deferred_tools_delta", addedNames=["WebSearch"])]
+    side = [
+        record("user", "v1", None, 1, message={"role": "user", "content": "look"}, agentId="x"),
+        attachment("d2", "v1", 1, "deferred_tools_delta", addedNames=["NotebookEdit"]),
+    ]
+    alone = decoded(main).known.fingerprint
+    assert decoded(main, {f"{SESSION}/subagents/agent-x.jsonl": side}).known.fingerprint == alone
+
+
+def test_a_hook_at_the_end_with_a_record_of_its_own_is_one_step() -> None:
+    hook = {"hookEvent": "Stop", "hookName": "Stop", "toolUseID": "h", "command": "lint"}
+    summary = {"hookInfos": [{"command": "lint"}], "toolUseID": "h", "hookErrors": []}
+    found = decoded(
+        [
+            *CONVERSATION,
+            attachment("h1", "a3", 9, "hook_success", **hook),
+            system("h2", "h1", 9, "stop_hook_summary", **summary),
+        ]
+    )
+    assert [step.key for step in found.of("hook")] == ["h1"]
+    prevented = {**summary, "preventedContinuation": True}
+    found = decoded(
+        [
+            *CONVERSATION,
+            attachment("h1", "a3", 9, "hook_success", **hook),
+            system("h2", "h1", 9, "stop_hook_summary", **prevented),
+        ]
+    )
+    assert [step.key for step in found.of("hook")] == ["h1", "h2"]
+
+
+def test_messages_that_a_compaction_kept_are_no_model_calls_again() -> None:
+    answer = assistant("a9", "u0", 1, text("Kept."), id="msg_9", usage=usage(7))
+    empty = {"input_tokens": 0, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 0}
+    boundary = system(
+        "c1", None, 5, "compact_boundary",
+        compactMetadata={"trigger": "manual", "preservedMessages": {"allUuids": ["a9"]}},
+    )  # fmt: skip
+    copies = [
+        user("c2", "c1", 5, "We spoke.", isCompactSummary=True),
+        assistant("a9", "c2", 1, text("Kept."), id="msg_9", usage=empty),
+        user("u5", "a9", 6, "and now?"),
+    ]
+    fork = decoded([boundary, *copies])
+    assert not fork.of("llm")
+    assert [step.payload["role"] for step in fork.of("message")] == ["assistant", "user"]
+    same = decoded([user("u0", None, 0, "go"), answer, boundary, *copies])
+    assert (same.one("llm").result or {})["output_tokens"] == 7
+    assert [step.payload["role"] for step in same.of("message")] == ["user", "user"]

@@ -322,6 +322,24 @@ def test_a_spawn_is_known_by_its_output_or_by_the_activity_of_the_thread() -> No
     assert by_output.steps.keys() == by_activity.steps.keys() == {"llm:2", f"spawn:{CHILD}"}
 
 
+def test_an_item_binds_a_thread_to_the_call_that_spawned_it() -> None:
+    activity = {"agent_thread_id": CHILD, "agent_path": "/root/ada", "model": None}
+    decoded = decode(
+        [
+            header(),
+            call(1, "s1", "spawn_agent", message="look"),
+            call(1, "s2", "spawn_agent", message="no"),
+            completed(2, "SubAgentActivity", id="s1", kind="started", **activity),
+            output(2, "s1", "started"),
+            completed(3, "SubAgentActivity", id="end", kind="completed", **activity),
+        ]
+    )
+    assert decoded.steps[f"spawn:{CHILD}"].payload["arguments"] == {"message": "look"}
+    (ended,) = decoded.of("event")
+    assert (ended.payload["name"], ended.payload["content"]["kind"]) == ("SubAgentActivity", "completed")
+    assert not decoded.unread
+
+
 def test_a_spawn_that_failed_is_an_error() -> None:
     records = [header(), call(1, "s1", "spawn_agent"), spawned(2, "s1", None), output(2, "s1", "no such agent")]
     assert decode(records).steps["s1"].result is not None
@@ -345,9 +363,15 @@ def test_an_interrupted_turn_cancels_what_is_open() -> None:
     assert decoded.names() == ["turn_aborted"]
 
 
-def test_an_output_may_say_that_a_person_stopped_the_call() -> None:
-    records = [header(), call(1, "c1"), output(2, "c1", "aborted by user after 1.0s")]
+@pytest.mark.parametrize("text", ["aborted by user after 1.0s", "Wall time: 3.5 seconds\naborted by user"])
+def test_an_output_may_say_that_a_person_stopped_the_call(text: str) -> None:
+    records = [header(), call(1, "c1"), output(2, "c1", text)]
     assert decode(records).steps["c1"].status == "cancelled"
+
+
+def test_a_call_of_a_tool_that_does_not_exist_is_an_error() -> None:
+    records = [header(), call(1, "c1"), output(2, "c1", "unsupported call: dance")]
+    assert decode(records).steps["c1"].result == {"output": "unsupported call: dance", "is_error": True}
 
 
 def test_a_call_without_output_is_active_until_its_turn_ends() -> None:
@@ -619,6 +643,7 @@ EVERYTHING = [
     record("compacted", {"message": "", "replacement_history": [{"role": "user", "content": []}]}),
     completed(1, "WebSearch", id="w"), event(1, "hook_completed", run={"id": "h"}),
     event(1, "sub_agent_activity", agent_thread_id=CHILD, kind="started"),
+    completed(1, "SubAgentActivity", agent_thread_id=CHILD, kind="started", id="x"),
     event(1, "dynamic_tool_call_request", callId="d", tool="t"),
     event(1, "dynamic_tool_call_response", call_id="d", content_items=[]),
     record("token_usage_record", {"usage": usage(1, 1)}), event(1, "stream_error", message="x"),
