@@ -37,6 +37,7 @@ from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, r
 from agentspan.schemas.builtin import AGGREGATES
 from agentspan.schemas.span_types import REGISTRY, describe, title_of
 from agentspan.sessions.records import Record, Session, Step, Unread
+from agentspan.sessions.rehoming import state_of
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
@@ -122,6 +123,8 @@ class Arrival:
     Attributes:
         waits_for_parents: raise ParentMissing for a sub-agent whose session has not arrived, instead of storing it as a
             run of its own.
+        replaces_ends: replace what is stored of the ends of sessions even if it is of a later time: it was read from a
+            part of the session.
     """
 
     def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
@@ -135,6 +138,7 @@ class Arrival:
         self._unsummed: set[str] = set()
         self._now = clock.now()
         self.waits_for_parents = False
+        self.replaces_ends = False
         self.arrived = Arrived()
 
     def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
@@ -167,6 +171,7 @@ class Arrival:
         """Forget the sessions that have arrived, and steps that are not committed because their source failed."""
         self._placed.clear()
         self._waiting, self._bytes = {}, 0
+        self.replaces_ends = False
 
     def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
         """Commit all steps, and the ends of the sessions that have arrived.
@@ -274,6 +279,7 @@ class Arrival:
             if isinstance(row, SessionFileRow)
             and row.session not in (None, session.id)
             and row.agent_instance_id is not None
+            and state_of(row).get("awaits") != session.id  # it is a fork of this one, which gets the steps
         )
 
     def _registered(self, format: str, session: Session) -> tuple[AgentInstanceRow, bool]:
@@ -365,9 +371,13 @@ class Arrival:
         before = stored[1]
         session = self._surrounded(format, placed.session, before)
         values = ended_run(ctx, session, live=live)
-        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "")
+        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "") and not self.replaces_ends
+        if is_earlier and not live:
+            values = {"started_at": values["started_at"]}
+        if (before.started_at or "") < str(values["started_at"]) and not self.replaces_ends:
+            del values["started_at"]  # its file began earlier
         values = {name: value for name, value in values.items() if getattr(before, name) != value}
-        if values and not (is_earlier and not live):
+        if values:
             values["updated_at"] = clock.now()
             move = Move("agent_instance", run.id, _ANY, values, unchanged={"updated_at": before.updated_at})
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
@@ -455,6 +465,7 @@ def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]
     ended_ns = max(session.started_ns, session.ended_ns or session.started_ns)
     return {
         "status": status,
+        "started_at": clock.to_text(session.started_ns),
         "finished_at": None if live else clock.to_text(ended_ns),
         "duration_ms": None if live else (ended_ns - session.started_ns) / 1_000_000,
         "metadata": object_of(ctx, metadata_of(session)),

@@ -9,7 +9,7 @@ import os
 import stat
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from agentspan.api.context import Context
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.otel.identity import hashed_id
-from agentspan.sessions.arriving import Arrival, Arrived
+from agentspan.sessions.arriving import Arrival, Arrived, ParentMissing
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.reading import (
     PACKED,
@@ -33,6 +33,7 @@ from agentspan.sessions.reading import (
     tail_hash,
 )
 from agentspan.sessions.records import Record, Session
+from agentspan.sessions.rehoming import awaited, awaiting, removed
 from agentspan.sessions.surroundings import Surroundings
 from agentspan.storage.access import scan, unique
 from agentspan.storage.protocol import Storage
@@ -107,6 +108,10 @@ class Importer:
         self._arrival = Arrival(ctx, surroundings=Surroundings(now))
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
+        self._awaiting = awaiting(self._known.values())
+        came = {(row.format, row.session) for row in self._known.values()}
+        self._came = [key for key in self._awaiting if key in came]
+        self._is_rehoming = False
         self.problems: list[str] = []
         self.read = self.unchanged = 0
 
@@ -175,6 +180,41 @@ class Importer:
             self.problems.append(_why(source.path, error))
         finally:
             self._arrival.forget()
+        if not self._is_rehoming:
+            self._is_rehoming = True
+            try:
+                self._rehome()
+            finally:
+                self._is_rehoming = False
+        return True
+
+    def _rehome(self) -> None:
+        """Store sessions again, in their place, that came before a session that has come since."""
+        came, self._came = dict.fromkeys(self._came), []
+        for format, session in came:
+            for run in self._awaiting.pop((format, session), ()):
+                moving = removed(self._ctx, self._formats[format], run, session)
+                if moving is not None:
+                    self._known.update({(note.format, note.path): note for note in moving.notes})
+                    self._arrival.arrived.runs.pop(run, None)
+                    self._place(moving.sources)
+
+    def _place(self, sources: Sequence[Source]) -> None:
+        """Bring in sources, those of parents before those of their sub-agents."""
+        late = [*sources]
+        while late:
+            left = [source for source in late if not self._is_placed(source)]
+            if len(left) == len(late):
+                self.bring_in(left.pop())
+            late = left
+
+    def _is_placed(self, source: Source) -> bool:
+        """Bring in a source; return False if it waits for its parent."""
+        self._followed.pop(source.path, None)
+        try:
+            self.bring_in(source, waits=True)
+        except ParentMissing:
+            return False
         return True
 
     def _is_unchanged(self, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> bool:
@@ -185,6 +225,8 @@ class Importer:
             if row is None or (row.size, row.changed_ns) != stamp:
                 return False
             state = jsontext.decode(row.state)
+            if _is_new_part(source, file, state):
+                return False
             if state.get("version") != format.version or (state.get("live") and not live):
                 return False
             if state.get("wanted") != wish:
@@ -208,11 +250,13 @@ class Importer:
             followed = _Followed(format.lines(source))
         arrival, read_to, heads, tails = self._arrival, dict[Path, int](), dict[Path, str](), followed.tails
         is_whole = True
+        arrival.replaces_ends = any(self._is_new_part(source, file) for file in stamps)
         for file in stamps:
             try:
                 followed.inodes[file] = inode_of(file)
                 with closing(opened(file)) as opened_file:
-                    place = self._known_place(format, file, opened_file, stamps[file])
+                    is_new_part = self._is_new_part(source, file)
+                    place = 0 if is_new_part else self._known_place(format, file, opened_file, stamps[file])
                     start = followed.fed.get(file, 0)
                     for line in lines_of(opened_file, start):
                         records = followed.decoder.feed(file, line.text)
@@ -233,8 +277,12 @@ class Importer:
             self._followed[source.path] = followed
             while len(self._followed) > MOST_FOLLOWED:
                 self._followed.popitem(last=False)
-        states = {file: {"live": live, "tail": tails[file]} for file in read_to}
+        states = {file: {"live": live, "tail": tails[file], "part": file != source.path} for file in read_to}
         self._note(format, source, {file: stamps[file] for file in read_to}, read_to, heads, states)
+
+    def _is_new_part(self, source: Source, file: Path) -> bool:
+        row = self._known.get((source.format, noted_path(file)))
+        return row is not None and _is_new_part(source, file, jsontext.decode(row.state))
 
     def _goes_on(self, format: Format) -> bool:
         """Return whether the last record of the sessions is new: a copy of an old file is new, its session is old."""
@@ -284,6 +332,14 @@ class Importer:
         sessions = self._arrival.sessions(format.name)
         session = sessions[0] if len(sessions) == 1 else None
         placed = None if session is None else self._arrival.place(format.name, session.id)
+        awaits = None
+        if session is not None and placed is not None:
+            awaits = awaited(ctx, format.name, session, is_own_run=placed.top is None)
+        if awaits is not None and placed is not None:
+            self._awaiting.setdefault((format.name, awaits), set()).add(placed.run)
+            self._came.append((format.name, awaits))  # it may have come while this run was open
+        self._came += [(format.name, each.id) for each in sessions if (format.name, each.id) in self._awaiting]
+        more = {} if awaits is None else {"awaits": awaits}
         units = []
         for file, stamp in stamps.items():
             path = noted_path(file)
@@ -299,7 +355,7 @@ class Importer:
                 stamp.changed_ns,
                 read_to[file],
                 heads[file],
-                jsontext.text_of({"version": format.version, **states[file]}),
+                jsontext.text_of({"version": format.version, **states[file], **more}),
                 now if before is None else before.inserted_at,
                 now,
             )
@@ -311,6 +367,11 @@ class Importer:
 
 
 _FIXED = ("id", "format", "path", "inserted_at")
+
+
+def _is_new_part(source: Source, file: Path, state: Mapping[str, Any]) -> bool:
+    """Return whether a file of a sub-agent was read alone, before the main file of its session was there."""
+    return file != source.path and state.get("part") is False
 
 
 def _why(file: Path, error: Exception) -> str:
