@@ -125,6 +125,7 @@ class Arrival:
             run of its own.
         replaces_ends: replace what is stored of the ends of sessions even if it is of a later time: it was read from a
             part of the session.
+        steps: how many steps were decoded.
     """
 
     def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
@@ -139,6 +140,7 @@ class Arrival:
         self._now = clock.now()
         self.waits_for_parents = False
         self.replaces_ends = False
+        self.steps = 0
         self.arrived = Arrived()
 
     def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
@@ -150,6 +152,7 @@ class Arrival:
         """
         for record in records:
             if type(record) is Step:
+                self.steps += 1
                 if not known:
                     self._step(format, record)
             elif type(record) is Session:

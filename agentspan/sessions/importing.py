@@ -251,6 +251,7 @@ class Importer:
         arrival, read_to, heads, tails = self._arrival, dict[Path, int](), dict[Path, str](), followed.tails
         is_whole = True
         arrival.replaces_ends = any(self._is_new_part(source, file) for file in stamps)
+        steps, has_begun = arrival.steps, not arrival.replaces_ends
         for file in stamps:
             try:
                 followed.inodes[file] = inode_of(file)
@@ -265,6 +266,7 @@ class Importer:
                     read_to[file], heads[file] = start, head_hash(opened_file)
                     tails[file] = "" if file.suffix in PACKED else tail_hash(opened_file, start)
                     followed.fed[file] = start
+                    has_begun |= file == source.path and arrival.steps > steps
             except FileNotFoundError:
                 is_whole = False  # it was moved or deleted meanwhile
             except (OSError, Unreadable, EOFError, zlib.error) as error:
@@ -277,7 +279,8 @@ class Importer:
             self._followed[source.path] = followed
             while len(self._followed) > MOST_FOLLOWED:
                 self._followed.popitem(last=False)
-        states = {file: {"live": live, "tail": tails[file], "part": file != source.path} for file in read_to}
+        has_part = {file: file != source.path and has_begun for file in read_to}
+        states = {file: {"live": live, "tail": tails[file], "part": has_part[file]} for file in read_to}
         self._note(format, source, {file: stamps[file] for file in read_to}, read_to, heads, states)
 
     def _is_new_part(self, source: Source, file: Path) -> bool:

@@ -95,6 +95,21 @@ def test_files_that_come_one_by_one_in_any_order_end_as_the_same_runs(tmp_path: 
         assert bring(storage, folder).read == 0
 
 
+def test_a_main_file_that_begins_without_a_step_replaces_what_its_sidecar_said(tmp_path: Path) -> None:
+    main, side = SIDECAR
+    begin = [{"type": "file-history-snapshot", "messageId": "m", "snapshot": {}, "isSnapshotUpdate": False}]
+    whole, storage = MemoryStorage(), MemoryStorage()
+    put(tmp_path / "whole", side, SIDECAR[side])
+    put(tmp_path / "whole", main, [*begin, *SIDECAR[main]])
+    bring(whole, tmp_path / "whole")
+    put(tmp_path / "grown", side, SIDECAR[side])
+    bring(storage, tmp_path / "grown")
+    for lines in (begin, [*begin, *SIDECAR[main]]):
+        put(tmp_path / "grown", main, lines)
+        bring(storage, tmp_path / "grown")
+    assert rows_of(storage) == rows_of(whole)
+
+
 def test_a_sub_agent_that_came_first_is_moved_on_each_backend(storage: Storage, tmp_path: Path) -> None:
     for name in reversed(THREADS):
         put(tmp_path, name, THREADS[name])
