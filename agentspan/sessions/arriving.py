@@ -37,7 +37,7 @@ from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, r
 from agentspan.schemas.builtin import AGGREGATES
 from agentspan.schemas.span_types import REGISTRY, describe, title_of
 from agentspan.sessions.records import Record, Session, Step, Unread
-from agentspan.sessions.rehoming import state_of
+from agentspan.sessions.rehoming import state_of, stored_id
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
@@ -159,7 +159,7 @@ class Arrival:
                 self._session(format, record)
             else:
                 assert isinstance(record, Unread)
-                self.arrived.unread[record.what] += record.times
+                self.arrived.unread[name_of(self._ctx, record.what)] += record.times
 
     def place(self, format: str, session: str) -> Place | None:
         """Return where the steps of a session are stored; None for a session that has not arrived here."""
@@ -260,7 +260,8 @@ class Arrival:
         if own is not None:
             return own, None
         storage = self._ctx.storage
-        found = storage.ask(Query("session_file", {"format": format, "session": id}, limit=1)).rows
+        noted = {"format": format, "session": stored_id(self._ctx, id)}
+        found = storage.ask(Query("session_file", noted, limit=1)).rows
         if found and isinstance(found[0], SessionFileRow) and found[0].agent_instance_id is not None:
             run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
             return None if run is None else (run, _id_of(run.id, id, ""))
@@ -272,17 +273,20 @@ class Arrival:
         agent = unique(storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
         if agent is None:
             return None
-        return unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=f"{format}:{id}")
+        return unique(
+            storage, AgentInstanceRow, agent_id=agent.id, external_identifier=about_of(self._ctx, f"{format}:{id}")
+        )
 
     def _kin(self, format: str, session: Session) -> tuple[tuple[str, str], ...]:
-        rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": session.first})).rows
+        own, first = stored_id(self._ctx, session.id), stored_id(self._ctx, session.first)
+        rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": first})).rows
         return tuple(
             (row.agent_instance_id, row.session)
             for row in rows
             if isinstance(row, SessionFileRow)
-            and row.session not in (None, session.id)
+            and row.session not in (None, own)
             and row.agent_instance_id is not None
-            and state_of(row).get("awaits") != session.id  # it is a fork of this one, which gets the steps
+            and state_of(row).get("awaits") != own  # it is a fork of this one, which gets the steps
         )
 
     def _registered(self, format: str, session: Session) -> tuple[AgentInstanceRow, bool]:
@@ -433,9 +437,11 @@ class Arrival:
 
 def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any]) -> ScoreRow:
     get = judged.get
-    judgement = Judgement(
-        judged["name"], get("value"), get("label"), get("explanation"), get("source") or "code", get("identifier")
+    label, explanation, identifier = (
+        None if text is None else ctx.admit_text(text) for text in (get("label"), get("explanation"), get("identifier"))
     )
+    name, source = ctx.admit_text(judged["name"]), get("source") or "code"
+    judgement = Judgement(name, get("value"), label, explanation, source, identifier)
     content = f"{run_id}:{judgement.name}:{judgement.identifier}"
     if "edit" in judged:  # an edited score is another score, and the newest counts
         content += f":{judged['edit']}"

@@ -33,7 +33,7 @@ from agentspan.sessions.reading import (
     tail_hash,
 )
 from agentspan.sessions.records import Record, Session
-from agentspan.sessions.rehoming import awaited, awaiting, removed
+from agentspan.sessions.rehoming import awaited, awaiting, removed, stored_id
 from agentspan.sessions.surroundings import Surroundings
 from agentspan.storage.access import scan, unique
 from agentspan.storage.protocol import Storage
@@ -341,7 +341,8 @@ class Importer:
         if awaits is not None and placed is not None:
             self._awaiting.setdefault((format.name, awaits), set()).add(placed.run)
             self._came.append((format.name, awaits))  # it may have come while this run was open
-        self._came += [(format.name, each.id) for each in sessions if (format.name, each.id) in self._awaiting]
+        keys = [(format.name, stored_id(ctx, each.id) or "") for each in sessions]
+        self._came += [key for key in keys if key in self._awaiting]
         more = {} if awaits is None else {"awaits": awaits}
         units = []
         for file, stamp in stamps.items():
@@ -351,8 +352,8 @@ class Importer:
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
                 format.name,
                 path,
-                None if session is None else session.id,
-                None if session is None else session.first,
+                None if session is None else stored_id(ctx, session.id),
+                None if session is None else stored_id(ctx, session.first),
                 None if placed is None else placed.run,
                 stamp.size,
                 stamp.changed_ns,
@@ -417,8 +418,12 @@ def _tail_of(file: Path, place: int) -> str | None:
 
 
 def noted_path(file: Path) -> str:
-    """Return the path of a file as it is noted: absolute, without links, and as before it was compressed."""
-    return os.path.realpath(plain_path(file))
+    """Return the path of a file as it is noted: absolute, without links, and as before it was compressed.
+
+    Bytes of it that are no UTF-8 are escaped.
+    """
+    path = os.path.realpath(plain_path(file))
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def stamp_of(file: Path, *, with_log: bool = False) -> Stamp | None:

@@ -13,6 +13,7 @@ from agentspan import clock, jsontext
 from agentspan.api.context import Context
 from agentspan.model.changes import OPEN, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
+from agentspan.otel.stored_rows import about_of
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.reading import PACKED
 from agentspan.sessions.records import Session
@@ -27,18 +28,23 @@ class Moving(NamedTuple):
     sources: Sequence[Source]
 
 
+def stored_id(ctx: Context, id: str | None) -> str | None:
+    """Return the id of a session, or the key of its first step, as it is noted: redacted, and text for each storage."""
+    return about_of(ctx, id)
+
+
 def awaited(ctx: Context, format: str, session: Session, *, is_own_run: bool) -> str | None:
-    """Return the id of the session that should have come before this one; None for most sessions."""
+    """Return the noted id of the session that should have come before this one; None for most sessions."""
     if session.parent is not None:
-        return session.parent[0] if is_own_run else None
-    original = session.conversation
-    if session.first is None or original is None or original == session.id or has_come(ctx, format, original):
+        return stored_id(ctx, session.parent[0]) if is_own_run else None
+    original = stored_id(ctx, session.conversation)
+    if session.first is None or original in (None, stored_id(ctx, session.id)) or has_come(ctx, format, original):
         return None
     return original
 
 
-def has_come(ctx: Context, format: str, session: str) -> bool:
-    """Return whether the run of a session is stored."""
+def has_come(ctx: Context, format: str, session: str | None) -> bool:
+    """Return whether the run of a session is stored, by its noted id."""
     notes = ctx.storage.ask(Query("session_file", {"format": format, "session": session})).rows
     runs = {note.agent_instance_id for note in notes if isinstance(note, SessionFileRow)}
     return any(run is not None and unique(ctx.storage, AgentInstanceRow, id=run) is not None for run in runs)
@@ -50,7 +56,7 @@ def removed(ctx: Context, format: Format, run_id: str, session: str) -> Moving |
     The notes are reset first: a program that dies in between leaves files that the next import reads.
 
     Args:
-        session: the id of the session that it awaited.
+        session: the noted id of the session that it awaited.
     """
     run = unique(ctx.storage, AgentInstanceRow, id=run_id)
     if run is None or run.status in OPEN or RemoveRuns not in ctx.storage.capabilities().answers:
