@@ -87,6 +87,7 @@ class Importer:
     Attributes:
         problems: a sentence for each file that could not be read.
         read, unchanged: the numbers of sources that were read, and that had not changed.
+        removed: the number of sources that have changed, but whose run was removed: they were not read.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Importer:
         self._came = [key for key in self._awaiting if key in came]
         self._is_rehoming = False
         self.problems: list[str] = []
-        self.read = self.unchanged = 0
+        self.read = self.unchanged = self.removed = 0
 
     def is_new(self, source: Source) -> bool:
         """Return whether a source has changed since it was brought in, or should end now; it is not opened."""
@@ -126,7 +127,11 @@ class Importer:
         return {file: stamp for file, stamp in found if stamp is not None}
 
     def _is_live(self, stamps: Mapping[Path, Stamp]) -> bool:
-        return self._now() - max((stamp.changed_ns for stamp in stamps.values()), default=0) < LIVE_S * 1e9
+        return self._is_recent(max((stamp.changed_ns for stamp in stamps.values()), default=0))
+
+    def _is_recent(self, ns: int) -> bool:
+        """Return whether a time is close to now. A time far in the future is wrong: it keeps no session going on."""
+        return abs(self._now() - ns) < LIVE_S * 1e9
 
     @property
     def arrived(self) -> Arrived:
@@ -166,6 +171,7 @@ class Importer:
             self.unchanged += 1
             return False
         if self._is_removed(source):
+            self.removed += 1
             return False
         self.read += 1
         format = self._formats[source.format]
@@ -290,7 +296,7 @@ class Importer:
     def _goes_on(self, format: Format) -> bool:
         """Return whether the last record of the sessions is new: a copy of an old file is new, its session is old."""
         last_ns = (session.ended_ns or session.started_ns for session in self._arrival.sessions(format.name))
-        return self._now() - max(last_ns, default=0) < LIVE_S * 1e9
+        return self._is_recent(max(last_ns, default=0))
 
     def _known_place(self, format: Format, file: Path, opened_file: IO[bytes], stamp: Stamp) -> int:
         """Return the place in a file before which all steps are stored; 0 if it was replaced or rewritten."""

@@ -280,3 +280,16 @@ def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_fi
 def test_each_command_is_in_a_group() -> None:
     assert {"sessions", "watch"} <= app.COMMANDS["Watch"].keys()
     assert isinstance(app.main.get_command(click.Context(app.main), "watch"), click.Command)
+
+
+def test_import_says_that_a_removed_run_stays_removed(home: Path, db: Path) -> None:
+    call(db, "import", "toy")
+    call(db, "prune", "--project", "secret")
+    (path,) = (path for path in (home / "toys").rglob("*.toy") if "secret" in path.read_text())
+    with path.open("a") as file:
+        file.write('{"id": "9", "ask": "more?", "at": 99}\n')
+    said = "1 session left out, because the run was removed, as by prune; --again brings it back"
+    assert said in lines(db, "import", "toy")
+    assert len(runs(db)) == 2
+    call(db, "import", "toy", "--again")
+    assert len(runs(db)) == 3
