@@ -266,9 +266,9 @@ class Importer:
                     place = 0 if is_new_part else self._known_place(format, file, opened_file, stamps[file])
                     start = followed.fed.get(file, 0)
                     for line in lines_of(opened_file, start):
-                        records = followed.decoder.feed(file, line.text)
-                        arrival.take(format.name, records, known=line.end <= place)
-                        start = line.end
+                        records, start = followed.decoder.feed(file, line.text), line.end
+                        del line  # it may be long, and storing needs memory, too
+                        arrival.take(format.name, records, known=start <= place)
                     read_to[file], heads[file] = start, head_hash(opened_file)
                     tails[file] = "" if file.suffix in PACKED else tail_hash(opened_file, start)
                     followed.fed[file] = start

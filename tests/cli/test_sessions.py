@@ -265,7 +265,7 @@ def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_fi
     arrived.stated |= {"near": [1.0, 1.005], "far": [1.2, 1.31]}
     arrived.no_price |= {"new-model": 3}
     problems = [f"/x/{number}: Permission denied" for number in range(12)]
-    show_arrived(cast(Importer, SimpleNamespace(arrived=arrived, problems=problems)), 4)
+    show_arrived(cast(Importer, SimpleNamespace(arrived=arrived, removed=0, problems=problems)), 4)
     out, err = capsys.readouterr()
     assert out.splitlines()[:5] == [
         "1 new run · 1 run grown · 7 steps · $1.5000",
