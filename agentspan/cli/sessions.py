@@ -272,6 +272,9 @@ def show_arrived(importer: Importer, unchanged: int) -> None:
     click.echo(dotted(runs, cost_text(arrived.cost_usd) if arrived.cost_usd else ""))
     if unchanged:
         click.echo(f"{noun(unchanged, 'file')} unchanged")
+    if importer.removed:
+        sessions = noun(importer.removed, "session")
+        click.echo(f"{sessions} left out, because the run was removed, as by prune; --again brings it back")
     if arrived.inherited:
         click.echo(f"{noun(arrived.inherited, 'step')} left out, because a session that was forked has them")
     echo_lines(f"{safe(model)}: {line}" for model, line in _cost_lines(arrived))

@@ -156,7 +156,7 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
 
 def hashed_id(content: str, time_ns: int, partition: int) -> str:
     """Return an id made of a time and a hash of a content: the same content at the same time gets the same id."""
-    randomness = int.from_bytes(hashlib.sha256(content.encode()).digest()[:10])
+    randomness = int.from_bytes(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:10])
     return ids.encode(min(max(time_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
 
 

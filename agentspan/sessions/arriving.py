@@ -37,6 +37,7 @@ from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, r
 from agentspan.schemas.builtin import AGGREGATES
 from agentspan.schemas.span_types import REGISTRY, describe, title_of
 from agentspan.sessions.records import Record, Session, Step, Unread
+from agentspan.sessions.rehoming import state_of, stored_id
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
@@ -124,6 +125,9 @@ class Arrival:
     Attributes:
         waits_for_parents: raise ParentMissing for a sub-agent whose session has not arrived, instead of storing it as a
             run of its own.
+        replaces_ends: replace what is stored of the ends of sessions even if it is of a later time: it was read from a
+            part of the session.
+        steps: how many steps were decoded.
     """
 
     def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
@@ -139,6 +143,8 @@ class Arrival:
         self._unsummed: set[str] = set()
         self._now = clock.now()
         self.waits_for_parents = False
+        self.replaces_ends = False
+        self.steps = 0
         self.arrived = Arrived()
 
     def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
@@ -150,13 +156,14 @@ class Arrival:
         """
         for record in records:
             if type(record) is Step:
+                self.steps += 1
                 if not known:
                     self._step(format, record)
             elif type(record) is Session:
                 self._session(format, record)
             else:
                 assert isinstance(record, Unread)
-                self.arrived.unread[record.what] += record.times
+                self.arrived.unread[name_of(self._ctx, record.what)] += record.times
 
     def place(self, format: str, session: str) -> Place | None:
         """Return where the steps of a session are stored; None for a session that has not arrived here."""
@@ -172,6 +179,7 @@ class Arrival:
         self._placed.clear()
         self._open.clear()
         self._waiting, self._bytes = {}, 0
+        self.replaces_ends = False
 
     def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
         """Commit all steps, and the ends of the sessions that have arrived.
@@ -283,7 +291,8 @@ class Arrival:
         if own is not None:
             return own, None
         storage = self._ctx.storage
-        found = storage.ask(Query("session_file", {"format": format, "session": id}, limit=1)).rows
+        noted = {"format": format, "session": stored_id(self._ctx, id)}
+        found = storage.ask(Query("session_file", noted, limit=1)).rows
         if found and isinstance(found[0], SessionFileRow) and found[0].agent_instance_id is not None:
             run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
             return None if run is None else (run, _id_of(run.id, id, ""))
@@ -295,16 +304,20 @@ class Arrival:
         agent = unique(storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
         if agent is None:
             return None
-        return unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=f"{format}:{id}")
+        return unique(
+            storage, AgentInstanceRow, agent_id=agent.id, external_identifier=about_of(self._ctx, f"{format}:{id}")
+        )
 
     def _kin(self, format: str, session: Session) -> tuple[tuple[str, str], ...]:
-        rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": session.first})).rows
+        own, first = stored_id(self._ctx, session.id), stored_id(self._ctx, session.first)
+        rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": first})).rows
         return tuple(
             (row.agent_instance_id, row.session)
             for row in rows
             if isinstance(row, SessionFileRow)
-            and row.session not in (None, session.id)
+            and row.session not in (None, own)
             and row.agent_instance_id is not None
+            and state_of(row).get("awaits") != own  # it is a fork of this one, which gets the steps
         )
 
     def _registered(self, format: str, session: Session) -> tuple[AgentInstanceRow, bool]:
@@ -418,9 +431,13 @@ class Arrival:
         before = stored[1]
         session = self._surrounded(format, placed.session, before)
         values = ended_run(ctx, session, live=live)
-        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "")
+        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "") and not self.replaces_ends
+        if is_earlier and not live:
+            values = {"started_at": values["started_at"]}
+        if (before.started_at or "") < str(values["started_at"]) and not self.replaces_ends:
+            del values["started_at"]  # its file began earlier
         values = {name: value for name, value in values.items() if getattr(before, name) != value}
-        if values and not (is_earlier and not live):
+        if values:
             values["updated_at"] = clock.now()
             move = Move("agent_instance", run.id, _ANY, values, unchanged={"updated_at": before.updated_at})
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
@@ -473,9 +490,11 @@ class Arrival:
 
 def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any]) -> ScoreRow:
     get = judged.get
-    judgement = Judgement(
-        judged["name"], get("value"), get("label"), get("explanation"), get("source") or "code", get("identifier")
+    label, explanation, identifier = (
+        None if text is None else ctx.admit_text(text) for text in (get("label"), get("explanation"), get("identifier"))
     )
+    name, source = ctx.admit_text(judged["name"]), get("source") or "code"
+    judgement = Judgement(name, get("value"), label, explanation, source, identifier)
     content = f"{run_id}:{judgement.name}:{judgement.identifier}"
     if "edit" in judged:  # an edited score is another score, and the newest counts
         content += f":{judged['edit']}"
@@ -513,6 +532,7 @@ def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]
     ended_ns = max(session.started_ns, session.ended_ns or session.started_ns)
     return {
         "status": status,
+        "started_at": clock.to_text(session.started_ns),
         "finished_at": None if live else clock.to_text(ended_ns),
         "duration_ms": None if live else (ended_ns - session.started_ns) / 1_000_000,
         "metadata": object_of(ctx, metadata_of(session)),

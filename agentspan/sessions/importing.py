@@ -9,7 +9,7 @@ import os
 import stat
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from agentspan.api.context import Context
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.otel.identity import hashed_id
-from agentspan.sessions.arriving import Arrival, Arrived
+from agentspan.sessions.arriving import Arrival, Arrived, ParentMissing
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.reading import (
     PACKED,
@@ -33,6 +33,7 @@ from agentspan.sessions.reading import (
     tail_hash,
 )
 from agentspan.sessions.records import Record, Session
+from agentspan.sessions.rehoming import awaited, awaiting, removed, stored_id
 from agentspan.sessions.surroundings import Surroundings
 from agentspan.storage.access import scan, unique
 from agentspan.storage.protocol import Storage
@@ -86,6 +87,7 @@ class Importer:
     Attributes:
         problems: a sentence for each file that could not be read.
         read, unchanged: the numbers of sources that were read, and that had not changed.
+        removed: the number of sources that have changed, but whose run was removed: they were not read.
     """
 
     def __init__(
@@ -107,8 +109,12 @@ class Importer:
         self._arrival = Arrival(ctx, surroundings=Surroundings(now))
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
+        self._awaiting = awaiting(self._known.values())
+        came = {(row.format, row.session) for row in self._known.values()}
+        self._came = [key for key in self._awaiting if key in came]
+        self._is_rehoming = False
         self.problems: list[str] = []
-        self.read = self.unchanged = 0
+        self.read = self.unchanged = self.removed = 0
 
     def is_new(self, source: Source) -> bool:
         """Return whether a source has changed since it was imported, or should end now; it is not opened."""
@@ -121,7 +127,11 @@ class Importer:
         return {file: stamp for file, stamp in found if stamp is not None}
 
     def _is_live(self, stamps: Mapping[Path, Stamp]) -> bool:
-        return self._now() - max((stamp.changed_ns for stamp in stamps.values()), default=0) < LIVE_S * 1e9
+        return self._is_recent(max((stamp.changed_ns for stamp in stamps.values()), default=0))
+
+    def _is_recent(self, ns: int) -> bool:
+        """Return whether a time is close to now. A time far in the future is wrong: it keeps no session going on."""
+        return abs(self._now() - ns) < LIVE_S * 1e9
 
     @property
     def arrived(self) -> Arrived:
@@ -161,6 +171,7 @@ class Importer:
             self.unchanged += 1
             return False
         if self._is_removed(source):
+            self.removed += 1
             return False
         self.read += 1
         format = self._formats[source.format]
@@ -175,6 +186,41 @@ class Importer:
             self.problems.append(_why(source.path, error))
         finally:
             self._arrival.forget()
+        if not self._is_rehoming:
+            self._is_rehoming = True
+            try:
+                self._rehome()
+            finally:
+                self._is_rehoming = False
+        return True
+
+    def _rehome(self) -> None:
+        """Store sessions again, in their place, that came before a session that has come since."""
+        came, self._came = dict.fromkeys(self._came), []
+        for format, session in came:
+            for run in self._awaiting.pop((format, session), ()):
+                moving = removed(self._ctx, self._formats[format], run, session)
+                if moving is not None:
+                    self._known.update({(note.format, note.path): note for note in moving.notes})
+                    self._arrival.arrived.runs.pop(run, None)
+                    self._place(moving.sources)
+
+    def _place(self, sources: Sequence[Source]) -> None:
+        """Bring in sources, those of parents before those of their sub-agents."""
+        late = [*sources]
+        while late:
+            left = [source for source in late if not self._is_placed(source)]
+            if len(left) == len(late):
+                self.bring_in(left.pop())
+            late = left
+
+    def _is_placed(self, source: Source) -> bool:
+        """Bring in a source; return False if it waits for its parent."""
+        self._followed.pop(source.path, None)
+        try:
+            self.bring_in(source, waits=True)
+        except ParentMissing:
+            return False
         return True
 
     def _is_unchanged(self, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> bool:
@@ -185,6 +231,8 @@ class Importer:
             if row is None or (row.size, row.changed_ns) != stamp:
                 return False
             state = jsontext.decode(row.state)
+            if _is_new_part(source, file, state):
+                return False
             if state.get("version") != format.version or (state.get("live") and not live):
                 return False
             if state.get("wanted") != wish:
@@ -208,19 +256,23 @@ class Importer:
             followed = _Followed(format.lines(source))
         arrival, read_to, heads, tails = self._arrival, dict[Path, int](), dict[Path, str](), followed.tails
         is_whole = True
+        arrival.replaces_ends = any(self._is_new_part(source, file) for file in stamps)
+        steps, has_begun = arrival.steps, not arrival.replaces_ends
         for file in stamps:
             try:
                 followed.inodes[file] = inode_of(file)
                 with closing(opened(file)) as opened_file:
-                    place = self._known_place(format, file, opened_file, stamps[file])
+                    is_new_part = self._is_new_part(source, file)
+                    place = 0 if is_new_part else self._known_place(format, file, opened_file, stamps[file])
                     start = followed.fed.get(file, 0)
                     for line in lines_of(opened_file, start):
-                        records = followed.decoder.feed(file, line.text)
-                        arrival.take(format.name, records, known=line.end <= place)
-                        start = line.end
+                        records, start = followed.decoder.feed(file, line.text), line.end
+                        del line  # it may be long, and storing needs memory, too
+                        arrival.take(format.name, records, known=start <= place)
                     read_to[file], heads[file] = start, head_hash(opened_file)
                     tails[file] = "" if file.suffix in PACKED else tail_hash(opened_file, start)
                     followed.fed[file] = start
+                    has_begun |= file == source.path and arrival.steps > steps
             except FileNotFoundError:
                 is_whole = False  # it was moved or deleted meanwhile
             except (OSError, Unreadable, EOFError, zlib.error) as error:
@@ -233,13 +285,18 @@ class Importer:
             self._followed[source.path] = followed
             while len(self._followed) > MOST_FOLLOWED:
                 self._followed.popitem(last=False)
-        states = {file: {"live": live, "tail": tails[file]} for file in read_to}
+        has_part = {file: file != source.path and has_begun for file in read_to}
+        states = {file: {"live": live, "tail": tails[file], "part": has_part[file]} for file in read_to}
         self._note(format, source, {file: stamps[file] for file in read_to}, read_to, heads, states)
+
+    def _is_new_part(self, source: Source, file: Path) -> bool:
+        row = self._known.get((source.format, noted_path(file)))
+        return row is not None and _is_new_part(source, file, jsontext.decode(row.state))
 
     def _goes_on(self, format: Format) -> bool:
         """Return whether the last record of the sessions is new: a copy of an old file is new, its session is old."""
         last_ns = (session.ended_ns or session.started_ns for session in self._arrival.sessions(format.name))
-        return self._now() - max(last_ns, default=0) < LIVE_S * 1e9
+        return self._is_recent(max(last_ns, default=0))
 
     def _known_place(self, format: Format, file: Path, opened_file: IO[bytes], stamp: Stamp) -> int:
         """Return the place in a file before which all steps are stored; 0 if it was replaced or rewritten."""
@@ -286,6 +343,15 @@ class Importer:
         tops = [each for each in sessions if each.parent is None or len(sessions) == 1]
         session = tops[0] if len(tops) == 1 else None
         placed = None if session is None else self._arrival.place(format.name, session.id)
+        awaits = None
+        if session is not None and placed is not None:
+            awaits = awaited(ctx, format.name, session, is_own_run=placed.top is None)
+        if awaits is not None and placed is not None:
+            self._awaiting.setdefault((format.name, awaits), set()).add(placed.run)
+            self._came.append((format.name, awaits))  # it may have come while this run was open
+        keys = [(format.name, stored_id(ctx, each.id) or "") for each in sessions]
+        self._came += [key for key in keys if key in self._awaiting]
+        more = {} if awaits is None else {"awaits": awaits}
         units = []
         for file, stamp in stamps.items():
             path = noted_path(file)
@@ -294,14 +360,14 @@ class Importer:
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
                 format.name,
                 path,
-                None if session is None else session.id,
-                None if session is None else session.first,
+                None if session is None else stored_id(ctx, session.id),
+                None if session is None else stored_id(ctx, session.first),
                 None if placed is None else placed.run,
                 stamp.size,
                 stamp.changed_ns,
                 read_to[file],
                 heads[file],
-                jsontext.text_of({"version": format.version, **states[file]}),
+                jsontext.text_of({"version": format.version, **states[file], **more}),
                 now if before is None else before.inserted_at,
                 now,
             )
@@ -313,6 +379,11 @@ class Importer:
 
 
 _FIXED = ("id", "format", "path", "inserted_at")
+
+
+def _is_new_part(source: Source, file: Path, state: Mapping[str, Any]) -> bool:
+    """Return whether a file of a sub-agent was read alone, before the main file of its session was there."""
+    return file != source.path and state.get("part") is False
 
 
 def _why(file: Path, error: Exception) -> str:
@@ -355,8 +426,12 @@ def _tail_of(file: Path, place: int) -> str | None:
 
 
 def noted_path(file: Path) -> str:
-    """Return the path of a file as it is noted: absolute, without links, and as before it was compressed."""
-    return os.path.realpath(plain_path(file))
+    """Return the path of a file as it is noted: absolute, without links, and as before it was compressed.
+
+    Bytes of it that are no UTF-8 are escaped.
+    """
+    path = os.path.realpath(plain_path(file))
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def stamp_of(file: Path, *, with_log: bool = False) -> Stamp | None:

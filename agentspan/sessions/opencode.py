@@ -581,6 +581,10 @@ def _sources(path: Path) -> Iterator[Source]:
         yield _database(path)
 
 
+_GROWING = 2
+"""The last messages of a session in the older tree whose parts are looked at for changes."""
+
+
 def _database(path: Path) -> Source:
     return Source("opencode", path, (Path(f"{path}-wal"),))
 
@@ -591,7 +595,11 @@ def _is_info(file: Path) -> bool:
 
 
 def _tree(file: Path) -> Source:
-    return Source("opencode", file, tuple(files_of(storage_of(file) / "message", file.stem)))
+    """Return the source of a session: its messages, and of the last ones the parts, which still come and change."""
+    storage = storage_of(file)
+    messages = files_of(storage / "message", file.stem)
+    parts = [part for message in messages[-_GROWING:] for part in files_of(storage / "part", message.stem)]
+    return Source("opencode", file, (*messages, *parts))
 
 
 def _roots(environment: Mapping[str, str]) -> Iterable[Path]:

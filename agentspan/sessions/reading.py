@@ -146,18 +146,20 @@ def lines_of(file: IO[bytes], start: int = 0) -> Iterator[Line]:
     file.seek(start)
     end = start
     while True:
-        line = file.readline(MOST_LINE_BYTES)
-        if not line:
+        read = [file.readline(MOST_LINE_BYTES)]  # while its line is stored, this function keeps no copy of it
+        size = len(read[0])
+        if not size:
             return
-        end += len(line)
-        if line.endswith(b"\n"):
-            yield Line(end, line.rstrip(b"\r\n"))
-        elif len(line) >= MOST_LINE_BYTES:
+        end += size
+        if read[0].endswith(b"\n"):
+            yield Line(end, read.pop().rstrip(b"\r\n"))
+        elif size >= MOST_LINE_BYTES:
             end += _skipped(file)
+            read.clear()
             yield Line(end, b"")
         else:
-            if _is_object(line):
-                yield Line(end, line)
+            if _is_object(read[0]):
+                yield Line(end, read.pop())
             return
 
 

@@ -252,7 +252,7 @@ class Watcher:
 
     def _is_idle(self, source: Source) -> bool:
         stamps = stamps_of(source, self._formats[source.format])
-        return self._now() - max((stamp.changed_ns for stamp in stamps), default=0) >= LIVE_S * 1e9
+        return abs(self._now() - max((stamp.changed_ns for stamp in stamps), default=0)) >= LIVE_S * 1e9
 
     def _note_live(self, source: Source) -> bool:
         """Note whether a source goes on; return whether it has just ended."""

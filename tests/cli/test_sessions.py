@@ -266,7 +266,7 @@ def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_fi
     arrived.stated |= {"near": [1.0, 1.005], "far": [1.2, 1.31]}
     arrived.no_price |= {"new-model": 3}
     problems = [f"/x/{number}: Permission denied" for number in range(12)]
-    show_arrived(cast(Importer, SimpleNamespace(arrived=arrived, problems=problems)), 4)
+    show_arrived(cast(Importer, SimpleNamespace(arrived=arrived, removed=0, problems=problems)), 4)
     out, err = capsys.readouterr()
     assert out.splitlines()[:5] == [
         "1 new run · 1 run grown · 7 steps · $1.5000",
@@ -316,3 +316,16 @@ def test_without_a_module_for_zstd_a_file_is_named_and_the_rest_is_imported(
     assert result.exit_code == 0
     assert result.output.startswith("1 new run")
     assert f"not read: {packed} is compressed by zstd; install the extra" in result.output
+
+
+def test_import_says_that_a_removed_run_stays_removed(home: Path, db: Path) -> None:
+    call(db, "import", "toy")
+    call(db, "prune", "--project", "secret")
+    (path,) = (path for path in (home / "toys").rglob("*.toy") if "secret" in path.read_text())
+    with path.open("a") as file:
+        file.write('{"id": "9", "ask": "more?", "at": 99}\n')
+    said = "1 session left out, because the run was removed, as by prune; --again brings it back"
+    assert said in lines(db, "import", "toy")
+    assert len(runs(db)) == 2
+    call(db, "import", "toy", "--again")
+    assert len(runs(db)) == 3

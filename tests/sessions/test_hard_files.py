@@ -308,3 +308,12 @@ def test_a_sub_agent_without_its_session_is_a_run(home: Home) -> None:
     toy_file(home.toys, "grandchild", turns(1, parent="child"))
     home.bring()
     assert set(home.answers()) == {"good", "child"}
+
+
+def test_a_time_far_in_the_future_keeps_no_session_active(home: Home) -> None:
+    toy_file(home.toys, "late", turns(1, at=8_000_000_000))
+    changed_late = toy_file(home.toys, "changed_late", turns(1), idle_s=-1_000_000)
+    home.bring()
+    with agentspan.open(home.db, read_only=True) as database:
+        assert {run.status for run in scan(database.storage, AgentInstanceRow)} == {"complete"}
+    assert changed_late.exists()

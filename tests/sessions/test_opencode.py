@@ -403,7 +403,7 @@ def test_the_older_tree_of_files(tmp_path: Path) -> None:
     path = _tree(tmp_path)
     child, own = FORMAT.sources(tmp_path)
     assert (child.path.name, own.path) == ("child.json", path)
-    assert [file.name for file in own.parts] == ["m1.json", "m2.json"]
+    assert [file.name for file in own.parts] == ["m1.json", "m2.json", "pz.json", "pa.json", "pb.json"]
     found = decoded(path)
     of = steps(found)
     assert [(each.type, each.key) for each in of.values()] == [("message", "m1"), ("llm", "m2"), ("tool", "pb")]
