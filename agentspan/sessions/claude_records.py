@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls
@@ -116,15 +118,14 @@ class ClaudeDecoder(LineDecoder):
         if self._file.document is not None:
             self._document(self._file, line)
             return self._sent()
-        text = line.decode("utf-8", "replace")
         try:
-            found, end = _RAW_DECODE(text)
-        except (ValueError, RecursionError):
-            found, end = None, -1
-        if type(found) is dict and end == len(text):
+            found = from_json(line, allow_inf_nan=False, cache_strings="keys")
+        except ValueError:
+            found = None
+        if type(found) is dict:
             self._take(found)
         else:
-            for record in self._pieces(text):
+            for record in self._pieces(line.decode("utf-8", "replace")):
                 self._take(record)
         return out.records if self._announced else self._sent()
 
