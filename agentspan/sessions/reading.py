@@ -6,6 +6,7 @@ A place in a compressed file is a place in what it holds, so a file that was com
 import gzip
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,10 @@ class Line(NamedTuple):
 
     end: int
     text: bytes
+
+
+_line = partial(tuple.__new__, Line)
+"""Makes a Line of a tuple, in half the time of the constructor, which is a Python function."""
 
 
 def plain_path(path: Path) -> Path:
@@ -148,13 +153,10 @@ def lines_of(file: IO[bytes], start: int = 0) -> Iterator[Line]:
     """
     file.seek(start)
     end = start
-    while True:
-        line = file.readline(MOST_LINE_BYTES)
-        if not line:
-            return
+    while line := file.readline(MOST_LINE_BYTES):
         end += len(line)
         if line.endswith(b"\n"):
-            yield Line(end, line.rstrip(b"\r\n"))
+            yield _line((end, line.rstrip(b"\r\n")))
         elif len(line) >= MOST_LINE_BYTES:
             end += _skipped(file)
             yield Line(end, b"")
