@@ -66,7 +66,7 @@ class Agents:
     def side_of(self, record: Mapping[str, Any]) -> Thread:
         """Return the conversation of a sub-agent whose records stand in the main file."""
         id, uuid, parent = record.get("agentId"), record.get("uuid"), record.get("parentUuid")
-        thread = self._sides.get(parent) if type(parent) is str else None
+        thread = self._sides[parent] if type(parent) is str else None
         if type(id) is str and id:
             thread = self.agent(id)
         if thread is None:
@@ -133,19 +133,22 @@ class Agents:
 
     def ended_call(self, step: Step, structured: Any, end: int, status: Status) -> None:
         """Note the result of a tool call that has run a sub-agent or started a workflow."""
-        run = steps.object_of(structured)
-        id, flow = steps.text_of(run.get("agentId")), steps.text_of(run.get("runId"))
         name = step.payload.get("name")
         if name in steps.AGENT_TOOLS:
+            run = steps.object_of(structured)
             threads = [each for each in self.threads.values() if each.link == step.key]
-            if id is not None:
+            if (id := steps.text_of(run.get("agentId"))) is not None:
                 threads = [self.agent(id)]
             for thread in threads:
                 self.link(thread, step)
                 if run.get("isAsync") is not True:
                     thread.done = end, status
                 self._note_totals(thread, run)
-        elif name == "Workflow" and flow is not None:
+        elif name == "Workflow":
+            self._started_workflow(step, steps.object_of(structured))
+
+    def _started_workflow(self, step: Step, run: Mapping[str, Any]) -> None:
+        if (flow := steps.text_of(run.get("runId"))) is not None:
             thread = self.workflow(flow)
             self.link(thread, step)
             thread.names[_BY_CALL] = steps.text_of(run.get("workflowName")) or "workflow"

@@ -26,30 +26,33 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
-    """A map that keeps its latest entries: at least `size`, and fewer than twice as many.
+class Recent(dict[K, V | None], Generic[K, V]):
+    """A map that keeps its latest entries: at least `size`, and fewer than twice as many. `[]` is None for others.
 
-    Entries are dropped by the half: to delete the oldest entry of a dict, Python searches it from the start.
+    Entries are dropped by the half: to delete the oldest entry of a dict, Python searches it from the start. The dict
+    itself holds the younger ones, so that finding one of these calls no function of ours.
     """
 
-    __slots__ = ("_older", "_size", "_young")
+    __slots__ = ("_older", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: dict[K, V] = {}
-        self._older: dict[K, V] = {}
+        self._older: dict[K, V | None] = {}
 
-    def get(self, key: K) -> V | None:
-        """Return a value; None if there is none, or no longer."""
-        found = self._young.get(key)
-        return self._older.get(key) if found is None else found
+    def __missing__(self, key: K) -> V | None:
+        return self._older.get(key)
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return a value, as `[]` does; `default` if there is none."""
+        found = self[key]
+        return default if found is None else found
 
     def put(self, key: K, value: V) -> None:
         """Set a value."""
-        young = self._young
-        young[key] = value
-        if len(young) >= self._size:
-            self._young, self._older = {}, young
+        self[key] = value
+        if len(self) >= self._size:
+            self._older = dict(self)
+            self.clear()
 
 
 class Clock:
@@ -67,23 +70,24 @@ class Clock:
 
     def time_of(self, record: Mapping[str, Any]) -> int | None:
         """Return a record's time in milliseconds: not before its parent's, and for one without, that before it."""
-        millis = steps.millis_of(record.get("timestamp"))
-        parent = record.get("parentUuid")
-        above = self._known.get(parent) if type(parent) is str else None
+        get = record.get
+        millis = steps.millis_of(get("timestamp"))
+        parent = get("parentUuid")
+        above = self._known[parent] if type(parent) is str else None
         if millis is None:
             millis = self._last if above is None else above
         elif above is not None and above > millis:
             millis = above
         if millis is not None:
             self._last = millis
-            uuid = record.get("uuid")
+            uuid = get("uuid")
             if type(uuid) is str:
                 self._known.put(uuid, millis)
         return millis
 
     def known(self, uuid: Any) -> int | None:
         """Return the time of a record that was read; None if it was not, or long ago."""
-        return self._known.get(uuid) if type(uuid) is str else None
+        return self._known[uuid] if type(uuid) is str else None
 
     def was_read(self, uuid: str) -> bool:
         """Return whether a record with this uuid was read, not long ago."""
@@ -91,18 +95,19 @@ class Clock:
 
     def asked(self, record: Mapping[str, Any], millis: int) -> int:
         """Return the time of a record's parent, or its own if the parent is not known."""
-        above = self.known(record.get("parentUuid"))
-        return millis if above is None else min(above, millis)
+        parent = record.get("parentUuid")
+        above = self._known[parent] if type(parent) is str else None
+        return millis if above is None or above > millis else above
 
     def start(self, millis: int) -> int:
         """Return the next free start time of a millisecond, in nanoseconds."""
-        count = self._taken.get(millis) or 0
+        count = self._taken[millis] or 0
         self._taken.put(millis, count + 1)
         return millis * MILLI + count * 1000
 
     def count(self, millis: int) -> int:
         """Return how many steps have started in a millisecond."""
-        return self._taken.get(millis) or 0
+        return self._taken[millis] or 0
 
 
 class Call:

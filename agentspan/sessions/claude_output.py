@@ -71,7 +71,7 @@ class Output:
         if type(uuid) is str and uuid:
             uuid = steps.key_of(uuid)
             about = steps.key_of(f"{record.get('type')}:{record.get('subtype')}:{millis}")
-            known = self._keys.get(uuid)
+            known = self._keys[uuid]
             if known is None:
                 self._keys.put(uuid, about)
                 return uuid

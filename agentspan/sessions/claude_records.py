@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls
@@ -105,6 +107,7 @@ class ClaudeDecoder(LineDecoder):
         self._agents = Agents(self._out)
         self._calls = Calls(self._out, self._agents)
         self._file = _File(source.path, is_main=True)
+        self._out.clock = self._file.clock
         self._files = {source.path: self._file}
         self._top = self._out.main
         if (orphan := _AGENT.match(name)) is not None:  # the main file is gone: the sub-agent stands for the session
@@ -126,15 +129,14 @@ class ClaudeDecoder(LineDecoder):
         if self._file.document is not None:
             self._document(self._file, line)
             return self._sent()
-        text = line.decode("utf-8", "replace")
         try:
-            found, end = _RAW_DECODE(text)
-        except (ValueError, RecursionError):
-            found, end = None, -1
-        if type(found) is dict and end == len(text):
+            found = from_json(line, allow_inf_nan=False, cache_strings="keys")
+        except ValueError:
+            found = None
+        if type(found) is dict:
             self._take(found)
         else:
-            for record in self._pieces(text):
+            for record in self._pieces(line.decode("utf-8", "replace")):
                 self._take(record)
         return out.records if self._announced else self._sent()
 
@@ -174,14 +176,14 @@ class ClaudeDecoder(LineDecoder):
         if file is None:
             file = self._files[path] = _File(path, is_main=False)
         self._file = file
+        self._out.clock = file.clock
         file.path = path
 
     def _take(self, record: dict[str, Any]) -> None:
         """Decode one record."""
         file, out = self._file, self._out
-        clock = out.clock = file.clock
         kind = record.get("type")
-        millis = clock.time_of(record)
+        millis = out.clock.time_of(record)
         if file.is_main:
             out.facts.note(record, millis)
         if self._untimed and out.facts.started is not None:
@@ -241,8 +243,8 @@ class ClaudeDecoder(LineDecoder):
         return kind in _LEFT_OUT
 
     def _thread_of(self, file: _File, record: Mapping[str, Any]) -> Thread:
-        if file.thread is not None:
-            return file.thread
+        if (thread := file.thread) is not None:
+            return thread
         if file.is_main:
             return self._agents.side_of(record) if record.get("isSidechain") is True else self._out.main
         name = plain_path(file.path).name

@@ -60,7 +60,7 @@ class Rewinds:
             parent: the uuid of the prompt's parent.
             uuid: the prompt's own.
         """
-        before = self._prompts.get(parent)
+        before = self._prompts[parent]
         if before is not None and before[1] == uuid:
             return []
         self._turns.append((self._number, self._turn))

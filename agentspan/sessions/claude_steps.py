@@ -79,6 +79,8 @@ def millis_of(timestamp: Any) -> int | None:
         minute = _MINUTES.get(timestamp[:17])
         if minute is None:
             minute = _minute_of(timestamp[:17])
+        if len(timestamp) == 24 and (in_minute := timestamp[17:19] + timestamp[20:23]).isdigit():
+            return minute + int(in_minute)
         return (
             minute + int(timestamp[17:19]) * 1000 + (int((timestamp[20:-1] + "00")[:3]) if len(timestamp) > 20 else 0)
         )
@@ -157,8 +159,10 @@ def usage_of(usage: Any) -> dict[str, Any]:
         if hours:
             found["cache_write_1h_tokens"] = min(hours, written)
     server = get("server_tool_use")
-    if type(server) is dict and (used := {name: count for name, count in server.items() if number_of(count)}):
-        found["server_tool_use"] = used
+    if type(server) is dict and any(server.values()):  # mostly all are 0
+        used = {name: count for name, count in server.items() if number_of(count)}
+        if used:
+            found["server_tool_use"] = used
     return found
 
 

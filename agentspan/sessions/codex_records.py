@@ -38,7 +38,7 @@ def json_of(text: bytes | str) -> Any:
         RecursionError: it is much deeper.
     """
     try:
-        return from_json(text)
+        return from_json(text, cache_strings="keys")
     except (ValueError, TypeError):  # a TypeError for a text with half of a surrogate pair
         found = json.loads(text, parse_constant=str, parse_float=_number)  # a storage takes either of the two, not both
     if _is_deep(found):

@@ -194,8 +194,11 @@ def head_of(path: Path, size: int = 65_536) -> bytes:
         return b""
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path, buffer: int = -1) -> IO[bytes]:
     """Open a regular file for reading. A pipe or device is not waited for, and not read.
+
+    Args:
+        buffer: the bytes of its buffer; -1 for Python's own size.
 
     Raises:
         OSError: the file cannot be read, or is no regular file.
@@ -204,4 +207,4 @@ def open_regular(path: Path) -> IO[bytes]:
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return os.fdopen(number, "rb")
+    return os.fdopen(number, "rb", buffer)

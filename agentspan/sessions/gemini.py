@@ -22,6 +22,7 @@ from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, p
 from agentspan.sessions.reading import opened, plain_path
 from agentspan.sessions.records import Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import Timeline, id_in, iso_ns, list_in, ms_ns, object_in, text_in
+from agentspan.sessions.values import json_of
 
 ENDINGS = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".zst"))
 _NAME = re.compile(r"session-\d{4}-\d\d-\d\dT\d\d-\d\d-(.+?)\.jsonl?(?:\.gz|\.zst)?")
@@ -322,7 +323,7 @@ class GeminiDecoder(LineDecoder):
             return ()
         log = self._by_file.get(file)
         try:
-            record = json.loads(line)
+            record = json_of(line)
         except (ValueError, RecursionError):
             return [Unread(None if log is None else log.id, "a line that is no JSON")]
         if type(record) is not dict:

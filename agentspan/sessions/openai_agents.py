@@ -21,6 +21,7 @@ from agentspan.sessions.records import Record, Session, Status, Step, Unread, ta
 from agentspan.sessions.values import (
     count_of,
     decoded,
+    json_of,
     list_of,
     ns_of,
     object_of,
@@ -466,7 +467,7 @@ class ItemDecoder(LineDecoder):
             self._document.append(line)
             return
         try:
-            found = json.loads(line) if line.strip() else []
+            found = json_of(line) if line.strip() else []
         except (ValueError, RecursionError):
             if self._is_first and line.lstrip()[:1] in (b"{", b"["):  # the document may have many lines
                 self._document = [line]
@@ -505,8 +506,11 @@ class ItemDecoder(LineDecoder):
                 yield Unread(None, f"item of type {kind}" if kind is not None else "a line that is no item")
 
     def _trace(self, id: Any) -> _Trace:
-        trace = unicode_of(str(id))
-        return self._traces.setdefault(trace, _Trace(trace))
+        name = unicode_of(str(id))
+        trace = self._traces.get(name)
+        if trace is None:
+            trace = self._traces[name] = _Trace(name)
+        return trace
 
 
 def _sources(path: Path) -> Iterator[Source]:

@@ -21,6 +21,7 @@ from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, p
 from agentspan.sessions.reading import plain_path
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline, count_in, id_in, iso_ns, list_in, object_in, text_in
+from agentspan.sessions.values import json_of
 
 AGENT = "qwen-code"
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -366,7 +367,7 @@ class QwenDecoder(LineDecoder):
             return ()
         log = self._logs.get(file)
         try:
-            record = json.loads(line)
+            record = json_of(line)
         except (ValueError, RecursionError):
             return [Unread(None if log is None else log.id, "a line that is no JSON")]
         if type(record) is not dict:

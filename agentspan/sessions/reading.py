@@ -6,6 +6,7 @@ A place in a compressed file is a place in what it holds, so a file that was com
 import gzip
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,9 @@ HEAD_BYTES = 4096
 MOST_LINE_BYTES = 256 * 2**20
 """The most bytes of a line; the rest of a longer one is skipped."""
 
+_BUFFER_BYTES = 2**16
+"""The buffer of a plain file. With Python's own of 4 to 8 KiB, reading lines of 2 kB took twice as long."""
+
 
 class Unreadable(AgentspanError):
     """A session file cannot be read here."""
@@ -32,6 +36,10 @@ class Line(NamedTuple):
 
     end: int
     text: bytes
+
+
+_line = partial(tuple.__new__, Line)
+"""Makes a Line of a tuple, in half the time of the constructor, which is a Python function."""
 
 
 def plain_path(path: Path) -> Path:
@@ -46,7 +54,7 @@ def opened(path: Path) -> IO[bytes]:
         OSError: the file cannot be read, or is no regular file.
         Unreadable: it is compressed by zstd, and no module for that is installed.
     """
-    file = open_regular(path)
+    file = open_regular(path, _BUFFER_BYTES)
     if path.suffix not in PACKED:
         return file
     file.close()
@@ -152,7 +160,7 @@ def lines_of(file: IO[bytes], start: int = 0) -> Iterator[Line]:
             return
         end += size
         if read[0].endswith(b"\n"):
-            yield Line(end, read.pop().rstrip(b"\r\n"))
+            yield _line((end, read.pop().rstrip(b"\r\n")))
         elif size >= MOST_LINE_BYTES:
             end += _skipped(file)
             read.clear()

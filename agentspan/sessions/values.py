@@ -6,9 +6,24 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from pydantic_core import from_json
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NONE: dict[str, Any] = {}
+
+
+def json_of(text: bytes) -> Any:
+    """Decode JSON as `json.loads` does, in half the time.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deep.
+    """
+    try:
+        return from_json(text, allow_inf_nan=False, cache_strings="keys")
+    except ValueError:
+        return json.loads(text)  # it accepts also halves of surrogate pairs, NaN, and more than 200 levels
 
 
 def ns_of(value: Any) -> int | None:

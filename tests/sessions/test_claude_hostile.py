@@ -3,6 +3,7 @@
 import copy
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from agentspan.api.context import Context
 from agentspan.sessions.claude import FORMATS
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
+from agentspan.sessions.values import json_of
 from tests.sessions.claude_files import (
     CONVERSATION,
     SESSION,
@@ -128,6 +130,47 @@ def changed(draw: st.DrawFn) -> list[Any]:
 def test_any_change_of_a_member_is_survived(records: list[Any]) -> None:
     parts: dict[str, list[Any]] = {FILE: AGENT, META: [{"toolUseId": "t1", "name": "x"}]}
     decoded(records, parts)
+
+
+NUMBERS = ["-0", "-0.0", "1E5", "1e400", "-1e400", "5e-324", "9223372036854775808", "1" * 400, "0.1" + "0" * 400, "1.5"]
+TEXTS = [
+    r'"\ud83d\ude00"',
+    r'"\u0000"',
+    '"\u00e9"',
+    r'{"a": 1, "b": 2, "a": 3}',
+    '{"": [], " ": {}}',
+    "[[" * 60 + "]]" * 60,
+]
+REFUSED = [r'"\ud83d"', r'"\ude00x"', "NaN", "-Infinity", "[" * 300 + "]" * 300]
+"""JSON that the fast parser refuses, so that the json module decodes the whole line."""
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+@pytest.mark.parametrize("value", [*NUMBERS, *TEXTS])
+def test_both_parsers_decode_a_line_to_the_same_record(value: str, refused: str) -> None:
+    fast, slow = (kept(f'{{"type": "odd", "value": {value}, "more": {more}}}') for more in ("0", refused))
+    assert slow.pop("more") != fast.pop("more")
+    assert repr(fast) == repr(slow)
+
+
+def kept(line: str) -> dict[str, Any]:
+    """Return the record that the step of an unknown type keeps."""
+    (step,) = (step for step in decoded([*CONVERSATION, line.encode()]).steps.values() if step.type == "unknown:event")
+    content: dict[str, Any] = step.payload["content"]
+    return content
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xef\xbb\xbf[1]", b'{"a": "\xff"}', b"[1", b"", b"1" * 5000, b"[NaN]", b'["\\ud83d"]']
+)
+def test_json_of_is_json_loads(line: bytes) -> None:
+    def found(decode: Callable[[bytes], Any]) -> str:
+        try:
+            return repr(decode(line))
+        except ValueError:
+            return "no JSON"
+
+    assert found(json_of) == found(json.loads)
 
 
 @given(changed())
