@@ -40,11 +40,16 @@ from agentspan.sessions.records import Record, Session, Step, Unread
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
+from agentspan.text import one_line
 
 BATCH = 500
 """The most spans that one statement inserts."""
 BATCH_BYTES = 8 * 2**20
 """The characters of payloads after which waiting spans are committed."""
+TITLE = 120
+"""The most characters of the title that a session without one gets from its first prompt."""
+_MESSAGES = 20
+"""Among how many first messages the first prompt is looked for: instructions may stand before it."""
 STATUS = {"answered": "complete", "interrupted": "cancelled", "error": "failed", "limit": "failed", None: "complete"}
 """The status of a run by the outcome of its session."""
 _ANY = frozenset({"pending", "active", "complete", "failed", "cancelled"})
@@ -92,6 +97,7 @@ class _Placed:
         top: the id of the agent span that has the session's steps, if it is a sub-agent; else None.
         above: the id of the span above that agent span; None for the run itself.
         kin: the runs of sessions that begin with the same step, with these sessions' ids.
+        has_messages: whether messages have arrived since the last `forget`: the first prompt may be another one now.
     """
 
     session: Session
@@ -99,6 +105,7 @@ class _Placed:
     top: str | None
     above: str | None = None
     kin: tuple[tuple[str, str], ...] = ()
+    has_messages: bool = False
 
 
 class ParentMissing(AgentspanError):
@@ -146,6 +153,8 @@ class Arrival:
         """
         for record in records:
             if type(record) is Step:
+                if record.type == "message" and record.parent is None:
+                    self._placed[format, record.session].has_messages = True
                 if not known:
                     self._step(format, record)
             elif type(record) is Session:
@@ -358,14 +367,19 @@ class Arrival:
         run, ctx = placed.run, self._ctx
         if placed.top is not None:
             self._end_sub_agent(placed, live=live)
-            return
         stored = ctx.storage.ask(Find(run.id, instance_id=run.id)).rows.get(run.id)
         if stored is None or not isinstance(stored[1], AgentInstanceRow):
             return
         before = stored[1]
-        session = self._surrounded(format, placed.session, before)
+        if placed.top is not None:
+            if not live and before.status != "active":
+                self._cancel_open(run.id)
+            return
+        session = self._titled(placed, self._surrounded(format, placed.session, before), before)
         values = ended_run(ctx, session, live=live)
         is_earlier = (before.finished_at or "") > str(values["finished_at"] or "")
+        if not live and not is_earlier:
+            self._cancel_open(run.id)
         values = {name: value for name, value in values.items() if getattr(before, name) != value}
         if values and not (is_earlier and not live):
             values["updated_at"] = clock.now()
@@ -373,6 +387,41 @@ class Arrival:
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
             placed.run = before._replace(**cast(Any, values))
         put_rows(ctx, [_score(ctx, run.id, session, each) for each in session.scores])
+
+    def _titled(self, placed: _Placed, session: Session, before: AgentInstanceRow) -> Session:
+        """Return a session with a title: its own, else its first prompt."""
+        if session.metadata.get("title"):
+            return session
+        if placed.has_messages:
+            title = self._first_prompt(before.id)
+        else:
+            title = None if before.metadata is None else jsontext.decode(before.metadata).get("title")
+        return session if title is None else session._replace(metadata={**session.metadata, "title": title})
+
+    def _first_prompt(self, run_id: str) -> str | None:
+        where = {"agent_instance_id": run_id, "schema_name": "message", "parent_span_id": None}
+        query = Query("agent_span", where, order="started_at", limit=_MESSAGES)
+        for row in self._ctx.storage.ask(query).rows:
+            payload = jsontext.decode(row.payload) if isinstance(row, AgentSpanRow) else {}
+            if payload.get("role") == "user" and (line := prompt_line(payload.get("content"))) is not None:
+                return line
+        return None
+
+    def _cancel_open(self, run_id: str) -> None:
+        """Cancel the steps without an end of a run that has ended; when their ends are in no file, they never came.
+
+        They end when they started, so that it does not matter how often the session has ended and gone on.
+        """
+        where = {"agent_instance_id": run_id, "status": "active"}
+        rows = [row for row in self._ctx.storage.ask(Query("agent_span", where)).rows if isinstance(row, AgentSpanRow)]
+        values: dict[str, Value] = {"status": "cancelled", "duration_ms": 0.0, "updated_at": clock.now()}
+        moves = [
+            Move("agent_span", row.id, frozenset({"active"}), {**values, "finished_at": row.started_at},
+                 unchanged={"updated_at": row.updated_at}, instance_id=run_id)
+            for row in rows
+        ]  # fmt: skip
+        if moves:
+            self._ctx.storage.apply([Unit((move,)) for move in moves], wait_s=self._ctx.wait_s)
 
     def _surrounded(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
         """Return a session with the parts of its fingerprint that its file lacks: the stored ones, else found now."""
@@ -429,6 +478,14 @@ def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any
     id = hashed_id(content, session.started_ns, ctx.account.partition)
     at = clock.to_text(judged.get("at_ns") or session.ended_ns or session.started_ns)
     return score_row(id, run_id, "agent_instance", run_id, judgement, at)
+
+
+def prompt_line(content: Any) -> str | None:
+    """Return the text of a prompt on one line of at most TITLE characters; None without a text."""
+    blocks = content if type(content) is list else [content]
+    texts = (block.get("text") if type(block) is dict else block for block in blocks)
+    text = next((text for text in texts if type(text) is str and not text.isspace()), "")
+    return one_line(text[: 4 * TITLE], TITLE) or None
 
 
 def metadata_of(session: Session) -> dict[str, Any]:

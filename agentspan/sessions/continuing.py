@@ -5,20 +5,14 @@ import shlex
 from agentspan import jsontext
 from agentspan.model.rows import AgentInstanceRow
 
-COMMANDS = {
-    "claude": "claude --resume {}",
-    "codex": "codex resume {}",
-    "opencode": "opencode --session {}",
-}
-"""The command of each format; other products continue the latest session only, or none."""
-
 
 def command_of(run: AgentInstanceRow) -> str | None:
     """Return the command that continues the session of a run, in its folder; None for a run of no such session."""
     format, _, id = (run.external_identifier or "").partition(":")
-    if format not in COMMANDS or not id:
+    metadata = jsontext.decode(run.metadata) if id and run.metadata else None
+    if type(metadata) is not dict or metadata.get("session_id") != id:
         return None
-    command = COMMANDS[format].format(shlex.quote(id))
-    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
-    folder = metadata.get("cwd") if type(metadata) is dict else None
-    return f"cd {shlex.quote(folder)} && {command}" if type(folder) is str else command
+    from agentspan.sessions.formats import resume_command  # few runs are sessions
+
+    command, folder = resume_command(format, id), metadata.get("cwd")
+    return f"cd {shlex.quote(folder)} && {command}" if command and type(folder) is str and folder else command

@@ -119,6 +119,8 @@ def generated_source(monkeypatch: pytest.MonkeyPatch, source: str) -> str:
         ("{{a._inline}}", {"a": []}, "[]"),
         ("{{a._args}}", {"a": {"q": "x y", "n": 3, "f": [1], "z": None}}, "q=x y, n=3, f=[1], z=null"),
         ("<{{a._args}}>", {"a": {}}, "<>"),
+        ("{{a._args}}", {"a": {"all": False, "old": None, "path": "a.py"}}, "path=a.py, all=false, old=null"),
+        ("{{a._args}}", {"a": {"path": "/home/mia/work/" + "x" * 40 + "/cart.py"}}, f"path=…{'x' * 31}/cart.py"),
         ("{{a._args}}", {"a": [1, "b"]}, '[1,"b"]'),
         ("{{a._args}}", {"a": "text"}, "text"),
         ("<{{a._args}}>", {}, "<>"),

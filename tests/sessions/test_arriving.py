@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentspan.analysis.tree import session_title
 from agentspan.api.context import Context
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, SessionFileRow
@@ -205,3 +206,37 @@ def test_the_order_of_steps_does_not_matter(storage: Storage, order: Iterable[in
     by_id = {span.id: span for span in spans_of(storage).values()}
     above = [by_id[span.parent_span_id].label if span.parent_span_id else None for span in by_id.values()]
     assert sorted(map(str, above)) == ["Bash", "None", "gpt-4o"]
+
+
+def prompt(key: str, at: int, content: object) -> Step:
+    """Return a prompt of a person."""
+    start = T0 + at * SECOND
+    return Step("s", key, None, "message", start, start, "complete", {"role": "user", "content": content})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_steps_without_an_end_are_cancelled_when_their_session_has_ended(storage: Storage, times: int) -> None:
+    """A tool that was running when its program was killed does not run for ever."""
+    arrive(storage, session(), tool("t", 1), live=True)
+    assert [span.status for span in spans_of(storage).values()] == ["active"]
+    for ended in range(times):
+        arrive(storage, session(ended_ns=T0 + (60 + ended) * SECOND), tool("t", 1))
+    (span,) = spans_of(storage).values()
+    assert (span.status, span.finished_at) == ("cancelled", span.started_at)
+    arrive(storage, session(ended_ns=T0 + 90 * SECOND), tool("t", 1, output="made"))
+    assert [span.status for span in spans_of(storage).values()] == ["complete"]
+
+
+def test_a_session_without_a_title_has_the_one_of_its_first_prompt(storage: Storage) -> None:
+    blocks = [{"type": "image", "source": {}}, {"type": "text", "text": "fix\n the   cart"}]
+    arrive(storage, session(metadata={"cwd": "/work/shop"}), prompt("p1", 1, blocks), prompt("p2", 2, "thanks"))
+    assert session_title(run_of(storage)) == "shop: fix the cart"
+    arrive(storage, session(metadata={"cwd": "/work/shop"}), prompt("p3", 3, "go on"))
+    assert session_title(run_of(storage)) == "shop: fix the cart"
+    arrive(storage, session(metadata={"cwd": "C:\\work\\shop\\", "title": "Cart"}))
+    assert session_title(run_of(storage)) == "shop: Cart"
+
+
+def test_runs_of_programs_have_no_title_of_a_session(storage: Storage) -> None:
+    arrive(storage, session(), prompt("p1", 1, "hello"))
+    assert session_title(run_of(storage)._replace(external_identifier="mine")) is None

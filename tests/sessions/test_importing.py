@@ -62,7 +62,7 @@ def test_a_session_is_a_run_and_its_steps_are_spans(tmp_path: Path) -> None:
         assert first.bring_in(write(tmp_path / "s.toy", LINES))
         ((run, spans),) = rows_of(database)
         assert (run["external_identifier"], run["status"]) == ("toy:s", "complete")
-        assert sorted(span["status"] for span in spans) == ["active", "complete", "complete"]
+        assert sorted(span["status"] for span in spans) == ["cancelled", "complete", "complete"]
         assert (len(first.arrived.runs), first.arrived.spans) == (1, 3)
 
 
