@@ -48,8 +48,12 @@ BATCH_BYTES = 8 * 2**20
 """The characters of payloads after which waiting spans are committed."""
 TITLE = 120
 """The most characters of the title that a session without one gets from its first prompt."""
+_COPIES = frozenset({"atif"})
+"""Formats that copy stored runs: a step that had not ended stays so."""
 _MESSAGES = 20
 """Among how many first messages the first prompt is looked for: instructions may stand before it."""
+_MOST_PROMPTED = 256
+"""The most sessions whose first messages are kept: more than those that are followed."""
 STATUS = {"answered": "complete", "interrupted": "cancelled", "error": "failed", "limit": "failed", None: "complete"}
 """The status of a run by the outcome of its session."""
 _ANY = frozenset({"pending", "active", "complete", "failed", "cancelled"})
@@ -97,7 +101,6 @@ class _Placed:
         top: the id of the agent span that has the session's steps, if it is a sub-agent; else None.
         above: the id of the span above that agent span; None for the run itself.
         kin: the runs of sessions that begin with the same step, with these sessions' ids.
-        has_messages: whether messages have arrived since the last `forget`: the first prompt may be another one now.
     """
 
     session: Session
@@ -105,7 +108,6 @@ class _Placed:
     top: str | None
     above: str | None = None
     kin: tuple[tuple[str, str], ...] = ()
-    has_messages: bool = False
 
 
 class ParentMissing(AgentspanError):
@@ -136,6 +138,7 @@ class Arrival:
         self._surroundings = surroundings
         self._schema = registration.fields_of(REGISTRY.items())
         self._placed: dict[tuple[str, str], _Placed] = {}
+        self._prompts: dict[tuple[str, str], dict[str, tuple[int, str | None]]] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
         self._bytes = 0
         self._has_agents: dict[str, bool] = {}  # a run that another program began may have some
@@ -153,8 +156,8 @@ class Arrival:
         """
         for record in records:
             if type(record) is Step:
-                if record.type == "message" and record.parent is None:
-                    self._placed[format, record.session].has_messages = True
+                if record.type == "message" or record.key in self._prompts.get((format, record.session), ()):
+                    self._note_prompt(format, record)
                 if not known:
                     self._step(format, record)
             elif type(record) is Session:
@@ -372,13 +375,13 @@ class Arrival:
             return
         before = stored[1]
         if placed.top is not None:
-            if not live and before.status != "active":
+            if not live and before.status != "active" and format not in _COPIES:
                 self._cancel_open(run.id)
             return
-        session = self._titled(placed, self._surrounded(format, placed.session, before), before)
+        session = self._titled(format, self._surrounded(format, placed.session, before), before)
         values = ended_run(ctx, session, live=live)
         is_earlier = (before.finished_at or "") > str(values["finished_at"] or "")
-        if not live and not is_earlier:
+        if not live and not is_earlier and format not in _COPIES:
             self._cancel_open(run.id)
         values = {name: value for name, value in values.items() if getattr(before, name) != value}
         if values and not (is_earlier and not live):
@@ -388,24 +391,25 @@ class Arrival:
             placed.run = before._replace(**cast(Any, values))
         put_rows(ctx, [_score(ctx, run.id, session, each) for each in session.scores])
 
-    def _titled(self, placed: _Placed, session: Session, before: AgentInstanceRow) -> Session:
+    def _note_prompt(self, format: str, step: Step) -> None:
+        """Note what a person may have said first. Instructions before it can turn out later not to be a prompt."""
+        key = format, step.session
+        prompts = self._prompts.pop(key, None) or {}
+        self._prompts[key] = prompts
+        if step.key in prompts or len(prompts) < _MESSAGES:
+            is_prompt = (step.type, step.parent, step.payload.get("role")) == ("message", None, "user")
+            prompts[step.key] = step.start_ns, prompt_line(step.payload.get("content")) if is_prompt else None
+        if len(self._prompts) > _MOST_PROMPTED:
+            del self._prompts[next(iter(self._prompts))]
+
+    def _titled(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
         """Return a session with a title: its own, else its first prompt."""
         if session.metadata.get("title"):
             return session
-        if placed.has_messages:
-            title = self._first_prompt(before.id)
-        else:
-            title = None if before.metadata is None else jsontext.decode(before.metadata).get("title")
-        return session if title is None else session._replace(metadata={**session.metadata, "title": title})
-
-    def _first_prompt(self, run_id: str) -> str | None:
-        where = {"agent_instance_id": run_id, "schema_name": "message", "parent_span_id": None}
-        query = Query("agent_span", where, order="started_at", limit=_MESSAGES)
-        for row in self._ctx.storage.ask(query).rows:
-            payload = jsontext.decode(row.payload) if isinstance(row, AgentSpanRow) else {}
-            if payload.get("role") == "user" and (line := prompt_line(payload.get("content"))) is not None:
-                return line
-        return None
+        title = min((each for each in self._prompts.get((format, session.id), {}).values() if each[1]), default=None)
+        stored = None if before.metadata is None else jsontext.decode(before.metadata).get("title")
+        text = stored if title is None else title[1]
+        return session if text is None else session._replace(metadata={**session.metadata, "title": text})
 
     def _cancel_open(self, run_id: str) -> None:
         """Cancel the steps without an end of a run that has ended; when their ends are in no file, they never came.
@@ -414,9 +418,9 @@ class Arrival:
         """
         where = {"agent_instance_id": run_id, "status": "active"}
         rows = [row for row in self._ctx.storage.ask(Query("agent_span", where)).rows if isinstance(row, AgentSpanRow)]
-        values: dict[str, Value] = {"status": "cancelled", "duration_ms": 0.0, "updated_at": clock.now()}
+        now = clock.now()
         moves = [
-            Move("agent_span", row.id, frozenset({"active"}), {**values, "finished_at": row.started_at},
+            Move("agent_span", row.id, frozenset({"active"}), {**_closed(row), "updated_at": now},
                  unchanged={"updated_at": row.updated_at}, instance_id=run_id)
             for row in rows
         ]  # fmt: skip
@@ -591,6 +595,8 @@ def _update(row: AgentSpanRow, stored: AgentSpanRow) -> Move | None:
     """Return the move that brings a stored span to a later state of its step; None if it is not earlier than that."""
     if row.is_aggregate and row.schema_name in AGGREGATES and stored.input_tokens is not None:
         row = _with_totals(row, stored)
+    if row.status == "active" and _is_closed(stored):
+        row = row._replace(**cast(Any, _closed(row)))
     if stored.status != "active" and (row.status == "active" or (row.finished_at or "") < (stored.finished_at or "")):
         return None  # another program has read more of the file
     values: dict[str, Value] = {
@@ -603,6 +609,15 @@ def _update(row: AgentSpanRow, stored: AgentSpanRow) -> Move | None:
         values |= {name: getattr(row, name) for name in ("payload", "result_payload", "sensitive_encoding")}
     unchanged: dict[str, Value] = {"updated_at": stored.updated_at}
     return Move("agent_span", row.id, _ANY, values, unchanged=unchanged, instance_id=row.agent_instance_id)
+
+
+def _closed(row: AgentSpanRow) -> dict[str, Value]:
+    """Return the columns of a step without an end, in a session that has ended."""
+    return {"status": "cancelled", "finished_at": row.started_at, "duration_ms": 0.0}
+
+
+def _is_closed(row: AgentSpanRow) -> bool:
+    return row.status == "cancelled" and row.finished_at == row.started_at and row.result_payload is None
 
 
 def _with_totals(row: AgentSpanRow, stored: AgentSpanRow) -> AgentSpanRow:

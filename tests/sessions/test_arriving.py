@@ -229,12 +229,25 @@ def test_steps_without_an_end_are_cancelled_when_their_session_has_ended(storage
 
 def test_a_session_without_a_title_has_the_one_of_its_first_prompt(storage: Storage) -> None:
     blocks = [{"type": "image", "source": {}}, {"type": "text", "text": "fix\n the   cart"}]
-    arrive(storage, session(metadata={"cwd": "/work/shop"}), prompt("p1", 1, blocks), prompt("p2", 2, "thanks"))
+    prompts = prompt("p1", 1, blocks), prompt("p2", 2, "thanks")
+    arrive(storage, session(metadata={"cwd": "/work/shop"}), *prompts)
     assert session_title(run_of(storage)) == "shop: fix the cart"
-    arrive(storage, session(metadata={"cwd": "/work/shop"}), prompt("p3", 3, "go on"))
+    arrive(storage, session(metadata={"cwd": "/work/shop"}))
     assert session_title(run_of(storage)) == "shop: fix the cart"
     arrive(storage, session(metadata={"cwd": "C:\\work\\shop\\", "title": "Cart"}))
     assert session_title(run_of(storage)) == "shop: Cart"
+
+
+def test_what_turns_out_to_be_no_prompt_is_no_title(storage: Storage) -> None:
+    about = prompt("p0", 1, "<environment>")
+    arrival = Arrival(Context(storage))
+    arrival.take("toy", [session(), about])
+    arrival.finish(live=True)
+    arrival.forget()
+    arrival.take("toy", [session(), about._replace(payload={"role": "system", "content": "<environment>"})])
+    arrival.take("toy", [prompt("p1", 2, "fix the cart")])
+    arrival.finish(live=True)
+    assert session_title(run_of(storage)) == "fix the cart"
 
 
 def test_runs_of_programs_have_no_title_of_a_session(storage: Storage) -> None:
