@@ -272,8 +272,8 @@ def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
 
 
 _NOTICES = frozenset({"hook", "event"})
-_READ = ("error", "interrupt", "refusal", "limit", "command", "summary")
-"""What the names of events contain that a person wants to read: what a person or the model's provider did."""
+_READ = re.compile("error|interrupt|refusal|limit|command$|summary")
+"""The labels of events that a person wants to read: what a person or the model's provider did. (Also in spans.js.)"""
 
 
 def is_notice(node: Node) -> bool:
@@ -281,8 +281,7 @@ def is_notice(node: Node) -> bool:
     span = node.span
     if span.status != "complete" or built_in_part(span.schema_name) not in _NOTICES or returned_error(span):
         return False
-    label = span.label or ""
-    return span.schema_name == "hook" or label == "command_permissions" or not any(word in label for word in _READ)
+    return built_in_part(span.schema_name) == "hook" or _READ.search(span.label or "") is None
 
 
 def slowest(roots: list[Node], number: int) -> set[str]:
