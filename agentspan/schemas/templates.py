@@ -217,7 +217,29 @@ def _shown(value: Any) -> str:
 def _inline(value: Any) -> Any:
     if type(value) is str:
         return one_line(value, MAX_INLINE)
+    if type(value) is list and (text := _text_of_blocks(value)) is not None:
+        return one_line(text, MAX_INLINE)
     return None if value is None else inline(value, MAX_INLINE)
+
+
+_TEXTS, _IMAGES = frozenset({"text", "input_text", "output_text"}), frozenset({"image", "input_image", "image_url"})
+_MOST_BLOCKS = 20
+
+
+def _text_of_blocks(value: list[Any]) -> str | None:
+    """Return the text of the content blocks of a message, with `[image]` for images; None if others are among them."""
+    texts = []
+    for block in value[:_MOST_BLOCKS]:
+        kind = block.get("type") if type(block) is dict else None
+        if type(kind) is not str:
+            return None
+        if kind in _TEXTS and type(block.get("text")) is str:
+            texts.append(block["text"][: 2 * MAX_INLINE])
+        elif kind in _IMAGES:
+            texts.append("[image]")
+        else:
+            return None
+    return " ".join(texts) if texts else None
 
 
 _PATHS = frozenset({"file_path", "filePath", "path", "notebook_path", "absolute_path"})

@@ -117,6 +117,8 @@ def generated_source(monkeypatch: pytest.MonkeyPatch, source: str) -> str:
         ("<{{a._inline}}>", {}, "<>"),
         ("{{a._inline}}{{b._inline}}", {"a": False, "b": 0}, "false0"),
         ("{{a._inline}}", {"a": []}, "[]"),
+        ("{{a._inline}}", {"a": [{"type": "text", "text": "a\nb"}, {"type": "image", "source": {}}]}, "a b [image]"),
+        ("{{a._inline}}", {"a": [{"type": "text"}, 1]}, '[{"type":"text"},1]'),
         ("{{a._args}}", {"a": {"q": "x y", "n": 3, "f": [1], "z": None}}, "q=x y, n=3, f=[1], z=null"),
         ("<{{a._args}}>", {"a": {}}, "<>"),
         ("{{a._args}}", {"a": {"all": False, "old": None, "path": "a.py"}}, "path=a.py, all=false, old=null"),
