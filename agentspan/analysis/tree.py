@@ -1,5 +1,6 @@
 """The tree of a run's spans in order of start, with sums, numbers and folding of similar siblings; texts of one row."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,8 +9,9 @@ from agentspan import jsontext
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
+from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
-from agentspan.schemas.span_types import error_text
+from agentspan.schemas.span_types import error_text, returned_error
 from agentspan.schemas.templates import arguments_text, inline
 from agentspan.storage.row_by_row import has_failed
 from agentspan.text import cut
@@ -151,6 +153,18 @@ def run_name(agent: str, version: str) -> str:
     return agent if version == "default" else f"{agent} {version}"
 
 
+def session_title(run: AgentInstanceRow) -> str | None:
+    """Return the title of a coding agent's session, after the name of its folder; None for other runs."""
+    session = (run.external_identifier or "").partition(":")[2]
+    metadata = jsontext.decode(run.metadata) if session and run.metadata else None
+    if type(metadata) is not dict or metadata.get("session_id") != session:
+        return None
+    title, folder = metadata.get("title"), metadata.get("cwd")
+    text = title if type(title) is str and title else run.task or ""
+    name = re.split(r"[/\\]", folder.rstrip("/\\"))[-1] if type(folder) is str else ""
+    return ": ".join(filter(None, (name, text))) or None
+
+
 def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
     """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
     if not row.ended_late:
@@ -255,6 +269,19 @@ def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
         if node.children or wanted(node):
             kept.add(id(node))
     return [root for root in roots if id(root) in kept]
+
+
+_NOTICES = frozenset({"hook", "event"})
+_READ = re.compile("error|interrupt|refusal|limit|command$|summary")
+"""The labels of events that a person wants to read: what a person or the model's provider did. (Also in spans.js.)"""
+
+
+def is_notice(node: Node) -> bool:
+    """Return whether a step only says what its program did on the way: a hook that completed, a notice to the model."""
+    span = node.span
+    if span.status != "complete" or built_in_part(span.schema_name) not in _NOTICES or returned_error(span):
+        return False
+    return built_in_part(span.schema_name) == "hook" or _READ.search(span.label or "") is None
 
 
 def slowest(roots: list[Node], number: int) -> set[str]:

@@ -18,7 +18,7 @@ from agentspan.analysis.runs import (
     stats,
     stats_by_version,
 )
-from agentspan.analysis.tree import run_name, score_text
+from agentspan.analysis.tree import run_name, score_text, session_title
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
@@ -138,6 +138,9 @@ def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Ma
             + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")
             + f"  {fit(run_name(run.agent, run.version), room)}"
         )
+        title = session_title(row)
+        if title is not None:
+            click.echo("  " + style(fit(title, columns - 2), bold=True))
         reason = failure_reason(storage, run)
         if reason is not None:
             click.echo("  " + status_style(fit(reason, columns - 2), "failed"))

@@ -21,6 +21,7 @@ from agentspan.analysis.tree import (
     run_error,
     run_name,
     score_text,
+    session_title,
     span_error,
     sums,
     title_of,
@@ -55,6 +56,7 @@ from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.span_types import error_of, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.sessions.continuing import command_of
@@ -66,6 +68,8 @@ from agentspan.text import amounts, cost_text, cut, dotted, duration_text, noun,
 
 FROM = 70
 """The least width of a terminal, in columns, for bars."""
+FROM_OF_SESSION = 100
+"""The same for the session of a coding agent: its summaries are long, and most of its time it waits for a person."""
 MOST = 40
 FULL, THIN, STILL_OPEN, MANY = "█", "▏", "░", "▒"
 
@@ -86,7 +90,8 @@ class Timeline:
         self.begin = min([run.started_at or run.inserted_at, *begins])
         end = run.finished_at or clock.now()  # an open run lasts until now
         self.length = clock.millis_between(self.begin, max([end, *ends]))
-        self.columns = min(MOST, (width - 50) // 3) if width >= FROM and self.length > 0 else 0
+        least = FROM if session_title(run) is None else FROM_OF_SESSION
+        self.columns = min(MOST, (width - 50) // 3) if width >= least and self.length > 0 else 0
 
     def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
         """Return the bar of a span, or of a folded group of spans, padded to the width of the time line."""
@@ -169,6 +174,8 @@ class Picture:
             yield style(fit(f"run {run.id}", width), bold=True)
             yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, FACT_LINES))
         yield self._sums(run_name(*names_of(storage, [run])[run.id]))
+        if (about := session_title(run)) is not None:
+            yield "    " + fit(about, width - 4)
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
         late = late_text(run)
@@ -204,6 +211,7 @@ class Picture:
         """Yield the lines of a span, or of a group of similar spans."""
         span = node.span
         is_selected = span.id == self.selected
+        is_bold = is_selected or (span.schema_name == "message" and title(span).startswith("user: "))
         is_left = span.writer_id in self.dead and span.status in OPEN
         bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
         deepest = max(8, self.width - bar_columns - 45)  # limit the indentation, so that deep trees keep room for text
@@ -218,7 +226,7 @@ class Picture:
             style(branch, fg="bright_black")
             + status_style(MARKS[span.status], span.status)
             + " "
-            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_selected)
+            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_bold)
             + " "
             + pad(duration, DURATION_COLUMNS, right=True)
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
@@ -324,6 +332,8 @@ def _duration(node: Node) -> str:
         return span.status
     if span.duration_ms is None:
         return "running"
+    if not span.duration_ms and not node.alike and built_in_part(span.schema_name) in MOMENTS:
+        return ""
     return duration_text(span.duration_ms + sum(other.span.duration_ms or 0 for other in node.alike))
 
 
@@ -331,6 +341,8 @@ def _one_line(text: str | None) -> str | None:
     return one_line(text, 1000) if text else None
 
 
+MOMENTS = frozenset({"message", "event"})
+"""The span types whose spans have no duration when a session's file has only one time of them."""
 AROUND = 5
 """The number of steps before, and after, a span that `--around` shows."""
 SCORE_CHARACTERS = 500
@@ -384,6 +396,8 @@ def show_command(
         _document(storage, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
         return
     shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
+    if wanted is None and not full and session_title(run) is not None:  # hooks may be half of a session
+        shown = tree.keep(roots, lambda node: not tree.is_notice(node))
     kept = len(numbers(shown))
     if not full and slow is None and at is None:  # spans that --slow selects are not folded
         shown = tree.fold(shown)
@@ -396,7 +410,7 @@ def show_command(
         folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < kept else ""
         end = f"{kept:,} of {noun(len(spans), 'span')}{folded}"
     else:
-        end = f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each" if drawn < kept else ""
+        end = _left_out(drawn, kept, len(spans))
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
     picture = Picture(
@@ -410,6 +424,12 @@ def show_command(
         numbers=steps,
     )
     page(chain(picture.lines(storage, shown), end.splitlines()))
+
+
+def _left_out(drawn: int, kept: int, total: int) -> str:
+    """Return the line about what a tree leaves out: steps in folded lines, and hooks and events of a session."""
+    notices = f", without {noun(total - kept, 'hook or event', 'hooks and events')}" if kept < total else ""
+    return f"{noun(drawn, 'line')} for {noun(total, 'span')}{notices}; --full shows each" if drawn < total else ""
 
 
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:

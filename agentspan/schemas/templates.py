@@ -217,21 +217,65 @@ def _shown(value: Any) -> str:
 def _inline(value: Any) -> Any:
     if type(value) is str:
         return one_line(value, MAX_INLINE)
+    if type(value) is list and (text := _text_of_blocks(value)) is not None:
+        return one_line(text, MAX_INLINE)
     return None if value is None else inline(value, MAX_INLINE)
 
 
+_TEXTS, _IMAGES = frozenset({"text", "input_text", "output_text"}), frozenset({"image", "input_image", "image_url"})
+_MOST_BLOCKS = 20
+
+
+def _text_of_blocks(value: list[Any]) -> str | None:
+    """Return the text of the content blocks of a message, with `[image]` for images; None if others are among them."""
+    texts = []
+    for block in value[:_MOST_BLOCKS]:
+        kind = block.get("type") if type(block) is dict else None
+        if type(kind) is not str:
+            return None
+        if kind in _TEXTS and type(block.get("text")) is str:
+            texts.append(block["text"][: 2 * MAX_INLINE])
+        elif kind in _IMAGES:
+            texts.append("[image]")
+        else:
+            return None
+    return " ".join(texts) if texts else None
+
+
+_PATHS = frozenset({"file_path", "filePath", "path", "notebook_path", "absolute_path"})
+"""Names of arguments of coding agents' tools that are paths of files: the end of a path says which file it is."""
+
+
+_MOST_SORTED = 30
+"""The most members that are sorted: of a larger object, the first ones are shown only."""
+
+
 def arguments_text(value: Any) -> Any:
-    """Return an object as `key=value, …` on one line of about 80 characters; any other value as `_inline` does."""
+    """Return an object as `key=value, …` on one line of about 80 characters; any other value as `_inline` does.
+
+    Members that are false or null come last. Of a long path, the end is shown.
+    """
     if type(value) is not dict:
         return _inline(value)
     text = ""
-    for key, item in value.items():
+    items = value.items()
+    if len(value) <= _MOST_SORTED and (False in value.values() or None in value.values()):
+        items = sorted(items, key=_is_off)  # type: ignore[assignment]
+    for key, item in items:
         name = key if key.isidentifier() and len(key) < MAX_INLINE else one_line(key, MAX_INLINE)
-        shown = one_line(item, MAX_INLINE // 2) if type(item) is str else inline(item, MAX_INLINE // 2)
+        if type(item) is str:
+            is_path = len(item) > MAX_INLINE // 2 and key in _PATHS and "\n" not in item
+            shown = one_line(f"…{item[1 - MAX_INLINE // 2 :]}" if is_path else item, MAX_INLINE // 2)
+        else:
+            shown = inline(item, MAX_INLINE // 2)
         text = f"{text}, {name}={shown}" if text else f"{name}={shown}"
         if len(text) > MAX_INLINE:
             return cut(text, MAX_INLINE)
     return text
+
+
+def _is_off(member: tuple[str, Any]) -> bool:
+    return member[1] is False or member[1] is None
 
 
 def _count(value: Any) -> Any:

@@ -41,6 +41,7 @@ from agentspan.sessions.rehoming import state_of, stored_id
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
+from agentspan.text import one_line
 
 BATCH = 500
 """The most spans that one statement inserts."""
@@ -48,6 +49,12 @@ MANY = 20
 """The fewest spans of a commit that are looked for before they are put."""
 BATCH_BYTES = 8 * 2**20
 """The characters of payloads after which waiting spans are committed."""
+TITLE = 120
+"""The most characters of the title that a session without one gets from its first prompt."""
+_MESSAGES = 20
+"""Among how many first messages the first prompt is looked for: instructions may stand before it."""
+_MOST_PROMPTED = 256
+"""The most sessions whose first messages are kept: more than those that are followed."""
 STATUS = {"answered": "complete", "interrupted": "cancelled", "error": "failed", "limit": "failed", None: "complete"}
 """The status of a run by the outcome of its session."""
 _ANY = frozenset({"pending", "active", "complete", "failed", "cancelled"})
@@ -135,6 +142,7 @@ class Arrival:
         self._surroundings = surroundings
         self._schema = registration.fields_of(REGISTRY.items())
         self._placed: dict[tuple[str, str], _Placed] = {}
+        self._prompts: dict[tuple[str, str], dict[str, tuple[int, str | None]]] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
         self._bytes = 0
         self._open: dict[tuple[str, str, str], Step] = {}
@@ -157,6 +165,8 @@ class Arrival:
         for record in records:
             if type(record) is Step:
                 self.steps += 1
+                if record.type == "message" or record.key in self._prompts.get((format, record.session), ()):
+                    self._note_prompt(format, record)
                 if not known:
                     self._step(format, record)
             elif type(record) is Session:
@@ -197,7 +207,7 @@ class Arrival:
             if going[format, session]:
                 self._add(placed, step)
             else:
-                self._add(placed, left_open(step, placed.session), closed_by="abandoned")
+                self._add(placed, left_open(step), closed_by="abandoned")
         self._open.clear()
         self.commit()
         for key, placed in self._placed.items():
@@ -429,7 +439,7 @@ class Arrival:
         if stored is None or not isinstance(stored[1], AgentInstanceRow):
             return
         before = stored[1]
-        session = self._surrounded(format, placed.session, before)
+        session = self._titled(format, self._surrounded(format, placed.session, before), before)
         values = ended_run(ctx, session, live=live)
         is_earlier = (before.finished_at or "") > str(values["finished_at"] or "") and not self.replaces_ends
         if is_earlier and not live:
@@ -443,6 +453,26 @@ class Arrival:
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
             placed.run = before._replace(**cast(Any, values))
         put_rows(ctx, [_score(ctx, run.id, session, each) for each in session.scores])
+
+    def _note_prompt(self, format: str, step: Step) -> None:
+        """Note what a person may have said first. Instructions before it can turn out later not to be a prompt."""
+        key = format, step.session
+        prompts = self._prompts.pop(key, None) or {}
+        self._prompts[key] = prompts
+        if step.key in prompts or len(prompts) < _MESSAGES:
+            is_prompt = (step.type, step.parent, step.payload.get("role")) == ("message", None, "user")
+            prompts[step.key] = step.start_ns, prompt_line(step.payload.get("content")) if is_prompt else None
+        if len(self._prompts) > _MOST_PROMPTED:
+            del self._prompts[next(iter(self._prompts))]
+
+    def _titled(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
+        """Return a session with a title: its own, else its first prompt."""
+        if session.metadata.get("title"):
+            return session
+        title = min((each for each in self._prompts.get((format, session.id), {}).values() if each[1]), default=None)
+        stored = None if before.metadata is None else jsontext.decode(before.metadata).get("title")
+        text = stored if title is None else title[1]
+        return session if text is None else session._replace(metadata={**session.metadata, "title": text})
 
     def _surrounded(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
         """Return a session with the parts of its fingerprint that its file lacks: the stored ones, else found now."""
@@ -503,9 +533,17 @@ def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any
     return score_row(id, run_id, "agent_instance", run_id, judgement, at)
 
 
-def left_open(step: Step, session: Session) -> Step:
-    """Return an active step of a session that is over: it was cancelled, at the end of the session."""
-    return step._replace(status="cancelled", end_ns=max(step.start_ns, session.ended_ns or step.start_ns))
+def left_open(step: Step) -> Step:
+    """Return an active step of a session that is over: it was cancelled, and when is not known."""
+    return step._replace(status="cancelled", end_ns=step.start_ns)
+
+
+def prompt_line(content: Any) -> str | None:
+    """Return the text of a prompt on one line of at most TITLE characters; None without a text."""
+    blocks = content if type(content) is list else [content]
+    texts = (block.get("text") if type(block) is dict else block for block in blocks)
+    text = next((text for text in texts if type(text) is str and not text.isspace()), "")
+    return one_line(text[: 4 * TITLE], TITLE) or None
 
 
 def metadata_of(session: Session) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis.runs import stats
-from agentspan.analysis.tree import closed_text, score_text, title_of
+from agentspan.analysis.tree import closed_text, score_text, session_title, title_of
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES
@@ -53,6 +53,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,
         "version": "" if label == "default" else label,
         "external_identifier": run.external_identifier,
+        "title": session_title(run),
         "status": run.status,
         "purpose": run.purpose,
         "started_at": run.started_at,

@@ -10,6 +10,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis.filter_words import MANY, NAMES, filter_of
 from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
+from agentspan.analysis.tree import session_title
 from agentspan.errors import InvalidValue
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
@@ -169,12 +170,14 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
 
 
 def _about(summary: RunSummary) -> str:
-    """Return the text that distinguishes a run: its error, its name, or its metadata."""
+    """Return the text that distinguishes a run: its error, the title of its session, or its name and metadata."""
     run = summary.run
     if run.termination_reason:
         return _line(run.termination_reason)
     if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
         return _line(text)
+    if (title := session_title(run)) is not None:
+        return _line(title)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     members = metadata if isinstance(metadata, dict) else {}
     parts = [f"{name}={_value(value)}" for name, value in list(members.items())[:6]]

@@ -276,7 +276,7 @@ def test_the_command_names_the_file_and_the_line(tmp_path: Path) -> None:
     result = call(tmp_path / "runs.db", "import", "--from", "otlp", str(tmp_path / "x.jsonl"))
     assert result.exit_code == 1
     assert "x.jsonl: line 2: is no JSON" in result.output
-    several = call(tmp_path / "runs.db", "import", "a", "b")
+    several = call(tmp_path / "runs.db", "import", "a.jsonl", "b.jsonl")
     assert several.exit_code == 2
     assert "--from otlp" in several.output
 

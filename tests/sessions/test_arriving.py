@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentspan.analysis.tree import session_title
 from agentspan.api.context import Context
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, SessionFileRow
@@ -212,3 +213,50 @@ def test_a_session_that_is_over_ends_its_run_even_while_its_file_is_written(stor
     assert run_of(storage).status == "complete"
     arrive(storage, session("t"), llm("b", 1, session="t"), live=True)
     assert run_of(storage, "toy:t").status == "active"
+
+
+def prompt(key: str, at: int, content: object) -> Step:
+    """Return a prompt of a person."""
+    start = T0 + at * SECOND
+    return Step("s", key, None, "message", start, start, "complete", {"role": "user", "content": content})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_steps_without_an_end_are_cancelled_when_their_session_has_ended(storage: Storage, times: int) -> None:
+    """A tool that was running when its program was killed does not run for ever."""
+    arrive(storage, session(), tool("t", 1), live=True)
+    assert [span.status for span in spans_of(storage).values()] == ["active"]
+    for ended in range(times):
+        arrive(storage, session(ended_ns=T0 + (60 + ended) * SECOND), tool("t", 1))
+    (span,) = spans_of(storage).values()
+    assert (span.status, span.finished_at) == ("cancelled", span.started_at)
+    arrive(storage, session(ended_ns=T0 + 90 * SECOND), tool("t", 1, output="made"))
+    assert [span.status for span in spans_of(storage).values()] == ["complete"]
+
+
+def test_a_session_without_a_title_has_the_one_of_its_first_prompt(storage: Storage) -> None:
+    blocks = [{"type": "image", "source": {}}, {"type": "text", "text": "fix\n the   cart"}]
+    prompts = prompt("p1", 1, blocks), prompt("p2", 2, "thanks")
+    arrive(storage, session(metadata={"cwd": "/work/shop"}), *prompts)
+    assert session_title(run_of(storage)) == "shop: fix the cart"
+    arrive(storage, session(metadata={"cwd": "/work/shop"}))
+    assert session_title(run_of(storage)) == "shop: fix the cart"
+    arrive(storage, session(metadata={"cwd": "C:\\work\\shop\\", "title": "Cart"}))
+    assert session_title(run_of(storage)) == "shop: Cart"
+
+
+def test_what_turns_out_to_be_no_prompt_is_no_title(storage: Storage) -> None:
+    about = prompt("p0", 1, "<environment>")
+    arrival = Arrival(Context(storage))
+    arrival.take("toy", [session(), about])
+    arrival.finish(live=True)
+    arrival.forget()
+    arrival.take("toy", [session(), about._replace(payload={"role": "system", "content": "<environment>"})])
+    arrival.take("toy", [prompt("p1", 2, "fix the cart")])
+    arrival.finish(live=True)
+    assert session_title(run_of(storage)) == "fix the cart"
+
+
+def test_runs_of_programs_have_no_title_of_a_session(storage: Storage) -> None:
+    arrive(storage, session(), prompt("p1", 1, "hello"))
+    assert session_title(run_of(storage)._replace(external_identifier="mine")) is None

@@ -25,6 +25,7 @@ const STALLED_MS = 10_000; // after that the page tells of a transaction that ho
 const POLL_ACTIVE_MS = 1000;
 const POLL_IDLE_MS = 10_000;
 const POLL_SLOW_MS = 5000; // at most, after a slow answer: one moment of a busy machine must not silence the page
+const POLL_SLOW_ACTIVE_MS = 1500; // a step is seen within two seconds after it is stored
 
 /**
  * Return the span and the view that an address names; no view where it names another one.
@@ -59,6 +60,7 @@ export class RunPage {
     this.run = run;
     this.source = source;
     this.spans = new Spans();
+    this.spans.isQuiet = Boolean(run.title);
     this.origin = Date.parse(run.started_at ?? run.inserted_at);
     this.lastEnd = 0;
     /** @type {string | null} */
@@ -72,7 +74,12 @@ export class RunPage {
     /** @type {View} */
     this.view = "tree";
     this.axis = new Axis(byId("axis"), () => this._redraw());
-    this.tree = new Tree(this.spans, this.axis, { onSelect: (at) => this._showDetail(at) });
+    this.tree = new Tree(this.spans, this.axis, {
+      onSelect: (at) => {
+        this._drawNotices(); // to show a step may have needed all rows
+        this._showDetail(at);
+      },
+    });
     this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
     this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1) });
     this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
@@ -132,6 +139,7 @@ export class RunPage {
    * @param {SpanChunk & { run?: Run }} chunk
    */
   _merge(chunk) {
+    if (chunk.run?.title && !this.run.title) this.spans.isQuiet = true;
     if (chunk.run) this.run = chunk.run;
     const atEnd = this.tree.box.scrollTop + this.tree.box.clientHeight >= this.tree.box.scrollHeight - 4;
     const follows = atEnd && this.tree.box.scrollTop > 0 && this.tree.selected < 0;
@@ -175,7 +183,8 @@ export class RunPage {
         }
         this.lost.clear();
         if (changed) this._updateViews();
-        const rest = Math.min(10 * (performance.now() - began), POLL_SLOW_MS);
+        const most = this._isActive() ? POLL_SLOW_ACTIVE_MS : POLL_SLOW_MS;
+        const rest = Math.min(10 * (performance.now() - began), most);
         const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, rest);
         await new Promise((resolve) => setTimeout(resolve, wait));
       } catch (error) {
@@ -237,12 +246,28 @@ export class RunPage {
     byId("load-all").hidden = !(this.next && this.spans.length >= AT_ONCE);
   }
 
+  _toggleNotices() {
+    this.spans.isQuiet = !this.spans.isQuiet;
+    this.tree.relist();
+    this._drawNotices();
+  }
+
+  _drawNotices() {
+    const { notices, isQuiet } = this.spans;
+    byId("notices").hidden = !this.run.title || !notices.size;
+    setText(byId("notices-count"), `${format.whole(notices.size)} hooks and events are ${isQuiet ? "not shown" : "shown"}.`);
+    setText(byId("notices-show"), isQuiet ? "Show them" : "Leave them out");
+  }
+
   _drawHead() {
     const { run } = this;
+    setText(byId("title"), run.title ?? "");
+    byId("title").hidden = !run.title;
+    this._drawNotices();
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
-    document.title = visible(`${name} · ${run.status}`);
+    document.title = visible(`${run.title ?? name} · ${run.status}`);
     const mark = run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status);
     if (byId("status").textContent !== mark.textContent) byId("status").replaceChildren(mark);
     const sums = this.spans.sums();
@@ -255,7 +280,7 @@ export class RunPage {
     byId("fact-failed").classList.toggle("bad", counts.failed > 0);
     setText(byId("fact-tokens"), sums.tokens === null ? "–" : format.count(sums.tokens));
     setText(byId("fact-cost"), sums.cost === null ? "–" : format.cost(sums.cost));
-    byId("terminate").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active";
+    byId("terminate").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active" || Boolean(run.title);
     byId("live").hidden = !this._isActive();
   }
 
@@ -362,6 +387,7 @@ export class RunPage {
       this.show(VIEWS[(VIEWS.indexOf(this.view) + by + VIEWS.length) % VIEWS.length]);
       byId(`tab-${this.view}`).focus();
     });
+    byId("notices-show").addEventListener("click", () => this._toggleNotices());
     byId("load-all").addEventListener("click", () => {
       this.isLoadingAll = true;
       this.loadAll();

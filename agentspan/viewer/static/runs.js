@@ -7,7 +7,7 @@ import { Lost } from "./lost.js";
 import { poll } from "./source.js";
 
 const EVERY_MS = 1000;
-const SLOW_MS = 10_000; // at most, after a slow answer
+const SLOW_MS = 4000; // at most, after a slow answer: the first runs of an import are seen within five seconds
 
 const tableBody = () => byId("runs", HTMLTableSectionElement);
 
@@ -62,7 +62,7 @@ async function follow() {
   const ask = () => poll(`runs.json${location.search}`);
   if (document.body.dataset.preparing) update(await lost.until(ask));
   for (let took = 0; ; ) {
-    await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, Math.min(20 * took, SLOW_MS))));
+    await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, Math.min(10 * took, SLOW_MS))));
     while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     const page = await lost.until(() => {
       took = -performance.now();

@@ -14,6 +14,8 @@ export const isOpenStatus = (status) => OPEN.has(status);
 /** @type {number[]} */
 const NONE = [];
 
+const READ = /error|interrupt|refusal|limit|command$|summary/; // as in analysis/tree.py
+
 export class Spans {
   constructor() {
     /** @type {string[]} */
@@ -51,13 +53,17 @@ export class Spans {
     this.firstOf = new Map();
     /** @type {Set<number>} the first ones whose others have rows of their own */
     this.unfolded = new Set();
+    /** @type {Set<number>} hooks that completed, and notices to the model */
+    this.notices = new Set();
+    /** Whether notices have no rows: they may be half of a coding agent's session. */
+    this.isQuiet = false;
     /** @type {string | null} */
     this.latest = null;
     this.changes = 0;
     /** The last moment at which something is known to have happened, in ms since the run's start. */
     this.lastKnown = 0;
     // The tree: spans in its order, and facts about each span by its index.
-    this.order = this.depth = this.size = this.position = this.siblings = this.parents = new Int32Array(0);
+    this.order = this.depth = this.size = this.withRows = this.position = this.siblings = this.parents = new Int32Array(0);
     // The rows that are not folded away: span by row, row by span.
     this.rows = new Int32Array(0);
     this.rowOf = new Int32Array(0);
@@ -191,6 +197,7 @@ export class Spans {
       }
     }
     this._walk(root, first, next, children);
+    this._findNotices();
     this.causes = causesOf(this);
     this.alike = alikeOf(this);
     this.firstOf.clear();
@@ -260,7 +267,27 @@ export class Spans {
     }
   }
 
-  /** List the rows: all spans but those inside folded ones. */
+  /** Find the spans that only say what a program did on the way, and of each span how many it has with rows. */
+  _findNotices() {
+    const { schema_name, label, status, error } = this.columns;
+    this.notices.clear();
+    this.withRows = this.size.slice();
+    for (let number = this.length - 1; number >= 0; number--) {
+      const at = this.order[number];
+      const kind = schema_name[at];
+      const isOne = kind === "hook" || (kind === "event" && !READ.test(label[at] ?? ""));
+      if (!isOne || status[at] !== "complete" || error[at] || this.size[at] > 1) continue;
+      this.notices.add(at);
+      for (let above = this.parents[at]; above >= 0; above = this.parents[above]) this.withRows[above]--;
+    }
+  }
+
+  /** @param {number} at */
+  _isLeftOut(at) {
+    return this.isQuiet && this.notices.has(at);
+  }
+
+  /** List the rows: all spans but those inside folded ones, and notices if it is quiet. */
   listRows() {
     const n = this.length;
     const rows = new Int32Array(n);
@@ -268,6 +295,10 @@ export class Spans {
     let count = 0;
     for (let number = 0; number < n; ) {
       const at = this.order[number];
+      if (this._isLeftOut(at)) {
+        number++;
+        continue;
+      }
       this.rowOf[at] = count;
       rows[count++] = at;
       number += this.folded.has(at) ? this.size[at] : 1 + this.hidden(at).length;
@@ -288,7 +319,7 @@ export class Spans {
    * @param {number} at
    */
   canFold(at) {
-    return this.size[at] > 1 || this.alike.has(at);
+    return (this.isQuiet ? this.withRows : this.size)[at] > 1 || this.alike.has(at);
   }
 
   /** @param {number} at */
@@ -321,6 +352,10 @@ export class Spans {
     const first = this.firstOf.get(at);
     let changed = first !== undefined && !this.unfolded.has(first);
     if (first !== undefined) this.unfolded.add(first);
+    if (this._isLeftOut(at)) {
+      this.isQuiet = false;
+      changed = true;
+    }
     for (let above = this.parents[at]; above >= 0; above = this.parents[above]) changed = this.folded.delete(above) || changed;
     return changed;
   }

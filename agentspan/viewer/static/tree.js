@@ -161,7 +161,7 @@ export class Tree {
     setText(drawn.error, noteOf(this.spans, at));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, durationOf(this.spans, at, this.now));
-    const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
+    const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status, isPrompt(this.spans, at) && "prompt"];
     drawn.node.className = classes.filter(Boolean).join(" ");
     this._placeBar(drawn, at);
     setAttribute(drawn.node, "aria-level", depth[at] + 1);
@@ -377,6 +377,13 @@ export function durationOf(spans, at, now) {
   const others = spans.hidden(at).reduce((sum, other) => sum + (duration_ms[other] ?? 0), 0);
   return (abandoned[at] ? "≥ " : "") + duration((duration_ms[at] ?? Math.max(0, now - start_ms[at])) + others);
 }
+
+/**
+ * Tell whether a span is what a person said.
+ * @param {Spans} spans
+ * @param {number} at
+ */
+const isPrompt = ({ columns }, at) => columns.schema_name[at] === "message" && columns.summary[at].startsWith("user: ");
 
 /**
  * Return the title of a row. That of equal failures begins with their number, which is then never cut, and has no arguments, which differ.

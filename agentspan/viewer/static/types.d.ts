@@ -22,6 +22,7 @@ interface Run {
   agent: string;
   version: string;
   external_identifier: string | null;
+  title: string | null;
   status: RunStatus;
   purpose: string;
   started_at: string | null;

@@ -274,3 +274,23 @@ test("tokens and cost are added up without aggregates, and unknown is not zero",
   assert.deepEqual(spansOf(rows).sums(), { tokens: 15, cost: 0.5 });
   assert.deepEqual(spansOf([{ id: "a" }]).sums(), { tokens: null, cost: null });
 });
+
+// Hooks and events of a coding agent's session
+
+test("hooks and notices have no rows in a quiet tree, until one of them is shown", () => {
+  const spans = spansOf([
+    { id: "a", type: "tool" },
+    { id: "b", parent: "a", type: "hook", start: 1 },
+    { id: "c", type: "event", label: "skill_listing", start: 2 },
+    { id: "d", type: "event", label: "interrupted", start: 3 },
+    { id: "e", type: "hook", status: "failed", start: 4 },
+  ]);
+  spans.isQuiet = true;
+  spans.listRows();
+  assert.deepEqual([...spans.rows].map((n) => spans.ids[n]), ["a", "d", "e"]);
+  assert.equal(spans.canFold(at(spans, "a")), false);
+  assert.equal(spans.reveal(at(spans, "b")), true);
+  spans.listRows();
+  assert.deepEqual([...spans.rows].map((n) => spans.ids[n]), ["a", "b", "c", "d", "e"]);
+  assert.equal(spans.canFold(at(spans, "a")), true);
+});
