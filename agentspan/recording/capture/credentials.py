@@ -303,8 +303,6 @@ The prefixes and lengths are those documented by the makers of the keys, or else
 group is one of the fast searches of a long text; the order within a group makes it fast (see `redaction`).
 """
 _KEYS = [key for keys in KEY_GROUPS for key in keys]
-_BEGINNINGS = [key for key in _KEYS if isinstance(key, str)]
-_INSIDES = [key for key in _KEYS if not isinstance(key, str)]
 _X = "[0-9A-Fa-f]{2}"
 _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key begins after it
 _ESCAPED = lazy_pattern(rf"{_ESCAPE}\Z")
@@ -623,13 +621,24 @@ _KEY_KINDS = [
 KINDS = (*OTHERS.values(), *(kind for kinds in _KEY_KINDS for kind in kinds))
 """All kinds that a text of ASCII may have. The other kinds are in BEYOND."""
 _BEFORE = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})"
-MAY_BE_KEY = re.sub(
-    r"\{([0-9]{2,})(?:,[0-9]*)?\}",
-    lambda count: f"{{{min(int(count[1]), 16)},}}",
-    f"{_BEFORE}(?:{'|'.join(_BEGINNINGS)})|{'|'.join(found for found, _ in _INSIDES)}",
-)
-"""The pattern of possible keys. It requires at most 16 characters of each part: with exact counts, its states would not
-fit into the engine's memory, and base64 would take 300 times as long."""
+
+
+def may_be_key(keys: Iterable[str | tuple[str, str]]) -> str:
+    """Return the pattern of possible keys of these kinds, and of all keys with a known part inside.
+
+    It requires at most 16 characters of each part: with exact counts, the states for all keys would not fit into the
+    engine's memory, and base64 would take 300 times as long.
+    """
+    begins = "|".join(key for key in keys if isinstance(key, str))
+    insides = [key[0] for key in _KEYS if not isinstance(key, str)]
+    return re.sub(
+        r"\{([0-9]{2,})(?:,[0-9]*)?\}",
+        lambda count: f"{{{min(int(count[1]), 16)},}}",
+        "|".join([f"{_BEFORE}(?:{begins})", *insides]),
+    )
+
+
+MAY_BE_KEY = may_be_key(_KEYS)
 
 
 def of_group(number: int) -> str:

@@ -39,6 +39,7 @@ from agentspan.recording.capture.credentials import (
     Ready,
     detects,
     looks_of,
+    may_be_key,
     names_credential,
     of_group,
     ready,
@@ -48,9 +49,9 @@ from agentspan.text import lazy_pattern
 
 LONG = 3072
 """The length of a text above which several fast searches take less time than one search for everything."""
-LONG_ONCE = 384
+LONG_ONCE = 128
 """LONG for texts that come once, from files or over HTTP. Then the table of the search for everything is not in the
-processor's cache, and a character takes 28 ns instead of 2."""
+processor's cache, and a character takes 28 ns instead of 2; 70 until the engine has built the table."""
 
 BLOCK = 1024
 """The size of the blocks in which a long text is searched, in characters."""
@@ -96,16 +97,8 @@ the rarest part of a word (`irepass`, because `req` also begins `request`): the 
 first three characters begin a pattern, or four if all patterns of a group have four. Measure with texts that are new
 to the processor: after repeated searches of one text, its branch prediction hides the cost.
 """
-_GLANCES = (
-    "|".join([of_group(0), detects("private key", "JSON web token", "password in a URL"), re.escape(MARK_IN_TEXT)]),
-    *map(of_group, range(1, len(KEY_GROUPS))),
-    ESCAPED,
-)
-_QUERY = (
-    r"[?&;6](?:(?:sig|(?:x-amz-|x-goog-)?signature|hmac)="
-    r"|(?:key|code|auth|ticket|appid|sas|psk|pw)=[^ \t\n\r&\"'\\<>#]{6})"
-)
-"""The search for signed URLs and for keys in URLs, in lower case."""
+_FORMS = [detects("private key", "JSON web token", "password in a URL"), re.escape(MARK_IN_TEXT), ESCAPED]
+_GLANCES = ("|".join([of_group(0), *_FORMS[:-1]]), *map(of_group, range(1, len(KEY_GROUPS))), ESCAPED)
 """Fast searches for keys and other forms. Every suspicious text is found by one of these or of `_NAMES`.
 
 The search for everything takes 2.2 ns a character, because each lookup in its table waits for the lookup before. For a
@@ -115,6 +108,11 @@ the fastest in conversations, prose, code, tables and hexadecimal ids; one more 
 slow.
 """
 
+_QUERY = (
+    r"[?&;6](?:(?:sig|(?:x-amz-|x-goog-)?signature|hmac)="
+    r"|(?:key|code|auth|ticket|appid|sas|psk|pw)=[^ \t\n\r&\"'\\<>#]{6})"
+)
+"""The search for signed URLs and for keys in URLs, in lower case. The 6 is the end of an escaped `&`."""
 
 Suspicious = Callable[..., bool]
 """A function that returns whether something in a text may need redaction. The optional second argument is the text as
@@ -130,14 +128,14 @@ def suspicious(long: int = LONG) -> Suspicious:
     Args:
         long: the length of a text from which on several fast searches are tried first.
     """
-    every, beyond_ascii = _every(), _beyond_ascii()
+    every = _every()
 
     def found(text: str | bytes, data: bytes | None = None) -> bool:
         if not text.isascii():
-            if beyond_ascii(text, data):
+            if _beyond_ascii()(text, data):
                 return True
             text = _as_ascii(text)
-        if len(text) < long or (len(text) >= 4 * LONG and _repeats(text)):
+        if len(text) < long or (len(text) >= 4 * LONG and long == LONG and _repeats(text)):
             return every(text)
         return _at_a_glance(text if isinstance(text, str) else text.decode())
 
@@ -159,7 +157,21 @@ def _at_a_glance(text: str) -> bool:
     keys, names, (key, key_closely), query = _glances()
     if any(glance(small) for glance in names) or (key(small) and key_closely(small)):
         return True
-    return (any(glance(text) for glance in keys) or query(small)) and _every()(text)
+    if any(glance(text) and _keys_closely(number)(text) for number, glance in enumerate(keys)):
+        return True
+    return query(small) and _query_closely()(text)
+
+
+@cache
+def _keys_closely(number: int) -> Found:
+    """Return the search that decides about a text for which one of `_GLANCES` returned true."""
+    keys = [may_be_key(KEY_GROUPS[number])] if number < len(KEY_GROUPS) else []
+    return search("|".join([*keys, *_FORMS]))
+
+
+@cache
+def _query_closely() -> Found:
+    return search(detects("signed URL", "key in a URL"))
 
 
 @cache
@@ -170,13 +182,6 @@ def _every() -> Found:
 def _of_ascii() -> str:
     named = rf'(?i-u:{NAMES}|{AS_WORDS}|{IN_ASCII}|token|pass)"[,}}]'  # {"name": "Authorization", "value": …}
     return "|".join([detects(*OTHERS), named, ESCAPED, MAY_BE_KEY, re.escape(MARK_IN_TEXT)])
-
-
-@cache
-def _closely() -> Found:
-    """Return the search for all kinds of suspicious places, in ASCII and other texts."""
-    every, beyond_ascii = _every(), _beyond_ascii()
-    return lambda text: every(text) if text.isascii() else beyond_ascii(text) or every(_as_ascii(text))
 
 
 _ASCII = bytes(range(128))
@@ -295,9 +300,9 @@ def crowded(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def stretches(text: str) -> list[tuple[int, int]]:
+def stretches(text: str, search_in: Suspicious) -> list[tuple[int, int]]:
     """Return the stretches of a text that may have credentials, extended to their ends; not for kinds in WHOLE."""
-    found, search_in = list[tuple[int, int]](), _closely()
+    found = list[tuple[int, int]]()
     for start in range(0, len(text), BLOCK):
         if found and found[-1][1] == len(text):
             break
@@ -323,7 +328,7 @@ def _word(text: str, at: int) -> int:
 
 def _closed(text: str, at: int, end: int) -> int:
     """Return `end`, moved on while the text from `at` to it has a suspicious place whose secret may end behind it."""
-    while end < len(text) and _closely()(text[at : end + AROUND]):
+    while end < len(text) and suspicious()(text[at : end + AROUND]):
         at, end = end, _reach(text, end, end)
     return end
 
@@ -455,7 +460,7 @@ class Redaction:
         readable = _readable(text)
         pieces: list[str] = []
         end = 0
-        for start, stop in stretches(readable):
+        for start, stop in stretches(readable, self._suspicious):
             pieces += text[end:start], self._searched(text[start:stop], readable[start:stop], others)
             end = stop
         return "".join([*pieces, text[end:]])
