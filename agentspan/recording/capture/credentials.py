@@ -33,10 +33,13 @@ def _letter(letter: str) -> str:
 _ESCAPED_LETTER = r"\\{{1,4}}u{:04x}".format
 _LETTERS = {" ": SEPARATOR}
 
-NAMES = (
+_KEY_NAMES = (
     f"(?:api|access|secret|private){SEPARATOR}keys?"
     f"|(?:signing|encryption|master|account|auth|subscription|consumer|app|application|functions|license|session|shared"
     f"|ssh|pre{SEPARATOR}shared){SEPARATOR}key"
+)
+NAMES = (
+    f"{_KEY_NAMES}"
     f"|passw(?:or[dt]|d)(?:s|[0-9])?|pass{SEPARATOR}phrase|pass{SEPARATOR}code|pwd|pswd|authorization|cookies?"
     f"|secrets?(?:{SEPARATOR}(?:string|value))?|secret{SEPARATOR}key{SEPARATOR}base|credentials?|passw(?:or)?d{SEPARATOR}(?:confirm(?:ation)?|plain(?:text)?)"
     f"|(?:access|auth|refresh|session|bearer|api|[cx]srf|security|oauth|secret|private|bot|user|deploy|git(?:hub|lab)"
@@ -50,13 +53,14 @@ IN_ASCII = _names(
     "(?:clave|chave) (?:secreta|privada|(?:de )?api|de acceso)",
 )  # fmt: skip
 """The endings of names of credentials in other languages, as far as they are ASCII."""
-BEYOND_ASCII = _names(
+_ALPHABETS = (
     "contraseña", "hasło", "şifre", "mật khẩu", "clé (?:secrète|privée|(?:d[e'])? ?api)",
     "(?:api|geheimer|privater) schlüssel", "пароль", "секретный ключ", "ключ api", "api ключ", "κωδικός πρόσβασης",
     "סיסמה", "סיסמא", "كلمة المرور", "كلمة السر", "كلمه المرور", "رمز عبور", "گذرواژه", "پاس ورڈ", "पासवर्ड", "कूटशब्द",
     "পাসওয়ার্ড", "ਪਾਸਵਰਡ", "પાસવર્ડ", "கடவுச்சொல்", "รหัสผ่าน", "パスワード", "暗証番号", "apiキー", "秘密鍵", "密码", "密碼",
     "口令", "密钥", "密鑰", "秘钥", "私钥", "비밀번호", "암호", "비밀키",
 )  # fmt: skip
+BEYOND_ASCII = _names(*_ALPHABETS)
 """The endings of names of credentials in other alphabets, or with accents."""
 _UNSEEN = lazy_pattern("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 """Characters of zero width. Between the letters of a name, they change it for programs but not for readers."""
@@ -90,15 +94,22 @@ NUMBERS = (PIN, _SHORT_PIN, _CARD_CODE)
 LARGEST = 10**8
 """The upper bound of numbers that match a pattern in NUMBERS."""
 
+_DOUBTFUL_KEY_NAMES = (
+    f"(?:client|server|admin|root|service(?:{SEPARATOR}(?:role|account))?|hmac|aes|decryption|jwt|webhook|write|recovery"
+    f"|activation|product|storage|wallet|merchant|maps|openai|anthropic|stripe|google|azure|aws|gemini|mistral|cohere"
+    f"|llm){SEPARATOR}key"
+)
+KEY_NAMES = f"{_KEY_NAMES}|{_DOUBTFUL_KEY_NAMES}|secret{SEPARATOR}key{SEPARATOR}base"
+"""All names of credentials with the word *key*."""
+_MIXED_BEYOND = "schlüssel", "clé"
+_OPAQUE_BEYOND = "токен", "令牌", "トークン", "토큰"
 _MAY = {
     "pw|psw|mdp": _NO_SIZE,
     "pass|parola|parol|sifre|sandi": _NO_WORD,
     "clave|chave": _MIXED,
-    _names("schlüssel", "clé"): _MIXED,
-    f"(?:client|server|admin|root|service(?:{SEPARATOR}(?:role|account))?|hmac|aes|decryption|jwt|webhook|write|recovery"
-    f"|activation|product|storage|wallet|merchant|maps|openai|anthropic|stripe|google|azure|aws|gemini|mistral|cohere"
-    f"|llm){SEPARATOR}key|jwt": _OPAQUE,
-    _names("токен", "令牌", "トークン", "토큰"): _OPAQUE,
+    _names(*_MIXED_BEYOND): _MIXED,
+    f"{_DOUBTFUL_KEY_NAMES}|jwt": _OPAQUE,
+    _names(*_OPAQUE_BEYOND): _OPAQUE,
     "auth": _LOGIN,
     f"mnemonic|seed{SEPARATOR}phrase": _WORDS,
     f"pin|t?otp|otp{SEPARATOR}code": PIN,
@@ -110,6 +121,18 @@ CODES = "|".join(names for names, looks in _MAY.items() if looks in NUMBERS)
 _NO_CODES = [names for names, looks in _MAY.items() if looks not in NUMBERS]
 DOUBTFUL = "|".join(names for names in _NO_CODES if names.isascii())
 DOUBTFUL_BEYOND_ASCII = "|".join(names for names in _NO_CODES if not names.isascii())
+
+_RAW = [
+    re.sub("^.*?([a-z]{0,2} ?[^\x00-\x7f])", r"\1", name) for name in (*_ALPHABETS, *_MIXED_BEYOND, *_OPAQUE_BEYOND)
+]
+RAW_BEYOND = "|".join(_RAW).replace(" ", SEPARATOR)
+"""The names beyond ASCII from their first such letter on, with two letters before it: a fast search for them."""
+LETTERS_BEYOND = "|".join(re.findall("[^\x00-\x7f]+", name)[0] for name in _RAW)
+"""The first letters beyond ASCII of these names, which stand together also where ASCII is left out."""
+_FOREIGN = {letter for letter in "".join(_RAW) if not letter.isascii()}
+_CODES_BEYOND = sorted(f"{ord(each):04x}" for letter in _FOREIGN for each in {letter, letter.swapcase()})
+ESCAPED_BEYOND = rf"\\[uU](?i-u:{'|'.join(_CODES_BEYOND)})"
+"""The pattern of an escaped letter of these names."""
 
 _SCHEMA_WORD = lazy_pattern(
     r"\$ref|\$id|\$defs|\$comment|type|title|description|default|examples?|enum|const|format|pattern|m(?:in|ax)Length"
@@ -280,8 +303,6 @@ The prefixes and lengths are those documented by the makers of the keys, or else
 group is one of the fast searches of a long text; the order within a group makes it fast (see `redaction`).
 """
 _KEYS = [key for keys in KEY_GROUPS for key in keys]
-_BEGINNINGS = [key for key in _KEYS if isinstance(key, str)]
-_INSIDES = [key for key in _KEYS if not isinstance(key, str)]
 _X = "[0-9A-Fa-f]{2}"
 _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key begins after it
 _ESCAPED = lazy_pattern(rf"{_ESCAPE}\Z")
@@ -600,13 +621,24 @@ _KEY_KINDS = [
 KINDS = (*OTHERS.values(), *(kind for kinds in _KEY_KINDS for kind in kinds))
 """All kinds that a text of ASCII may have. The other kinds are in BEYOND."""
 _BEFORE = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})"
-MAY_BE_KEY = re.sub(
-    r"\{([0-9]{2,})(?:,[0-9]*)?\}",
-    lambda count: f"{{{min(int(count[1]), 16)},}}",
-    f"{_BEFORE}(?:{'|'.join(_BEGINNINGS)})|{'|'.join(found for found, _ in _INSIDES)}",
-)
-"""The pattern of possible keys. It requires at most 16 characters of each part: with exact counts, its states would not
-fit into the engine's memory, and base64 would take 300 times as long."""
+
+
+def may_be_key(keys: Iterable[str | tuple[str, str]]) -> str:
+    """Return the pattern of possible keys of these kinds, and of all keys with a known part inside.
+
+    It requires at most 16 characters of each part: with exact counts, the states for all keys would not fit into the
+    engine's memory, and base64 would take 300 times as long.
+    """
+    begins = "|".join(key for key in keys if isinstance(key, str))
+    insides = [key[0] for key in _KEYS if not isinstance(key, str)]
+    return re.sub(
+        r"\{([0-9]{2,})(?:,[0-9]*)?\}",
+        lambda count: f"{{{min(int(count[1]), 16)},}}",
+        "|".join([f"{_BEFORE}(?:{begins})", *insides]),
+    )
+
+
+MAY_BE_KEY = may_be_key(_KEYS)
 
 
 def of_group(number: int) -> str:

@@ -11,15 +11,19 @@ from agentspan.model.columns import MARK_IN_TEXT, REDACTED
 from agentspan.recording.capture.credentials import (
     ANY,
     AS_WORDS,
+    ASSIGNED,
     BEYOND,
     BEYOND_ASCII,
     CODES,
     COOKIES,
     DOUBTFUL,
     ESCAPED,
+    ESCAPED_BEYOND,
     IN_ASCII,
     KEY_GROUPS,
+    KEY_NAMES,
     LARGEST,
+    LETTERS_BEYOND,
     MASK,
     MAY_BE_KEY,
     NAMES,
@@ -27,12 +31,15 @@ from agentspan.recording.capture.credentials import (
     ODD,
     OTHERS,
     PLACEHOLDER,
+    RAW_BEYOND,
     SEPARATOR,
+    THEN,
     Found,
     Group,
     Ready,
     detects,
     looks_of,
+    may_be_key,
     names_credential,
     of_group,
     ready,
@@ -42,9 +49,9 @@ from agentspan.text import lazy_pattern
 
 LONG = 3072
 """The length of a text above which several fast searches take less time than one search for everything."""
-LONG_ONCE = 384
+LONG_ONCE = 128
 """LONG for texts that come once, from files or over HTTP. Then the table of the search for everything is not in the
-processor's cache, and a character takes 28 ns instead of 2."""
+processor's cache, and a character takes 28 ns instead of 2; 70 until the engine has built the table."""
 
 BLOCK = 1024
 """The size of the blocks in which a long text is searched, in characters."""
@@ -59,25 +66,29 @@ samples would meet the same columns of a table. LONG_SAMPLE is for escaped names
 _MARK = MARK_IN_TEXT.encode()
 _BLANK = lazy_pattern(r"[ \t\n\r]")
 
-# The characters between a name and its value: in an assignment, a list, an object, or SQL.
-_THEN = r"""(?:[\\"'`\]t\t ]*[:=>]|[\\"']+[,}\]]|[ \t]+')"""
+_SIGN = r"""[\\"'`\]t\t ]*[:=>]"""
+"""The pattern of the characters between a name and its value, in an assignment."""
+_THEN = rf"""(?:{_SIGN}|"[,}}]|[\\"']*["'],[bt\\"' \t]*["']|[\\"', \t\r\nnrt]{{1,60}}value[\\"' \t]*[:=])"""
+"""The same also in a list, and in an object with a name and a value."""
+_CODE = r"""[\\"'` \t]*[:=][\\"'` \t]*[0-9]{3}"""
+_KEY = f"[istegnrhpd]{SEPARATOR}(?:keys?|key{SEPARATOR}base){_THEN}"
+"""The search for names with the word *key*, one in ten of which are names of credentials."""
 _NAMES = (
-    rf"(?:\Bkeys?|[ .-]keys?|key{SEPARATOR}base"
-    rf"|pass(?:w(?:or[dt]|d)(?:s|[0-9])?|e|{SEPARATOR}(?:phrase|code))?|pwd|pswd|token"
+    rf"(?:pass(?:w(?:or[dt]|d)(?:s|[0-9])?|e|{SEPARATOR}(?:phrase|code))?|pwd|pswd|token"
     rf"|authorization|passw(?:or)?d{SEPARATOR}(?:confirm(?:ation)?|plain(?:text)?)|secrets?(?:{SEPARATOR}(?:string|value))?|cookies?"
-    rf"|credentials?)(?:{_THEN}|[\\\"', \t\r\nnrt]{{1,60}}value[\\\"' \t]*[:=])",
-    rf"{detects('mysql')}|(?:psk|mdp|psw|jwt|cv[cv]2?){_THEN}"
-    rf"|(?:pin(?:{SEPARATOR}code)?|otp(?:{SEPARATOR}code)?)[\\\"'` \t]*[:=][\\\"'` \t]*[0-9]{{3}}",
+    rf"|credentials?){_THEN}|password[ \t]+'",
+    rf"{detects('mysql')}|psk{_THEN}|(?:mdp|psw|jwt){_SIGN}"
+    rf"|(?:pin(?:{SEPARATOR}code)?|otp(?:{SEPARATOR}code)?|cv[cv]2?){_CODE}",
     rf"(?:enhas?|eslo|aslo|rasena|nwort|htwoord|sifre|arola?|d['_]?ordine|sandi|khau"
     rf"|c[lh]ave(?:{SEPARATOR}(?:secreta|privada|(?:de{SEPARATOR})?api|de{SEPARATOR}acceso))?){_THEN}",
-    rf"pw{_THEN}",
-    rf"[dh] password|tified by|{detects('sentence')}"
+    rf"pw{_SIGN}",
+    rf"(?:th|ypted) password|entified by|{detects('sentence')}"
     r"|login(?:[ \t]|\\[nrt])|sshpass|(?:ss_key|irepass|edis-cli|ldap[a-z]+|oathtool)[ \t]|cker[\\\"', \t]+login|"
     + detects("curl", "option", "option in a list", "bearer", "basic"),
-    r"hooks\.slack\.com/(?:services|workflows|triggers)/|rd(?:app)?\.com/api/(?:v[0-9]+/)?webhooks/"
-    r"|webhook\.office\.com/|hooks\.zapier\.com/|feishu\.cn/open|larksuite\.com/open|legram\.org/(?:file/)?bot|h/key/"
-    r"|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/"
-    rf"|(?:auth|mnemonic|seed{SEPARATOR}phrase){_THEN}",
+    r"(?:hooks\.slack\.com/(?:services|workflows|triggers)/|rd(?:app)?\.com/api/(?:v[0-9]+/)?webhooks/"
+    r"|webhook\.office\.com/|hooks\.zapier\.com/|feishu\.cn/open|larksuite\.com/open|legram\.org/(?:file/)?bot|ith/key/"
+    r"|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/)[a-z0-9_/:@-]{16}"
+    rf"|(?:auth|mnemonic|seed{SEPARATOR}phrase){_SIGN}",
 )
 """Fast searches for names of credentials in any case. They search the text converted to lower case.
 
@@ -86,12 +97,8 @@ the rarest part of a word (`irepass`, because `req` also begins `request`): the 
 first three characters begin a pattern, or four if all patterns of a group have four. Measure with texts that are new
 to the processor: after repeated searches of one text, its branch prediction hides the cost.
 """
-_GLANCES = (
-    "|".join([of_group(0), detects("private key", "JSON web token", "password in a URL"), re.escape(MARK_IN_TEXT)]),
-    *map(of_group, range(1, len(KEY_GROUPS))),
-    detects("signed URL", "key in a URL"),
-    ESCAPED,
-)
+_FORMS = [detects("private key", "JSON web token", "password in a URL"), re.escape(MARK_IN_TEXT), ESCAPED]
+_GLANCES = ("|".join([of_group(0), *_FORMS[:-1]]), *map(of_group, range(1, len(KEY_GROUPS))), ESCAPED)
 """Fast searches for keys and other forms. Every suspicious text is found by one of these or of `_NAMES`.
 
 The search for everything takes 2.2 ns a character, because each lookup in its table waits for the lookup before. For a
@@ -101,12 +108,11 @@ the fastest in conversations, prose, code, tables and hexadecimal ids; one more 
 slow.
 """
 
-
-_SYMBOLS = (
-    "\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u2010-\u2027\u2030-\u203e\u2041-\u2053"
-    "\u20a0-\u20bf\u2190-\u2426\u2500-\u2775\u2794-\u2bff\U0001f000-\U0001f0ff\U0001f1e6-\U0001faff"
+_QUERY = (
+    r"[?&;6](?:(?:sig|(?:x-amz-|x-goog-)?signature|hmac)="
+    r"|(?:key|code|auth|ticket|appid|sas|psk|pw)=[^ \t\n\r&\"'\\<>#]{6})"
 )
-"""Characters beyond ASCII that are no part of a word, and no blank."""
+"""The search for signed URLs and for keys in URLs, in lower case. The 6 is the end of an escaped `&`."""
 
 Suspicious = Callable[..., bool]
 """A function that returns whether something in a text may need redaction. The optional second argument is the text as
@@ -122,41 +128,50 @@ def suspicious(long: int = LONG) -> Suspicious:
     Args:
         long: the length of a text from which on several fast searches are tried first.
     """
-    every, of_any_alphabet = _every(), _closely()
+    every = _every()
 
     def found(text: str | bytes, data: bytes | None = None) -> bool:
         if not text.isascii():
-            if _has_letters_beyond()(text if data is None else data):
-                return of_any_alphabet(text if data is None else data)
-            text = _without_symbols(text)
-        if len(text) >= long and not (len(text) >= 4 * LONG and _repeats(text)):
-            readable = text if isinstance(text, str) else text.decode()
-            keys, names = _glances()
-            small = readable.lower()
-            if not any(glance(readable) for glance in keys) and not any(glance(small) for glance in names):
-                return False
-        return every(text)
+            if _beyond_ascii()(text, data):
+                return True
+            text = _as_ascii(text)
+        if len(text) < long or (len(text) >= 4 * LONG and long == LONG and _repeats(text)):
+            return every(text)
+        return _at_a_glance(text if isinstance(text, str) else text.decode())
 
     return found
 
 
-@cache
-def _has_letters_beyond() -> Found:
-    """Return the search for a character beyond ASCII that is no symbol: a letter, a digit, a mark, a blank.
-
-    The variation selector U+FE0F is a mark, unless it follows a symbol, as in emoji.
-    """
-    return search(rf"[^\x00-\x7f\ufe0f{_SYMBOLS}]|(?:^|[^{_SYMBOLS}])\ufe0f")
-
-
-def _without_symbols(text: str | bytes) -> str:
-    """Return a text without letters beyond ASCII as ASCII, with a `?` for each symbol, which ends a word as it does.
-
-    The search for names in any alphabet takes 80 ns a character. Most texts beyond ASCII have no letters there, but
-    quotes, dashes, boxes and emoji.
-    """
+def _as_ascii(text: str | bytes) -> str:
+    """Return a text with a `?` for each character beyond ASCII. Both end a word in the patterns of ASCII."""
     readable = text if isinstance(text, str) else text.decode()
     return readable.encode("ascii", "replace").decode()
+
+
+def _at_a_glance(text: str) -> bool:
+    """Return whether a long text of ASCII is suspicious, by several fast searches.
+
+    The searches for names find little that is none. After the others, a second search decides.
+    """
+    small = text.lower()
+    keys, names, (key, key_closely), query = _glances()
+    if any(glance(small) for glance in names) or (key(small) and key_closely(small)):
+        return True
+    if any(glance(text) and _keys_closely(number)(text) for number, glance in enumerate(keys)):
+        return True
+    return query(small) and _query_closely()(text)
+
+
+@cache
+def _keys_closely(number: int) -> Found:
+    """Return the search that decides about a text for which one of `_GLANCES` returned true."""
+    keys = [may_be_key(KEY_GROUPS[number])] if number < len(KEY_GROUPS) else []
+    return search("|".join([*keys, *_FORMS]))
+
+
+@cache
+def _query_closely() -> Found:
+    return search(detects("signed URL", "key in a URL"))
 
 
 @cache
@@ -169,19 +184,47 @@ def _of_ascii() -> str:
     return "|".join([detects(*OTHERS), named, ESCAPED, MAY_BE_KEY, re.escape(MARK_IN_TEXT)])
 
 
-@cache
-def _closely() -> Found:
-    """Return the search for all kinds of suspicious places, in ASCII and other texts."""
-    every = _every()
-    return lambda text: every(text) if text.isascii() else _every_beyond_ascii()(text)
+_ASCII = bytes(range(128))
 
 
 @cache
-def _every_beyond_ascii() -> Found:
-    """Return the search of `_every`, plus names in other alphabets and names with letters that only look like ASCII."""
-    named = rf'(?i:{BEYOND_ASCII})"[,}}]'
-    odd = rf'{ODD}[^"\\]*":'  # {"p\u200bassword": …}
-    return search("|".join([_of_ascii(), *(kind.detect for kind in BEYOND.values()), named, odd]))
+def _beyond_ascii() -> Suspicious:
+    """Return the search for names in other alphabets, and for names with letters that only look like ASCII.
+
+    A search for all of them takes 80 to 200 ns a character, because its table does not fit into the engine's memory.
+    So it first searches only the characters beyond ASCII, of which most texts have few.
+    """
+    letters, signs = search(f"(?i:{LETTERS_BEYOND})"), search("[：是为為]")
+    escaped, odd = search(ESCAPED_BEYOND), search(rf'{ODD}[^"\\]*":')  # {"p\u200bassword": …}
+
+    def found(text: str | bytes, data: bytes | None = None) -> bool:
+        if data is None:
+            data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+        rest = data.translate(None, _ASCII)
+        return (
+            (letters(rest) and _names_beyond_ascii()(text))
+            or odd(text)
+            or (signs(rest) and _wide_signs()(text))
+            or (escaped(text) and _escaped_beyond_ascii()(text))
+        )
+
+    return found
+
+
+@cache
+def _names_beyond_ascii() -> Found:
+    return search(rf"""(?i:{RAW_BEYOND})(?:{THEN}[:=>：是为為]|"[,}}])""")
+
+
+@cache
+def _wide_signs() -> Found:
+    return search(f"(?i-u:{ASSIGNED}){THEN}[：是为為]")
+
+
+@cache
+def _escaped_beyond_ascii() -> Found:
+    """Return the search for names in other alphabets whose letters may be escaped. It takes 80 ns a character."""
+    return search("|".join([*(kind.detect for kind in BEYOND.values()), rf'(?i:{BEYOND_ASCII})"[,}}]']))
 
 
 def _repeats(text: str | bytes) -> bool:
@@ -195,9 +238,11 @@ def _repeats(text: str | bytes) -> bool:
 
 
 @cache
-def _glances() -> tuple[tuple[Found, ...], tuple[Found, ...]]:
+def _glances() -> tuple[tuple[Found, ...], tuple[Found, ...], tuple[Found, Found], Found]:
+    """Return the searches for keys, for names, for names with the word *key* (first fast, then exact), and for URLs."""
     names = (pattern.replace("(?i-u:", "(?:") for pattern in _NAMES)
-    return tuple(map(search, _GLANCES)), tuple(map(search, names))
+    key = search(_KEY), search(f"(?:{KEY_NAMES}){_THEN}")
+    return tuple(map(search, _GLANCES)), tuple(map(search, names)), key, search(_QUERY)
 
 
 @cache
@@ -255,9 +300,9 @@ def crowded(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def stretches(text: str) -> list[tuple[int, int]]:
+def stretches(text: str, search_in: Suspicious) -> list[tuple[int, int]]:
     """Return the stretches of a text that may have credentials, extended to their ends; not for kinds in WHOLE."""
-    found, search_in = list[tuple[int, int]](), _closely()
+    found = list[tuple[int, int]]()
     for start in range(0, len(text), BLOCK):
         if found and found[-1][1] == len(text):
             break
@@ -283,7 +328,7 @@ def _word(text: str, at: int) -> int:
 
 def _closed(text: str, at: int, end: int) -> int:
     """Return `end`, moved on while the text from `at` to it has a suspicious place whose secret may end behind it."""
-    while end < len(text) and _closely()(text[at : end + AROUND]):
+    while end < len(text) and suspicious()(text[at : end + AROUND]):
         at, end = end, _reach(text, end, end)
     return end
 
@@ -415,7 +460,7 @@ class Redaction:
         readable = _readable(text)
         pieces: list[str] = []
         end = 0
-        for start, stop in stretches(readable):
+        for start, stop in stretches(readable, self._suspicious):
             pieces += text[end:start], self._searched(text[start:stop], readable[start:stop], others)
             end = stop
         return "".join([*pieces, text[end:]])
