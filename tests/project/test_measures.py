@@ -7,18 +7,18 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 244,
-    "lines of code": 45_416,
+    "files": 302,
+    "lines of code": 57_299,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 32,
     '"""See …': 0,
-    "Protocols": 8,
+    "Protocols": 9,
     "let_through": 40,
-    "guard": 73,
+    "guard": 77,
     "except Exception": 60,
     "own modules at import": 1,
-    "own modules of a call": 84,
+    "own modules of a call": 85,
 }
 
 

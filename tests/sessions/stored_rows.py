@@ -5,6 +5,7 @@ from typing import Any
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.access import scan
+from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 
 
@@ -37,3 +38,18 @@ def stored(database: Database) -> list[Any]:
         for span in spans:
             span["parent_span_id"] = (span["parent_span_id"] or "")[16:]
     return found
+
+
+def by_session(storage: Storage) -> dict[str, Any]:
+    """Return the runs and spans, without the times of storing and the ids that are minted."""
+    found: dict[str, Any] = {}
+    for run in scan(storage, AgentInstanceRow):
+        spans = {span.id[16:]: _without_ids(span) for span in storage.ask(SpansOf(run.id))}
+        found[run.external_identifier or ""] = (_without_ids(run), spans)
+    return found
+
+
+def _without_ids(row: AgentInstanceRow | AgentSpanRow) -> Any:
+    left_out = {"inserted_at", "updated_at", "agent_id", "agent_version_id", "agent_schema_version_id", "id"}
+    values = {name: value for name, value in row._asdict().items() if name not in left_out}
+    return {**values, "agent_instance_id": None, "parent_span_id": (values.get("parent_span_id") or "")[16:]}

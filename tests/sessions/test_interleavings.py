@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 
 from agentspan.api.context import Context
 from agentspan.model.changes import Outcome, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
-from agentspan.storage.access import scan
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.questions import SpansOf
+from tests.sessions.stored_rows import by_session
 from tests.sessions.toy import TOY
 
 OLD_NS = 10**18
@@ -41,21 +39,6 @@ class Mortal(MemoryStorage):
             if self.left < 0:
                 raise Killed
         return super().apply(units, **how)
-
-
-def rows_of(storage: MemoryStorage) -> dict[str, Any]:
-    """Return the runs and spans, without the times of storing and the ids that are minted."""
-    found: dict[str, Any] = {}
-    for run in scan(storage, AgentInstanceRow):
-        spans = {span.id[16:]: _timeless(span) for span in storage.ask(SpansOf(run.id))}
-        found[run.external_identifier or ""] = (_timeless(run), spans)
-    return found
-
-
-def _timeless(row: AgentInstanceRow | AgentSpanRow) -> Any:
-    left_out = {"inserted_at", "updated_at", "agent_id", "agent_version_id", "agent_schema_version_id", "id"}
-    values = {name: value for name, value in row._asdict().items() if name not in left_out}
-    return {**values, "agent_instance_id": None, "parent_span_id": (values.get("parent_span_id") or "")[16:]}
 
 
 def line(number: int, kind: str) -> bytes:
@@ -117,8 +100,8 @@ def test_all_ways_of_reading_end_with_the_same_rows(kinds: list[list[str]], acts
         whole = MemoryStorage()
         for which in range(len(texts)):
             _importer(whole).bring_in(Source("toy", at / f"s{which}.toy"))
-        assert rows_of(storage) == rows_of(whole)
-        spans = [len(each) for _, each in rows_of(whole).values()]
+        assert by_session(storage) == by_session(whole)
+        spans = [len(each) for _, each in by_session(whole).values()]
         assert sum(spans) == sum(
             len({number % 2 for number, kind in enumerate(each) if kind == "ask"}) for each in kinds
         )

@@ -16,9 +16,9 @@ from agentspan.sessions.records import Unread
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from tests.sessions import codex_rollouts as rollouts
+from tests.sessions.arrivals import arrive, session
 from tests.sessions.installed import text_of, turns
-from tests.sessions.test_arriving import arrive, session
-from tests.sessions.test_orders import FORMATS, put, thread
+from tests.sessions.threads import FORMATS, put, thread
 from tests.sessions.toy import TOY
 
 KEY = "ghp_" + "a1B2c3" * 6

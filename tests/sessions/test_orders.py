@@ -4,7 +4,6 @@ A sub-agent's file before its session, a fork before its original, a sidecar bef
 """
 
 import itertools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from agentspan.api.context import Context
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import Judgement, score_row
-from agentspan.sessions import codex
 from agentspan.sessions.bringing import bring_all
-from agentspan.sessions.claude import FORMATS as CLAUDE
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.machine import Choice, Place, chosen_at, in_order
 from agentspan.storage.access import scan
@@ -24,23 +21,13 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from tests.sessions import codex_rollouts as rollouts
+from tests.sessions.arrivals import run_of
 from tests.sessions.claude_files import CONVERSATION, OTHER, SESSION, assistant, text, user
-from tests.sessions.installed import text_of
-from tests.sessions.test_arriving import run_of
-from tests.sessions.test_interleavings import rows_of
+from tests.sessions.stored_rows import by_session
+from tests.sessions.threads import FORMATS, put, thread
 
-FORMATS = {format.name: format for format in (*CLAUDE, *codex.FORMATS)}
 SPAWN = {"subagent": {"thread_spawn": {"parent_thread_id": rollouts.THREAD, "depth": 1, "agent_path": "/root/x"}}}
 DEEPER = {"subagent": {"thread_spawn": {"parent_thread_id": rollouts.CHILD, "depth": 2, "agent_path": "/root/x/y"}}}
-
-
-def thread(id: str, begins: float, **more: Any) -> list[Any]:
-    """Return the records of a thread of Codex with one question."""
-    return [
-        rollouts.header(id, begins, **more), rollouts.context(begins + 1), rollouts.turn(begins + 1),
-        *rollouts.prompt(begins + 2, f"what does {begins} do?"), *rollouts.said(begins + 3, "Nothing."),
-        rollouts.tokens(begins + 4, rollouts.usage(100, 10)), rollouts.done(begins + 4),
-    ]  # fmt: skip
 
 
 THREADS = {
@@ -63,13 +50,6 @@ SIDECAR = {
 }
 
 
-def put(folder: Path, name: str, lines: list[Any]) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text_of(lines))
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-
-
 def bring(storage: Storage, folder: Path) -> Importer:
     """Bring in a folder, as a program does that has just started."""
     importer = Importer(Context(storage), FORMATS, now=lambda: 2 * 10**18)
@@ -85,13 +65,13 @@ def test_files_that_come_one_by_one_in_any_order_end_as_the_same_runs(tmp_path: 
     for name, lines in files.items():
         put(tmp_path / "whole", name, lines)
     bring(whole, tmp_path / "whole")
-    assert rows_of(whole)
+    assert by_session(whole)
     for number, order in enumerate(itertools.permutations(files)):
         storage, folder = MemoryStorage(), tmp_path / f"{number}"
         for name in order:
             put(folder, name, files[name])
             bring(storage, folder)
-        assert rows_of(storage) == rows_of(whole), order
+        assert by_session(storage) == by_session(whole), order
         assert bring(storage, folder).read == 0
 
 
@@ -107,7 +87,7 @@ def test_a_main_file_that_begins_without_a_step_replaces_what_its_sidecar_said(t
     for lines in (begin, [*begin, *SIDECAR[main]]):
         put(tmp_path / "grown", main, lines)
         bring(storage, tmp_path / "grown")
-    assert rows_of(storage) == rows_of(whole)
+    assert by_session(storage) == by_session(whole)
 
 
 def test_a_sub_agent_that_came_first_is_moved_on_each_backend(storage: Storage, tmp_path: Path) -> None:
