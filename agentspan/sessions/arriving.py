@@ -8,40 +8,46 @@ A session that another one started as a sub-agent is stored in the run of that s
 `agent`. The tokens and costs of what is below an agent are summed up on it when its session has been read.
 """
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import AgentspanError, DatabaseBusy
-from agentspan.model import registration, spans
+from agentspan.model import registration
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import References, Registration, VersionFields
 from agentspan.model.rows import (
-    DERIVED,
     AgentInstanceRow,
     AgentRow,
     AgentSpanRow,
-    ScoreRow,
     SessionFileRow,
     Value,
 )
-from agentspan.model.scores import Judgement, score_row
-from agentspan.model.spans import Times
 from agentspan.otel.identity import hashed_id, span_id
 from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, refused_puts
-from agentspan.schemas.builtin import AGGREGATES
-from agentspan.schemas.span_types import REGISTRY, describe, title_of
+from agentspan.schemas.span_types import REGISTRY
 from agentspan.sessions.records import Record, Session, Step, Unread
 from agentspan.sessions.rehoming import state_of, stored_id
+from agentspan.sessions.session_rows import (
+    ANY,
+    STATUS,
+    TOTALS,
+    ended_run,
+    fingerprint_of,
+    left_open,
+    metadata_of,
+    prompt_line,
+    row_of,
+    score_of,
+    sums_of_agents,
+    update_of,
+)
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
-from agentspan.text import one_line
 
 BATCH = 500
 """The most spans that one statement inserts."""
@@ -49,21 +55,10 @@ MANY = 20
 """The fewest spans of a commit that are looked for before they are put."""
 BATCH_BYTES = 8 * 2**20
 """The characters of payloads after which waiting spans are committed."""
-TITLE = 120
-"""The most characters of the title that a session without one gets from its first prompt."""
 _MESSAGES = 20
 """Among how many first messages the first prompt is looked for: instructions may stand before it."""
 _MOST_PROMPTED = 256
 """The most sessions whose first messages are kept: more than those that are followed."""
-STATUS = {"answered": "complete", "interrupted": "cancelled", "error": "failed", "limit": "failed", None: "complete"}
-"""The status of a run by the outcome of its session."""
-_ANY = frozenset({"pending", "active", "complete", "failed", "cancelled"})
-_REWRITTEN = (
-    "parent_span_id", "schema_name", "schema_title", "status", "payload", "result_payload", "started_at", "finished_at",
-    "duration_ms", "closed_by", "closed_at", "sensitive_encoding", *DERIVED,
-)  # fmt: skip
-"""The columns of a span that a later state of its step replaces."""
-_TOTALS = ("input_tokens", "output_tokens", "cost_usd")
 
 
 @dataclass(slots=True)
@@ -234,7 +229,7 @@ class Arrival:
                 known[row.id] = stored
             else:
                 lost += 1  # its run was removed meanwhile
-        moves = [move for row in rows if row.id in known and (move := _update(row, known[row.id])) is not None]
+        moves = [move for row in rows if row.id in known and (move := update_of(row, known[row.id])) is not None]
         outcomes = ctx.storage.apply([Unit((move,)) for move in moves], wait_s=ctx.wait_s) if moves else []
         self.arrived.changed += sum(isinstance(outcome, Applied) for outcome in outcomes)
         self.arrived.spans += len(rows) - len(known) - lost
@@ -449,10 +444,10 @@ class Arrival:
         values = {name: value for name, value in values.items() if getattr(before, name) != value}
         if values:
             values["updated_at"] = clock.now()
-            move = Move("agent_instance", run.id, _ANY, values, unchanged={"updated_at": before.updated_at})
+            move = Move("agent_instance", run.id, ANY, values, unchanged={"updated_at": before.updated_at})
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
             placed.run = before._replace(**cast(Any, values))
-        put_rows(ctx, [_score(ctx, run.id, session, each) for each in session.scores])
+        put_rows(ctx, [score_of(ctx, run.id, session, each) for each in session.scores])
 
     def _note_prompt(self, format: str, step: Step) -> None:
         """Note what a person may have said first. Instructions before it can turn out later not to be a prompt."""
@@ -509,175 +504,13 @@ class Arrival:
                 continue
             row = located[1]
             result = {} if row.result_payload is None else jsontext.decode(row.result_payload)
-            result |= {name: value for name, value in zip(_TOTALS, sums, strict=True) if value is not None}
+            result |= {name: value for name, value in zip(TOTALS, sums, strict=True) if value is not None}
             values: dict[str, Value] = {"result_payload": jsontext.text_of(result), "updated_at": clock.now()}
-            values |= dict(zip(_TOTALS, sums, strict=True))
-            if all(getattr(row, name) == values[name] for name in _TOTALS):
+            values |= dict(zip(TOTALS, sums, strict=True))
+            if all(getattr(row, name) == values[name] for name in TOTALS):
                 continue
-            move = Move("agent_span", id, _ANY, values, unchanged={"updated_at": row.updated_at}, instance_id=run_id)
+            move = Move("agent_span", id, ANY, values, unchanged={"updated_at": row.updated_at}, instance_id=run_id)
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
-
-
-def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any]) -> ScoreRow:
-    get = judged.get
-    label, explanation, identifier = (
-        None if text is None else ctx.admit_text(text) for text in (get("label"), get("explanation"), get("identifier"))
-    )
-    name, source = ctx.admit_text(judged["name"]), get("source") or "code"
-    judgement = Judgement(name, get("value"), label, explanation, source, identifier)
-    content = f"{run_id}:{judgement.name}:{judgement.identifier}"
-    if "edit" in judged:  # an edited score is another score, and the newest counts
-        content += f":{judged['edit']}"
-    id = hashed_id(content, session.started_ns, ctx.account.partition)
-    at = clock.to_text(judged.get("at_ns") or session.ended_ns or session.started_ns)
-    return score_row(id, run_id, "agent_instance", run_id, judgement, at)
-
-
-def left_open(step: Step) -> Step:
-    """Return an active step of a session that is over: it was cancelled, and when is not known."""
-    return step._replace(status="cancelled", end_ns=step.start_ns)
-
-
-def prompt_line(content: Any) -> str | None:
-    """Return the text of a prompt on one line of at most TITLE characters; None without a text."""
-    blocks = content if type(content) is list else [content]
-    texts = (block.get("text") if type(block) is dict else block for block in blocks)
-    text = next((text for text in texts if type(text) is str and not text.isspace()), "")
-    return one_line(text[: 4 * TITLE], TITLE) or None
-
-
-def metadata_of(session: Session) -> dict[str, Any]:
-    """Return the metadata of a session's run: its own, with the fingerprint, the outcome and the session's id."""
-    found: dict[str, Any] = {**session.metadata, "session_id": session.id}
-    if session.outcome is not None:
-        found["outcome"] = session.outcome
-    if session.fingerprint:
-        parts = dict(sorted(session.fingerprint.items()))
-        found["fingerprint"] = {"id": sha256(repr(parts).encode()).hexdigest()[:12], "parts": parts}
-    return found
-
-
-def fingerprint_of(metadata: str | None) -> dict[str, str]:
-    """Return the parts of the fingerprint in the stored metadata of a run; empty without a fingerprint."""
-    found = {} if metadata is None else jsontext.decode(metadata).get("fingerprint")
-    parts = found.get("parts") if type(found) is dict else None
-    return parts if type(parts) is dict else {}
-
-
-def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]:
-    """Return the columns of a run that the latest state of its session sets."""
-    status = "active" if live else STATUS[session.outcome]
-    ended_ns = max(session.started_ns, session.ended_ns or session.started_ns)
-    return {
-        "status": status,
-        "started_at": clock.to_text(session.started_ns),
-        "finished_at": None if live else clock.to_text(ended_ns),
-        "duration_ms": None if live else (ended_ns - session.started_ns) / 1_000_000,
-        "metadata": object_of(ctx, metadata_of(session)),
-        "result": None if session.output is None else object_of(ctx, {"output": session.output}),
-        "error": None if session.error is None or live else object_of(ctx, session.error),
-        "git_commit": session.git_commit,
-        "session": about_of(ctx, session.conversation or session.id),
-        "task": about_of(ctx, session.task),
-    }
-
-
-def row_of(ctx: Context, run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: str) -> AgentSpanRow:
-    """Return the row of a step.
-
-    Args:
-        own: the ids of the span and of its parent.
-        now: the current time as stored text.
-    """
-    payload = ctx.admit(jsontext.text_of(step.payload), step.payload)
-    result = None if step.result is None else ctx.admit(jsontext.text_of(step.result), step.result)
-    plain = None if result is None else result.plain
-    started_at = clock.to_text(step.start_ns)
-    times = Times(started_at)
-    if step.end_ns is not None:
-        end_ns = max(step.start_ns, step.end_ns)
-        times = Times(started_at, clock.to_text(end_ns), (end_ns - step.start_ns) / 1_000_000)
-    name = step.type
-    span_type = REGISTRY.resolve(name)
-    meaning = describe(span_type, name, step.status, payload.plain, plain, times.duration_ms)
-    put = spans.created(
-        own[0],
-        run.agent_id,
-        run.id,
-        own[1],
-        name,
-        title_of(span_type, name),
-        step.status,
-        payload.text,
-        None if result is None else result.text,
-        times,
-        meaning,
-        now,
-        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
-    )
-    assert isinstance(put.row, AgentSpanRow)
-    return put.row
-
-
-def sums_of_agents(rows: Sequence[AgentSpanRow]) -> Mapping[str, tuple[int | None, int | None, float | None]]:
-    """Return the tokens in and out and the cost of what is below each agent of a run; None for what nothing has.
-
-    Args:
-        rows: all spans of the run.
-    """
-    parents = {row.id: row.parent_span_id for row in rows}
-    agents = {row.id for row in rows if row.is_aggregate and row.schema_name in AGGREGATES}
-    below: dict[str, list[AgentSpanRow]] = {id: [] for id in agents}
-    for row in rows:
-        if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
-            continue
-        above, seen = row.parent_span_id, set[str]()
-        while above is not None and above not in seen:
-            seen.add(above)
-            if above in below:
-                below[above].append(row)
-            above = parents.get(above)
-    return {id: _sums_of(found) for id, found in below.items()}
-
-
-def _sums_of(rows: Sequence[AgentSpanRow]) -> tuple[int | None, int | None, float | None]:
-    sent, made = ([n for row in rows if (n := getattr(row, name)) is not None] for name in _TOTALS[:2])
-    costs = [row.cost_usd for row in rows if row.cost_usd is not None]
-    return sum(sent) if sent else None, sum(made) if made else None, math.fsum(costs) if costs else None
-
-
-def _update(row: AgentSpanRow, stored: AgentSpanRow) -> Move | None:
-    """Return the move that brings a stored span to a later state of its step; None if it is not earlier than that."""
-    if row.is_aggregate and row.schema_name in AGGREGATES and stored.input_tokens is not None:
-        row = _with_totals(row, stored)
-    if stored.status != "active" and _is_earlier(row, stored):
-        return None  # another program has read more of the file
-    values: dict[str, Value] = {
-        name: value for name in _REWRITTEN if (value := getattr(row, name)) != getattr(stored, name)
-    }
-    if not values:
-        return None
-    values["updated_at"] = row.updated_at
-    if "payload" in values or "result_payload" in values:  # a storage derives nothing: all of it is set
-        values |= {name: getattr(row, name) for name in ("payload", "result_payload", "sensitive_encoding")}
-    unchanged: dict[str, Value] = {"updated_at": stored.updated_at}
-    return Move("agent_span", row.id, _ANY, values, unchanged=unchanged, instance_id=row.agent_instance_id)
-
-
-def _is_earlier(row: AgentSpanRow, stored: AgentSpanRow) -> bool:
-    """Return whether a row is an earlier state than a stored one that has ended. An own end is later than a close."""
-    if row.closed_by is None and stored.closed_by is not None:
-        return False
-    if row.status == "active" or (row.closed_by is not None and stored.closed_by is None):
-        return True
-    return (row.finished_at or "") < (stored.finished_at or "")
-
-
-def _with_totals(row: AgentSpanRow, stored: AgentSpanRow) -> AgentSpanRow:
-    """Return the row of an agent with the totals that are stored: the decoder does not know them."""
-    totals = {name: value for name in _TOTALS if (value := getattr(stored, name)) is not None}
-    result = {} if row.result_payload is None else jsontext.decode(row.result_payload)
-    return row._replace(result_payload=jsontext.text_of({**result, **totals}), **totals)
 
 
 def _id_of(run: str, session: str, key: str) -> str:

@@ -26,9 +26,9 @@ from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState, going_on, inner_of
 from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.sessions.arriving import STATUS, metadata_of
 from agentspan.sessions.openai_agents import NAME, TraceDecoder, begun, begun_payload, ended, schema_of
 from agentspan.sessions.records import Session, Step
+from agentspan.sessions.session_rows import STATUS, metadata_of
 from agentspan.sessions.values import ns_of, object_of
 from agentspan.text import one_line
 
