@@ -24,6 +24,7 @@ from agentspan.storage.questions import (
     Select,
     SpanSums,
     StoredKeys,
+    Touched,
     WaitAtMost,
 )
 from agentspan.storage.sqlite import SQLiteStorage
@@ -41,7 +42,7 @@ FIELDS = ("location", "journals", "keeps_contents")
 """What a storage can claim to be."""
 TESTED = {
     BackUp, ChangedSpans, Compact, Damage, NewestScores, Notes, Outlines, Partitions, RemoveRuns, RunsWhere, Select,
-    SpanSums, StoredKeys, WaitAtMost,
+    SpanSums, StoredKeys, Touched, WaitAtMost,
 }  # fmt: skip
 """Questions after which tests are named that are skipped."""
 

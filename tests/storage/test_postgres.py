@@ -29,6 +29,7 @@ from tests.waiting import until
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.migrations import BEFORE  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.statements import table_of  # noqa: E402
 from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
 
 pytestmark = pytest.mark.full
@@ -88,7 +89,7 @@ def test_the_tables_have_the_columns_of_the_rows(asked: Callable[[str], list[Any
             )
             for column in columns_of(type_)
         ]
-        for table in ("open_spans", "finished_spans") if row is AgentSpanRow else (f"{type_}s",):
+        for table in ("open_spans", "finished_spans") if row is AgentSpanRow else (table_of(type_),):
             extra = [("xid", "xid8", False)] if table == "finished_spans" else []
             assert sorted(found[table]) == sorted([*columns, *extra])  # a column that is added later is the last one
 

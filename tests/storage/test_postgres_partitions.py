@@ -26,7 +26,10 @@ REFERENCES = {"accounts", "agents", "agent_versions", "agent_schema_versions", "
 """Small tables, which each node of a cluster has."""
 APART = {"idempotency_keys": "key", "run_names": "agent_id", "otel_traces": "id", "otel_logs": "id"}
 """The columns by which others than the run's are distributed: what is looked up without knowing a run."""
-LOCAL = {"writers", "refused_changes", "rewritten_runs", "index_state", "notes"}
+LOCAL = {
+    "writers", "refused_changes", "rewritten_runs", "index_state", "notes",
+    "session_files", "session_entries", "session_summaries",
+}  # fmt: skip
 """Tables of few rows, or that only the coordinator needs."""
 COLUMNS = """
 select c.relname, array_agg(a.attname::text) from pg_class c

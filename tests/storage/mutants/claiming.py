@@ -32,6 +32,7 @@ from agentspan.storage.questions import (
     SpanStats,
     SpanSums,
     StepUses,
+    Touched,
     WaitAtMost,
 )
 from agentspan.storage.row_by_row import added_up, failures_of, summed, uses_of
@@ -144,9 +145,13 @@ class Capable(AnswersAboutScores):
         Search: "search",
         FailureSums: "failure_sums",
         StepUses: "step_uses",
+        Touched: "touched",
         WaitAtMost: "wait_at_most",
     }
     wait_s = 10.0
+
+    def touched(self, asked: Touched) -> Any:
+        return row_by_row.answer(self, asked)
 
     def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
         return [*map(outlined, row_by_row.answer(self, asked))]
@@ -216,6 +221,14 @@ class StepsThatAreOpenAreUsed(Capable):
     def step_uses(self, asked: StepUses) -> Any:
         ended = {run: [span._replace(status="complete") for span in self.ask(SpansOf(run))] for run in asked.run_ids}
         return [use for run, spans in ended.items() for use in uses_of(run, spans)]
+
+
+@found_by("test_the_runs_that_touched_a_file_are_those_whose_tools_name_it")
+class FilesAreFoundByAnyPartOfTheirPath(Capable):
+    def touched(self, asked: Touched) -> Any:
+        runs = [run.id for run in self.ask(Query("agent_instance")).rows]
+        steps = ((run, span) for run in runs for span in self.ask(SpansOf(run)))
+        return frozenset(run for run, span in steps if "tool" in span.schema_name and asked.path in span.payload)
 
 
 @found_by(ANSWERED)
