@@ -330,6 +330,7 @@ def made_spans(kind: str) -> st.SearchStrategy[Made]:
     )
 
 
+@pytest.mark.full
 @settings(max_examples=examples(200))
 @given(st.lists(st.sampled_from(KINDS).flatmap(made_spans), max_size=9))
 def test_any_tree_is_exported_strictly_and_imported_equal(spans: list[Made]) -> None:

@@ -250,6 +250,7 @@ def most_memory(home: Home, *args: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.full
 def test_a_full_disk_is_one_line_and_the_next_import_goes_on(home: Home) -> None:
     for number in range(10):
         toy_file(home.toys, f"s{number}", turns(200, pad="x" * 500))
@@ -268,6 +269,7 @@ def test_a_full_disk_is_one_line_and_the_next_import_goes_on(home: Home) -> None
     assert sorted(map(len, home.answers().values())) == [2, *[200] * 10]
 
 
+@pytest.mark.full
 def test_another_writer_is_waited_for(home: Home) -> None:
     with agentspan.open(home.db) as database:
         Context(database.storage)

@@ -30,7 +30,7 @@ from tests.sessions.toy import TOY
 from tests.tiers import longer
 from tests.waiting import until
 
-STEPS = longer("AGENTSPAN_TEST_LIVE_STEPS", 300, 10_000, 20_000)
+STEPS = longer("AGENTSPAN_TEST_LIVE_STEPS", 300, 2_000, 10_000)
 SEEN_S = 2.0
 """The most seconds from the append of a step until a reader sees it."""
 
@@ -135,6 +135,7 @@ def test_each_step_is_seen_within_two_seconds_none_is_lost_and_none_is_twice(tmp
     assert max(late) < SEEN_S
 
 
+@pytest.mark.full
 def test_a_watcher_that_is_killed_is_followed_by_one_that_goes_on(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     writer = append(tmp_path, "w", 240, 0.005)
@@ -174,6 +175,7 @@ def test_a_line_is_printed_for_each_session_that_begins_and_grows(tmp_path: Path
     assert watcher.errors.count("not read: ") <= 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.full
 def test_a_writer_that_holds_the_database_delays_steps_and_loses_none(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     toy_file(tmp_path / "toys/p", "s", turns(1))
@@ -254,7 +256,7 @@ class Following:
         return [(event.kind, event.source.path.name.partition(".")[0], event.steps) for event in self.events]
 
 
-BY = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
+BY = pytest.mark.parametrize("inotify", [True, pytest.param(False, marks=pytest.mark.full)], ids=["inotify", "polling"])
 
 
 @BY
@@ -356,6 +358,7 @@ def test_a_sub_agent_that_comes_before_its_session_waits_for_it(tmp_path: Path) 
     assert counts(tmp_path / "a.db") == {"s": 3}  # two steps, and the sub-agent's own
 
 
+@pytest.mark.full
 def test_the_limit_of_watches_is_made_up_for_by_polling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentspan.sessions.inotify.Inotify.watch", lambda self, folder: False)
     folder = tmp_path / "toys"
