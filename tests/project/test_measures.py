@@ -7,7 +7,7 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 302,
+    "files": 303,
     "lines of code": 57_299,
     "median of functions": 8,
     "files over 700 lines": 1,
