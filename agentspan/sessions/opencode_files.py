@@ -101,7 +101,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     is_logged = head_of(path, 20)[18:20] == b"\2\2"
     how = "mode=ro" if has_log or not is_logged else "mode=ro&immutable=1"
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", BUSY_S, uri=True)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=BUSY_S, uri=True)
     except sqlite3.Error as error:
         raise _unreadable(path, error)
     connection.text_factory = bytes  # a text that is no UTF-8 raises otherwise
