@@ -31,11 +31,11 @@ from agentspan.schemas.atif_objects import (
     difference,
     message_of,
     model_call_of,
-    object_of,
     tool_call_of,
     whole,
 )
 from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.json_values import object_in
 from agentspan.schemas.span_types import error_text
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
@@ -270,7 +270,7 @@ class Trajectory:
         step["extra"] = {OWN: self._own(row, payload, result, message_of(step), None)}
 
     def _model_call(self, row: AgentSpanRow, payload: Any, result: Any) -> None:
-        given = object_of(payload)
+        given = object_in(payload)
         self._context(row, payload)
         model = given.get("model")
         named = {"model_name": whole(model)} if isinstance(model, str) and model else {}
@@ -280,14 +280,14 @@ class Trajectory:
         answer = [] if result is None else messages.answered(result)
         for message in answer:
             self._seen[_mark(message)] += 1
-        thinking = object_of(result).get("thinking")
+        thinking = object_in(result).get("thinking")
         effort = given.get("effort")
         members: dict[str, Any] = {
             "timestamp": _time(row),
             **named,
             **({"reasoning_effort": whole(effort)} if isinstance(effort, str) else {}),
             **({"reasoning_content": whole(thinking)} if isinstance(thinking, str) and thinking else {}),
-            **({"metrics": metrics} if (metrics := _usage(row, object_of(result))) else {}),
+            **({"metrics": metrics} if (metrics := _usage(row, object_in(result))) else {}),
             "llm_call_count": 1,
         }
         text = "\n".join(message["text"] for message in answer if message["text"])
@@ -344,13 +344,13 @@ class Trajectory:
             self._step(source, text, {OWN: _CONTEXT}, timestamp=_time(row))
 
     def _tool(self, row: AgentSpanRow, payload: Any, result: Any) -> None:
-        given = object_of(payload)
+        given = object_in(payload)
         name = given.get("name") if built_in_part(row.schema_name) == "tool" else _mcp_name(given)
         name = whole(name) if isinstance(name, str) and name else row.label or row.schema_name
         arguments = given.get("arguments")
         step, call = self._requested(given, name, arguments) or self._dispatched(row, name, arguments)
         output = _output(row, result, self._document.images)
-        text = messages.text_of(object_of(result).get("output"))[0]
+        text = messages.text_of(object_in(result).get("output"))[0]
         self._seen.update(
             {("tool", each) for each in (given.get("call_id"), call["tool_call_id"], text) if isinstance(each, str)}
         )
@@ -377,7 +377,7 @@ class Trajectory:
 
     def _dispatched(self, row: AgentSpanRow, name: str, arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a step of its own for a tool span, and its call."""
-        id = object_of(_decoded(row.payload)).get("call_id")
+        id = object_in(_decoded(row.payload)).get("call_id")
         call: dict[str, Any] = {
             "tool_call_id": whole(id) if isinstance(id, str) and id else row.id,
             "function_name": name,
@@ -391,7 +391,7 @@ class Trajectory:
         below = Trajectory(self._document, row, node.children, self._depth + 1)
         if below.cost_usd is not None:
             self._costs.append(below.cost_usd)
-        given = object_of(_decoded(row.payload))
+        given = object_in(_decoded(row.payload))
         texts = {name: value for name in ("name", "version") if isinstance(value := given.get(name), str) and value}
         agent = {"name": whole(texts.get("name", row.schema_title)), "version": whole(texts.get("version", UNKNOWN))}
         document = {"schema_version": VERSION, "trajectory_id": row.id, "agent": agent, **below.members(agent)}
@@ -486,7 +486,7 @@ def _part(part: Mapping[str, Any], images: str | None) -> dict[str, Any]:
     text = part.get("text")
     if isinstance(text, str) and part.get("type") in (None, "text", "input_text", "output_text"):
         return {"type": "text", "text": whole(text)}
-    source = object_of(part.get("source"))
+    source = object_in(part.get("source"))
     media_type, url = source.get("media_type"), source.get("url")
     if isinstance(media_type, str) and media_type in IMAGES and isinstance(url, str) and part.get("type") == "image":
         return {"type": "image", "source": {"media_type": media_type, "path": whole(url)}}

@@ -4,15 +4,13 @@ Reading and writing share these functions. An exported object has the difference
 functions return for the object, in `extra.agentspan`. So the import of an export gives equal payloads and results.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic_core import from_json
-
 from agentspan import jsontext
+from agentspan.schemas.json_values import json_of, list_in, object_in
 
 OWN = "agentspan"
 """The member of `extra` that holds what the format cannot say."""
@@ -37,8 +35,6 @@ _USAGE = {
 }
 """The members of `metrics` that have a name of their own in results of `llm`."""
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
-DEEPEST = 500
-"""The most objects and lists in each other that are read."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST_NS = 253_000_000_000 * 10**9
@@ -48,35 +44,9 @@ _LAST_NS = 253_000_000_000 * 10**9
 def parsed(data: bytes) -> Any:
     """Return decoded JSON; None for what is no JSON, or is nested so deep that it could not be encoded again."""
     try:
-        return from_json(data)  # it refuses a depth of more than 200, and halves of surrogate pairs
-    except ValueError:
-        pass
-    try:
-        found = json.loads(data)
+        return json_of(data)
     except (ValueError, RecursionError):
         return None
-    level = [found]
-    for _ in range(DEEPEST):
-        level = [below for each in level for below in _below(each)]
-        if not level:
-            return found
-    return None
-
-
-def _below(value: Any) -> list[Any]:
-    """Return the objects and lists directly in a value."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [each for each in inside if isinstance(each, dict | list)]
-
-
-def object_of(value: Any) -> dict[str, Any]:
-    """Return a value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def list_of(value: Any) -> list[Any]:
-    """Return a value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
 
 
 def several(value: Any) -> list[Any]:
@@ -98,7 +68,7 @@ def whole(text: str) -> str:
 
 def own_of(value: Any) -> dict[str, Any]:
     """Return what an exported object has of us; an empty object for objects of other programs."""
-    return object_of(object_of(object_of(value).get("extra")).get(OWN))
+    return object_in(object_in(object_in(value).get("extra")).get(OWN))
 
 
 def foreign_extra(value: Any, known: Collection[str] | None = None) -> dict[str, Any]:
@@ -107,7 +77,7 @@ def foreign_extra(value: Any, known: Collection[str] | None = None) -> dict[str,
     Args:
         known: the names of the members that the format has; None returns `extra` alone.
     """
-    found = object_of(value)
+    found = object_in(value)
     extra = found.get("extra")
     unknown = {} if known is None else {name: item for name, item in found.items() if name not in known}
     if extra is None or isinstance(extra, dict):
@@ -135,7 +105,7 @@ def content_of(value: Any) -> Any:
 
 
 def _part_of(part: Any) -> Any:
-    kind, source = object_of(part).get("type"), object_of(object_of(part).get("source"))
+    kind, source = object_in(part).get("type"), object_in(object_in(part).get("source"))
     path = source.get("path")
     if kind not in ("image", "audio") or not isinstance(path, str):
         return part
@@ -152,7 +122,7 @@ def text_of(content: Any) -> str:
     """Return the texts of a message's content, joined by line ends."""
     if isinstance(content, str):
         return content
-    texts = (object_of(part).get("text") for part in list_of(content))
+    texts = (object_in(part).get("text") for part in list_in(content))
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
@@ -237,7 +207,7 @@ def tool_call_of(call: Mapping[str, Any], results: Sequence[Any]) -> tuple[str, 
 
 def _output(member: str, results: Sequence[Any]) -> dict[str, Any] | None:
     """Return the result of a tool from the results of an observation; None if there are none."""
-    contents = [content_of(content) for each in results if (content := object_of(each).get("content")) is not None]
+    contents = [content_of(content) for each in results if (content := object_in(each).get("content")) is not None]
     extras = [extra for each in results if (extra := foreign_extra(each, RESULT))]
     if not results:
         return None
@@ -249,7 +219,7 @@ def _output(member: str, results: Sequence[Any]) -> dict[str, Any] | None:
 
 def agent_of(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the payload and the result of the `agent` span of a trajectory."""
-    agent = object_of(document.get("agent"))
+    agent = object_in(document.get("agent"))
     payload: dict[str, Any] = {"name": text_or_none(agent.get("name")) or "agent"}
     if (version := text_or_none(agent.get("version"))) not in (None, UNKNOWN):
         payload["version"] = version
@@ -261,16 +231,16 @@ def agent_of(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 def first_prompt(document: Mapping[str, Any]) -> str | None:
     """Return the text of the first step of the user; None without."""
-    for step in list_of(document.get("steps")):
-        if object_of(step).get("source") == "user" and not step.get("is_copied_context"):
+    for step in list_in(document.get("steps")):
+        if object_in(step).get("source") == "user" and not step.get("is_copied_context"):
             return text_of(step.get("message")) or None
     return None
 
 
 def last_answer(document: Mapping[str, Any]) -> str | None:
     """Return the text of the last step if it is the agent's, and has a text; else None."""
-    steps = list_of(document.get("steps"))
-    last = object_of(steps[-1]) if steps else {}
+    steps = list_in(document.get("steps"))
+    last = object_in(steps[-1]) if steps else {}
     return (text_of(last.get("message")) or None) if last.get("source") == "agent" else None
 
 
@@ -309,8 +279,8 @@ def patched(name: str, own: Mapping[str, Any], native: dict[str, Any] | None) ->
     stated = own.get(name)
     if own.get(f"{name}_whole") is True:
         return stated if stated is None or isinstance(stated, dict) else {"output": stated}
-    without = {each for each in list_of(own.get(f"{name}_without")) if isinstance(each, str)}
+    without = {each for each in list_in(own.get(f"{name}_without")) if isinstance(each, str)}
     if native is None and name not in own:
         return None
     kept = {key: value for key, value in (native or {}).items() if key not in without}
-    return kept | object_of(stated)
+    return kept | object_in(stated)

@@ -27,10 +27,8 @@ from agentspan.schemas.atif_objects import (
     first_prompt,
     foreign_extra,
     last_answer,
-    list_of,
     message_of,
     model_call_of,
-    object_of,
     own_of,
     parsed,
     patched,
@@ -41,6 +39,7 @@ from agentspan.schemas.atif_objects import (
     tool_call_of,
 )
 from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.json_values import list_in, object_in, part_of
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
 from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
@@ -158,7 +157,7 @@ class _Reader:
         )
         self._own = own_of(document)
         self._copied = 0
-        self._pool = list_of(self._own.get("pool"))
+        self._pool = list_in(self._own.get("pool"))
         self._sizes = [0, *accumulate(len(jsontext.text_of(element)) for element in self._pool)]
         self._too_long = 0
         self._used: set[int] = set()  # embedded trajectories that a step has referred to, by the object's id
@@ -169,7 +168,7 @@ class _Reader:
     def records(self) -> Iterator[Record]:
         start_ns = next(_times(self._document), 0)
         embedded = _by_id(self._document)
-        root_key = text_or_none(object_of(self._own.get("span")).get("id"))
+        root_key = text_or_none(object_in(self._own.get("span")).get("id"))
         session = self._session_of(start_ns)
         yield session
         if _KNOWN.match(str(self._document.get("schema_version"))) is None:
@@ -192,7 +191,7 @@ class _Reader:
     def _trajectory(self, at: _Trajectory) -> Iterator[Record]:
         time_ns = at.start_ns - _STEP_NS
         for number, step in enumerate(several(at.document.get("steps")), start=1):
-            stated = time_of(written := object_of(step).get("timestamp"))
+            stated = time_of(written := object_in(step).get("timestamp"))
             if written is not None and stated is None:
                 yield Unread(self._session, "a timestamp that is no time")
             time_ns = max(time_ns + _STEP_NS, stated or 0)
@@ -244,7 +243,7 @@ class _Reader:
         elif kind is not None and built_in_part(kind) == "message":
             yield self._stated(place, own, kind, message_of(step), None)
         elif step.get("source") == "agent" and not is_dispatch:
-            payload, result = model_call_of(step, object_of(place.at.document.get("agent")).get("model_name"))
+            payload, result = model_call_of(step, object_in(place.at.document.get("agent")).get("model_name"))
             yield self._stated(place, own, kind or "llm", payload, result)
         elif step.get("source") != "agent" or text_of(step.get("message")) or foreign_extra(step):
             if step.get("source") not in ("user", "system", "agent"):
@@ -253,7 +252,7 @@ class _Reader:
 
     def _loose(self, place: _Place, result: Any) -> Iterator[Record]:
         """Yield the event of an observation's result that belongs to no tool call."""
-        of = object_of(result).get("source_call_id")
+        of = object_in(result).get("source_call_id")
         if of is not None:
             yield Unread(self._session, "an observation of an unknown tool call")
         content = content_of(result.get("content")) if isinstance(result, dict) else result
@@ -280,9 +279,9 @@ class _Reader:
 
     def _references(self, place: _Place, result: Any, parent: str | None) -> Iterator[Record]:
         """Yield what is below the references to sub-agents of a result."""
-        for number, reference in enumerate(several(object_of(result).get("subagent_trajectory_ref")), start=1):
+        for number, reference in enumerate(several(object_in(result).get("subagent_trajectory_ref")), start=1):
             at = place._replace(key=f"{place.key}/agent-{number}")
-            found = _referred(place.at, object_of(reference))
+            found = _referred(place.at, object_in(reference))
             if found is None or id(found) in self._used:
                 yield self._elsewhere(at, reference, parent)
             else:
@@ -290,7 +289,7 @@ class _Reader:
 
     def _elsewhere(self, place: _Place, reference: Any, parent: str | None) -> Step:
         """Return the span of a sub-agent whose trajectory stands in another file."""
-        facts = object_of(reference)
+        facts = object_in(reference)
         name = next((found for key in ("trajectory_path", "trajectory_id", "session_id")
                      if (found := text_or_none(facts.get(key)))), "agent")  # fmt: skip
         payload = {"name": name, "reference": reference}
@@ -306,11 +305,11 @@ class _Reader:
         self._queue.append(_Trajectory(document, step.key, prefix, step.start_ns + _STEP_NS, embedded))
 
     def _agent(self, place: _Place, document: dict[str, Any], facts: Mapping[str, Any]) -> Step:
-        own = {**facts, **object_of(own_of(document).get("span"))}
+        own = {**facts, **object_in(own_of(document).get("span"))}
         payload, result = agent_of(document)
         if not own.get("id"):
             payload |= _facts_of(document)
-            if object_of(facts.get("reference")).keys() - {"trajectory_id"}:
+            if object_in(facts.get("reference")).keys() - {"trajectory_id"}:
                 payload["reference"] = facts["reference"]
         times = [*_times(document)]
         start_ns = min(times, default=place.time_ns)
@@ -352,11 +351,11 @@ class _Reader:
     def _pooled(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the lists of a payload whose elements stand in the document's pool."""
         found: dict[str, Any] = {}
-        for name, ranges in object_of(own.get("pooled")).items():
+        for name, ranges in object_in(own.get("pooled")).items():
             if isinstance(ranges, int):
                 found[name] = self._pool[ranges] if 0 <= ranges < len(self._pool) else None
                 continue
-            pairs = [each for each in list_of(ranges) if _is_range(each, len(self._pool))]
+            pairs = [each for each in list_in(ranges) if _is_range(each, len(self._pool))]
             size = sum(self._sizes[end] - self._sizes[start] for start, end in pairs)
             if size > _MOST_CHARACTERS:
                 self._too_long += 1
@@ -365,8 +364,8 @@ class _Reader:
         return found
 
     def _session_of(self, start_ns: int) -> Session:
-        document, run = self._document, object_of(self._own.get("run"))
-        agent = object_of(document.get("agent"))
+        document, run = self._document, object_in(self._own.get("run"))
+        agent = object_in(document.get("agent"))
         times = [*_times(document)]
         answer, prompt = last_answer(document), first_prompt(document)
         stated_id = text_or_none(document.get("session_id"))
@@ -393,8 +392,8 @@ def _type_of(kind: str) -> str:
 
 def _of_run(session: Session, run: Mapping[str, Any]) -> Session:
     """Return a session with what an export states of its run."""
-    metadata = dict(object_of(run.get("metadata")))
-    parts = object_of(object_of(metadata.pop("fingerprint", None)).get("parts"))
+    metadata = dict(object_in(run.get("metadata")))
+    parts = object_in(object_in(metadata.pop("fingerprint", None)).get("parts"))
     stated = metadata.pop("outcome", None)
     status = run.get("status")
     outcome = _OUTCOMES.get(status) if isinstance(status, str) else None
@@ -411,7 +410,7 @@ def _of_run(session: Session, run: Mapping[str, Any]) -> Session:
         fingerprint={name: part for name, part in parts.items() if isinstance(part, str)},
         metadata=metadata,
         git_commit=commit if isinstance(commit := run.get("git_commit"), str) and _COMMIT.match(commit) else None,
-        scores=tuple(score for each in list_of(run.get("scores")) if (score := _score(each)) is not None),
+        scores=tuple(score for each in list_in(run.get("scores")) if (score := _score(each)) is not None),
     )
 
 
@@ -421,39 +420,35 @@ _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 def _score(value: Any) -> dict[str, Any] | None:
     """Return a stated score if it is one."""
     found = {name: text[:200] for name in ("name", "label", "explanation", "identifier")
-             if (text := text_or_none(object_of(value).get(name)))}  # fmt: skip
-    number = object_of(value).get("value")
+             if (text := text_or_none(object_in(value).get(name)))}  # fmt: skip
+    number = object_in(value).get("value")
     if isinstance(number, int | float) and abs(number) < 1e300:
         found["value"] = number  # type: ignore[assignment]
-    source = object_of(value).get("source")
+    source = object_in(value).get("source")
     is_score = "name" in found and len(found) > 1
     return {**found, "source": source if source in ("human", "model", "code") else "code"} if is_score else None
 
 
 def _fingerprint(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the parts of the agent that a document names."""
-    agent = object_of(document.get("agent"))
+    agent = object_in(document.get("agent"))
     prompts: list[str] = []
-    for step in list_of(document.get("steps")):
-        if object_of(step).get("source") != "system":
+    for step in list_in(document.get("steps")):
+        if object_in(step).get("source") != "system":
             break
         prompts.append(text_of(step.get("message")))
     tools = agent.get("tool_definitions")
     found = {
         "model": text_or_none(agent.get("model_name")),
         "cli_version": text_or_none(agent.get("version")),
-        "tools": _short_hash(jsontext.text_of(tools)) if isinstance(tools, list) else None,
-        "system_prompt": _short_hash("\n".join(prompts)) if prompts else None,
+        "tools": part_of(tools) if isinstance(tools, list) else None,
+        "system_prompt": part_of("\n".join(prompts)) if prompts else None,
     }
     return {name: part for name, part in found.items() if part is not None}
 
 
-def _short_hash(text: str) -> str:
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
 def _metadata(document: Mapping[str, Any]) -> dict[str, Any]:
-    agent = object_of(document.get("agent"))
+    agent = object_in(document.get("agent"))
     return {
         **({"models": [agent["model_name"]]} if text_or_none(agent.get("model_name")) else {}),
         **_facts_of(document),
@@ -462,7 +457,7 @@ def _metadata(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a document says of itself, without its steps and tool definitions."""
-    agent = object_of(document.get("agent"))
+    agent = object_in(document.get("agent"))
     found: dict[str, Any] = {
         name: document[name]
         for name in ("schema_version", "trajectory_id", "notes", "final_metrics", "continued_trajectory_ref")
@@ -476,9 +471,9 @@ def _facts_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _times(document: Mapping[str, Any]) -> Iterator[int]:
     """Yield the times of a document's steps that are not copied, as far as they have one."""
-    for step in list_of(document.get("steps")):
-        if not object_of(step).get("is_copied_context"):
-            found = time_of(object_of(step).get("timestamp"))
+    for step in list_in(document.get("steps")):
+        if not object_in(step).get("is_copied_context"):
+            found = time_of(object_in(step).get("timestamp"))
             if found is not None:
                 yield found
 
@@ -487,7 +482,7 @@ def _by_id(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the embedded trajectories of a document by their ids. Before 1.7 the session_id was the id."""
     found: dict[str, dict[str, Any]] = {}
     for name in ("session_id", "trajectory_id"):
-        for each in list_of(document.get("subagent_trajectories")):
+        for each in list_in(document.get("subagent_trajectories")):
             if isinstance(each, dict) and _is_text(each.get(name)):
                 found[each[name]] = each
     return found
@@ -508,12 +503,12 @@ def _results_of(step: Mapping[str, Any], calls: Sequence[Any]) -> tuple[list[lis
     """
     by_call: list[list[Any]] = [[] for _ in calls]
     loose: list[Any] = []
-    places = {id: n for n, call in enumerate(calls) if isinstance(id := object_of(call).get("tool_call_id"), str)}
+    places = {id: n for n, call in enumerate(calls) if isinstance(id := object_in(call).get("tool_call_id"), str)}
     observation = step.get("observation")
     for result in several(observation.get("results") if isinstance(observation, dict) else observation):
         if own_of(result).get("context") is True:
             continue
-        of = object_of(result).get("source_call_id")
+        of = object_in(result).get("source_call_id")
         place = places.get(of) if isinstance(of, str) else None
         if of is None and len(calls) == 1 and isinstance(result, dict):
             place = 0
@@ -536,16 +531,16 @@ def _parents_of(document: Mapping[str, Any]) -> dict[str, str | None]:
     known: set[str] = set()
     stack: list[Any] = [document]
     while stack:
-        trajectory = object_of(stack.pop())
-        owns = [object_of(own_of(trajectory).get("span"))]
-        for step in map(object_of, list_of(trajectory.get("steps"))):
-            owns += [own_of(step), *map(own_of, list_of(step.get("tool_calls")))]
+        trajectory = object_in(stack.pop())
+        owns = [object_in(own_of(trajectory).get("span"))]
+        for step in map(object_in, list_in(trajectory.get("steps"))):
+            owns += [own_of(step), *map(own_of, list_in(step.get("tool_calls")))]
         for own in owns:
             if (id := text_or_none(own.get("id"))) is not None:
                 known.add(id)
                 if "parent" in own:
                     stated[id] = text_or_none(own["parent"])
-        stack += list_of(trajectory.get("subagent_trajectories"))
+        stack += list_in(trajectory.get("subagent_trajectories"))
     return _without_circles({id: parent for id, parent in stated.items() if parent is None or parent in known})
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agentspan.schemas.json_values import object_in, text_in, tokens_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Recent, Thread, finished_task
 from agentspan.sessions.claude_output import Output
@@ -46,7 +47,7 @@ class Agents:
         """Return the conversation of a sub-agent."""
         thread = self.threads.get(id)
         if thread is None:
-            thread = self.threads[id] = Thread(id, steps.key_of(f"agent:{id}"))
+            thread = self.threads[id] = Thread(id, unicode_of(f"agent:{id}"))
             if id.startswith("acompact-"):
                 thread.is_compaction, thread.top, thread.changed = True, None, False
         if file is not None and thread.link is None and not thread.is_compaction:
@@ -59,7 +60,7 @@ class Agents:
         """Return the conversation that stands for a workflow: its agents are below it."""
         thread = self.threads.get(f"workflow:{run}")
         if thread is None:
-            thread = self.threads[f"workflow:{run}"] = Thread(f"workflow:{run}", steps.key_of(f"workflow:{run}"))
+            thread = self.threads[f"workflow:{run}"] = Thread(f"workflow:{run}", unicode_of(f"workflow:{run}"))
             thread.names[_BY_RECORD] = "workflow"
         return thread
 
@@ -71,7 +72,7 @@ class Agents:
             thread = self.agent(id)
         if thread is None:
             thread = self.agent(f"side-{uuid if type(uuid) is str else self._out.size}")
-            prompt = steps.plain_text(steps.object_of(record.get("message")).get("content"))
+            prompt = steps.plain_text(object_in(record.get("message")).get("content"))
             self._link_by_prompt(thread, prompt)
         if type(uuid) is str:
             self._sides.put(uuid, thread)
@@ -81,7 +82,7 @@ class Agents:
         """Put a sub-agent below the open tool call with its prompt."""
         linked = {other.link for other in self.threads.values()}
         for step in self._out.main.open.values():
-            arguments = steps.object_of(step.payload.get("arguments"))
+            arguments = object_in(step.payload.get("arguments"))
             is_agent = step.payload.get("name") in steps.AGENT_TOOLS and step.key not in linked
             if is_agent and arguments.get("prompt") == prompt:
                 self.link(thread, step)
@@ -98,21 +99,21 @@ class Agents:
             self._put_below(thread, key)
         elif thread.is_compaction and type(parent) is str:
             thread.parents.add(parent)
-        if _BY_RECORD not in thread.names and (name := steps.text_of(record.get("attributionAgent"))) is not None:
+        if _BY_RECORD not in thread.names and (name := text_in(record.get("attributionAgent"))) is not None:
             thread.names[_BY_RECORD] = name
 
     def link(self, thread: Thread, step: Step) -> None:
         """Put a sub-agent below the step of the tool call that started it."""
         thread.changed = not thread.is_compaction
         thread.link = step.key
-        arguments = steps.object_of(step.payload.get("arguments"))
-        thread.names[_BY_CALL] = steps.text_of(arguments.get("subagent_type")) or str(step.payload.get("name"))
-        thread.told = steps.text_of(arguments.get("prompt")) or thread.told
+        arguments = object_in(step.payload.get("arguments"))
+        thread.names[_BY_CALL] = text_in(arguments.get("subagent_type")) or str(step.payload.get("name"))
+        thread.told = text_in(arguments.get("prompt")) or thread.told
         thread.asked = step.start_ns
 
     def _find_link(self, thread: Thread, tool: str) -> None:
         """Put a sub-agent below a tool call that may be open still."""
-        key = steps.key_of(f"tool:{tool}")
+        key = unicode_of(f"tool:{tool}")
         for other in (self._out.main, *self.threads.values()):
             if (step := other.open.get(key)) is not None:
                 self.link(thread, step)
@@ -124,7 +125,7 @@ class Agents:
         data = record.get("data")
         if type(data) is not dict or data.get("type") != "agent_progress":
             return
-        id, tool = steps.text_of(data.get("agentId")), steps.text_of(record.get("parentToolUseID"))
+        id, tool = text_in(data.get("agentId")), text_in(record.get("parentToolUseID"))
         if id is None or tool is None:
             return
         thread = self.agent(id)
@@ -135,9 +136,9 @@ class Agents:
         """Note the result of a tool call that has run a sub-agent or started a workflow."""
         name = step.payload.get("name")
         if name in steps.AGENT_TOOLS:
-            run = steps.object_of(structured)
+            run = object_in(structured)
             threads = [each for each in self.threads.values() if each.link == step.key]
-            if (id := steps.text_of(run.get("agentId"))) is not None:
+            if (id := text_in(run.get("agentId"))) is not None:
                 threads = [self.agent(id)]
             for thread in threads:
                 self.link(thread, step)
@@ -145,20 +146,20 @@ class Agents:
                     thread.done = end, status
                 self._note_totals(thread, run)
         elif name == "Workflow":
-            self._started_workflow(step, steps.object_of(structured))
+            self._started_workflow(step, object_in(structured))
 
     def _started_workflow(self, step: Step, run: Mapping[str, Any]) -> None:
-        if (flow := steps.text_of(run.get("runId"))) is not None:
+        if (flow := text_in(run.get("runId"))) is not None:
             thread = self.workflow(flow)
             self.link(thread, step)
-            thread.names[_BY_CALL] = steps.text_of(run.get("workflowName")) or "workflow"
-            if (task := steps.text_of(run.get("taskId"))) is not None:
+            thread.names[_BY_CALL] = text_in(run.get("workflowName")) or "workflow"
+            if (task := text_in(run.get("taskId"))) is not None:
                 self._tasks[task] = thread
 
     def _note_totals(self, thread: Thread, run: Mapping[str, Any]) -> None:
-        thread.resolved = thread.resolved or steps.text_of(run.get("resolvedModel"))
+        thread.resolved = thread.resolved or text_in(run.get("resolvedModel"))
         for name, ours in _TOTALS.items():
-            if count := steps.number_of(run.get(name)):
+            if count := tokens_in(run.get(name)):
                 thread.result[ours] = count
 
     def finish_task(self, text: str, millis: int) -> None:
@@ -172,7 +173,7 @@ class Agents:
 
     def journal(self, file: Path, record: Mapping[str, Any], kind: str) -> None:
         """Decode a line of a workflow's journal: an agent started, or has a result."""
-        id = steps.text_of(record.get("agentId"))
+        id = text_in(record.get("agentId"))
         if id is None:
             self._out.unread("a line of a journal without an agent")
             return
@@ -185,15 +186,15 @@ class Agents:
     def meta(self, thread: Thread, about: Mapping[str, Any]) -> None:
         """Decode what stands beside a sub-agent's file: its name and the tool call that started it."""
         thread.changed = not thread.is_compaction
-        if (tool := steps.text_of(about.get("toolUseId"))) is not None and thread.link != f"tool:{tool}":
+        if (tool := text_in(about.get("toolUseId"))) is not None and thread.link != f"tool:{tool}":
             self._find_link(thread, tool)
-        if (name := steps.text_of(about.get("name")) or steps.text_of(about.get("agentType"))) is not None:
+        if (name := text_in(about.get("name")) or text_in(about.get("agentType"))) is not None:
             thread.names[_BY_FILE] = name
 
     def snapshot(self, thread: Thread, about: Mapping[str, Any]) -> None:
         """Decode the last state of a workflow."""
         thread.changed = True
-        if (name := steps.text_of(about.get("workflowName")) or steps.text_of(about.get("name"))) is not None:
+        if (name := text_in(about.get("workflowName")) or text_in(about.get("name"))) is not None:
             thread.names[_BY_FILE] = name
         status = _FLOW_STATES.get(str(about.get("status")))
         if status is not None:

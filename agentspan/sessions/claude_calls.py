@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agentspan.schemas.json_values import object_in, text_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_facts import MILLI, Call, Early, Thread
@@ -24,8 +25,8 @@ class Calls:
 
     def assistant(self, record: Mapping[str, Any], millis: int) -> None:
         """Decode a record of the model."""
-        message = steps.object_of(record.get("message"))
-        model = steps.text_of(message.get("model"))
+        message = object_in(record.get("message"))
+        model = text_in(message.get("model"))
         if model == steps.SYNTHETIC or record.get("isApiErrorMessage") is True:
             self.said_itself(record, message, millis)
             return
@@ -35,7 +36,7 @@ class Calls:
         call.end = max(call.end, millis * MILLI)
         if type(usage := message.get("usage")) is dict:
             call.usage = usage
-        reason = steps.text_of(message.get("stop_reason"))
+        reason = text_in(message.get("stop_reason"))
         if reason is not None:
             call.result["finish_reason"] = reason
         if record.get("isAbortedMidStream") is True:
@@ -47,12 +48,12 @@ class Calls:
 
     def _call_of(self, thread: Thread, record: Mapping[str, Any], message: Mapping[str, Any], millis: int) -> Call:
         """Return the model call that a record belongs to: a new one, or that with its message and request."""
-        id, request = steps.text_of(message.get("id")), steps.text_of(record.get("requestId"))
-        key = steps.key_of(f"llm:{id or record.get('uuid') or millis}:{request or ''}")
+        id, request = text_in(message.get("id")), text_in(record.get("requestId"))
+        key = unicode_of(f"llm:{id or record.get('uuid') or millis}:{request or ''}")
         call = thread.calls.get(key)
         if call is None:
             self._out.flush(thread)
-            call = self._new_call(record, key, steps.text_of(message.get("model")), millis)
+            call = self._new_call(record, key, text_in(message.get("model")), millis)
             thread.add(call)
             if id is not None:
                 call.result["response_id"] = id
@@ -65,9 +66,9 @@ class Calls:
         payload: dict[str, Any] = {"model": model or "unknown"}
         if (provider := steps.provider_of(model)) is not None:
             payload["provider"] = provider
-        if (effort := steps.text_of(record.get("effort"))) is not None:
+        if (effort := text_in(record.get("effort"))) is not None:
             payload["effort"] = effort
-        if (skill := steps.text_of(record.get("attributionSkill"))) is not None:
+        if (skill := text_in(record.get("attributionSkill"))) is not None:
             payload["skill"] = skill
         thread = self._out.thread
         payload |= thread.settings
@@ -84,10 +85,10 @@ class Calls:
         """Add a content block to a model call; return whether it calls a tool."""
         kind = block.get("type")
         if kind == "text":
-            if (text := steps.text_of(block.get("text"))) is not None and text not in call.texts:
+            if (text := text_in(block.get("text"))) is not None and text not in call.texts:
                 call.texts.append(text)
         elif kind in ("thinking", "redacted_thinking"):
-            if (text := steps.text_of(block.get("thinking"))) is not None and text not in call.thoughts:
+            if (text := text_in(block.get("thinking"))) is not None and text not in call.thoughts:
                 call.thoughts.append(text)
         elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
             self._call_tool(call, block, record, millis)
@@ -99,10 +100,10 @@ class Calls:
         return False
 
     def _call_tool(self, call: Call, block: dict[str, Any], record: Mapping[str, Any], millis: int) -> None:
-        id = steps.text_of(block.get("id"))
+        id = text_in(block.get("id"))
         type_, payload = steps.call_of(block)
         uuid = record.get("uuid")
-        key = steps.key_of(f"tool:{id or uuid or millis}")
+        key = unicode_of(f"tool:{id or uuid or millis}")
         arguments = payload["arguments"]
         short = arguments
         if type(arguments) is dict:
@@ -151,7 +152,7 @@ class Calls:
         if is_error:
             thread = self._out.thread
             thread.state = "limit" if steps.is_limit(text, kind) else "error"
-            thread.error = {"type": steps.text_of(kind) or "api_error", "message": text}
+            thread.error = {"type": text_in(kind) or "api_error", "message": text}
 
     def tool_result(self, block: dict[str, Any], record: Mapping[str, Any], structured: Any, millis: int) -> None:
         """Decode the result of a tool call.
@@ -163,7 +164,7 @@ class Calls:
         if self._ended(block, record, millis, structured):
             return
         early = self._out.thread.early
-        early[steps.key_of(f"tool:{block.get('tool_use_id')}")] = Early(
+        early[unicode_of(f"tool:{block.get('tool_use_id')}")] = Early(
             block, record, structured, millis, self._out.clock.start(millis)
         )
         if len(early) > _MOST_EARLY:
@@ -173,7 +174,7 @@ class Calls:
 
     def without_call(self, thread: Thread, key: str, early: Early) -> None:
         """Emit a result without a call, as the call of an unknown tool. A call that comes later replaces it."""
-        id = steps.text_of(early.block.get("tool_use_id"))
+        id = text_in(early.block.get("tool_use_id"))
         payload = {"name": "unknown", "arguments": None, **({} if id is None else {"call_id": id})}
         result = steps.result_of("tool", payload, early.block, early.structured)
         at = early.start
@@ -181,7 +182,7 @@ class Calls:
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""
-        key = steps.key_of(f"tool:{block.get('tool_use_id')}")
+        key = unicode_of(f"tool:{block.get('tool_use_id')}")
         thread = self._out.thread
         step = thread.open.pop(key, None) or thread.late.pop(key, None)
         if step is None:

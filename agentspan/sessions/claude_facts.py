@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from agentspan.schemas.json_values import object_in, part_of, text_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
 
@@ -288,16 +289,16 @@ class Facts:
                 self.ended = millis
         seen = get("sessionId"), get("version"), get("cwd"), get("gitBranch"), get("entrypoint"), get("permissionMode")
         if self.first is None and type(uuid := steps.uuid_of(record)) is str:
-            self.first = steps.key_of(uuid)
+            self.first = unicode_of(uuid)
         if "forkedFrom" in record and self.fork is None:
-            self.fork = steps.text_of(steps.object_of(get("forkedFrom")).get("sessionId"))
+            self.fork = text_in(object_in(get("forkedFrom")).get("sessionId"))
         if seen != self._seen:
             self._seen = seen
             self._note_changed(*seen)
 
     def _note_changed(self, session: Any, version: Any, cwd: Any, branch: Any, entry: Any, permission: Any) -> None:
         if type(session) is str and session:
-            session = steps.key_of(session)
+            session = unicode_of(session)
             if self.id is None:
                 self.id = session
             elif session != self.id and self.fork is None:
@@ -346,14 +347,14 @@ class Facts:
         elif kind == "agent_listing_delta":
             self._agents.update(steps.names_of(attachment.get("addedTypes")))
         elif kind == "skill_listing" and self._skills is None and type(text := attachment.get("content")) is str:
-            self._skills = steps.hash_of(text)
+            self._skills = part_of(text)
         elif kind == "prompt_snapshot" and self._system_prompt is None:
             # The prompt names folders of the project and of the user.
             texts = steps.names_of(attachment.get("systemPrompt"))
-            self._system_prompt = steps.hash_of(*(_PATHS.sub("#", text) for text in texts))
+            self._system_prompt = part_of("\n".join(_PATHS.sub("#", text) for text in texts))
         elif kind == "instructions" and self._instructions is None:
             files = [each.get for each in steps.blocks_of(attachment.get("files"))]
-            self._instructions = steps.hash_of(*(f"{get('type')}\n{get('content')}" for get in files))
+            self._instructions = part_of("\n".join(f"{get('type')}\n{get('content')}" for get in files))
         elif kind == "api-request-shape":
             names = (each.get("name") for each in steps.blocks_of(attachment.get("tools")))
             self._tools.update(name for name in names if type(name) is str)
@@ -402,8 +403,8 @@ class Facts:
             "system_prompt": self._system_prompt,
             "sent_instructions": self._instructions,
             "skills": self._skills,
-            "tools": steps.hash_of(*sorted(self._tools)) if self._tools else None,
-            "agents": steps.hash_of(*sorted(self._agents)) if self._agents else None,
+            "tools": part_of("\n".join(sorted(self._tools))) if self._tools else None,
+            "agents": part_of("\n".join(sorted(self._agents))) if self._agents else None,
         }
         return {name: value for name, value in parts.items() if value is not None}
 

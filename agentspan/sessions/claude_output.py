@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from agentspan.schemas.json_values import unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_rewinds import Rewinds
@@ -69,14 +70,14 @@ class Output:
         """
         uuid = steps.uuid_of(record)
         if type(uuid) is str and uuid:
-            uuid = steps.key_of(uuid)
-            about = steps.key_of(f"{record.get('type')}:{record.get('subtype')}:{millis}")
+            uuid = unicode_of(uuid)
+            about = unicode_of(f"{record.get('type')}:{record.get('subtype')}:{millis}")
             known = self._keys[uuid]
             if known is None:
                 self._keys.put(uuid, about)
                 return uuid
             return uuid if known == about else f"{uuid}:{about}"
-        return steps.key_of(f"{record.get('type')}:{millis}:{self.clock.count(millis)}")
+        return unicode_of(f"{record.get('type')}:{millis}:{self.clock.count(millis)}")
 
     def message(self, record: Mapping[str, Any], payload: dict[str, Any], millis: int) -> None:
         """Emit the step of a message that is one record."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from agentspan.schemas.json_values import object_in, part_of, text_in, tokens_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls
@@ -221,11 +222,11 @@ class ClaudeDecoder(LineDecoder):
         if type(uuid) is not str or uuid not in out.copied:
             return False
         was_read = out.copied.pop(uuid)
-        message = steps.object_of(record.get("message"))
+        message = object_in(record.get("message"))
         if kind in ("user", "assistant") and not was_read:
             payload = {"role": kind, "content": message.get("content"), "copied": True}
             at = out.clock.start(millis)
-            key = steps.key_of(f"copied:{uuid}")
+            key = unicode_of(f"copied:{uuid}")
             out.emit(Step(out.session, key, out.thread.top, "message", at, at, "complete", payload))
         return True
 
@@ -249,7 +250,7 @@ class ClaudeDecoder(LineDecoder):
             return self._agents.side_of(record) if record.get("isSidechain") is True else self._out.main
         name = plain_path(file.path).name
         found = _AGENT.match(name)
-        id = found[1] if found is not None else steps.text_of(record.get("agentId")) or name
+        id = found[1] if found is not None else text_in(record.get("agentId")) or name
         file.thread = self._agents.agent(id, file.path)
         return file.thread
 
@@ -274,7 +275,7 @@ class ClaudeDecoder(LineDecoder):
         self._calls.assistant(record, millis)
 
     def _user(self, record: Mapping[str, Any], millis: int) -> None:
-        message = steps.object_of(record.get("message"))
+        message = object_in(record.get("message"))
         content = message.get("content")
         if record.get("isCompactSummary") is True:
             self._summary(record, content, millis)
@@ -303,7 +304,7 @@ class ClaudeDecoder(LineDecoder):
             self._interrupted(record, text, millis)
         elif record.get("isMeta") is True:
             payload = {"role": "system", "content": content}
-            if (call := steps.text_of(record.get("sourceToolUseID"))) is not None:
+            if (call := text_in(record.get("sourceToolUseID"))) is not None:
                 payload["call_id"] = call
             self._out.message(record, payload, millis)
         elif thread.id is not None:
@@ -323,7 +324,7 @@ class ClaudeDecoder(LineDecoder):
             self._out.facts.prompt(text)
             thread.state, thread.error = None, None
         payload: dict[str, Any] = {"role": "user", "content": content}
-        if (source := steps.text_of(record.get("promptSource"))) is not None:
+        if (source := text_in(record.get("promptSource"))) is not None:
             payload["source"] = source
         if steering:
             payload["steering"] = True
@@ -387,7 +388,7 @@ class ClaudeDecoder(LineDecoder):
                 self._out.facts.listing(kind, record)
             content = record.get("content")
             more = {name: value for name, value in record.items() if name not in _COMMON and name != "content"}
-            level = steps.text_of(record.get("level")) or "info"
+            level = text_in(record.get("level")) or "info"
             if kind == "local_command" and type(content) is str and steps.kind_of_text(content) == "command":
                 content = steps.command_of(content)
             has_text = content is not None
@@ -420,7 +421,7 @@ class ClaudeDecoder(LineDecoder):
             thread.state, thread.error = "error", result["error"]
 
     def _attachment(self, record: Mapping[str, Any], millis: int) -> None:
-        attachment = steps.object_of(record.get("attachment"))
+        attachment = object_in(record.get("attachment"))
         kind = attachment.get("type")
         if type(kind) is not str:
             self._out.unknown(record, "attachment", millis)
@@ -429,7 +430,7 @@ class ClaudeDecoder(LineDecoder):
             if payload.get("event") in _STOPS:
                 self._stops.append(attachment.get("toolUseID"))
                 del self._stops[:-_RECENT]
-            if steps.number_of(attachment.get("durationMs")):
+            if tokens_in(attachment.get("durationMs")):
                 payload["duration_ms"] = attachment["durationMs"]
             self._hook(record, payload, result, millis, failed=kind != "hook_success")
         elif kind == "queued_command":
@@ -448,7 +449,7 @@ class ClaudeDecoder(LineDecoder):
 
         Not in this session: which of its files is read first is chance while they grow.
         """
-        hashes = {steps.hash_of(json.dumps(part, sort_keys=True)) for part in parts if part}
+        hashes = {part_of(json.dumps(part, sort_keys=True)) for part in parts if part}
         sent = self._out.thread.sent
         is_new = not hashes <= sent
         if len(sent) < _MOST_SENT:
@@ -461,7 +462,7 @@ class ClaudeDecoder(LineDecoder):
 
     def _shape(self, record: Mapping[str, Any], millis: int) -> None:
         """Decode the system prompt and the tools of the requests that follow."""
-        shape = steps.object_of(record.get("shape"))
+        shape = object_in(record.get("shape"))
         if self._out.thread is self._top:
             self._out.facts.listing("api-request-shape", shape)
         if self._is_new(shape.get("system"), shape.get("tools")):
@@ -511,19 +512,19 @@ class ClaudeDecoder(LineDecoder):
             self._out.facts.title(0, record.get("summary"))
 
     def _permission(self, record: Mapping[str, Any]) -> None:
-        if (mode := steps.text_of(record.get("permissionMode"))) is not None:
+        if (mode := text_in(record.get("permissionMode"))) is not None:
             self._out.facts.set_permission(mode)
 
     def _pull_request(self, record: Mapping[str, Any]) -> None:
-        if (url := steps.text_of(record.get("prUrl"))) is not None:
+        if (url := text_in(record.get("prUrl"))) is not None:
             self._out.facts.list("pull_requests", url)
 
     def _frame(self, record: Mapping[str, Any]) -> None:
-        if (url := steps.text_of(record.get("frameUrl"))) is not None:
+        if (url := text_in(record.get("frameUrl"))) is not None:
             self._out.facts.list("frames", url)
 
     def _worktree(self, record: Mapping[str, Any]) -> None:
-        commit = steps.object_of(record.get("worktreeSession")).get("originalHeadCommit")
+        commit = object_in(record.get("worktreeSession")).get("originalHeadCommit")
         if type(commit) is str and _COMMIT.match(commit):
             self._out.facts.commit = commit
         self._plain(record)
@@ -551,7 +552,7 @@ class ClaudeDecoder(LineDecoder):
 
     def _compaction_start(self, record: Mapping[str, Any], payload: Mapping[str, Any], millis: int) -> int:
         """Return when a compaction began: its record is written when it ends."""
-        took = steps.number_of(steps.object_of(payload.get("details")).get("durationMs"))
+        took = tokens_in(object_in(payload.get("details")).get("durationMs"))
         last = self._out.clock.known(record.get("logicalParentUuid"))
         if not took and payload["trigger"] == "auto" and last is not None:  # nothing happens in between
             return min(millis, last)
@@ -561,12 +562,10 @@ class ClaudeDecoder(LineDecoder):
         self, record: Mapping[str, Any], payload: dict[str, Any], result: dict[str, Any], millis: int, *, failed: bool
     ) -> None:
         out = self._out
-        call = steps.key_of(f"tool:{payload.get('call_id')}")
+        call = unicode_of(f"tool:{payload.get('call_id')}")
         is_known = call in out.thread.open or str(payload.get("event")) in _TOOL_HOOKS
         parent = call if is_known and "call_id" in payload else out.thread.top
-        start = out.clock.start(
-            max(out.clock.asked(record, millis), millis - steps.number_of(payload.get("duration_ms")))
-        )
+        start = out.clock.start(max(out.clock.asked(record, millis), millis - tokens_in(payload.get("duration_ms"))))
         if failed and "error" not in result:
             result["error"] = {"type": "hook_error", "message": "the hook failed"}
         status: Status = "failed" if failed else "complete"
@@ -599,7 +598,7 @@ class ClaudeDecoder(LineDecoder):
             found = _LOADS.decode(text.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return False
-        name, about = plain_path(file.path).name, steps.object_of(found)
+        name, about = plain_path(file.path).name, object_in(found)
         if (agent := _AGENT.match(name)) is not None:
             self._agents.meta(self._agents.agent(agent[1], file.path), about)
         else:

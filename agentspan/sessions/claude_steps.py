@@ -6,8 +6,9 @@ Every function accepts any JSON: a member of the wrong type counts as missing.
 import re
 from collections.abc import Mapping
 from datetime import date
-from hashlib import sha256
 from typing import Any
+
+from agentspan.schemas.json_values import object_in, text_in, tokens_in
 
 SYNTHETIC = "<synthetic>"
 """The model of messages that Claude Code writes itself, such as "No response requested."."""
@@ -42,26 +43,6 @@ def uuid_of(record: Mapping[str, Any]) -> Any:
     fork = record.get("forkedFrom")
     origin = fork.get("messageUuid") if type(fork) is dict else None
     return origin if type(origin) is str and origin else record.get("uuid")
-
-
-def text_of(value: Any) -> str | None:
-    """Return a value that is a text with something in it, else None."""
-    return value if type(value) is str and value else None
-
-
-def key_of(text: str) -> str:
-    """Return a text as part of a key: with `?` in the place of what is no Unicode (half of a surrogate pair)."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def object_of(value: Any) -> dict[str, Any]:
-    """Return a value that is an object, else an empty one."""
-    return value if type(value) is dict else {}
-
-
-def number_of(value: Any) -> int:
-    """Return a value that is a count, else 0."""
-    return value if type(value) is int and 0 <= value < 2**53 else 0
 
 
 def blocks_of(content: Any) -> list[dict[str, Any]]:
@@ -100,11 +81,6 @@ def _minute_of(text: str) -> int:
     return _MINUTES[text]
 
 
-def hash_of(*parts: str) -> str:
-    """Return a short hash of texts."""
-    return sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
-
-
 def kind_of_text(text: str) -> str:
     """Return the kind of a text in the place of a prompt: `prompt`, `interruption`, `command`, or a notice's tag."""
     if text.startswith(INTERRUPTED):
@@ -129,7 +105,7 @@ def plain_text(content: Any) -> str:
     """Return the texts of a message's content."""
     if type(content) is str:
         return content
-    return "\n".join(text for block in blocks_of(content) if (text := text_of(block.get("text"))) is not None)
+    return "\n".join(text for block in blocks_of(content) if (text := text_in(block.get("text"))) is not None)
 
 
 def provider_of(model: str | None) -> str | None:
@@ -146,21 +122,21 @@ def usage_of(usage: Any) -> dict[str, Any]:
     if type(usage) is not dict or "output_tokens" not in usage:
         return {}
     get = usage.get
-    read = number_of(get("cache_read_input_tokens"))
-    written = number_of(get("cache_creation_input_tokens"))
+    read = tokens_in(get("cache_read_input_tokens"))
+    written = tokens_in(get("cache_creation_input_tokens"))
     found: dict[str, Any] = {
-        "input_tokens": number_of(get("input_tokens")) + read + written,
+        "input_tokens": tokens_in(get("input_tokens")) + read + written,
         "cached_tokens": read,
         "cache_write_tokens": written,
-        "output_tokens": number_of(get("output_tokens")),
+        "output_tokens": tokens_in(get("output_tokens")),
     }
     if written and type(parts := get("cache_creation")) is dict:
-        hours = number_of(parts.get("ephemeral_1h_input_tokens"))
+        hours = tokens_in(parts.get("ephemeral_1h_input_tokens"))
         if hours:
             found["cache_write_1h_tokens"] = min(hours, written)
     server = get("server_tool_use")
     if type(server) is dict and any(server.values()):  # mostly all are 0
-        used = {name: count for name, count in server.items() if number_of(count)}
+        used = {name: count for name, count in server.items() if tokens_in(count)}
         if used:
             found["server_tool_use"] = used
     return found
@@ -172,13 +148,13 @@ def call_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     Args:
         block: a block with the tool's `name`, `input` and `id`.
     """
-    name = text_of(block.get("name")) or "unknown"
+    name = text_in(block.get("name")) or "unknown"
     arguments = block.get("input")
     type_, payload = "tool", {"name": name, "arguments": arguments}
     if name.startswith("mcp__") and (target := name[5:].partition("__"))[2]:
         type_ = "mcp"
         payload = {"method": "tools/call", "server": target[0], "target": target[2], "arguments": arguments}
-    if (id := text_of(block.get("id"))) is not None:
+    if (id := text_in(block.get("id"))) is not None:
         payload["call_id"] = id
     if name == "Skill" and (skill := skill_of(arguments)) is not None:
         payload["skill"] = skill
@@ -187,8 +163,8 @@ def call_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def skill_of(arguments: Any) -> str | None:
     """Return the name of the skill that a call of the tool Skill names."""
-    get = object_of(arguments).get
-    return text_of(get("skill")) or text_of(get("command"))
+    get = object_in(arguments).get
+    return text_in(get("skill")) or text_in(get("command"))
 
 
 def output_of(content: Any) -> Any:
@@ -215,7 +191,7 @@ def result_of(type_: str, payload: Mapping[str, Any], block: Mapping[str, Any], 
     name = payload.get("name")
     if name == "Bash" and (code := _exit_code(output, block, structured)) is not None:
         result["exit_code"] = code
-    rest = _without(structured, content, output, object_of(payload.get("arguments")))
+    rest = _without(structured, content, output, object_in(payload.get("arguments")))
     if rest is not None:
         result["structured"] = rest
     return result
@@ -278,29 +254,29 @@ def is_limit(text: str, kind: Any) -> bool:
 
 def api_error_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the payload (without the model) and the result of a failed attempt of a model call."""
-    error = object_of(record.get("error"))
-    inner = object_of(object_of(error.get("error")).get("error"))
-    message = text_of(inner.get("message")) or text_of(error.get("formatted")) or text_of(error.get("message"))
-    code = object_of(error.get("connection")).get("code")
-    kind = text_of(inner.get("type")) or text_of(code) or (f"http_{error['status']}" if error.get("status") else None)
+    error = object_in(record.get("error"))
+    inner = object_in(object_in(error.get("error")).get("error"))
+    message = text_in(inner.get("message")) or text_in(error.get("formatted")) or text_in(error.get("message"))
+    code = object_in(error.get("connection")).get("code")
+    kind = text_in(inner.get("type")) or text_in(code) or (f"http_{error['status']}" if error.get("status") else None)
     retry = {
         "attempt": record.get("retryAttempt"),
         "max_retries": record.get("maxRetries"),
         "retry_in_ms": record.get("retryInMs"),
     }
     payload = {name: value for name, value in retry.items() if type(value) in (int, float)}
-    failed = {"type": kind or "api_error", "message": message or text_of(record.get("error")) or "the API failed"}
+    failed = {"type": kind or "api_error", "message": message or text_in(record.get("error")) or "the API failed"}
     return payload, {"error": failed}
 
 
 def hook_of(attachment: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the payload and the result of a hook's attachment."""
     get = attachment.get
-    event = text_of(get("hookEvent"))
-    payload = {"name": text_of(get("hookName")) or event or "hook", "event": event}
-    blocking = object_of(get("blockingError"))
+    event = text_in(get("hookEvent"))
+    payload = {"name": text_in(get("hookName")) or event or "hook", "event": event}
+    blocking = object_in(get("blockingError"))
     payload["command"] = get("command") or blocking.get("command")
-    payload["call_id"] = text_of(get("toolUseID"))
+    payload["call_id"] = text_in(get("toolUseID"))
     result: dict[str, Any] = {}
     output = get("content") or get("stdout")
     if output:
@@ -312,7 +288,7 @@ def hook_of(attachment: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     if type(get("exitCode")) is int:
         result["exit_code"] = get("exitCode")
     if get("type") != "hook_success":
-        message = text_of(blocking.get("blockingError")) or text_of(get("stderr")) or "the hook failed"
+        message = text_in(blocking.get("blockingError")) or text_in(get("stderr")) or "the hook failed"
         result["error"] = {"type": str(get("type")), "message": message}
     return {name: value for name, value in payload.items() if value}, result
 
@@ -340,9 +316,9 @@ def stop_hooks_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def compaction_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the payload and the result of a compaction or a microcompaction, without the summary."""
-    facts = object_of(record.get("compactMetadata") or record.get("microcompactMetadata"))
-    payload: dict[str, Any] = {"trigger": text_of(facts.get("trigger")) or "unknown"}
-    if before := number_of(facts.get("preTokens")):
+    facts = object_in(record.get("compactMetadata") or record.get("microcompactMetadata"))
+    payload: dict[str, Any] = {"trigger": text_in(facts.get("trigger")) or "unknown"}
+    if before := tokens_in(facts.get("preTokens")):
         payload["tokens_before"] = before
     if "microcompactMetadata" in record:
         payload["micro"] = True
@@ -350,9 +326,9 @@ def compaction_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     if rest:
         payload["details"] = rest
     result: dict[str, Any] = {}
-    if after := number_of(facts.get("postTokens")):
+    if after := tokens_in(facts.get("postTokens")):
         result["tokens_after"] = after
-    elif saved := number_of(facts.get("tokensSaved")):
+    elif saved := tokens_in(facts.get("tokensSaved")):
         result["tokens_after"] = max(0, before - saved)
     return payload, result
 
@@ -362,7 +338,7 @@ _COMPACTION = ("trigger", "preTokens", "postTokens", "tokensSaved")
 
 def preserved_of(record: Mapping[str, Any]) -> list[str]:
     """Return the uuids of the records that a compaction has kept in the context."""
-    kept = object_of(object_of(record.get("compactMetadata")).get("preservedMessages"))
+    kept = object_in(object_in(record.get("compactMetadata")).get("preservedMessages"))
     return names_of(kept.get("allUuids") or kept.get("uuids"))[:_MOST_KEPT]
 
 
@@ -371,7 +347,7 @@ _MOST_KEPT = 1000
 
 def settings_of(params: Any) -> dict[str, Any]:
     """Return the settings of a request that a model call's payload has: what is small, and no list of features."""
-    found = {name: value for name, value in object_of(params).items() if name in _SETTINGS and value is not None}
+    found = {name: value for name, value in object_in(params).items() if name in _SETTINGS and value is not None}
     if type(found.get("max_tokens")) is not int:
         found.pop("max_tokens", None)
     return found

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from agentspan import host
 from agentspan.database import Database, has_storage, open
@@ -291,10 +291,10 @@ def _fold() -> Fold | None:
     """Return the SDK's function that keeps summaries; None without the SDK, or in one that has none."""
     try:
         with host.importing:
-            from claude_agent_sdk import fold_session_summary
+            from claude_agent_sdk import fold_session_summary as fold
     except ImportError:
         return None
-    return fold_session_summary
+    return cast(Fold, fold)
 
 
 _all: "weakref.WeakSet[ClaudeSessionStore]" = weakref.WeakSet()

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
+from agentspan.schemas.json_values import count_in, id_in, list_in, object_in, present
 from agentspan.sessions import codex_records as values
-from agentspan.sessions.codex_records import count_in, known, list_in, object_in, text_in, texts_of, without
+from agentspan.sessions.codex_records import texts_of, without
 from agentspan.sessions.codex_thread import Tape
 from agentspan.sessions.records import Step
 
@@ -83,7 +84,7 @@ class Answers:
     def message(self, payload: dict[str, Any], time: int) -> None:
         """Add a message of the model."""
         answer = self.answering(time)
-        answer.phase = text_in(payload.get("phase")) or answer.phase
+        answer.phase = id_in(payload.get("phase")) or answer.phase
         for text in texts_of(payload.get("content")):
             answer.add("text", text)
 
@@ -172,7 +173,7 @@ class Answers:
         self._counts_records = True
         usage = object_in(payload.get("usage"))
         self._grew(count_in(usage.get("total_tokens")))
-        self.close({**values.usage_of(usage), **known({"response_id": text_in(payload.get("response_id"))})})
+        self.close({**values.usage_of(usage), **present({"response_id": id_in(payload.get("response_id"))})})
 
     def count(self, payload: dict[str, Any], time: int) -> None:
         """Attribute tokens to the open answer. An event whose total has not changed repeats the one before.
@@ -214,11 +215,11 @@ class Answers:
     def _compact(self, payload: dict[str, Any], time: int) -> None:
         self.close({})
         history = [each for each in list_in(payload.get("replacement_history")) if type(each) is dict]
-        summary: Any = text_in(payload.get("message")) or [_short(each) for each in history] or None
+        summary: Any = id_in(payload.get("message")) or [_short(each) for each in history] or None
         # The call that wrote the summary may have a short context of its own, so it is the greater of the last two.
         size, self._sizes = max(self._sizes) or None, (0, 0)
-        before = known({"trigger": "auto" if self._tape.prompts else "manual", "tokens_before": size})
-        result = known({"summary": summary, "messages_kept": len(history) or None})
+        before = present({"trigger": "auto" if self._tape.prompts else "manual", "tokens_before": size})
+        result = present({"summary": summary, "messages_kept": len(history) or None})
         start, key = (
             max(self._tape.call_start(time), min(self._closed_ns + 1_000, time)),
             f"compaction:{self._tape.line}",
@@ -240,5 +241,5 @@ class Answers:
 def _short(item: dict[str, Any]) -> dict[str, Any]:
     """Return a message of the history after a compaction: its role and content; of other items the readable members."""
     if "content" in item and "role" in item:
-        return known({"role": item["role"], "content": values.content_of(item["content"])})
+        return present({"role": item["role"], "content": values.content_of(item["content"])})
     return without(item, "encrypted_content", "id")

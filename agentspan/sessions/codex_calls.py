@@ -4,9 +4,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+from agentspan.schemas.json_values import decoded, id_in, list_in, object_in, present
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_answers import Answers
-from agentspan.sessions.codex_records import known, list_in, object_in, text_in, without
+from agentspan.sessions.codex_records import without
 from agentspan.sessions.codex_thread import Tape, spawn_key
 from agentspan.sessions.records import Status, Step
 
@@ -77,7 +78,7 @@ class Call:
                 self.server = values.result_of_mcp(event.pop("result"))
         if self.is_spawn:
             receivers = list_in(event.get("receiver_thread_ids")) or [None]
-            self.child = text_in(event.get("new_thread_id")) or text_in(receivers[0]) or self.child
+            self.child = id_in(event.get("new_thread_id")) or id_in(receivers[0]) or self.child
 
     def result(self, output: dict[str, Any]) -> dict[str, Any] | None:
         """Return the result, from the recorded output and the end event."""
@@ -121,21 +122,21 @@ class Calls:
         kind = payload["type"]
         if kind == "web_search_call" and self._is_search_known(payload, time):
             return
-        name = text_in(payload.get("name")) or kind.removesuffix("_call")
+        name = id_in(payload.get("name")) or kind.removesuffix("_call")
         arguments = _arguments_of(kind, payload)
-        id = text_in(payload.get("call_id")) or text_in(payload.get("id")) or f"call:{self._tape.line}"
+        id = id_in(payload.get("call_id")) or id_in(payload.get("id")) or f"call:{self._tape.line}"
         call = self._begin(id, name, arguments, time)
         if (server := values.server_of(name, payload.get("namespace"))) is not None:
             call.serve(*server, arguments)
         self._answers.answering(time).calls.append({"id": id, "name": name})
         if kind in ("web_search_call", "image_generation_call"):
             self._search = id
-            self._finish(call, time, known({"output": _generated(payload.get("result"))}))
+            self._finish(call, time, present({"output": _generated(payload.get("result"))}))
 
     def _is_search_known(self, payload: dict[str, Any], time: int) -> bool:
         """Return whether an event has told of a web search already: its item may lack the id."""
         id, self._search = self._search, None
-        if id is None or id in self._ended or text_in(payload.get("id")) not in (None, id):
+        if id is None or id in self._ended or id_in(payload.get("id")) not in (None, id):
             return False
         self._answers.answering(time).calls.append({"id": id, "name": "web_search"})
         return True
@@ -151,7 +152,7 @@ class Calls:
 
     def output(self, payload: dict[str, Any], time: int) -> None:
         """End a call with the output that the model reads."""
-        id, output = text_in(payload.get("call_id")), payload.get("output")
+        id, output = id_in(payload.get("call_id")), payload.get("output")
         if output is None:
             output = without(payload, "type", "id", "call_id", "status") or None
         call = self._open.get(id or "")
@@ -162,8 +163,8 @@ class Calls:
             self._tape.not_known(payload, time, "output without its call")
             return
         if call.is_spawn and call.child is None:
-            said = object_in(values.arguments_of(output))
-            call.child = text_in(said.get("agent_id")) or text_in(said.get("thread_id"))
+            said = object_in(decoded(output))
+            call.child = id_in(said.get("agent_id")) or id_in(said.get("thread_id"))
         self._finish(call, time, values.output_of(output), "cancelled" if values.is_aborted(output) else "complete")
 
     def _finish(self, call: Call, time: int, output: dict[str, Any], status: Status = "complete") -> None:
@@ -179,7 +180,7 @@ class Calls:
 
     def end_event(self, payload: dict[str, Any], time: int) -> None:
         """Add its end event to a call. A call without an item, such as a person's own command, is a step too."""
-        id = _id_of(payload) or text_in(payload.get("id"))
+        id = _id_of(payload) or id_in(payload.get("id"))
         if id not in self._used and payload.get("type") in _SEARCHES and self._search in self._ended:
             id, self._search = self._search, None
         if id is None or id not in self._used:
@@ -201,8 +202,8 @@ class Calls:
         self._tape.emit(again._replace(key=step.key))
 
     def _alone(self, id: str, payload: dict[str, Any], time: int) -> None:
-        kind = text_in(payload.get("type")) or "tool"
-        name = text_in(payload.get("tool")) or _NAMES.get(kind) or kind.removesuffix("_end")
+        kind = id_in(payload.get("type")) or "tool"
+        name = id_in(payload.get("tool")) or _NAMES.get(kind) or kind.removesuffix("_end")
         self._search = id if kind in _SEARCHES else None
         duration_ms = values.ms_of_duration(payload.get("duration")) or 0
         start = time - int(min(duration_ms, 2**31) * 1_000_000)
@@ -216,7 +217,7 @@ class Calls:
         """Begin a call that only events name; if the call has an item, that stands before."""
         id = _id_of(payload)
         if id is not None and id not in self._used:
-            self._begin(id, text_in(payload.get("tool")) or "tool", payload.get("arguments"), time).is_events = True
+            self._begin(id, id_in(payload.get("tool")) or "tool", payload.get("arguments"), time).is_events = True
 
     def answered(self, payload: dict[str, Any], time: int) -> None:
         """End a call that only events name; else add the event to the call."""
@@ -225,16 +226,16 @@ class Calls:
             self.end_event(payload, time)
             return
         call.end(without(payload, "content_items", "arguments", "tool"), time)
-        self._finish(call, time, known({"output": values.content_of(payload.get("content_items"))}))
+        self._finish(call, time, present({"output": values.content_of(payload.get("content_items"))}))
 
     def spawned(self, payload: dict[str, Any], time: int) -> None:
         """Bind a started thread to the call that spawned it; a thread without a call gets a step of its own."""
-        thread = text_in(payload.get("agent_thread_id"))
+        thread = id_in(payload.get("agent_thread_id"))
         if thread is None or payload.get("kind") != "started":
             self._tape.told(payload, time)
             return
         calls = [call for call in self._open.values() if call.is_spawn and call.child is None]
-        id = _id_of(payload) or text_in(payload.get("event_id")) or text_in(payload.get("id"))
+        id = _id_of(payload) or id_in(payload.get("event_id")) or id_in(payload.get("id"))
         named = self._open.get(id or "")
         call = named if named in calls else calls[-1] if calls else None
         if call is not None:
@@ -251,12 +252,12 @@ class Calls:
 
 
 def _id_of(payload: dict[str, Any]) -> str | None:
-    return text_in(payload.get("call_id")) or text_in(payload.get("callId"))
+    return id_in(payload.get("call_id")) or id_in(payload.get("callId"))
 
 
 def _arguments_of(kind: str, payload: dict[str, Any]) -> Any:
     if kind == "function_call":
-        return values.arguments_of(payload.get("arguments"))
+        return decoded(payload.get("arguments"))
     for name in ("input", "action", "arguments"):
         if name in payload:
             return payload[name]

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agentspan.schemas.json_values import id_in, json_of, list_in, object_in, part_of, present
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_answers import Answers
 from agentspan.sessions.codex_calls import Calls
-from agentspan.sessions.codex_records import known, list_in, object_in, text_in, texts_of
+from agentspan.sessions.codex_records import texts_of
 from agentspan.sessions.codex_thread import Tape, Thread
 from agentspan.sessions.formats import LineDecoder
 from agentspan.sessions.records import Record, Session, Step, Unread
@@ -143,7 +144,7 @@ class CodexDecoder(LineDecoder):
         tape.line += 1
         session = self._thread.id if self._thread.is_begun else None
         try:
-            record = values.json_of(line)
+            record = json_of(line)
         except (ValueError, RecursionError):
             return [Unread(session, "a line that is no JSON")]
         if type(record) is not dict:
@@ -216,8 +217,8 @@ class CodexDecoder(LineDecoder):
         tape.out.append(thread.session())
         if is_header:
             base = object_in(payload.get("base_instructions"))
-            self._note("base_instructions", text_in(base.get("text")))
-            self._note("instructions", text_in(payload.get("instructions")))
+            self._note("base_instructions", id_in(base.get("text")))
+            self._note("instructions", id_in(payload.get("instructions")))
             self._note("dynamic_tools", list_in(payload.get("dynamic_tools")) or None)
 
     def _is_copied(self, kind: Any, payload: dict[str, Any], time: int) -> bool:
@@ -240,7 +241,7 @@ class CodexDecoder(LineDecoder):
 
     def _learn(self, kind: Any, payload: dict[str, Any]) -> None:
         """Take from a copied record what later records need: the total of tokens, settings, instructions."""
-        if kind == "session_meta" and (id := text_in(payload.get("id"))) not in (None, self._thread.id):
+        if kind == "session_meta" and (id := id_in(payload.get("id"))) not in (None, self._thread.id):
             self._thread.root = id
         elif kind == "turn_context":
             self._thread.settle(payload)
@@ -251,29 +252,29 @@ class CodexDecoder(LineDecoder):
 
     def _header(self, payload: dict[str, Any], time: int) -> None:
         """Leave out a later header, but for that of another thread in the second line: its records are copied."""
-        if self._tape.line == 2 and text_in(payload.get("id")) not in (None, self._thread.id):
+        if self._tape.line == 2 and id_in(payload.get("id")) not in (None, self._thread.id):
             self._copied = time
             self._learn("session_meta", payload)
 
     def _settings(self, payload: dict[str, Any], time: int) -> None:
         self._thread.settle(payload)
-        own = text_in(payload.get("user_instructions"))
+        own = id_in(payload.get("user_instructions"))
         self._thread.instruct(own)
         self._note("user_instructions", own)
-        self._note("developer_instructions", text_in(payload.get("developer_instructions")))
+        self._note("developer_instructions", id_in(payload.get("developer_instructions")))
 
     def _applied(self, payload: dict[str, Any], time: int) -> None:
         self._thread.settle(object_in(payload.get("thread_settings")))
 
     def _renamed(self, payload: dict[str, Any], time: int) -> None:
-        self._thread.title = text_in(payload.get("thread_name")) or self._thread.title
+        self._thread.title = id_in(payload.get("thread_name")) or self._thread.title
 
     def _note(self, name: str, content: Any, role: str | None = None) -> None:
         """Keep instructions and other texts that the program put into the conversation, each once in a file."""
-        if content is None or (hashed := values.short_hash(content)) in self._noted:
+        if content is None or (hashed := part_of(content)) in self._noted:
             return
         self._noted.add(hashed)
-        payload = {"name": name, "level": "info", "content": content, **known({"role": role})}
+        payload = {"name": name, "level": "info", "content": content, **present({"role": role})}
         self._tape.emit(self._tape.moment(f"{name}:{self._tape.line}", "event", self._tape.time, payload))
         self._tape.read(self._tape.time)
 
@@ -287,7 +288,7 @@ class CodexDecoder(LineDecoder):
         elif role == "user":
             self._asked(content, time)
         else:
-            name = text_in(role) or "message"
+            name = id_in(role) or "message"
             self._thread.read(texts_of(content))
             self._note(name, values.content_of(content), name)
 
@@ -316,7 +317,7 @@ class CodexDecoder(LineDecoder):
         self._tape.read(time)
 
     def _user_event(self, payload: dict[str, Any], time: int) -> None:
-        text = text_in(payload.get("message")) or ""
+        text = id_in(payload.get("message")) or ""
         images = [{"type": "input_image", "image_url": each} for each in list_in(payload.get("images"))]
         self._prompted_by(text, [{"type": "text", "text": text}, *images], time)
 
@@ -344,12 +345,12 @@ class CodexDecoder(LineDecoder):
 
     def _prompt_step(self, key: str, time: int, content: Any) -> Step:
         steering = True if self._tape.prompts and self._tape.has_turns else None
-        payload = {"role": "user", "content": content, **known({"steering": steering})}
+        payload = {"role": "user", "content": content, **present({"steering": steering})}
         return self._tape.moment(key, "message", time, payload)
 
     def _from_agent(self, payload: dict[str, Any], time: int) -> None:
         """Keep a message between agents."""
-        more = known({"author": payload.get("author"), "recipient": payload.get("recipient")})
+        more = present({"author": payload.get("author"), "recipient": payload.get("recipient")})
         message = {"role": "agent", "content": values.content_of(payload.get("content")), **more}
         self._tape.emit(self._tape.moment(f"message:{self._tape.line}", "message", time, message))
         self._tape.read(time)
@@ -369,7 +370,7 @@ class CodexDecoder(LineDecoder):
     def _turn_ended(self, payload: dict[str, Any], time: int) -> None:
         self._tape.has_turns = True
         self._end_open(time)
-        answer = text_in(payload.get("last_agent_message"))
+        answer = id_in(payload.get("last_agent_message"))
         if payload.get("error") is not None:
             self._answers.fail(payload["error"], time)
         elif self._answers.error is None or answer is not None:
@@ -417,8 +418,8 @@ class CodexDecoder(LineDecoder):
 
     def _hook(self, payload: dict[str, Any], time: int) -> None:
         run = object_in(payload.get("run"))
-        event = text_in(run.get("event_name"))
-        named = known({"name": text_in(run.get("id")) or event or "hook", "event": event})
+        event = id_in(run.get("event_name"))
+        named = present({"name": id_in(run.get("id")) or event or "hook", "event": event})
         step = self._tape.moment(f"hook:{self._tape.line}", "hook", time, named)
         more = {name: value for name, value in run.items() if name not in ("entries", "id", "event_name")}
         self._tape.emit(step._replace(result={"output": run.get("entries"), "structured": more}))

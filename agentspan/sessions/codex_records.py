@@ -5,14 +5,10 @@ A record may hold any JSON in any member. These functions take any value, and re
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from hashlib import sha256
-from math import isfinite
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
+from agentspan.schemas.json_values import count_in, decoded, list_in, object_in, present
 from agentspan.sessions.records import Outcome
 
 _MARKED = re.compile(r"\s*(?:<([a-z_]+)[ >]|# (AGENTS\.md) instructions)")
@@ -24,93 +20,13 @@ _FAILED = (
 """The begins of outputs by which Codex says that it could not run a call."""
 _ABORTED = re.compile(r"(?:Wall time: [0-9.]+ seconds?\n)?aborted by user")
 _LIMITS = ("usage_limit_exceeded", "session_budget_exceeded", "context_window_exceeded", "rate_limit_exceeded")
-_MOST_DEEP = 400
-_MOST = 2**53
 _HEAD_CHARS = 600
 """The first characters of an output, in which Codex itself writes how the command ended."""
-
-
-def json_of(text: bytes | str) -> Any:
-    """Decode JSON, in half the time of `json.loads`, which then decodes halves of surrogate pairs and deeper values.
-
-    Raises:
-        ValueError: it is no JSON, or deeper than a storage can write.
-        RecursionError: it is much deeper.
-    """
-    try:
-        return from_json(text, cache_strings="keys")
-    except (ValueError, TypeError):  # a TypeError for a text with half of a surrogate pair
-        found = json.loads(text, parse_constant=str, parse_float=_number)  # a storage takes either of the two, not both
-    if _is_deep(found):
-        raise ValueError("is nested too deep")
-    return found
-
-
-def _number(text: str) -> float | str:
-    number = float(text)
-    return number if isfinite(number) else text
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_MOST_DEEP):
-        level = [inner for each in level if isinstance(each, dict | list) for inner in _inner(each)]
-        if not level:
-            return False
-    return True
-
-
-def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
-
-
-def text_in(value: Any) -> str | None:
-    """Return a text that is not empty, with halves of surrogate pairs replaced, so that it may be an id; else None."""
-    if type(value) is not str or not value:
-        return None
-    return value if value.isascii() else value.encode(errors="replace").decode()
-
-
-def object_in(value: Any) -> dict[str, Any]:
-    """Return an object; an empty one for other values."""
-    return value if type(value) is dict else {}
-
-
-def list_in(value: Any) -> list[Any]:
-    """Return a list; an empty one for other values."""
-    return value if type(value) is list else []
-
-
-def count_in(value: Any) -> int | None:
-    """Return a whole number of 0 to 2^53; else None."""
-    return value if type(value) is int and 0 <= value < _MOST else None
-
-
-def known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that are not None."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Return the members of other names that are not null."""
     return {name: value for name, value in values.items() if name not in names and value is not None}
-
-
-def ns_of_text(text: Any) -> int | None:
-    """Return a time such as `2026-01-02T03:04:05.678Z` in nanoseconds since the epoch; None for other values."""
-    if type(text) is not str:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-        found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-        micros = (found - _EPOCH) // _MICRO
-    except (ValueError, OverflowError):
-        return None
-    return micros * 1000 if 0 <= micros < 2**52 else None
-
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_MICRO = datetime.resolution
 
 
 def ms_of_duration(value: Any) -> float | None:
@@ -119,12 +35,6 @@ def ms_of_duration(value: Any) -> float | None:
         seconds, nanos = count_in(value.get("secs")), count_in(value.get("nanos"))
         return None if seconds is None else seconds * 1000 + (nanos or 0) / 1_000_000
     return None
-
-
-def short_hash(value: Any) -> str:
-    """Return the first 12 hexadecimal digits of a value's hash."""
-    text = value if type(value) is str else json.dumps(value, sort_keys=True)
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def is_later_id(id: Any, than: str) -> bool:
@@ -189,8 +99,8 @@ def usage_of(usage: Any) -> dict[str, int]:
     if type(usage) is not dict:
         return found
     for name, theirs in _USAGE:
-        count = usage.get(theirs)
-        if type(count) is int and 0 <= count < _MOST and (count or name != "cache_write_tokens"):
+        count = count_in(usage.get(theirs))
+        if count is not None and (count or name != "cache_write_tokens"):
             found[name] = count
     return found
 
@@ -208,16 +118,6 @@ def usage_between(before: Any, after: Any) -> dict[str, int]:
     """Return the difference of two sums of tokens, for an event that has no tokens of its own call."""
     old, new = usage_of(before), usage_of(after)
     return {name: value - old.get(name, 0) for name, value in new.items() if value >= old.get(name, 0)}
-
-
-def arguments_of(text: Any) -> Any:
-    """Return the arguments of a call, which are JSON in a text; the text if they are no JSON."""
-    if type(text) is not str:
-        return text
-    try:
-        return json_of(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def server_of(name: str, namespace: Any) -> tuple[str, str] | None:
@@ -240,7 +140,7 @@ def output_of(output: Any) -> dict[str, Any]:
     if type(output) is not str:
         return {"output": content_of(output)}
     if output.startswith('{"output":'):
-        found = arguments_of(output)
+        found = decoded(output)
         if type(found) is dict and "output" in found:
             return {"output": found["output"]} | _of_metadata(object_in(found.get("metadata")))
     if output.startswith(_FAILED):
@@ -332,18 +232,4 @@ def error_of(error: Any) -> tuple[Outcome, dict[str, Any]]:
     kind = kind if type(kind) is str else "error"
     status = count_in(object_in(about).get("http_status_code"))
     found = {"type": kind, "message": message if type(message) is str else json.dumps(message), "status": status}
-    return "limit" if kind in _LIMITS or status == 429 else "error", known(found)
-
-
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+")
-_PATH = re.compile(r"(?<!\w)(?:~|\.{1,2})?/?(?:[\w.@-]+/)+[\w.@-]*|(?<!\w)/[\w.@-]+")
-_HEX = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f]{7,}(?:-[0-9a-f]{2,})*\b")
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-
-
-def task_of_prompt(text: str) -> str | None:
-    """Return the normal form of a prompt, by which runs of the same task are found; None for an empty one."""
-    plain = text[:2000].lower()
-    for pattern, name in ((_URL, "<url>"), (_PATH, "<path>"), (_HEX, "<hash>"), (_NUMBER, "<n>")):
-        plain = pattern.sub(name, plain)
-    return " ".join(plain.split())[:80].rstrip() or None
+    return "limit" if kind in _LIMITS or status == 429 else "error", present(found)

@@ -3,18 +3,9 @@
 import re
 from typing import Any
 
-from agentspan.sessions.codex_records import (
-    is_timed_id,
-    known,
-    list_in,
-    mark_of,
-    ns_of_text,
-    object_in,
-    short_hash,
-    task_of_prompt,
-    text_in,
-)
-from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, unknown
+from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, part_of, present
+from agentspan.sessions.codex_records import is_timed_id, mark_of
+from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 
 AGENT = "codex"
 """The name of the agent in runs."""
@@ -57,17 +48,17 @@ class Thread:
         """Note the first record. Only the first header of a file says whose the file is."""
         self.is_begun = True
         self.header = header
-        self.id = text_in(header.get("id")) or self.id
-        started_ns = ns_of_text(header.get("timestamp"))
+        self.id = id_in(header.get("id")) or self.id
+        started_ns = ns_of(header.get("timestamp"))
         if started_ns is None:
             started_ns = time_ns if time_ns is not None else _ns_of_id(self.id)
         self.started_ns = self.ended_ns = started_ns
         self.settle(header)
-        self.instruct(text_in(header.get("instructions")))
+        self.instruct(id_in(header.get("instructions")))
 
     def settle(self, context: dict[str, Any]) -> None:
         """Note the settings of the calls that follow: model, effort, permissions."""
-        model = text_in(context.get("model"))
+        model = id_in(context.get("model"))
         if model is not None:
             self.model = model
             self.models[model] = None
@@ -76,18 +67,18 @@ class Thread:
             of_mode = object_in(object_in(context["collaboration_mode"]).get("settings"))
             effort = of_mode.get("reasoning_effort")
         provider = context.get("model_provider") or context.get("model_provider_id")
-        found = known({"provider": text_in(provider), "effort": text_in(effort)})
-        tier = known({"service_tier": text_in(context.get("service_tier"))})
+        found = present({"provider": id_in(provider), "effort": id_in(effort)})
+        tier = present({"service_tier": id_in(context.get("service_tier"))})
         # Only a profile, which newer versions write a second time, says less than the sandbox of the turn.
         if self.permission is None or "sandbox_policy" in context:
             self.permission = _permission_of(context) or self.permission
-        more = known({"permission_mode": self.permission})
+        more = present({"permission_mode": self.permission})
         self.settings = {**self.settings, **found, **tier, **more}
         self.call = {"model": self.model or "unknown", **self.settings}
 
     def instruct(self, text: str | None) -> None:
         """Note instructions of the user or the project."""
-        if text is not None and (hashed := short_hash(text)) not in self.instructions:
+        if text is not None and (hashed := part_of(text)) not in self.instructions:
             self.instructions.append(hashed)
 
     def read(self, texts: list[str]) -> None:
@@ -97,12 +88,12 @@ class Thread:
             if mark in USERS_OWN:
                 self.instruct(text)
             elif mark == "skills_instructions":
-                self.skills = short_hash(text)
+                self.skills = part_of(text)
 
     def ask(self, text: str, content: Any) -> None:
         """Note a prompt: the first one names the task."""
         if self.prompt is None:
-            self.prompt, self.task = content, task_of_prompt(text)
+            self.prompt, self.task = content, task_of(text) or None
 
     def end(self, outcome: Outcome | None, error: dict[str, Any] | None = None) -> None:
         """Note how a turn ended; None for a turn that goes on."""
@@ -112,32 +103,32 @@ class Thread:
     def forked_from(self) -> str | None:
         """The thread that this one continues: the first one of the chain, as far as the file says."""
         base = object_in(self.header.get("history_base"))
-        return self.root or text_in(self.header.get("forked_from_id")) or text_in(base.get("thread_id"))
+        return self.root or id_in(self.header.get("forked_from_id")) or id_in(base.get("thread_id"))
 
     @property
     def copies_history(self) -> bool:
         """Whether the file begins with a copy of another thread's records, by its header."""
         header = self.header
-        return text_in(header.get("forked_from_id")) is not None and not object_in(header.get("history_base"))
+        return id_in(header.get("forked_from_id")) is not None and not object_in(header.get("history_base"))
 
     def session(self) -> Session:
         """Return the session as it is now."""
         header = self.header
         kind, spawn = _sub_agent(header)
-        parent = text_in(spawn.get("parent_thread_id")) or text_in(header.get("parent_thread_id"))
+        parent = id_in(spawn.get("parent_thread_id")) or id_in(header.get("parent_thread_id"))
         is_sub_agent = kind is not None and parent is not None and parent != self.id
         git = object_in(header.get("git"))
-        commit = text_in(git.get("commit_hash"))
+        commit = id_in(git.get("commit_hash"))
         return Session(
             self.id,
             AGENT,
             self.started_ns,
-            version=text_in(header.get("cli_version")),
+            version=id_in(header.get("cli_version")),
             ended_ns=max(self.started_ns, self.ended_ns),
             outcome=self.outcome,
             output=self.output,
             error=self.error,
-            task=self.task or text_in(git.get("branch")),
+            task=self.task or id_in(git.get("branch")),
             conversation=parent if is_sub_agent else self.forked_from,
             parent=(parent or "", spawn_key(self.id) if kind == "thread_spawn" else None) if is_sub_agent else None,
             name=self._name(spawn) or kind if is_sub_agent else None,
@@ -149,40 +140,40 @@ class Thread:
 
     def _name(self, spawn: dict[str, Any]) -> str | None:
         names = (each.get(f"agent_{name}") for name in ("nickname", "role") for each in (self.header, spawn))
-        return next((name for name in names if text_in(name)), None)
+        return next((name for name in names if id_in(name)), None)
 
     def _fingerprint(self) -> dict[str, str]:
         header = self.header
-        system = text_in(object_in(header.get("base_instructions")).get("text"))
+        system = id_in(object_in(header.get("base_instructions")).get("text"))
         tools = list_in(header.get("dynamic_tools"))
         found = {
             "model": self.model,
-            "system_prompt": None if system is None else short_hash(system),
-            "instructions": short_hash(" ".join(self.instructions)) if self.instructions else None,
-            "tools": short_hash(tools) if tools else None,
+            "system_prompt": None if system is None else part_of(system),
+            "instructions": part_of(" ".join(self.instructions)) if self.instructions else None,
+            "tools": part_of(tools) if tools else None,
             "skills": self.skills,
             "permission_mode": self.permission,
             "effort": self.settings.get("effort"),
-            "cli_version": text_in(header.get("cli_version")),
+            "cli_version": id_in(header.get("cli_version")),
         }
-        return known(found)
+        return present(found)
 
     def _metadata(self, git: dict[str, Any], kind: str | None) -> dict[str, Any]:
         header, source = self.header, self.header.get("source")
         found = {
-            "cwd": text_in(header.get("cwd")),
-            "git_branch": text_in(git.get("branch")),
-            "repository": text_in(git.get("repository_url")),
-            "entrypoint": text_in(header.get("originator")),
-            "source": f"subagent {kind}" if kind is not None else text_in(source),
-            "agent_role": text_in(header.get("agent_role")),
+            "cwd": id_in(header.get("cwd")),
+            "git_branch": id_in(git.get("branch")),
+            "repository": id_in(git.get("repository_url")),
+            "entrypoint": id_in(header.get("originator")),
+            "source": f"subagent {kind}" if kind is not None else id_in(source),
+            "agent_role": id_in(header.get("agent_role")),
             "title": self.title,
             "models": list(self.models) or None,
-            "history_mode": text_in(header.get("history_mode")),
-            "parent_thread_id": text_in(header.get("parent_thread_id")),
-            "forked_from_id": text_in(header.get("forked_from_id")),
+            "history_mode": id_in(header.get("history_mode")),
+            "parent_thread_id": id_in(header.get("parent_thread_id")),
+            "forked_from_id": id_in(header.get("forked_from_id")),
         }
-        return known(found)
+        return present(found)
 
 
 class Tape:
@@ -224,7 +215,7 @@ class Tape:
         return self.time
 
     def _other_time(self, text: Any) -> int:
-        found = ns_of_text(text)
+        found = ns_of(text)
         if found is None:
             return self.stamp if self.stamp >= 0 else self.thread.started_ns
         if _IN_MINUTE.match(text, 17):
@@ -252,9 +243,9 @@ class Tape:
 
     def told(self, payload: dict[str, Any], time: int, level: str = "info") -> None:
         """Add an event that has no meaning of its own here."""
-        name = text_in(payload.get("type")) or "event"
+        name = id_in(payload.get("type")) or "event"
         content = {each: value for each, value in payload.items() if each != "type" and value is not None}
-        told = known({"name": name, "level": level, "content": content or None})
+        told = present({"name": name, "level": level, "content": content or None})
         self.emit(self.moment(f"{name}:{self.line}", "event", time, told))
 
     def not_known(self, record: dict[str, Any], time: int, *kinds: Any) -> None:
@@ -279,7 +270,7 @@ def _sub_agent(header: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     if type(of) is dict and of:
         kind, spawn = next(iter(of.items()))
         return kind, object_in(spawn)
-    return text_in(of), {}
+    return id_in(of), {}
 
 
 def _permission_of(context: dict[str, Any]) -> str | None:
@@ -288,11 +279,11 @@ def _permission_of(context: dict[str, Any]) -> str | None:
     sandbox: Any = None
     for name in ("sandbox_policy", "permission_profile"):
         value = context.get(name)
-        sandbox = sandbox or text_in(value) or text_in(object_in(value).get("type") or object_in(value).get("mode"))
+        sandbox = sandbox or id_in(value) or id_in(object_in(value).get("type") or object_in(value).get("mode"))
     sandbox = "danger-full-access" if sandbox == "disabled" else sandbox
     if type(approval) is dict and approval:
         approval = next(iter(approval))
-    return ", ".join(each for each in (text_in(approval), sandbox) if each) or None
+    return ", ".join(each for each in (id_in(approval), sandbox) if each) or None
 
 
 def _ns_of_id(id: str) -> int:

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentspan.schemas.json_values import id_in, json_of, list_in, ns_of, object_in, text_in
 from agentspan.sessions import qwen
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, home, walk
 from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, parts_of, text_of, thinking_of, tokens_of
 from agentspan.sessions.reading import opened, plain_path
 from agentspan.sessions.records import Record, Session, Step, Unread, task_of, unknown
-from agentspan.sessions.timeline import Timeline, id_in, iso_ns, list_in, ms_ns, object_in, text_in
-from agentspan.sessions.values import json_of
+from agentspan.sessions.timeline import Timeline, ms_ns
 
 ENDINGS = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".zst"))
 _NAME = re.compile(r"session-\d{4}-\d\d-\d\dT\d\d-\d\d-(.+?)\.jsonl?(?:\.gz|\.zst)?")
@@ -104,7 +104,7 @@ class _Log:
     def steps_of(self, record: dict[str, Any], *, size: int, is_set: bool = False) -> Iterator[Step | Unread]:
         """Return the steps of a message record."""
         kind, id = id_in(record.get("type")), id_in(record.get("id"))
-        ns = iso_ns(record.get("timestamp")) or self.ended_ns or self.started_ns or 1
+        ns = ns_of(record.get("timestamp")) or self.ended_ns or self.started_ns or 1
         self.ended_ns = max(self.ended_ns, ns)
         key = f"{kind}:{id}"
         decode = self._answer if kind == "gemini" else self._user if kind == "user" else self._notice
@@ -222,7 +222,7 @@ class _Log:
         if id is not None:
             self.calls.add(id)
         status = text_in(call.get("status")) or ""
-        ended = iso_ns(call.get("timestamp")) or at.ns
+        ended = ns_of(call.get("timestamp")) or at.ns
         start = self.start(key, min(_made(call) or at.ns, ended))
         kind, payload = call_of(name, call.get("args"), id, text_in(call.get("displayName")))
         if text_in(call.get("agentId")):
@@ -275,10 +275,10 @@ class _Log:
 
     def set_metadata(self, found: Mapping[str, Any]) -> None:
         """Take the fields of a header or of a `$set`."""
-        started = iso_ns(found.get("startTime"))
+        started = ns_of(found.get("startTime"))
         if not self.started_ns and started is not None:
             self.started_ns = started
-        if (updated := iso_ns(found.get("lastUpdated"))) is not None:
+        if (updated := ns_of(found.get("lastUpdated"))) is not None:
             self.ended_ns = max(self.ended_ns, updated)
         if title := text_in(found.get("summary")):
             self.metadata["title"] = title
@@ -358,7 +358,7 @@ class GeminiDecoder(LineDecoder):
         if log is None:
             log = self._opened(file, record if is_header else {})
             if not is_header:
-                log.started_ns = log.started_ns or iso_ns(record.get("timestamp")) or 0
+                log.started_ns = log.started_ns or ns_of(record.get("timestamp")) or 0
             found.append(log.session())
         self._newest = log
         if "$rewindTo" in record:

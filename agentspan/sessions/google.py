@@ -5,8 +5,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from agentspan.schemas.json_values import object_in, text_in, tokens_in
 from agentspan.sessions.records import Step
-from agentspan.sessions.timeline import count_in, object_in, text_in
 
 KEPT_BYTES = 16 * 2**20
 """The most bytes of records whose steps are kept, for the case that a rewind marks them."""
@@ -60,11 +60,11 @@ def tokens_of(sent: Any, cached: Any, made: Any, thoughts: Any, tool: Any, total
             behind OpenAI's API count them in it. The total tells which.
         tool: the tokens of tool use, which are input beside `sent`.
     """
-    prompt, answer, thinking = count_in(sent) + count_in(tool), count_in(made), count_in(thoughts)
-    is_inside = count_in(total) == prompt + answer
+    prompt, answer, thinking = tokens_in(sent) + tokens_in(tool), tokens_in(made), tokens_in(thoughts)
+    is_inside = tokens_in(total) == prompt + answer
     return {
         "input_tokens": prompt,
-        "cached_tokens": count_in(cached),
+        "cached_tokens": tokens_in(cached),
         "output_tokens": answer if is_inside else answer + thinking,
         "reasoning_tokens": thinking,
     }

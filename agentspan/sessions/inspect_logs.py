@@ -13,12 +13,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentspan.schemas.json_values import list_in, ns_of, number_in, object_in, part_of, present, text_in, unicode_of
 from agentspan.sessions.archives import Archive, opened_archive
 from agentspan.sessions.formats import Format, Source, head_of, walk
-from agentspan.sessions.inspect_messages import Parts, Texts, content_of, text_in
+from agentspan.sessions.inspect_messages import Parts, Texts, content_of, texts_in
 from agentspan.sessions.inspect_sample import SampleDecoder, error_of, usage_of, value_of
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread
-from agentspan.sessions.values import list_of, ns_of, number_of, object_of, part_of, present, text_of, unicode_of
 
 NAME = "inspect"
 _HEADER, _START, _SUMMARIES = "header.json", "_journal/start.json", "summaries.json"
@@ -51,22 +51,22 @@ class _Eval(NamedTuple):
 
 
 def _eval_of(header: Mapping[str, Any]) -> _Eval:
-    spec, plan = object_of(header.get("eval")), object_of(header.get("plan"))
-    key = unicode_of(text_of(spec.get("eval_id")) or f"{spec.get('run_id')}/{spec.get('task_id')}")
+    spec, plan = object_in(header.get("eval")), object_in(header.get("plan"))
+    key = unicode_of(text_in(spec.get("eval_id")) or f"{spec.get('run_id')}/{spec.get('task_id')}")
     start_ns = ns_of(spec.get("created")) or 0
-    revision = object_of(spec.get("revision"))
-    commit = text_of(revision.get("commit"))
+    revision = object_in(spec.get("revision"))
+    commit = text_in(revision.get("commit"))
     names = ("run_id", "task_id", "model", "task_file", "solver", "task_args", "eval_set_id", "metadata", "created")
-    dataset = object_of(spec.get("dataset"))
+    dataset = object_in(spec.get("dataset"))
     metadata = {
-        "eval_id": text_of(spec.get("eval_id")), **{name: spec.get(name) or None for name in names},
+        "eval_id": text_in(spec.get("eval_id")), **{name: spec.get(name) or None for name in names},
         "dataset": dataset.get("name") or dataset.get("location"), "status": header.get("status") or "started",
-        "tags": list_of(header.get("tags")) or spec.get("tags"), "revision": revision or None,
+        "tags": list_in(header.get("tags")) or spec.get("tags"), "revision": revision or None,
         "log_version": header.get("version"),
     }  # fmt: skip
     version = str(spec.get("task_version") or 0)
     base = Session(
-        key, text_of(spec.get("task")) or "inspect", start_ns,
+        key, text_in(spec.get("task")) or "inspect", start_ns,
         version if commit is None else f"{version}+{commit[:12]}{'-dirty' if revision.get('dirty') else ''}",
         fingerprint=_fingerprint(spec, plan), metadata=_small(metadata), is_over=True,
         git_commit=commit if commit is not None and _COMMIT.match(commit) else None,
@@ -77,18 +77,18 @@ def _eval_of(header: Mapping[str, Any]) -> _Eval:
 def _fingerprint(spec: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
     """Return the parts of which the evaluated agent is made."""
     steps = [
-        present({name: object_of(step).get(name) for name in ("solver", "params")})
-        for step in list_of(plan.get("steps"))
+        present({name: object_in(step).get(name) for name in ("solver", "params")})
+        for step in list_in(plan.get("steps"))
     ]
     hashed = {"solver": steps, "task_args": spec.get("task_args"), "config": spec.get("model_generate_config")}
-    named = {"model": spec.get("model"), "cli_version": object_of(spec.get("packages")).get("inspect_ai")}
+    named = {"model": spec.get("model"), "cli_version": object_in(spec.get("packages")).get("inspect_ai")}
     parts = {name: value for name, value in named.items() if type(value) is str}
     return parts | {name: part_of(value) for name, value in hashed.items() if value}
 
 
 def _graders(spec: Mapping[str, Any]) -> Iterator[str]:
-    for scorer in list_of(spec.get("scorers")):
-        name = object_of(scorer).get("name")
+    for scorer in list_in(spec.get("scorers")):
+        name = object_in(scorer).get("name")
         if type(name) is str and "model_graded" in name:
             yield name
 
@@ -125,22 +125,22 @@ class _Sample(NamedTuple):
 
 def _monolith(sample: Mapping[str, Any]) -> _Sample:
     attachments = sample.get("attachments")
-    pools = object_of(sample.get("events_data"))
-    pool = list_of(pools.get("messages")) or list_of(sample.get("message_pool"))
-    events = iter([list_of(sample.get("events"))])
-    return _Sample(sample, events, Texts(object_of(attachments)), pool, lambda: sample.get("messages"))
+    pools = object_in(sample.get("events_data"))
+    pool = list_in(pools.get("messages")) or list_in(sample.get("message_pool"))
+    events = iter([list_in(sample.get("events"))])
+    return _Sample(sample, events, Texts(object_in(attachments)), pool, lambda: sample.get("messages"))
 
 
 def _chunked(archive: Archive, prefix: str) -> _Sample:
     """Return a sample that lies in many members."""
-    shell = object_of(_json(archive, f"{prefix}/sample.json"))
+    shell = object_in(_json(archive, f"{prefix}/sample.json"))
     events, messages, attachments = (
         _sequence(archive, f"{prefix}/{name}") for name in ("events", "messages", "attachments")
     )
     metadata = f"{prefix}/metadata.json"
     if metadata in archive.members:
         shell = {**shell, "metadata": _json(archive, metadata)}
-    chunks = (list_of(_json(archive, f"{prefix}/events/{start}.json")) for start in events)
+    chunks = (list_in(_json(archive, f"{prefix}/events/{start}.json")) for start in events)
     pool = _parts(archive, f"{prefix}/messages", messages)
     texts = Texts(_parts(archive, f"{prefix}/attachments", attachments))
     return _Sample(
@@ -149,7 +149,7 @@ def _chunked(archive: Archive, prefix: str) -> _Sample:
 
 
 def _indices(refs: Any, length: int) -> Iterator[int]:
-    for part in list_of(refs):
+    for part in list_in(refs):
         start, end = part if type(part) is list and len(part) == 2 else (0, 0)
         if type(start) is int and type(end) is int:
             yield from range(max(0, start), min(end, length))
@@ -166,7 +166,7 @@ def _sequence(archive: Archive, prefix: str) -> list[int]:
 
 
 def _parts(archive: Archive, prefix: str, starts: list[int]) -> Parts:
-    return Parts(starts, lambda number: list_of(_json(archive, f"{prefix}/{starts[number]}.json")))
+    return Parts(starts, lambda number: list_in(_json(archive, f"{prefix}/{starts[number]}.json")))
 
 
 def _decoded(about: _Eval, sample: _Sample) -> Iterator[Record]:
@@ -192,22 +192,22 @@ def _decoded(about: _Eval, sample: _Sample) -> Iterator[Record]:
     yield from decoder.rest()
     graded = about.graded | decoder.graded
     ended_ns = max(ns_of(facts.get("completed_at")) or 0, decoder.last_ns)
-    scores = tuple(_scores(object_of(facts.get("scores")), graded))
+    scores = tuple(_scores(object_in(facts.get("scores")), graded))
     yield session._replace(ended_ns=ended_ns, scores=scores)
 
 
 def _id_of(about: _Eval, facts: Mapping[str, Any]) -> str:
-    return unicode_of(text_of(facts.get("uuid")) or f"{about.key}:{facts.get('id')}:{facts.get('epoch')}")
+    return unicode_of(text_in(facts.get("uuid")) or f"{about.key}:{facts.get('id')}:{facts.get('epoch')}")
 
 
 def _first_time(events: Sequence[Any]) -> int | None:
-    return next((at for event in events if (at := ns_of(object_of(event).get("timestamp"))) is not None), None)
+    return next((at for event in events if (at := ns_of(object_in(event).get("timestamp"))) is not None), None)
 
 
 def _attempts(decoder: SampleDecoder, facts: Mapping[str, Any]) -> Iterator[Record]:
     """Decode the attempts of a sample that failed and were retried."""
-    for number, retry in enumerate(list_of(facts.get("error_retries"))):
-        events = list_of(object_of(retry).get("events"))
+    for number, retry in enumerate(list_in(facts.get("error_retries"))):
+        events = list_in(object_in(retry).get("events"))
         at = _first_time(events) or decoder.last_ns
         error = error_of(retry)
         payload = {"name": f"attempt {number + 1}", "level": "error", "content": error["message"]}
@@ -217,11 +217,11 @@ def _attempts(decoder: SampleDecoder, facts: Mapping[str, Any]) -> Iterator[Reco
 
 
 def _session(about: _Eval, facts: Mapping[str, Any], id: str, started_ns: int, texts: Texts) -> Session:
-    output = object_of(facts.get("output"))
-    choice = object_of((list_of(output.get("choices")) or [None])[0])
-    answer = text_of(output.get("completion")) or text_in(object_of(choice.get("message")).get("content"))
+    output = object_in(facts.get("output"))
+    choice = object_in((list_in(output.get("choices")) or [None])[0])
+    answer = text_in(output.get("completion")) or texts_in(object_in(choice.get("message")).get("content"))
     error, limit = facts.get("error"), facts.get("limit")
-    kind = str(object_of(limit).get("type") or limit)
+    kind = str(object_in(limit).get("type") or limit)
     outcome: Outcome = "error" if error else _OUTCOMES.get(kind, "limit") if limit else "answered"
     names = (
         "epoch",
@@ -252,10 +252,10 @@ def _without_trace(error: Any) -> dict[str, Any]:
 
 def _scores(found: Mapping[str, Any], graded: frozenset[str]) -> Iterator[dict[str, Any]]:
     for name, score in found.items():
-        value = object_of(score).get("value")
+        value = object_in(score).get("value")
         parts = {f"{name}/{part}": each for part, each in value.items()} if type(value) is dict else {name: value}
         source = "model" if name in graded or name.partition("/")[0] in graded else "code"
-        about = {"explanation": _explanation(object_of(score)), "source": source, **_edits(object_of(score))}
+        about = {"explanation": _explanation(object_in(score)), "source": source, **_edits(object_in(score))}
         for each, value in parts.items():
             number, label = value_of(value)
             if number is not None or label is not None or about["explanation"]:
@@ -264,15 +264,15 @@ def _scores(found: Mapping[str, Any], graded: frozenset[str]) -> Iterator[dict[s
 
 
 def _explanation(score: Mapping[str, Any]) -> str | None:
-    text = text_of(score.get("explanation")) or text_of(score.get("answer"))
+    text = text_in(score.get("explanation")) or text_in(score.get("answer"))
     return None if text is None else unicode_of(text[:_MOST_EXPLANATION])
 
 
 def _edits(score: Mapping[str, Any]) -> dict[str, Any]:
-    edits = [object_of(edit) for edit in list_of(score.get("history")) if object_of(edit).get("provenance")]
+    edits = [object_in(edit) for edit in list_in(score.get("history")) if object_in(edit).get("provenance")]
     if not edits:
         return {}
-    at_ns = ns_of(object_of(edits[-1]["provenance"]).get("timestamp"))
+    at_ns = ns_of(object_in(edits[-1]["provenance"]).get("timestamp"))
     return {"edit": len(edits), **present({"at_ns": at_ns})}
 
 
@@ -284,7 +284,7 @@ def _of_summary(about: _Eval, summary: Mapping[str, Any]) -> Iterator[Record]:
     started_ns = ns_of(summary.get("started_at")) or about.start_ns
     session = _session(about, summary, _id_of(about, summary), started_ns, Texts({}))
     ended_ns = ns_of(summary.get("completed_at")) or started_ns
-    scores = tuple(_scores(object_of(summary.get("scores")), about.graded))
+    scores = tuple(_scores(object_in(summary.get("scores")), about.graded))
     yield session._replace(ended_ns=ended_ns, scores=scores)
     payload = {"role": "user", "content": _input(summary.get("input"))}
     yield Step(session.id, "input", None, "message", started_ns, started_ns, "complete", payload)
@@ -292,13 +292,13 @@ def _of_summary(about: _Eval, summary: Mapping[str, Any]) -> Iterator[Record]:
 
 
 def _input(found: Any) -> Any:
-    messages = list_of(found)
-    return content_of(object_of(messages[-1]).get("content")) if messages else found
+    messages = list_in(found)
+    return content_of(object_in(messages[-1]).get("content")) if messages else found
 
 
 def _totals(session: str, usage: Any, start_ns: int, end_ns: int) -> Iterator[Step]:
     """Yield a step for each model with the sum of its tokens, where the calls were not logged."""
-    for number, (name, found) in enumerate(object_of(usage).items(), 1):
+    for number, (name, found) in enumerate(object_in(usage).items(), 1):
         provider, slash, model = name.partition("/")
         payload = {"model": model, "provider": provider} if slash else {"model": provider}
         at = start_ns + number * 1000
@@ -308,16 +308,16 @@ def _totals(session: str, usage: Any, start_ns: int, end_ns: int) -> Iterator[St
 
 def _of_eval(about: _Eval, header: Mapping[str, Any]) -> Iterator[Record]:
     """Decode a log without samples as one run of the whole evaluation."""
-    stats = object_of(header.get("stats"))
+    stats = object_in(header.get("stats"))
     started_ns = ns_of(stats.get("started_at")) or about.start_ns
     ended_ns = ns_of(stats.get("completed_at")) or started_ns
     status, error = header.get("status"), header.get("error")
     outcomes: dict[str, Outcome] = {"success": "answered", "error": "error", "cancelled": "interrupted"}
     metrics = tuple(
-        {"name": unicode_of(f"{object_of(score).get('name')}/{name}"[:_MOST_NAME]), "value": value, "source": "code"}
-        for score in list_of(object_of(header.get("results")).get("scores"))
-        for name, metric in object_of(object_of(score).get("metrics")).items()
-        if (value := number_of(object_of(metric).get("value"))) is not None
+        {"name": unicode_of(f"{object_in(score).get('name')}/{name}"[:_MOST_NAME]), "value": value, "source": "code"}
+        for score in list_in(object_in(header.get("results")).get("scores"))
+        for name, metric in object_in(object_in(score).get("metrics")).items()
+        if (value := number_in(object_in(metric).get("value"))) is not None
     )
     outcome = outcomes.get(str(status))
     yield about.base._replace(
@@ -344,7 +344,7 @@ def _of_archive(path: Path, after: str | None) -> Iterator[Record]:
             known = {member.name for member in archive.all[:count]}
             if header == _HEADER and header not in known:
                 known = set()  # the evaluation ended: all runs get its status
-        about = object_of(_read(archive, header))
+        about = object_in(_read(archive, header))
         evaluation = _eval_of(about)
         if not about:
             yield Unread(None, "an Inspect log without a header")
@@ -396,8 +396,8 @@ def _without_samples(archive: Archive, evaluation: _Eval, header: Mapping[str, A
     names = [_SUMMARIES] if _SUMMARIES in archive.members else names
     summaries = {}
     for name in names:
-        for summary in list_of(_read(archive, name)):
-            summaries[_id_of(evaluation, object_of(summary))] = object_of(summary)
+        for summary in list_in(_read(archive, name)):
+            summaries[_id_of(evaluation, object_in(summary))] = object_in(summary)
     for summary in summaries.values():
         yield from _of_summary(evaluation, summary)
     if not summaries and _HEADER in archive.members and header:  # else samples may still come

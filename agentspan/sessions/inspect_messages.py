@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentspan.sessions.values import decoded, list_of, object_of, present, text_of
+from agentspan.schemas.json_values import decoded, list_in, object_in, present, text_in
 
 _ATTACHED = ("attachment://", "tc://")
 """The beginnings of references to an attachment; the second one is that of early logs."""
@@ -111,14 +111,14 @@ class Seen:
 
     def new_of(self, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the messages that a model call is the first to read."""
-        for message in list_of(event.get("input")):
+        for message in list_in(event.get("input")):
             yield from self._if_new(message)
-        for part in list_of(event.get("input_refs")):
+        for part in list_in(event.get("input_refs")):
             yield from self._of_pool(part)
 
     def new_in(self, messages: Any) -> Iterator[dict[str, Any]]:
         """Yield the new ones of a list of messages."""
-        for message in list_of(messages):
+        for message in list_in(messages):
             yield from self._if_new(message)
 
     def _of_pool(self, part: Any) -> Iterator[dict[str, Any]]:
@@ -153,7 +153,7 @@ class Seen:
 
 def name_of(message: Mapping[str, Any], content: Any) -> tuple[str, ...]:
     """Return what names a message in the key of its step: its id; without one, its role and content."""
-    id = text_of(message.get("id"))
+    id = text_in(message.get("id"))
     if id is not None:
         return (id,)
     return str(message.get("role")), content if type(content) is str else json.dumps(content, sort_keys=True)
@@ -169,24 +169,24 @@ def content_of(content: Any) -> Any:
     return blocks
 
 
-def text_in(content: Any) -> str:
+def texts_in(content: Any) -> str:
     """Return the text of a message's content, without other parts."""
     if type(content) is str:
         return content
-    texts = (object_of(part).get("text") for part in list_of(content) if object_of(part).get("type") == "text")
+    texts = (object_in(part).get("text") for part in list_in(content) if object_in(part).get("type") == "text")
     return "\n".join(text for text in texts if type(text) is str)
 
 
 def thinking_in(content: Any) -> str | None:
     """Return the model's reasoning in a message's content; None without any."""
-    found = [object_of(part) for part in list_of(content) if object_of(part).get("type") == "reasoning"]
-    texts = [text_of(part.get("summary" if part.get("redacted") else "reasoning")) for part in found]
+    found = [object_in(part) for part in list_in(content) if object_in(part).get("type") == "reasoning"]
+    texts = [text_in(part.get("summary" if part.get("redacted") else "reasoning")) for part in found]
     return "\n".join(text for text in texts if text) or None
 
 
 def calls_in(message: Mapping[str, Any], texts: Texts) -> list[dict[str, Any]]:
     """Return the tool calls of an assistant's message."""
-    found = (object_of(call) for call in list_of(message.get("tool_calls")))
+    found = (object_in(call) for call in list_in(message.get("tool_calls")))
     return [
         present({"id": call.get("id"), "name": call.get("function"), "arguments": texts.whole(call.get("arguments")),
                  "parse_error": call.get("parse_error")})
@@ -196,15 +196,15 @@ def calls_in(message: Mapping[str, Any], texts: Texts) -> list[dict[str, Any]]:
 
 def server_calls_in(content: Any) -> Iterator[dict[str, Any]]:
     """Yield the calls of tools that ran at the provider: search, code, MCP servers."""
-    for part in list_of(content):
-        if object_of(part).get("type") == "tool_use" and part.get("result") is not None:
+    for part in list_in(content):
+        if object_in(part).get("type") == "tool_use" and part.get("result") is not None:
             yield {**part, "arguments": decoded(part.get("arguments"))}
 
 
 def others_in(content: Any) -> list[dict[str, Any]] | None:
     """Return the parts of a model's answer that are neither text nor reasoning nor calls; None without any."""
     known = ("text", "reasoning", "tool_use")
-    found = [_block(part) for part in list_of(content) if object_of(part).get("type") not in known]
+    found = [_block(part) for part in list_in(content) if object_in(part).get("type") not in known]
     return found or None
 
 

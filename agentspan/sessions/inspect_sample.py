@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from agentspan.schemas.json_values import count_in, list_in, ns_of, number_in, object_in, present, text_in
 from agentspan.sessions.inspect_messages import (
     Seen,
     Texts,
@@ -19,11 +20,10 @@ from agentspan.sessions.inspect_messages import (
     name_of,
     others_in,
     server_calls_in,
-    text_in,
+    texts_in,
     thinking_in,
 )
 from agentspan.sessions.records import Record, Status, Step, Unread, unknown
-from agentspan.sessions.values import count_of, list_of, ns_of, number_of, object_of, present, text_of
 
 MOST_SMALL = 2000
 """The most characters of JSON of a change of the state, or of a score's metadata, that is kept."""
@@ -97,7 +97,7 @@ class SampleDecoder:
                 yield Unread(self.session, "an event that is no object")
                 continue
             at = self._time(event)
-            key = text_of(event.get("uuid")) or f"{prefix}{number}"
+            key = text_in(event.get("uuid")) or f"{prefix}{number}"
             kind = event.get("event")
             if kind == "step":
                 yield from self._step(event, key, parent, stack, at)
@@ -113,7 +113,7 @@ class SampleDecoder:
                 if metadata and type(record) is Step and record.type != "message":
                     record.payload.setdefault("metadata", self._texts.whole(metadata))
                 yield record
-            inner = list_of(event.get("events")) if kind in ("tool", "subtask") else ()
+            inner = list_in(event.get("events")) if kind in ("tool", "subtask") else ()
             if inner and depth < _DEPTH:
                 yield from self._walk(inner, self._keys.get(key, key), f"{key}/", depth=depth + 1)
             elif inner:
@@ -145,7 +145,7 @@ class SampleDecoder:
         """Return the end of an event: its own, else its start and its duration."""
         end = ns_of(event.get("completed"))
         if end is None:
-            end = start_ns + int((number_of(seconds) or 0.0) * 1e9)
+            end = start_ns + int((number_in(seconds) or 0.0) * 1e9)
         end = max(start_ns, end)
         self.last_ns = max(self.last_ns, end)
         return end
@@ -160,8 +160,8 @@ class SampleDecoder:
     # Spans
 
     def _span_begin(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        id = text_of(event.get("id")) or key
-        kind, name = text_of(event.get("type")), str(event.get("name") or "span")
+        id = text_in(event.get("id")) or key
+        kind, name = text_in(event.get("type")), str(event.get("name") or "span")
         span = _Span(id, above, kind, name, self._own_time(at), self._texts.whole(event.get("metadata")))
         self._open[id] = span
         self._parents[id] = (above, span.type, span.name)
@@ -188,7 +188,7 @@ class SampleDecoder:
         if event.get("action") == "begin":
             above = stack[-1].key if stack else parent
             name = str(event.get("name") or "step")
-            stack.append(_Span(key, above, text_of(event.get("type")), name, self._own_time(at)))
+            stack.append(_Span(key, above, text_in(event.get("type")), name, self._own_time(at)))
             self._parents[key] = (above, stack[-1].type, name)
         elif stack:
             yield self._chain(stack.pop(), at, "complete")
@@ -214,29 +214,29 @@ class SampleDecoder:
             yield self._one(f"message:{name}", above, "message", at, payload)
 
     def _sample_init(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        messages = list_of(object_of(event.get("state")).get("messages"))
+        messages = list_in(object_in(event.get("state")).get("messages"))
         if not messages:
-            given = object_of(event.get("sample")).get("input")
+            given = object_in(event.get("sample")).get("input")
             messages = given if type(given) is list else [{"role": "user", "content": given}]
         yield from self._new(self._seen.new_in(messages), above, at)
 
     def _model(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
         yield from self._new(self._seen.new_of(event), above, at)
         self._note_grader(above)
-        output = object_of(event.get("output"))
-        choice = object_of((list_of(output.get("choices")) or [None])[0])
-        message = object_of(choice.get("message"))
+        output = object_in(event.get("output"))
+        choice = object_in((list_in(output.get("choices")) or [None])[0])
+        message = object_in(choice.get("message"))
         content = self._texts.whole(message.get("content"))
         if message:
             self._seen.add(message)
         start = self._own_time(at)
         end = max(start, self._end(event, at, output.get("time")))
-        error = text_of(event.get("error")) or text_of(output.get("error"))
+        error = text_in(event.get("error")) or text_in(output.get("error"))
         status: Status = "failed" if error else "cancelled" if event.get("pending") else "complete"
         result = {**_answer(message, content, self._texts), **usage_of(output.get("usage"))}
         result |= present({
-            "finish_reason": choice.get("stop_reason"), "response_model": text_of(output.get("model")),
-            "response_id": text_of(object_of(object_of(event.get("call")).get("response")).get("id")),
+            "finish_reason": choice.get("stop_reason"), "response_model": text_in(output.get("model")),
+            "response_id": text_in(object_in(object_in(event.get("call")).get("response")).get("id")),
         })  # fmt: skip
         if error:
             failure = {"type": "error", "message": self._texts.whole(error), "traceback": event.get("traceback")}
@@ -257,7 +257,7 @@ class SampleDecoder:
         return self._one(key, above, "tool", at, present(payload), result)
 
     def _tool(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        name, id = str(event.get("function") or "tool"), text_of(event.get("id"))
+        name, id = str(event.get("function") or "tool"), text_in(event.get("id"))
         span = self._span_of_tool(name, above)
         if id is not None:
             self._seen.add_call(id)
@@ -286,12 +286,12 @@ class SampleDecoder:
         payload = present({"name": str(event.get("name") or "subtask"), "input": self._texts.whole(event.get("input"))})
         result = {"output": self._texts.whole(event.get("result"))}
         end = self._end(event, at, event.get("working_time"))
-        self._parents[key] = (above, text_of(event.get("type")), payload["name"])
+        self._parents[key] = (above, text_in(event.get("type")), payload["name"])
         yield self._one(key, above, "chain", at, payload, result, end)
 
     def _score(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        score = self._texts.whole(object_of(event.get("score")))
-        name = text_of(event.get("scorer")) or self._scorer_above(above)
+        score = self._texts.whole(object_in(event.get("score")))
+        name = text_in(event.get("scorer")) or self._scorer_above(above)
         value, label = value_of(score.get("value"))
         answer = {
             "score": value,
@@ -313,12 +313,12 @@ class SampleDecoder:
         action = str(event.get("action"))
         names = ("cmd", "file", "options", "input")
         content = present({name: self._texts.whole(event.get(name)) for name in names})
-        result = present({"output": self._texts.whole(event.get("output")), "exit_code": count_of(event.get("result"))})
+        result = present({"output": self._texts.whole(event.get("output")), "exit_code": count_in(event.get("result"))})
         payload = {"name": f"sandbox {action}", "level": "info", "content": content}
         yield self._one(key, above, "event", at, payload, result, self._end(event, at))
 
     def _approval(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        name = text_of(event.get("approver")) or text_of(event.get("reviewer")) or "approval"
+        name = text_in(event.get("approver")) or text_in(event.get("reviewer")) or "approval"
         decision = event.get("decision")
         about = {"message": event.get("message"), "call": event.get("call"), "modified": event.get("modified")}
         payload = {"name": name, "stage": event.get("event"), "subject": self._texts.whole(present(about))}
@@ -342,7 +342,7 @@ class SampleDecoder:
         )
 
     def _logger(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        message = object_of(self._texts.whole(event.get("message")))
+        message = object_in(self._texts.whole(event.get("message")))
         where = f"{message.get('filename')}:{message.get('lineno')}"
         payload = {"name": "log", "level": message.get("level"), "content": message.get("message"), "where": where}
         yield self._one(key, above, "event", at, payload)
@@ -354,14 +354,14 @@ class SampleDecoder:
 
     def _changes(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
         changes = [
-            change for change in list_of(event.get("changes"))
-            if not str(object_of(change).get("path")).startswith(_IN_MESSAGES) or event.get("event") == "store"
+            change for change in list_in(event.get("changes"))
+            if not str(object_in(change).get("path")).startswith(_IN_MESSAGES) or event.get("event") == "store"
         ]  # fmt: skip
         if not changes:
             return
         content: Any = self._texts.whole(changes)
         if len(json.dumps(content)) > MOST_SMALL:
-            content = {"left_out": len(changes), "paths": [object_of(change).get("path") for change in changes[:20]]}
+            content = {"left_out": len(changes), "paths": [object_in(change).get("path") for change in changes[:20]]}
         yield self._one(key, above, "event", at, {"name": event["event"], "level": "debug", "content": content})
 
     def _plain(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
@@ -399,9 +399,9 @@ _KINDS: dict[str, _Decode] = {
 def _called(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload of a model call: the model and its settings."""
     provider, slash, model = str(event.get("model") or "?").partition("/")
-    payload = present(object_of(event.get("config")))
+    payload = present(object_in(event.get("config")))
     payload |= {"model": model, "provider": provider} if slash else {"model": provider}
-    tools = [object_of(tool).get("name") for tool in list_of(event.get("tools"))]
+    tools = [object_in(tool).get("name") for tool in list_in(event.get("tools"))]
     if tools:
         payload["tools"] = tools
         payload["tool_choice"] = event.get("tool_choice")
@@ -409,23 +409,23 @@ def _called(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer(message: Mapping[str, Any], content: Any, texts: Texts) -> dict[str, Any]:
-    found: dict[str, Any] = {"text": text_in(content), "thinking": thinking_in(content), "content": others_in(content)}
+    found: dict[str, Any] = {"text": texts_in(content), "thinking": thinking_in(content), "content": others_in(content)}
     calls = calls_in(message, texts)
     return present({**found, "tool_calls": calls or None})
 
 
 def usage_of(found: Any) -> dict[str, Any]:
     """Return the tokens of a usage. Inspect's input tokens exclude the cache; ours include it."""
-    usage = object_of(found)
+    usage = object_in(found)
     sent, read, write = (
-        count_of(usage.get(name)) for name in ("input_tokens", "input_tokens_cache_read", "input_tokens_cache_write")
+        count_in(usage.get(name)) for name in ("input_tokens", "input_tokens_cache_read", "input_tokens_cache_write")
     )
     whole = None if sent is None else sent + (read or 0) + (write or 0)
     return present({
         "input_tokens": whole, "cached_tokens": read, "cache_write_tokens": write,
-        "output_tokens": count_of(usage.get("output_tokens")),
-        "reasoning_tokens": count_of(usage.get("reasoning_tokens")),
-        "stated_cost_usd": number_of(usage.get("total_cost")),
+        "output_tokens": count_in(usage.get("output_tokens")),
+        "reasoning_tokens": count_in(usage.get("reasoning_tokens")),
+        "stated_cost_usd": number_in(usage.get("total_cost")),
     })  # fmt: skip
 
 
@@ -445,11 +445,11 @@ def _tool_status(event: Mapping[str, Any], texts: Texts, result: dict[str, Any])
 
 def error_of(found: Any) -> dict[str, Any]:
     """Return an error of a sample: its type, if the message begins with one, its message and its traceback."""
-    error = object_of(found) or {"message": found}
+    error = object_in(found) or {"message": found}
     message = str(error.get("message") or "")
     name = message.partition("(")[0]
     kind = name if name.isidentifier() else "error"
-    return present({"type": kind, "message": message, "traceback": text_of(error.get("traceback"))})
+    return present({"type": kind, "message": message, "traceback": text_in(error.get("traceback"))})
 
 
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, True: 1.0, False: 0.0}
@@ -461,12 +461,12 @@ def value_of(value: Any) -> tuple[float | None, str | None]:
     if type(value) is bool:
         return _VALUES[value], None
     if type(value) in (int, float):
-        return number_of(value), None if value == value else "unscored"
+        return number_in(value), None if value == value else "unscored"
     if type(value) is not str:
         return None, None if value is None else json.dumps(value)[:_MOST_LABEL]
     if value in _VALUES:
         return _VALUES[value], value
     try:
-        return number_of(float(value)), value[:_MOST_LABEL]
+        return number_in(float(value)), value[:_MOST_LABEL]
     except ValueError:
         return None, value[:_MOST_LABEL] or None

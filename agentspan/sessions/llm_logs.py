@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentspan.blobs import encoded
-from agentspan.sessions.formats import Format, Source, head_of, home
-from agentspan.sessions.records import Record, Session, Step, Unread, task_of
-from agentspan.sessions.values import (
-    count_of,
+from agentspan.schemas.json_values import (
+    count_in,
     decoded,
-    list_of,
+    list_in,
     ns_of,
-    number_of,
-    object_of,
+    number_in,
+    object_in,
     part_of,
     present,
-    text_of,
+    text_in,
 )
+from agentspan.sessions.formats import Format, Source, head_of, home
+from agentspan.sessions.records import Record, Session, Step, Unread, task_of
 
 NAME = "llm"
 _MAGIC = b"SQLite format 3\x00"
@@ -156,7 +156,7 @@ def _response(base: _Base, row: dict[str, Any]) -> _Call:
     if prompt or blocks:
         content = [*([{"type": "text", "text": prompt}] if prompt else []), *blocks] if blocks else prompt
         messages.append((f"{id}:prompt", "user", content))
-    answer = {"text": row.get("response") or "", "thinking": text_of(row.get("reasoning"))}
+    answer = {"text": row.get("response") or "", "thinking": text_in(row.get("reasoning"))}
     calls = [_called(call) for call in base.rows_of("tool_calls", id)]
     results = [
         (each.get("tool_call_id"), str(each.get("name")), _result(base, each))
@@ -207,7 +207,7 @@ def _outcome(output: Any, exception: Any, blocks: list[dict[str, Any]]) -> dict[
 
 def _attachment(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content block of an attachment: its bytes as base64, else its URL or path."""
-    media_type, content = text_of(row.get("type")), row.get("content")
+    media_type, content = text_in(row.get("type")), row.get("content")
     kind = (media_type or "").partition("/")[0]
     source: dict[str, Any] = {"type": "url", "url": row.get("url")}
     if type(content) is bytes:
@@ -268,7 +268,7 @@ def _turn(
             if calls:
                 messages[-1] = (
                     *messages[-1][:2],
-                    [*list_of(content), *({"type": "tool_call", **call} for call in calls)],
+                    [*list_in(content), *({"type": "tool_call", **call} for call in calls)],
                 )
     answered = [part for message in made for part in _parts(base, message)]
     results += _results(base, answered)
@@ -285,19 +285,19 @@ def _turn(
 def _parts(base: _Base, message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     sql = "select * from parts where message_hash = ? order by position, id"
     for row in base.rows("parts", sql, message.get("hash")):
-        part = {**object_of(decoded(row.get("payload"))), "type": row.get("type")}
+        part = {**object_in(decoded(row.get("payload"))), "type": row.get("type")}
         if row.get("text") is not None:
             part["text"] = row["text"]
-        pieces = list_of(part.pop("text_ref", None))
+        pieces = list_in(part.pop("text_ref", None))
         if pieces:
-            part["text"] = "".join(_piece(base, object_of(piece)) for piece in pieces)
+            part["text"] = "".join(_piece(base, object_in(piece)) for piece in pieces)
         yield part
 
 
 def _piece(base: _Base, piece: Mapping[str, Any]) -> str:
     if "literal" in piece:
         return str(piece["literal"])
-    id = count_of(piece.get("fragment"))
+    id = count_in(piece.get("fragment"))
     row = next(base.rows("fragments", "select content from fragments where id = ?", id), {})
     return str(row.get("content") or "")
 
@@ -323,7 +323,7 @@ def _blocks(base: _Base, parts: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 
 
 def _attached(base: _Base, refs: Sequence[Any]) -> list[dict[str, Any]]:
-    ids = [text_of(object_of(ref).get("id")) for ref in refs]
+    ids = [text_in(object_in(ref).get("id")) for ref in refs]
     sql = "select * from attachments where id = ?"
     return [_attachment(row) for id in ids if id is not None for row in base.rows("attachments", sql, id)]
 
@@ -331,7 +331,7 @@ def _attached(base: _Base, refs: Sequence[Any]) -> list[dict[str, Any]]:
 def _results(base: _Base, parts: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     for part in parts:
         if part.get("type") == "tool_result":
-            blocks = _attached(base, list_of(part.get("attachments")))
+            blocks = _attached(base, list_in(part.get("attachments")))
             result = _outcome(part.get("output"), part.get("exception"), blocks)
             yield part.get("tool_call_id"), str(part.get("name")), result
 
@@ -369,13 +369,13 @@ class _Conversation:
             time = self._time(at)
             yield Step(self._id, key, None, "message", time, time, "complete", {"role": role, "content": content})
         start = self._time(at)
-        end = start + int((number_of(row.get("duration_ms")) or 0) * 1e6)
+        end = start + int((number_in(row.get("duration_ms")) or 0) * 1e6)
         payload, result = _asked(call), {**call.answer, **_tokens(row)}
-        result |= present({"response_id": text_of(object_of(decoded(row.get("response_json"))).get("id"))})
+        result |= present({"response_id": text_in(object_in(decoded(row.get("response_json"))).get("id"))})
         yield Step(self._id, id, None, "llm", start, end, "complete", payload, result)
         self._last_ns = max(self._last_ns, end)
         self._models[payload["model"]] = None
-        for number, made in enumerate(list_of(call.answer.get("tool_calls"))):
+        for number, made in enumerate(list_in(call.answer.get("tool_calls"))):
             self._open.append((made.get("id"), self._tool(made, f"{id}:{number}", self._time(end))))
         yield from self._returned(results, end)
         for number, (call_id, name, result) in enumerate(results):  # of calls that are not in this conversation
@@ -399,8 +399,8 @@ class _Conversation:
         parts |= {name: part_of(value) for name, value in hashed.items() if value}
         self._session = Session(
             self._id, "llm", at, ended_ns=at, outcome="answered", task=task_of(prompt) or None if prompt else None,
-            conversation=text_of(self._about.get("forked_from")), fingerprint=parts,
-            metadata=present({"title": text_of(self._about.get("name"))}),
+            conversation=text_in(self._about.get("forked_from")), fingerprint=parts,
+            metadata=present({"title": text_in(self._about.get("name"))}),
         )  # fmt: skip
         return self._session
 
@@ -438,14 +438,14 @@ def _finished(step: Step, result: dict[str, Any], at: int) -> Step:
 def _plain(content: Any) -> str:
     if type(content) is str:
         return content
-    return " ".join(str(part.get("text")) for part in list_of(content) if object_of(part).get("type") == "text")
+    return " ".join(str(part.get("text")) for part in list_in(content) if object_in(part).get("type") == "text")
 
 
 def _asked(call: _Call) -> dict[str, Any]:
     """Return the payload of a call: the model, its options, its tools and the schema of its answer."""
     row = call.row
-    model, resolved = str(row.get("model") or "?"), text_of(row.get("resolved_model"))
-    payload = {**object_of(decoded(row.get("options_json"))), "model": resolved or model}
+    model, resolved = str(row.get("model") or "?"), text_in(row.get("resolved_model"))
+    payload = {**object_in(decoded(row.get("options_json"))), "model": resolved or model}
     if resolved not in (None, model):
         payload["requested_model"] = model
     return payload | present({"tools": list(call.tools) or None, "schema": decoded(row.get("schema"))})
@@ -453,18 +453,18 @@ def _asked(call: _Call) -> dict[str, Any]:
 
 def _tokens(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tokens of a call. Those of Anthropic's cache are not in the input tokens, and are added."""
-    details = object_of(decoded(row.get("token_details")))
+    details = object_in(decoded(row.get("token_details")))
     flat = {**details}
     for group in details.values():
-        flat.update(object_of(group))
-    sent = count_of(row.get("input_tokens"))
+        flat.update(object_in(group))
+    sent = count_in(row.get("input_tokens"))
     if sent is not None:
-        sent += sum(count_of(flat.get(name)) or 0 for name in _ADDED)
+        sent += sum(count_in(flat.get(name)) or 0 for name in _ADDED)
     found: dict[str, Any] = {
-        name: next((count for each in names if (count := count_of(flat.get(each))) is not None), None)
+        name: next((count for each in names if (count := count_in(flat.get(each))) is not None), None)
         for name, names in _DETAILS.items()
     }
-    counts = {"input_tokens": sent, "output_tokens": count_of(row.get("output_tokens"))}
+    counts = {"input_tokens": sent, "output_tokens": count_in(row.get("output_tokens"))}
     return present({**counts, **found, "token_details": details or None})
 
 

@@ -16,20 +16,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, walk
-from agentspan.sessions.records import Record, Session, Status, Step, Unread, task_of, unknown
-from agentspan.sessions.values import (
-    count_of,
+from agentspan.schemas.json_values import (
+    count_in,
     decoded,
     json_of,
-    list_of,
+    list_in,
     ns_of,
-    object_of,
+    object_in,
     part_of,
     present,
-    text_of,
+    text_in,
     unicode_of,
 )
+from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, walk
+from agentspan.sessions.records import Record, Session, Status, Step, Unread, task_of, unknown
 
 NAME = "openai-agents"
 UNNAMED = "Agent workflow"
@@ -71,13 +71,13 @@ class TraceDecoder:
 
     def span(self, item: Mapping[str, Any]) -> Iterator[Record]:
         """Return the steps of a span: its messages, and itself."""
-        key, parent = str(item.get("id")), text_of(item.get("parent_id"))
+        key, parent = str(item.get("id")), text_in(item.get("parent_id"))
         start = ns_of(item.get("started_at"))
         end = ns_of(item.get("ended_at"))
         if start is None:
             start = end or 0
             yield Unread(self.trace, "a span without a time")
-        data = object_of(item.get("span_data"))
+        data = object_in(item.get("span_data"))
         made = type_of(data)
         if made is None:
             kind = str(data.get("type"))
@@ -102,7 +102,7 @@ class TraceDecoder:
     def _failure(self, item: Mapping[str, Any], key: str, parent: str | None, result: dict[str, Any]) -> Status:
         """Return the status of a span, and set the error in its result, unless a span inside of it has it."""
         inside, found = self._failed.pop(key, None), item.get("error")
-        error = object_of(found)
+        error = object_in(found)
         if inside is not None and error:
             result["failed_in"] = inside
         elif found:
@@ -113,8 +113,8 @@ class TraceDecoder:
 
     def _messages(self, found: Any, parent: str | None, start: int) -> Iterator[Step]:
         """Return the messages that stand in no earlier call. They end just before the call begins."""
-        items = [{"role": "user", "content": found}] if type(found) is str else list_of(found)
-        new = [*self._new(object_of(each) for each in items)]
+        items = [{"role": "user", "content": found}] if type(found) is str else list_in(found)
+        new = [*self._new(object_in(each) for each in items)]
         for number, (key, payload) in enumerate(new):
             if self.task is None and payload["role"] == "user":
                 self.task = task_of(_plain(payload["content"])) or None
@@ -143,7 +143,7 @@ class TraceDecoder:
 
     def answered(self, found: dict[str, Any], model: str) -> dict[str, Any]:
         """Note the answer of a model, and return it without what is empty."""
-        for call in list_of(found.get("tool_calls")):
+        for call in list_in(found.get("tool_calls")):
             if type(call.get("id")) is str:
                 self._calls.append((call.get("name"), call.get("arguments"), call["id"]))
         if found.get("text"):
@@ -156,7 +156,7 @@ def type_of(data: Mapping[str, Any]) -> str | None:
     """Return the type of a span, with `task` and `turn` for the SDK's own; None for one that is not known."""
     kind = data.get("type")
     if kind == "custom":
-        own = object_of(data.get("data")).get("sdk_span_type")
+        own = object_in(data.get("data")).get("sdk_span_type")
         return own if own in ("task", "turn") else "custom"
     return kind if type(kind) is str and kind in _KINDS else None
 
@@ -175,8 +175,8 @@ def begun_payload(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def error_of(found: Any) -> dict[str, Any]:
     """Return an error with its type and message: the SDK's message names the kind, its data the cause."""
-    error = object_of(found) or {"message": found}
-    data = object_of(error.get("data"))
+    error = object_in(found) or {"message": found}
+    data = object_in(error.get("data"))
     message, cause = str(error.get("message")), data.get("error")
     return {"type": message, "message": str(cause) if cause else message, **({"data": data} if data else {})}
 
@@ -190,10 +190,10 @@ def _agent(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 
 def _generation(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    model = text_of(data.get("model")) or "?"
-    payload = {**present(object_of(data.get("model_config"))), "model": model}
+    model = text_in(data.get("model")) or "?"
+    payload = {**present(object_in(data.get("model_config"))), "model": model}
     usage = usage_of(data.get("usage"))
-    outputs = list_of(data.get("output"))
+    outputs = list_in(data.get("output"))
     if not outputs and not usage:
         decoder.models[model] = None
         return payload, {}
@@ -201,15 +201,15 @@ def _generation(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 
 def _response(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    response = object_of(data.get("response"))
-    model = text_of(response.get("model")) or "?"
-    tools = [object_of(tool).get("name") or object_of(tool).get("type") for tool in list_of(response.get("tools"))]
+    response = object_in(data.get("response"))
+    model = text_in(response.get("model")) or "?"
+    tools = [object_in(tool).get("name") or object_in(tool).get("type") for tool in list_in(response.get("tools"))]
     settings = {name: response.get(name) for name in ("temperature", "top_p", "reasoning", "tool_choice")}
     system = content_of(response.get("instructions"))
     payload = {"model": model, **present({**settings, "system": system, "tools": tools or None})}
     usage = usage_of(data.get("usage") or response.get("usage"))
-    id = text_of(data.get("response_id")) or text_of(response.get("id"))
-    found = {**answer_of(list_of(response.get("output"))), **usage, "response_id": id}
+    id = text_in(data.get("response_id")) or text_in(response.get("id"))
+    found = {**answer_of(list_in(response.get("output"))), **usage, "response_id": id}
     if not response:
         found.pop("text")
     return payload, decoder.answered({**found, "finish_reason": response.get("status")}, model)
@@ -217,11 +217,11 @@ def _response(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 def _function(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
     name, arguments = _name(data, "function"), decoded(data.get("input"))
-    mcp = object_of(data.get("mcp_data"))
+    mcp = object_in(data.get("mcp_data"))
     output = data.get("output")
     call_id = decoder.called(name, arguments)
     if mcp:
-        server = text_of(mcp.get("server"))
+        server = text_in(mcp.get("server"))
         payload = present({"server": server, "target": name, "arguments": arguments, "call_id": call_id})
         return {"method": "tools/call", **payload}, present({"result": output})
     return present({"name": name, "arguments": arguments, "call_id": call_id}), present({"output": output})
@@ -240,10 +240,10 @@ def _custom(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 
 def _own(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    own = object_of(data.get("data"))
+    own = object_in(data.get("data"))
     about = {name: value for name, value in own.items() if name not in ("sdk_span_type", "name", "usage")}
     about |= present({"sums": own.get("usage")})  # a `usage` would count, and the calls inside have it, too
-    label = text_of(own.get("name")) or _name(data, "custom")
+    label = text_in(own.get("name")) or _name(data, "custom")
     return {**about, "name": label, "kind": own.get("sdk_span_type")}, {}
 
 
@@ -252,12 +252,12 @@ def _mcp_tools(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 
 def _transcription(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    payload, sound = _voice(decoder, data), object_of(data.get("input"))
+    payload, sound = _voice(decoder, data), object_in(data.get("input"))
     return {**payload, "input": _sound(sound)}, present({"text": data.get("output")})
 
 
 def _speech(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    result = {"output": _sound(object_of(data.get("output"))), "first_content_at": data.get("first_content_at")}
+    result = {"output": _sound(object_in(data.get("output"))), "first_content_at": data.get("first_content_at")}
     return {**_voice(decoder, data), **present({"input": data.get("input")})}, present(result)
 
 
@@ -266,9 +266,9 @@ def _speech_group(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 
 def _voice(decoder: TraceDecoder, data: Mapping[str, Any]) -> dict[str, Any]:
-    model = text_of(data.get("model")) or "?"
+    model = text_in(data.get("model")) or "?"
     decoder.models[model] = None
-    return {**present(object_of(data.get("model_config"))), "model": model, "kind": data.get("type")}
+    return {**present(object_in(data.get("model_config"))), "model": model, "kind": data.get("type")}
 
 
 def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(data: Mapping[str, Any], default: str) -> str:
-    return text_of(data.get("name")) or default
+    return text_in(data.get("name")) or default
 
 
 _KINDS: dict[str, Callable[[TraceDecoder, Mapping[str, Any]], _Made]] = {
@@ -305,7 +305,7 @@ _TYPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     **{name: _always("llm") for name in ("generation", "response", "transcription", "speech")},
     **{name: _always("chain") for name in ("custom", "task", "turn", "speech_group")},
     "mcp_tools": _always("mcp"),
-    "function": lambda data: "mcp" if object_of(data.get("mcp_data")) else "tool",
+    "function": lambda data: "mcp" if object_in(data.get("mcp_data")) else "tool",
 }
 
 
@@ -318,19 +318,19 @@ def answer_of(outputs: list[Any]) -> dict[str, Any]:
     thinking: list[str] = []
     calls: list[dict[str, Any]] = []
     others: list[Any] = []
-    for item in map(object_of, outputs):
+    for item in map(object_in, outputs):
         kind = item.get("type")
         if kind == "function_call":
             calls.append(present(_call(item.get("call_id"), item)))
         elif kind == "reasoning":
             thinking += [
-                text for part in (*list_of(item.get("summary")), *list_of(item.get("content"))) if (text := _text(part))
+                text for part in (*list_in(item.get("summary")), *list_in(item.get("content"))) if (text := _text(part))
             ]
         elif kind == "message" or item.get("role") is not None:
             texts += _texts(item.get("content"))
             calls += [
-                _call(each.get("id"), object_of(each.get("function")))
-                for each in map(object_of, list_of(item.get("tool_calls")))
+                _call(each.get("id"), object_in(each.get("function")))
+                for each in map(object_in, list_in(item.get("tool_calls")))
             ]
         elif item:
             others.append(dict(item))
@@ -345,25 +345,25 @@ def _call(id: Any, function: Mapping[str, Any]) -> dict[str, Any]:
 def _texts(content: Any) -> list[str]:
     if type(content) is str:
         return [content]
-    return [text for part in list_of(content) if (text := _text(part))]
+    return [text for part in list_in(content) if (text := _text(part))]
 
 
 def _text(part: Any) -> str | None:
-    found = object_of(part)
-    return text_of(found.get("text")) or text_of(found.get("refusal"))
+    found = object_in(part)
+    return text_in(found.get("text")) or text_in(found.get("refusal"))
 
 
 def content_of(content: Any) -> Any:
     """Return the content of a message; of one that is one text, the text."""
-    parts = list_of(content)
-    if len(parts) == 1 and object_of(parts[0]).get("type") in ("input_text", "output_text", "text"):
-        return object_of(parts[0]).get("text")
+    parts = list_in(content)
+    if len(parts) == 1 and object_in(parts[0]).get("type") in ("input_text", "output_text", "text"):
+        return object_in(parts[0]).get("text")
     return [_block(part) for part in parts] if parts else content
 
 
 def _block(part: Any) -> Any:
-    url = object_of(part).get("image_url")
-    url = object_of(url).get("url") if type(url) is dict else url
+    url = object_in(part).get("image_url")
+    url = object_in(url).get("url") if type(url) is dict else url
     if type(url) is str and url.startswith("data:"):
         head, base64, data = url.partition(";base64,")
         if base64:
@@ -377,16 +377,16 @@ def _plain(content: Any) -> str:
 
 def usage_of(found: Any) -> dict[str, Any]:
     """Return the tokens of a usage, in the names of the Responses API or of chat completions."""
-    usage = object_of(found)
+    usage = object_in(found)
     counts = {
-        "input_tokens": count_of(usage.get("input_tokens", usage.get("prompt_tokens"))),
-        "output_tokens": count_of(usage.get("output_tokens", usage.get("completion_tokens"))),
+        "input_tokens": count_in(usage.get("input_tokens", usage.get("prompt_tokens"))),
+        "output_tokens": count_in(usage.get("output_tokens", usage.get("completion_tokens"))),
     }
     for name, groups in _DETAILS.items():
-        values = (count_of(object_of(usage.get(group)).get(name)) for group in groups)
+        values = (count_in(object_in(usage.get(group)).get(name)) for group in groups)
         counts[name] = next((value for value in values if value is not None), None)
     for name in ("cached_input_tokens", "cache_write_input_tokens"):
-        counts[name.replace("_input", "")] = counts[name.replace("_input", "")] or count_of(usage.get(name))
+        counts[name.replace("_input", "")] = counts[name.replace("_input", "")] or count_in(usage.get(name))
     return present(counts)
 
 
@@ -425,7 +425,7 @@ def begun(trace: str, about: Mapping[str, Any], start_ns: int) -> Session:
     Args:
         about: the trace's item; empty if it is not known.
     """
-    name, group = text_of(about.get("workflow_name")), text_of(about.get("group_id"))
+    name, group = text_in(about.get("workflow_name")), text_in(about.get("group_id"))
     metadata = {"trace_id": trace, **present({"metadata": about.get("metadata")})}
     return Session(trace, name or UNNAMED, start_ns, conversation=group, metadata=metadata)
 
@@ -495,9 +495,9 @@ class ItemDecoder(LineDecoder):
         yield from self._items(found)
 
     def _items(self, found: Any) -> Iterator[Record]:
-        items = found if type(found) is list else list_of(object_of(found).get("data")) or [found]
+        items = found if type(found) is list else list_in(object_in(found).get("data")) or [found]
         for item in items:
-            kind = object_of(item).get("object")
+            kind = object_in(item).get("object")
             if kind == "trace":
                 self._trace(item.get("id")).about = item
             elif kind == "trace.span":

@@ -25,11 +25,11 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState, going_on, inner_of
 from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
+from agentspan.schemas.json_values import ns_of, object_in
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.sessions.openai_agents import NAME, TraceDecoder, begun, begun_payload, ended, schema_of
 from agentspan.sessions.records import Session, Step
 from agentspan.sessions.session_rows import STATUS, metadata_of
-from agentspan.sessions.values import ns_of, object_of
 from agentspan.text import one_line
 
 _NOT_ENDED = {"type": "Abandoned", "message": "its end was never sent"}
@@ -107,7 +107,7 @@ class AgentsProcessor:
         """Record that a span has started."""
         if self._is_on:
             with self._unharmed, self._lock:
-                self._begin(object_of(span.export()))
+                self._begin(object_in(span.export()))
 
     def on_span_end(self, span: Any) -> None:
         """Record the end of a span."""
@@ -149,7 +149,7 @@ class AgentsProcessor:
         if live is None:
             about = self._about.get(item["trace_id"], {})
             live = self._traces[item["trace_id"]] = _begun(recorder, item["trace_id"], about, start, around)
-        data = object_of(item.get("span_data"))
+        data = object_in(item.get("span_data"))
         outer = live.nodes.get(item.get("parent_id") or "")
         node = SpanState(recorder, live.run, _above(live, item, outer, around), schema_of(data))
         node.outer = around
@@ -275,11 +275,11 @@ def _item_of(span: Any) -> dict[str, Any]:
         response = getattr(live, "response", None)
         dump: Callable[..., Any] | None = getattr(response, "model_dump", None)
         found = None if dump is None else dump(mode="json", exclude_none=True, warnings=False)
-        item["span_data"] = {**object_of(item.get("span_data")), "input": live.input, "response": found}
+        item["span_data"] = {**object_in(item.get("span_data")), "input": live.input, "response": found}
     try:
-        return object_of(jsontext.encode(item)[1])
+        return object_in(jsontext.encode(item)[1])
     except ValueError:  # an object of the program
-        return object_of(json.loads(json.dumps(item, default=repr)))
+        return object_in(json.loads(json.dumps(item, default=repr)))
 
 
 PROCESSOR = AgentsProcessor()

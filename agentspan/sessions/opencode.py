@@ -12,14 +12,13 @@ Left out on purpose: `snapshot` (a hash of the files), a tool's texts for displa
 the address where a session is shared.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from agentspan.schemas.json_values import id_in, list_in, object_in, part_of, text_in, tokens_in
 from agentspan.sessions.formats import Format, Source, home, walk
 from agentspan.sessions.opencode_files import (
     DatabaseStore,
@@ -32,7 +31,7 @@ from agentspan.sessions.opencode_files import (
     storage_of,
 )
 from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
-from agentspan.sessions.timeline import MS, Timeline, count_in, id_in, list_in, ms_ns, object_in, text_in
+from agentspan.sessions.timeline import MS, Timeline, ms_ns
 
 _DATABASE = re.compile(r"opencode(?:-[\w.-]+)?\.db")
 _PRODUCTS = ("kilo", "mimocode", "zcode")
@@ -90,7 +89,7 @@ class _Log:
             "model": next(iter(self.models), None),
             "cli_version": text_in(get("version")),
             "agent": text_in(get("agent")),
-            "permission_mode": _hash(permissions) if permissions else None,
+            "permission_mode": part_of(permissions) if permissions else None,
             **self.parts,
         }
         return Session(
@@ -109,10 +108,10 @@ class _Log:
             "project": text_in(get("worktree")),
             "agent": text_in(get("agent")),
             "revert": get("revert"),
-            "archived_at": count_in(get("time_archived")),
-            "lines_added": count_in(get("summary_additions")),
-            "lines_deleted": count_in(get("summary_deletions")),
-            "files_changed": count_in(get("summary_files")),
+            "archived_at": tokens_in(get("time_archived")),
+            "lines_added": tokens_in(get("summary_additions")),
+            "lines_deleted": tokens_in(get("summary_deletions")),
+            "files_changed": tokens_in(get("summary_files")),
             "copied_messages": self.copies,
             "models": [*self.models],
         }
@@ -180,7 +179,7 @@ class _Log:
     def _user(self, message: Row, data: dict[str, Any], parts: list[Row], created: int) -> Iterator[Step | Unread]:
         for name, field in (("system_prompt", "system"), ("tools", "tools")):
             if value := data.get(field):
-                self.parts[name] = _hash(value)
+                self.parts[name] = part_of(value)
         compactions = [part for part in parts if (part.data or {}).get("type") == "compaction"]
         for part in compactions:
             yield from self._other(part, created, message.id)
@@ -343,7 +342,7 @@ class _Log:
     def _retry(self, part: Row, data: dict[str, Any], ns: int, payload: dict[str, Any]) -> Step:
         at = ms_ns(object_in(data.get("time")).get("created")) or ns
         start = self.time.at(at)
-        asked = {**payload, "attempt": count_in(data.get("attempt"))}
+        asked = {**payload, "attempt": tokens_in(data.get("attempt"))}
         result = {"error": _error(object_in(data.get("error")))}
         return Step(self.id, part.id, None, "llm", start, start, "failed", asked, result)
 
@@ -424,13 +423,13 @@ def _end_of(call: _Call) -> int | None:
 
 def _tokens(tokens: dict[str, Any]) -> dict[str, int]:
     cache = object_in(tokens.get("cache"))
-    read, write = count_in(cache.get("read")), count_in(cache.get("write"))
-    reasoning = count_in(tokens.get("reasoning"))
+    read, write = tokens_in(cache.get("read")), tokens_in(cache.get("write"))
+    reasoning = tokens_in(tokens.get("reasoning"))
     return {
-        "input_tokens": count_in(tokens.get("input")) + read + write,
+        "input_tokens": tokens_in(tokens.get("input")) + read + write,
         "cached_tokens": read,
         "cache_write_tokens": write,
-        "output_tokens": count_in(tokens.get("output")) + reasoning,
+        "output_tokens": tokens_in(tokens.get("output")) + reasoning,
         "reasoning_tokens": reasoning,
     }
 
@@ -477,11 +476,6 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
 def _identity(data: dict[str, Any]) -> tuple[Any, ...]:
     """Return what is equal in a message and its copy in a fork."""
     return tuple(data.get(name) for name in ("role", "time", "agent", "modelID", "providerID", "tokens", "cost"))
-
-
-def _hash(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return sha256(text.encode(errors="replace")).hexdigest()[:12]
 
 
 class _Reading:

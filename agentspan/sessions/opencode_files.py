@@ -13,9 +13,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from agentspan.schemas.json_values import id_in, list_in, object_in, text_in
 from agentspan.sessions.formats import head_of
 from agentspan.sessions.reading import Unreadable
-from agentspan.sessions.timeline import MS, id_in, list_in, ms_ns, object_in, text_in
+from agentspan.sessions.timeline import MS, ms_ns
 
 BUSY_S = 0.5
 """Seconds to wait for a file that another program has locked."""

@@ -16,12 +16,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentspan.schemas.json_values import id_in, json_of, list_in, ns_of, object_in, text_in, tokens_in
 from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
 from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, parts_of, text_of, thinking_of, tokens_of
 from agentspan.sessions.reading import plain_path
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
-from agentspan.sessions.timeline import MS, Timeline, count_in, id_in, iso_ns, list_in, object_in, text_in
-from agentspan.sessions.values import json_of
+from agentspan.sessions.timeline import MS, Timeline
 
 AGENT = "qwen-code"
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -77,7 +77,7 @@ class _Log:
         """Return the steps of a record."""
         self.count += 1
         key = id_in(record.get("uuid")) or f"record:{self.count}"
-        ns = iso_ns(record.get("timestamp")) or self.ended_ns or self.started_ns or 1
+        ns = ns_of(record.get("timestamp")) or self.ended_ns or self.started_ns or 1
         self.ended_ns = max(self.ended_ns, ns)
         self._note(record)
         kind = id_in(record.get("type"))
@@ -156,7 +156,7 @@ class _Log:
         if type(usage := record.get("usageMetadata")) is dict:
             result |= _usage(usage)
         payload: dict[str, Any] = {"model": model}
-        if window := count_in(record.get("contextWindowSize")):
+        if window := tokens_in(record.get("contextWindowSize")):
             payload["context_window"] = window
         began = ns - self.waited_ns if self.waited_ns else self.last_ns or ns
         self.waited_ns = 0
@@ -196,7 +196,7 @@ class _Log:
         state: Any = "cancelled" if status == "cancelled" else "failed" if "is_error" in result else "complete"
         if state == "cancelled":
             self.outcome = "interrupted"
-        if took := count_in(told.get("durationMs")):
+        if took := tokens_in(told.get("durationMs")):
             result["duration_ms"] = took
         began = self.took.pop(step.key, None)
         start = step.start_ns if began is None or began <= step.start_ns else self.time.at(began)
@@ -232,7 +232,7 @@ class _Log:
         info = object_in(payload.get("info"))
         summary = next((text for each in list_in(payload.get("compressedHistory")) if (text := _said(each))), None)
         start = self.time.at(ns)
-        before, after = count_in(info.get("originalTokenCount")), count_in(info.get("newTokenCount"))
+        before, after = tokens_in(info.get("originalTokenCount")), tokens_in(info.get("newTokenCount"))
         result = {"tokens_after": after, "summary": summary}
         return Step(self.id, key, None, "compaction", start, start, "complete", {"tokens_before": before}, result)
 
@@ -248,7 +248,7 @@ class _Log:
 
     def _telemetry(self, event: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
         name = (text_in(event.get("event.name")) or "").rpartition(".")[2]
-        waited = count_in(event.get("duration_ms")) * MS
+        waited = tokens_in(event.get("duration_ms")) * MS
         if name == "api_response" and not event.get("subagent_name"):
             self.waited_ns = waited
         elif name in ("api_response", "api_error", "api_cancel"):
@@ -294,7 +294,7 @@ class _Log:
             state = "failed" if name == "api_error" else "cancelled"
             error = {"type": event.get("error_type") or name, "message": event.get("error_message")}
             result = {"error": error}
-            if status := count_in(event.get("status_code")):
+            if status := tokens_in(event.get("status_code")):
                 payload["status_code"] = status
             if not agent:
                 self.outcome, self.error = ("error", error) if state == "failed" else ("interrupted", None)
@@ -402,7 +402,7 @@ class QwenDecoder(LineDecoder):
             name = id_in(record.get("agentName"))
             log = _Log(agent, (session, None), name)
             self._attach(log)
-        log.started_ns = iso_ns(record.get("timestamp")) or 0
+        log.started_ns = ns_of(record.get("timestamp")) or 0
         self._logs[file] = log
         return log
 

@@ -17,7 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.schemas.atif_objects import list_of, object_of, parsed, several, text_of, text_or_none
+from agentspan.schemas.atif_objects import parsed, several, text_of, text_or_none
+from agentspan.schemas.json_values import list_in, object_in, part_of
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
@@ -70,13 +71,13 @@ def decode(path: Path, after: str | None = None) -> Iterator[Record]:
 def _facts_of(document: dict[str, Any] | list[Any]) -> _Facts:
     if isinstance(document, list):
         return _Facts(True, document, {}, {}, [])
-    info = object_of(document.get("info"))
-    took = [_number(object_of(each).get("execution_time"), 1e9) or 0.0 for each in list_of(document.get("trajectory"))]
+    info = object_in(document.get("info"))
+    took = [_number(object_in(each).get("execution_time"), 1e9) or 0.0 for each in list_in(document.get("trajectory"))]
     if "messages" in document:
-        return _Facts(True, several(document["messages"]), info, object_of(info.get("config")), took)
+        return _Facts(True, several(document["messages"]), info, object_in(info.get("config")), took)
     config = document.get("replay_config")
     config = parsed(config.encode("utf-8", "surrogatepass")) if isinstance(config, str) else config
-    return _Facts(False, several(document.get("history")), info, object_of(config), took)
+    return _Facts(False, several(document.get("history")), info, object_in(config), took)
 
 
 class _Reader:
@@ -85,10 +86,10 @@ class _Reader:
     def __init__(self, path: Path, facts: _Facts) -> None:
         self._facts = facts
         self._path = path
-        answer = next((each for each in facts.messages if object_of(each).get("role") == "assistant"), None)
+        answer = next((each for each in facts.messages if object_in(each).get("role") == "assistant"), None)
         names = json.dumps([*path.parts[-3:-1], _stem(path), answer])
         self._session = sha256(names.encode()).hexdigest()[:16]
-        model = object_of(object_of(facts.config.get("agent")).get("model") or facts.config.get("model"))
+        model = object_in(object_in(facts.config.get("agent")).get("model") or facts.config.get("model"))
         self._model = text_or_none(model.get("name")) or text_or_none(model.get("model_name")) or "unknown"
         self._time_ns = 0
         self._actions = 0
@@ -132,8 +133,8 @@ class _Reader:
         """Yield the model call of an assistant's message, and its tools, which are open."""
         self._waiting.clear()
         text = text_of(message.get("content"))
-        extra = object_of(message.get("extra"))
-        calls = [call for each in list_of(message.get("tool_calls")) if (call := _call(each)) is not None]
+        extra = object_in(message.get("extra"))
+        calls = [call for each in list_in(message.get("tool_calls")) if (call := _call(each)) is not None]
         result: dict[str, Any] = {"text": text} if text else {}
         if calls:
             result["tool_calls"] = calls
@@ -153,7 +154,7 @@ class _Reader:
 
     def _answered(self, message: Mapping[str, Any]) -> Step | None:
         """Return the open tool that a message answers; None if it answers none."""
-        ids = [*list_of(message.get("tool_call_ids")), message.get("tool_call_id")]
+        ids = [*list_in(message.get("tool_call_ids")), message.get("tool_call_id")]
         for id in ids:
             if isinstance(id, str) and id in self._waiting:
                 return self._waiting.pop(id)
@@ -179,15 +180,15 @@ class _Reader:
         status = text_or_none(info.get("exit_status"))
         outcome = _outcome(status)
         prompt = next((text_of(each.get("content")) for each in self._facts.messages
-                       if object_of(each).get("role") == "user" and not each.get("is_demo")), "")  # fmt: skip
+                       if object_in(each).get("role") == "user" and not each.get("is_demo")), "")  # fmt: skip
         system = next((text_of(each.get("content")) for each in self._facts.messages
-                       if object_of(each).get("role") == "system"), "")  # fmt: skip
+                       if object_in(each).get("role") == "system"), "")  # fmt: skip
         version = text_or_none(info.get("swe_agent_version")) or text_or_none(info.get("mini_version"))
         parts = {
             "model": None if self._model == "unknown" else self._model,
             "cli_version": version,
-            "system_prompt": _hash(system) if system else None,
-            "tools": _hash(json.dumps(object_of(config.get("agent")).get("tools"))) if config.get("agent") else None,
+            "system_prompt": part_of(system) if system else None,
+            "tools": part_of(object_in(config.get("agent")).get("tools")) if config.get("agent") else None,
         }
         kept = {name: value for name, value in info.items() if name not in ("config", "submission")}
         return Session(
@@ -212,7 +213,7 @@ def _stem(path: Path) -> str:
 
 def _stated(message: Any) -> int | None:
     """Return the time that a message states, in nanoseconds since the epoch."""
-    seconds = _number(object_of(object_of(message).get("extra")).get("timestamp"), 2**37)
+    seconds = _number(object_in(object_in(message).get("extra")).get("timestamp"), 2**37)
     return None if seconds is None else int(seconds * 1e6) * 1000
 
 
@@ -223,7 +224,7 @@ def _number(value: Any, most: float) -> float | None:
 
 def _call(value: Any) -> dict[str, Any] | None:
     """Return a requested call of OpenAI's form with its arguments decoded; None for another form."""
-    function = object_of(object_of(value).get("function"))
+    function = object_in(object_in(value).get("function"))
     if not isinstance(function.get("name"), str):
         return None
     arguments = function.get("arguments")
@@ -238,22 +239,22 @@ def _commands(message: Mapping[str, Any], text: str) -> list[str]:
     action = message.get("action")
     if isinstance(action, str) and action:
         return [action]
-    stated = list_of(object_of(message.get("extra")).get("actions"))
-    found = [each if isinstance(each, str) else object_of(each).get("command") for each in stated]
+    stated = list_in(object_in(message.get("extra")).get("actions"))
+    found = [each if isinstance(each, str) else object_in(each).get("command") for each in stated]
     return [each for each in found if isinstance(each, str)] or _COMMAND.findall(text)[:1]
 
 
 def _thinking(blocks: Any) -> str:
-    return "\n".join(text for each in list_of(blocks) if isinstance(text := object_of(each).get("thinking"), str))
+    return "\n".join(text for each in list_in(blocks) if isinstance(text := object_in(each).get("thinking"), str))
 
 
 def _usage(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tokens and the cost that mini-swe-agent keeps of an answer."""
-    usage = object_of(object_of(extra.get("response")).get("usage"))
+    usage = object_in(object_in(extra.get("response")).get("usage"))
     found = {
         "input_tokens": usage.get("prompt_tokens"),
         "output_tokens": usage.get("completion_tokens"),
-        "cached_tokens": object_of(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        "cached_tokens": object_in(usage.get("prompt_tokens_details")).get("cached_tokens"),
         "stated_cost_usd": extra.get("cost"),
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -263,7 +264,7 @@ def _rest(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of a message that have no place of their own, as a member `extra`."""
     used = ("timestamp", "actions", "response", "cost")
     found = {name: value for name, value in message.items() if name not in _MESSAGE}
-    found |= {name: value for name, value in object_of(message.get("extra")).items() if name not in used}
+    found |= {name: value for name, value in object_in(message.get("extra")).items() if name not in used}
     return {"extra": found} if found else {}
 
 
@@ -279,10 +280,6 @@ def _outcome(status: str | None) -> Outcome | None:
     if any(limit in word for limit in _LIMITS):
         return "limit"
     return "interrupted" if "interrupt" in word or "exit_command" in word else "error"
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _sources(path: Path) -> Iterator[Source]:

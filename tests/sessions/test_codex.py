@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentspan.sessions.codex_records import task_of_prompt
+from agentspan.sessions.records import task_of
 from tests.sessions.codex_rollouts import (
     CHILD,
     GRANDCHILD,
@@ -93,7 +93,7 @@ def test_the_session_says_what_the_thread_was() -> None:
     session = decode(WHOLE).session
     assert session is not None
     assert (session.id, session.agent, session.version, session.outcome) == (THREAD, "codex", "0.120.0", "answered")
-    assert (session.output, session.task) == ("It does not apply.", "fix <path>, issue <n>")
+    assert (session.output, session.task) == ("It does not apply.", "fix # issue #")
     assert session.git_commit == "a" * 40
     assert (session.parent, session.conversation, session.error) == (None, None, None)
     assert set(session.fingerprint) == {
@@ -613,7 +613,7 @@ def test_what_is_unknown_is_kept_and_counted() -> None:
 
 def test_numbers_and_depths_that_no_storage_takes_are_no_error() -> None:
     odd = b'{"timestamp": "", "type": "news", "payload": {"a": "\\ud800", "b": [NaN, -Infinity, 1e999, 1.5]}}'
-    deep = b'{"type": "news", "payload": {"a": ' + b"[" * 450 + b"]" * 450 + b"}}"
+    deep = b'{"type": "news", "payload": {"a": ' + b"[" * 550 + b"]" * 550 + b"}}"
     decoded = decode([header(), odd, deep])
     (step,) = decoded.of("unknown:event")
     assert step.payload["content"]["payload"] == {"a": "\ud800", "b": ["NaN", "-Infinity", "1e999", 1.5]}
@@ -627,8 +627,9 @@ def test_a_rollout_that_grows_gives_the_steps_of_the_whole(records: list[Any]) -
 
 def test_the_task_is_the_normal_form_of_the_prompt() -> None:
     text = "Fix  src/cart.py, see https://example.org/7 since 3f2a9c1d\n in 3.5 days"
-    assert task_of_prompt(text) == "fix <path>, see <url> since <hash> in <n> days"
-    assert task_of_prompt(" ") is None
+    session = decode([header(), *prompt(2, text)]).session
+    assert session is not None
+    assert session.task == task_of(text) == "fix # see # since # in #.# days"
 
 
 ANY_JSON = st.recursive(
