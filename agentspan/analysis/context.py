@@ -1,4 +1,4 @@
-"""What a model call read: the elements of its context, each with its source, its size, and the span it came from.
+"""The context of a model call: the elements that it read, each with its source, its size, and its span.
 
 A recorded call has its messages in its payload. A call of a session has none: its context is what stands before it in
 the run, under the same agent, since the last compaction. The replay reads each span of the run once.
@@ -116,7 +116,7 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a model call read.
+    """The elements that a model call read.
 
     Attributes:
         span_id, run_id, summary, model: the call.
@@ -529,7 +529,7 @@ def short_name(name: str) -> str:
 
 
 class Share(NamedTuple):
-    """What one source contributes to a context, or to what came in, or left: elements, characters, tokens."""
+    """The part of one source in a context, or in a change of it: elements, characters, tokens."""
 
     source: Source
     elements: int

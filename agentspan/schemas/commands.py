@@ -1,4 +1,4 @@
-"""Whether a call of a tool ran tests, and whether they failed; the exit code of a call. Pure functions."""
+"""Finds the exit code of a tool call, whether it ran tests, and whether they failed. Pure functions."""
 
 import re
 from typing import Any

@@ -63,7 +63,7 @@ _MOST_PROMPTED = 256
 
 @dataclass(slots=True)
 class Arrived:
-    """What has been stored of sessions since an Arrival was made.
+    """Counts of what an Arrival has stored.
 
     Attributes:
         runs: the ids of runs that are new.
@@ -111,7 +111,7 @@ class ParentMissing(AgentspanError):
 
 
 class Place(NamedTuple):
-    """Where the steps of a session are stored: the run's id, and the id of the agent span above them, or None."""
+    """The place of a session's steps: the id of their run, and the id of the agent span above them, or None."""
 
     run: str
     top: str | None

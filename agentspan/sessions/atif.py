@@ -85,7 +85,7 @@ class _Trajectory(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a step of the format stands: the key and the time of its span, and its trajectory."""
+    """The place of a step of the format: the key and the time of its span, and its trajectory."""
 
     at: _Trajectory
     key: str

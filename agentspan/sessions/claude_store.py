@@ -202,7 +202,7 @@ class _Opened:
 
     @property
     def may_have_entries(self) -> bool:
-        """Whether the storage exists; a missing file is made by the first append."""
+        """True if the storage exists; a missing file is made by the first append."""
         return has_storage(self.database)
 
     @cached_property

@@ -107,7 +107,7 @@ class Thread:
 
     @property
     def copies_history(self) -> bool:
-        """Whether the file begins with a copy of another thread's records, by its header."""
+        """True if the file begins with a copy of another thread's records, by its header."""
         header = self.header
         return id_in(header.get("forked_from_id")) is not None and not object_in(header.get("history_base"))
 

@@ -85,7 +85,7 @@ class Deriver:
 
     @property
     def arrived(self) -> Arrived:
-        """What has been stored so far."""
+        """Counts of what has been stored so far."""
         return self._arrival.arrived
 
     def pending(self) -> list[Of]:

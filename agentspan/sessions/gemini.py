@@ -16,10 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.schemas.json_values import id_in, json_of, list_in, ns_of, object_in, text_in
+from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, text_in
 from agentspan.sessions import qwen
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, home, walk
-from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, parts_of, text_of, thinking_of, tokens_of
+from agentspan.sessions.google import (
+    Branch,
+    call_of,
+    content_of,
+    outcome_of,
+    parts_of,
+    record_of,
+    text_of,
+    thinking_of,
+    tokens_of,
+)
 from agentspan.sessions.reading import opened, plain_path
 from agentspan.sessions.records import Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import Timeline, ms_ns
@@ -319,15 +329,10 @@ class GeminiDecoder(LineDecoder):
 
     def feed(self, file: Path, line: bytes) -> Iterable[Record]:
         """Decode one line."""
-        if not line or line.isspace():
-            return ()
         log = self._by_file.get(file)
-        try:
-            record = json_of(line)
-        except (ValueError, RecursionError):
-            return [Unread(None if log is None else log.id, "a line that is no JSON")]
-        if type(record) is not dict:
-            return [Unread(None if log is None else log.id, "a line that is no object")]
+        record = record_of(line, None if log is None else log.id)
+        if record is None or isinstance(record, Unread):
+            return () if record is None else [record]
         return self._records(file, record, len(line))
 
     def rest(self) -> Iterable[Record]:

@@ -1,12 +1,12 @@
-"""What Gemini CLI and Qwen Code share: Google's parts of content, tokens, tool calls, and the branch after a rewind."""
+"""Decodes parts of records that Gemini CLI and Qwen Code have both: content, tokens, tool calls, rewound branches."""
 
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from agentspan.schemas.json_values import object_in, text_in, tokens_in
-from agentspan.sessions.records import Step
+from agentspan.schemas.json_values import json_of, object_in, text_in, tokens_in
+from agentspan.sessions.records import Step, Unread
 
 KEPT_BYTES = 16 * 2**20
 """The most bytes of records whose steps are kept, for the case that a rewind marks them."""
@@ -14,6 +14,17 @@ _MCP = re.compile(r"(.+) \((.+) MCP Server\)", re.DOTALL)
 _EXIT = re.compile(r"^Exit Code: (-?\d{1,9})$", re.MULTILINE)
 _SKILLS = {"activate_skill": "name", "skill": "skill"}
 """The argument that names the skill, by the tool that loads one."""
+
+
+def record_of(line: bytes, session: str | None) -> dict[str, Any] | Unread | None:
+    """Decode a line of a session file: an object, what could not be read, or None for an empty line."""
+    if not line or line.isspace():
+        return None
+    try:
+        record = json_of(line)
+    except (ValueError, RecursionError):
+        return Unread(session, "a line that is no JSON")
+    return record if type(record) is dict else Unread(session, "a line that is no object")
 
 
 def parts_of(content: Any) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ class _Followed:
 
 
 class Wanted(NamedTuple):
-    """Which sessions of a file that holds many are imported.
+    """The choice of the sessions that are imported from a file of many.
 
     Attributes:
         takes: returns whether a session is wanted.
@@ -135,7 +135,7 @@ class Importer:
 
     @property
     def arrived(self) -> Arrived:
-        """What has been stored so far."""
+        """Counts of what has been stored so far."""
         return self._arrival.arrived
 
     @property

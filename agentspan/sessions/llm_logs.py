@@ -30,6 +30,7 @@ from agentspan.schemas.json_values import (
     text_in,
 )
 from agentspan.sessions.formats import Format, Source, head_of, home
+from agentspan.sessions.reading import database
 from agentspan.sessions.records import Record, Session, Step, Unread, task_of
 
 NAME = "llm"
@@ -126,10 +127,7 @@ def _plain_value(name: str, value: Any) -> Any:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    has_log = path.with_name(f"{path.name}-wal").exists()
-    is_logged = head_of(path, 20)[18:19] == b"\x02"
-    how = "mode=ro&immutable=1" if is_logged and not has_log else "mode=ro"  # else SQLite would make a log
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
+    connection = database(path)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection
 

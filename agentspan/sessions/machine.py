@@ -31,7 +31,7 @@ _TIME = re.compile(rb'"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]
 
 
 class Head(NamedTuple):
-    """What the first bytes of a file say: its folder, and its first time in nanoseconds; None for what they do not."""
+    """Facts in the first bytes of a file: its folder, and its first time in nanoseconds; None for a missing one."""
 
     folder: str | None
     first_ns: int | None
@@ -62,7 +62,7 @@ class Listed(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which sessions are chosen. The defaults choose all.
+    """The choice of sessions. The defaults choose all.
 
     Attributes:
         since_ns: those that were changed since then; nanoseconds since the epoch.

@@ -1,9 +1,7 @@
 """Reads the files of OpenCode: its database, and the tree of JSON files of older versions. Decodes nothing.
 
-The database is opened read-only, and nothing is left beside it. While the program runs, there is a write-ahead log,
-which is read with it. Without one, the file is opened as immutable: otherwise SQLite would make the log's files.
-Only a log without its index (`-shm`), as a copied or crashed one, gets one by SQLite, which reads no log without.
-Only the tables `session`, `project`, `message` and `part` are read: others hold credentials.
+The database is opened for reading only (see reading.database). Only the tables `session`, `project`, `message` and
+`part` are read: others hold credentials.
 """
 
 import json
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from agentspan.schemas.json_values import id_in, list_in, object_in, text_in
 from agentspan.sessions.formats import head_of
-from agentspan.sessions.reading import Unreadable
+from agentspan.sessions.reading import Unreadable, database
 from agentspan.sessions.timeline import MS, ms_ns
 
 BUSY_S = 0.5
@@ -97,12 +95,8 @@ def _unreadable(path: Path, error: sqlite3.Error) -> Unreadable:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    """Open a database without making any file beside it."""
-    has_log = Path(f"{path}-wal").exists()
-    is_logged = head_of(path, 20)[18:20] == b"\2\2"
-    how = "mode=ro" if has_log or not is_logged else "mode=ro&immutable=1"
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=BUSY_S, uri=True)
+        connection = database(path, BUSY_S)
     except sqlite3.Error as error:
         raise _unreadable(path, error)
     connection.text_factory = bytes  # a text that is no UTF-8 raises otherwise

@@ -16,9 +16,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.schemas.json_values import id_in, json_of, list_in, ns_of, object_in, text_in, tokens_in
+from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, text_in, tokens_in
 from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
-from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, parts_of, text_of, thinking_of, tokens_of
+from agentspan.sessions.google import (
+    Branch,
+    call_of,
+    content_of,
+    outcome_of,
+    parts_of,
+    record_of,
+    text_of,
+    thinking_of,
+    tokens_of,
+)
 from agentspan.sessions.reading import plain_path
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline
@@ -363,15 +373,10 @@ class QwenDecoder(LineDecoder):
 
     def feed(self, file: Path, line: bytes) -> Iterable[Record]:
         """Decode one line."""
-        if not line or line.isspace():
-            return ()
         log = self._logs.get(file)
-        try:
-            record = json_of(line)
-        except (ValueError, RecursionError):
-            return [Unread(None if log is None else log.id, "a line that is no JSON")]
-        if type(record) is not dict:
-            return [Unread(None if log is None else log.id, "a line that is no object")]
+        record = record_of(line, None if log is None else log.id)
+        if record is None or isinstance(record, Unread):
+            return () if record is None else [record]
         return self._records(self._opened(file, record) if log is None else log, file, record, len(line))
 
     def rest(self) -> Iterable[Record]:

@@ -5,6 +5,7 @@ A place in a compressed file is a place in what it holds, so a file that was com
 
 import gzip
 import io
+import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
@@ -14,7 +15,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from agentspan import jsontext
 from agentspan.errors import AgentspanError
-from agentspan.sessions.formats import open_regular
+from agentspan.sessions.formats import head_of, open_regular
 
 PACKED = (".zst", ".gz")
 """The endings of compressed files."""
@@ -62,22 +63,31 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def _zstd(path: Path) -> IO[bytes]:
-    module: Any
-    try:
-        module = import_module("compression.zstd")  # of Python 3.14
-        begin = module.ZstdFile
-    except ImportError:
-        try:
-            module = import_module("zstandard")
-        except ImportError:
-            raise Unreadable(
-                f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'"
-            ) from None
-
-        def begin(file: IO[bytes]) -> Any:
-            return module.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
-
+    module = _zstd_module(path)
+    begin = module.ZstdFile if module.__name__ == _OWN_ZSTD else partial(_across_frames, module)
     return cast(IO[bytes], io.BufferedReader(_Unpacked(open(path, "rb"), begin, module.ZstdError), 2**17))
+
+
+_OWN_ZSTD = "compression.zstd"
+"""The module for zstd that Python has from 3.14 on."""
+
+
+def _zstd_module(path: Path) -> Any:
+    """Return a module for zstd.
+
+    Raises:
+        Unreadable: none is installed. The message names the path.
+    """
+    for name in (_OWN_ZSTD, "zstandard"):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise Unreadable(f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'")
+
+
+def _across_frames(module: Any, file: IO[bytes]) -> Any:
+    return module.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
 
 
 class _Unpacked(io.RawIOBase):
@@ -198,18 +208,9 @@ def zstd_decoder(path: Path) -> Callable[[bytes], bytes]:
     Raises:
         Unreadable: no module for zstd is installed.
     """
-    module: Any
-    try:
-        module = import_module("compression.zstd")  # of Python 3.14
-        decompress = module.ZstdDecompressor().decompress
-    except ImportError:
-        try:
-            module = import_module("zstandard")
-        except ImportError:
-            raise Unreadable(
-                f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'"
-            ) from None
-        decompress = module.ZstdDecompressor().decompressobj().decompress
+    module = _zstd_module(path)
+    decompressor = module.ZstdDecompressor()
+    decompress = decompressor.decompress if module.__name__ == _OWN_ZSTD else decompressor.decompressobj().decompress
 
     def decode(part: bytes) -> bytes:
         try:
@@ -218,3 +219,22 @@ def zstd_decoder(path: Path) -> Callable[[bytes], bytes]:
             raise OSError(f"broken zstd data in {path}") from error
 
     return decode
+
+
+def database(path: Path, wait_s: float = 5.0) -> sqlite3.Connection:
+    """Open a database of SQLite for reading only, so that no file is made beside it.
+
+    While a program uses it, it has a write-ahead log, which is read with it. Without a log it is opened as immutable:
+    otherwise SQLite would make the files of a log. A log without its index (`-shm`), as of a copied or crashed
+    database, gets one by SQLite, which reads no log without.
+
+    Args:
+        wait_s: seconds to wait for a file that another program has locked.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened.
+    """
+    has_log = Path(f"{path}-wal").exists()
+    is_logged = head_of(path, 20)[18:20] == b"\2\2"
+    how = "mode=ro" if has_log or not is_logged else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=wait_s, uri=True)

@@ -38,7 +38,7 @@ _MESSAGE = frozenset(
 
 
 class _Facts(NamedTuple):
-    """What a document says of the run.
+    """The facts of a run in a document.
 
     Attributes:
         mini: True for mini-swe-agent.

@@ -113,7 +113,7 @@ class Watcher:
 
     @property
     def is_following(self) -> bool:
-        """Whether all that was there at the start has been imported."""
+        """True when everything that was there at the start has been imported."""
         return self._has_scanned and not self._has_backlog
 
     def run(self) -> None:

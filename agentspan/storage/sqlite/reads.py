@@ -19,7 +19,6 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import counting
-from agentspan.schemas.file_paths import needle, normal, touches
 from agentspan.storage.answers import (
     Found,
     KeyRow,
@@ -237,6 +236,8 @@ def _tags(connection: sqlite3.Connection, asked: Tags) -> Mapping[str, list[str]
 
 
 def _touched(connection: sqlite3.Connection, asked: Touched) -> frozenset[str]:
+    from agentspan.schemas.file_paths import needle, normal, touches  # few programs ask
+
     path = normal(asked.path)
     rows = connection.execute(statements.TOOL_CALLS, (needle(path),))
     return frozenset(id for id, schema_name, payload in rows if touches(schema_name, payload, path))
