@@ -101,12 +101,12 @@ def decode(format: Format, sources: Sequence[Source]) -> None:
             pass
 
 
-def bring_in(db: Path, sources: Sequence[Source]) -> Importer:
+def import_source(db: Path, sources: Sequence[Source]) -> Importer:
     """Import sources into a file."""
     with agentspan.open(db) as database:
         importer = Importer(Context(database.storage, redacts=SentRedaction()), formats())
         for source in sources:
-            importer.bring_in(source)
+            importer.import_source(source)
     return importer
 
 
@@ -130,8 +130,8 @@ def main() -> None:
             db = Path(folder, f"{number}.db")
             measured["json.loads"].append(timed(lambda: parse(lines)))
             measured["decode"].append(timed(lambda: decode(format, sources)))
-            measured["import"].append(timed(lambda db=db: bring_in(db, sources)))  # type: ignore[misc]
-            measured["second import"].append(timed(lambda db=db: bring_in(db, sources)))  # type: ignore[misc]
+            measured["import"].append(timed(lambda db=db: import_source(db, sources)))  # type: ignore[misc]
+            measured["second import"].append(timed(lambda db=db: import_source(db, sources)))  # type: ignore[misc]
         size = sum(map(len, lines))
         print(f"{len(sources):,} sessions, {len(lines):,} lines, {size / 1e6:.1f} MB\n")
         print(f"{'':16}  {'µs a line':>10}  {'/ json.loads':>12}")

@@ -33,9 +33,8 @@ from agentspan.cli.output import (
 from agentspan.model.rows import SessionFileRow
 from agentspan.sessions import machine
 from agentspan.sessions.arriving import Arrived
-from agentspan.sessions.bringing import bring_all
 from agentspan.sessions.formats import Format, Source, formats, home
-from agentspan.sessions.importing import Importer, noted_path
+from agentspan.sessions.importing import Importer, import_all, noted_path
 from agentspan.sessions.machine import Choice, Listed
 from agentspan.storage.access import scan
 from agentspan.text import cost_text, dotted, noun, size_text
@@ -94,7 +93,7 @@ def sessions_command(ctx: click.Context, /, names: tuple[str, ...], db: str | No
         return
     show_list(rows)
     if any(row.imported < row.sessions for row in rows):
-        echo_lines(hint("bring them in", to_copy("import", *(names or ("all",))), width()))
+        echo_lines(hint("import them", to_copy("import", *(names or ("all",))), width()))
 
 
 def list_of(
@@ -202,7 +201,7 @@ def import_sessions(
     try:
         with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:
             todo = machine.in_order(sources, importer, known)
-            stopped = _bring(importer, todo, known)
+            stopped = _import(importer, todo, known)
     except KeyboardInterrupt:
         raise Stopped from None
     unchanged = len(sources) - len(todo)
@@ -236,11 +235,11 @@ def importing(ctx: click.Context, db: str | None, known: Mapping[str, Format], *
         yield Importer(Context(database.storage, redacts=SentRedaction(), wait_s=WAIT_S), known, **how)
 
 
-def _bring(importer: Importer, sources: Sequence[Source], known: Mapping[str, Format]) -> bool:
+def _import(importer: Importer, sources: Sequence[Source], known: Mapping[str, Format]) -> bool:
     """Import sources with a progress bar; return whether Ctrl-C stopped it."""
     try:
         with bar("importing") as progress:
-            for _ in bring_all(importer, sources, known, progress):
+            for _ in import_all(importer, sources, known, progress):
                 pass
     except KeyboardInterrupt:
         return True

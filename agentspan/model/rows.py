@@ -350,7 +350,7 @@ class SessionEntryRow(NamedTuple):
 
 
 class SessionSummaryRow(NamedTuple):
-    """The state of all entries with one key of the Claude Agent SDK, such as those of the main session or of a sub-agent.
+    """The state of all entries with one key of the Claude Agent SDK: those of a main session, or of a sub-agent.
 
     `project_key`, `session` and `subpath` are the key, as in SessionEntryRow, and `last_entry` is the id of its newest
     entry. `summary` is a JSON object of the module sessions.entries, with the SDK's own summary of a main session.

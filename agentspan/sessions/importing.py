@@ -122,9 +122,7 @@ class Importer:
         return bool(stamps) and (self._again or not self._is_unchanged(source, stamps, live=self._is_live(stamps)))
 
     def _stamps(self, source: Source) -> dict[Path, Stamp]:
-        with_log = self._formats[source.format].lines is None
-        found = ((file, stamp_of(file, with_log=with_log)) for file in source.files)
-        return {file: stamp for file, stamp in found if stamp is not None}
+        return stamps_of(source, self._formats[source.format])
 
     def _is_live(self, stamps: Mapping[Path, Stamp]) -> bool:
         return self._is_recent(max((stamp.changed_ns for stamp in stamps.values()), default=0))
@@ -153,7 +151,7 @@ class Importer:
         row = self._known.get((source.format, noted_path(source.path)))
         return None if row is None else row.agent_instance_id
 
-    def bring_in(self, source: Source, *, waits: bool = False) -> bool:
+    def import_source(self, source: Source, *, waits: bool = False) -> bool:
         """Import what is new of a source; return whether anything was read.
 
         A file that cannot be read is named in `problems`; its session goes on with the other files.
@@ -203,25 +201,29 @@ class Importer:
                 if moving is not None:
                     self._known.update({(note.format, note.path): note for note in moving.notes})
                     self._arrival.arrived.runs.pop(run, None)
-                    self._place(moving.sources)
+                    for source in moving.sources:
+                        self._followed.pop(source.path, None)
+                    for _ in self.import_waiting(moving.sources):
+                        pass
 
-    def _place(self, sources: Sequence[Source]) -> None:
-        """Bring in sources, those of parents before those of their sub-agents."""
+    def import_waiting(self, sources: Sequence[Source]) -> Iterator[Source]:
+        """Import sources, those of sessions before those of their sub-agents, and yield each when it is stored.
+
+        A sub-agent whose session is in none of them becomes a run of its own.
+        """
         late = [*sources]
         while late:
-            left = [source for source in late if not self._is_placed(source)]
-            if len(left) == len(late):
-                self.bring_in(left.pop())
-            late = left
-
-    def _is_placed(self, source: Source) -> bool:
-        """Bring in a source; return False if it waits for its parent."""
-        self._followed.pop(source.path, None)
-        try:
-            self.bring_in(source, waits=True)
-        except ParentMissing:
-            return False
-        return True
+            waiting: list[Source] = []
+            for source in late:
+                try:
+                    self.import_source(source, waits=True)
+                    yield source
+                except ParentMissing:
+                    waiting.append(source)
+            if len(waiting) == len(late):
+                self.import_source(waiting[-1])  # the one that has waited since the oldest file
+                yield waiting.pop()
+            late = waiting
 
     def _is_unchanged(self, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> bool:
         format = self._formats[source.format]
@@ -434,6 +436,13 @@ def noted_path(file: Path) -> str:
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def stamps_of(source: Source, format: Format) -> dict[Path, Stamp]:
+    """Return the stamps of a source's files that exist."""
+    with_log = format.lines is None
+    found = ((file, stamp_of(file, with_log=with_log)) for file in source.files)
+    return {file: stamp for file, stamp in found if stamp is not None}
+
+
 def stamp_of(file: Path, *, with_log: bool = False) -> Stamp | None:
     """Return the stamp of a file; None if it is no regular file, or vanished.
 
@@ -456,3 +465,34 @@ def inode_of(file: Path) -> int:
         return file.stat().st_ino
     except OSError:
         return 0
+
+
+Progress = Callable[[int, int], None]
+
+
+def import_all(
+    importer: Importer, sources: Sequence[Source], formats: Mapping[str, Format], progress: Progress | None = None
+) -> Iterator[Source]:
+    """Import sources in their order, and yield each when it is stored.
+
+    The file of a sub-agent waits for the session that started it. If that is in no file, it becomes a run of its own.
+
+    Args:
+        progress: called with the bytes that are done, and with all bytes.
+
+    Raises:
+        StorageError: the storage cannot be written. What was committed stays, and the next call goes on.
+    """
+    sizes = [sum(stamp.size for stamp in stamps_of(source, formats[source.format]).values()) for source in sources]
+    total, done = max(1, sum(sizes)), 0
+    late: list[Source] = []
+    for source, size in zip(sources, sizes, strict=True):
+        try:
+            importer.import_source(source, waits=True)
+            yield source
+        except ParentMissing:
+            late.append(source)
+        done += size
+        if progress is not None:
+            progress(done, total)
+    yield from importer.import_waiting(late)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from agentspan import jsontext
 from agentspan.errors import InvalidValue
 from agentspan.sessions.formats import About, Format, Source, head_of
-from agentspan.sessions.importing import Importer, Stamp, Wanted, stamp_of
+from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
 from agentspan.sessions.reading import PACKED, Unreadable, opened
 from agentspan.sessions.records import Session
 
@@ -212,17 +212,11 @@ def chosen_at(places: Iterable[Place], formats: Mapping[str, Format], choice: Ch
 
 def is_chosen(source: Source, format: Format, choice: Choice) -> bool:
     """Return whether a source is chosen. With patterns, one whose folder is not known is left out."""
-    if choice.since_ns and _last_ns(stamps_of(source, format)) < choice.since_ns:
+    if choice.since_ns and _last_ns(stamps_of(source, format).values()) < choice.since_ns:
         return False
     if format.lines is None or not (choice.projects or choice.excluded):
         return True  # the sessions of a file that holds many are chosen when it is decoded
     return choice.takes_project(head(source).folder, source.project)
-
-
-def stamps_of(source: Source, format: Format) -> list[Stamp]:
-    """Return the sizes and times of change of a source's files that exist."""
-    with_log = format.lines is None
-    return [stamp for file in source.files if (stamp := stamp_of(file, with_log=with_log)) is not None]
 
 
 def _last_ns(stamps: Iterable[Stamp]) -> int:
@@ -248,7 +242,7 @@ def listed(
     folders: dict[tuple[str, str], str] = {}
     for source in sources:
         format = formats[source.format]
-        stamps = stamps_of(source, format)
+        stamps = stamps_of(source, format).values()
         if not stamps:
             continue
         found = head(source) if format.lines is not None else Head(None, None)
@@ -302,6 +296,6 @@ def in_order(sources: Iterable[Source], importer: Importer, formats: Mapping[str
         if importer.is_new(source):
             first_ns = head(source).first_ns if formats[source.format].lines is not None else None
             key = source.path if first_ns is None else (source.format, first_ns)
-            families.setdefault(key, []).append((_last_ns(stamps_of(source, formats[source.format])), source))
+            families.setdefault(key, []).append((_last_ns(stamps_of(source, formats[source.format]).values()), source))
     newest = sorted(families.values(), key=lambda family: -max(last_ns for last_ns, _ in family))
     return [source for family in newest for _, source in sorted(family, key=lambda each: (each[0], each[1].path))]

@@ -14,11 +14,10 @@ from typing import Literal, NamedTuple
 from agentspan import clock
 from agentspan.errors import StorageError
 from agentspan.sessions.arriving import ParentMissing
-from agentspan.sessions.bringing import bring_all
 from agentspan.sessions.formats import Format, Source
-from agentspan.sessions.importing import LIVE_S, Importer, Stamp
+from agentspan.sessions.importing import LIVE_S, Importer, Stamp, import_all, stamps_of
 from agentspan.sessions.inotify import Changes, Inotify
-from agentspan.sessions.machine import Choice, Place, in_order, is_chosen, sources_at, stamps_of
+from agentspan.sessions.machine import Choice, Place, in_order, is_chosen, sources_at
 
 TICK_S = 0.5
 """The seconds that a watcher waits for changes at most before it looks whether it should end."""
@@ -96,7 +95,7 @@ class Watcher:
         self._poll_at = 0.0
         self._sources: dict[Path, Source] = {}
         self._mains: dict[Path, Source] = {}
-        self._stamps: dict[Path, list[Stamp]] = {}
+        self._stamps: dict[Path, dict[Path, Stamp]] = {}
         self._folders: dict[Path, int] = {}
         self._missing: list[Path] = []
         self._foreign: set[Path] = set()
@@ -129,7 +128,7 @@ class Watcher:
 
     def _begin_backlog(self, sources: Sequence[Source]) -> None:
         todo = in_order(sources, self._importer, self._formats)
-        self._backlog = bring_all(self._importer, todo, self._formats)
+        self._backlog = import_all(self._importer, todo, self._formats)
         self._has_backlog = bool(todo)
         for source in sources:
             self._note_live(source)
@@ -150,8 +149,8 @@ class Watcher:
         self._due.update(self._ending())
         if time.monotonic() >= self._retry_at:
             try:
-                self._bring_due()
-                self._bring_backlog()
+                self._import_due()
+                self._import_backlog()
                 self._fault = ""
             except StorageError as error:
                 self._retry_at = time.monotonic() + AGAIN_S
@@ -252,7 +251,7 @@ class Watcher:
 
     def _is_idle(self, source: Source) -> bool:
         stamps = stamps_of(source, self._formats[source.format])
-        return abs(self._now() - max((stamp.changed_ns for stamp in stamps), default=0)) >= LIVE_S * 1e9
+        return abs(self._now() - max((stamp.changed_ns for stamp in stamps.values()), default=0)) >= LIVE_S * 1e9
 
     def _note_live(self, source: Source) -> bool:
         """Note whether a source goes on; return whether it has just ended."""
@@ -261,12 +260,12 @@ class Watcher:
             return False
         return self._live.pop(source.path, None) is not None
 
-    def _bring_due(self) -> None:
+    def _import_due(self) -> None:
         for path in [*self._due]:
             source = self._due[path]
             first = self._late.setdefault(path, time.monotonic())
             try:
-                self._bring(source, waits=time.monotonic() - first < PARENT_S)
+                self._import(source, waits=time.monotonic() - first < PARENT_S)
                 self._late.pop(path, None)
             except ParentMissing:
                 continue  # it stays due
@@ -274,13 +273,13 @@ class Watcher:
             if self._stop():
                 return
 
-    def _bring(self, source: Source, *, waits: bool) -> None:
+    def _import(self, source: Source, *, waits: bool) -> None:
         arrived = self._importer.arrived
         runs, steps = len(arrived.runs), arrived.spans
-        self._importer.bring_in(source, waits=waits)
+        self._importer.import_source(source, waits=waits)
         self._tell(source, is_new=len(arrived.runs) > runs, steps=arrived.spans - steps)
 
-    def _bring_backlog(self) -> None:
+    def _import_backlog(self) -> None:
         if not self._has_backlog:
             return
         arrived = self._importer.arrived

@@ -181,7 +181,7 @@ def test_an_import_of_the_same_items_adds_nothing(sdk: Path, tmp_path: Path) -> 
     path.write_text("".join(f"{json.dumps(item)}\n" for item in collected.items))
     agentspan.flush()
     one = Importer(Context(agentspan.get_tracer().storage), {"openai-agents": FORMATS[0]}, now=lambda: 2**63)
-    one.bring_in(Source("openai-agents", path))
+    one.import_source(Source("openai-agents", path))
     assert (len(one.arrived.runs), one.arrived.spans, one.arrived.changed) == (0, 0, 0)
 
 

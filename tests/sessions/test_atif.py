@@ -346,7 +346,7 @@ def test_an_import_is_a_run_and_a_second_one_adds_nothing(tmp_path: Path) -> Non
         for spans in (1, 0):
             importer = Importer(Context(database.storage), {"atif": format}, again=True, now=lambda: 4 * 10**18)
             for source in format.sources(path):
-                assert importer.bring_in(source)
+                assert importer.import_source(source)
             assert (importer.arrived.spans, importer.arrived.changed, importer.problems) == (spans, 0, [])
 
 

@@ -133,6 +133,6 @@ def test_a_fork_adds_only_what_is_new(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
         for path in (main, fork):
-            importer.bring_in(Source("claude", path))
+            importer.import_source(Source("claude", path))
         assert (importer.arrived.spans, importer.arrived.inherited) == (5, 4)
         assert {run.session for run in scan(database.storage, AgentInstanceRow)} == {SESSION}

@@ -160,9 +160,7 @@ def kept(line: str) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize(
-    "line", [b"\xef\xbb\xbf[1]", b'{"a": "\xff"}', b"[1", b"", b"1" * 5000, b'["\\ud83d"]']
-)
+@pytest.mark.parametrize("line", [b"\xef\xbb\xbf[1]", b'{"a": "\xff"}', b"[1", b"", b"1" * 5000, b'["\\ud83d"]'])
 def test_json_of_is_json_loads(line: bytes) -> None:
     def found(decode: Callable[[bytes], Any]) -> str:
         try:
@@ -206,7 +204,7 @@ def store(records: list[Any], folder: Path) -> int:
     path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
     with agentspan.open(folder / "a.db") as database:
         importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
-        importer.bring_in(Source("claude", path))
+        importer.import_source(Source("claude", path))
         assert not importer.problems
         return importer.arrived.spans
 

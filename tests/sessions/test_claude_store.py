@@ -336,7 +336,7 @@ def imported(folder: Path, database: Database) -> list[Any]:
     """Bring in the session's files, and return the rows."""
     importer = Importer(Context(database.storage), {"claude": CLAUDE}, now=lambda: time.time_ns() + 10**13)
     for source in CLAUDE.sources(folder):
-        importer.bring_in(source)
+        importer.import_source(source)
     return same_rows(database)
 
 

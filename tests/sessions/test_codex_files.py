@@ -72,12 +72,12 @@ def write(folder: Path, id: str, records: list[Any], ending: str = "", hour: str
     return path
 
 
-def bring_in(database: Database, *folders: Path) -> Importer:
+def import_source(database: Database, *folders: Path) -> Importer:
     """Bring the rollouts of folders into a database."""
     importer = Importer(Context(database.storage), {"codex": CODEX}, now=lambda: 2 * 10**18)
     for folder in folders:
         for source in CODEX.sources(folder):
-            importer.bring_in(source)
+            importer.import_source(source)
     assert not importer.problems
     return importer
 
@@ -135,7 +135,7 @@ def test_sub_agents_are_below_the_call_that_spawned_them_with_their_tokens(tmp_p
     for id, records in FAMILY.items():
         write(tmp_path / "rollouts", id, records)
     with agentspan.open(tmp_path / "a.db") as database:
-        bring_in(database, tmp_path / "rollouts")
+        import_source(database, tmp_path / "rollouts")
         ((run, spans),) = runs_of(database)
     by_id = {span.id: span for span in spans}
     agents = [span for span in spans if span.schema_name == "agent"]
@@ -149,20 +149,20 @@ def test_sub_agents_are_below_the_call_that_spawned_them_with_their_tokens(tmp_p
 def test_a_sub_agent_without_its_parent_is_a_run_of_its_own(tmp_path: Path) -> None:
     write(tmp_path / "rollouts", CHILD, FAMILY[CHILD])
     with agentspan.open(tmp_path / "a.db") as database:
-        bring_in(database, tmp_path / "rollouts")
+        import_source(database, tmp_path / "rollouts")
         assert [run.external_identifier for run, _ in runs_of(database)] == [f"codex:{CHILD}"]
 
 
 def test_a_file_that_was_archived_or_compressed_since_adds_nothing(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         path = write(tmp_path / "sessions", THREAD, FAMILY[THREAD][:8])
-        bring_in(database, tmp_path)
+        import_source(database, tmp_path)
         path.unlink()
         path = write(tmp_path / "sessions", THREAD, FAMILY[THREAD], ".zst")
-        assert not bring_in(database, tmp_path).arrived.runs
+        assert not import_source(database, tmp_path).arrived.runs
         path.unlink()
         write(tmp_path / "archived_sessions", THREAD, FAMILY[THREAD])
-        again = bring_in(database, tmp_path)
+        again = import_source(database, tmp_path)
         assert (again.read, again.arrived.spans, again.arrived.changed) == (1, 0, 0)
         assert len(runs_of(database)) == 1
 
@@ -174,7 +174,7 @@ def test_a_broken_compressed_file_is_named(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         importer = Importer(Context(database.storage), {"codex": CODEX}, now=lambda: 2 * 10**18)
         for source in CODEX.sources(tmp_path / "rollouts"):
-            importer.bring_in(source)
+            importer.import_source(source)
         assert [problem.startswith(str(path)) for problem in importer.problems] == [True]
 
 
@@ -184,9 +184,9 @@ def test_a_sub_agent_that_is_read_before_the_call_that_spawned_it_has_its_place(
         with agentspan.open(tmp_path / f"{name}.db") as database:
             write(tmp_path / name, THREAD, FAMILY[THREAD][:first])
             write(tmp_path / name, CHILD, FAMILY[CHILD])
-            bring_in(database, tmp_path / name)
+            import_source(database, tmp_path / name)
             write(tmp_path / name, THREAD, FAMILY[THREAD])
-            bring_in(database, tmp_path / name)
+            import_source(database, tmp_path / name)
             found.append(
                 [
                     [(span.id[16:], span.schema_name, span.input_tokens) for span in spans]
@@ -200,10 +200,10 @@ def test_a_sub_agent_that_is_read_before_the_call_that_spawned_it_has_its_place(
 def test_a_sub_agent_that_was_read_before_its_parent_is_moved_below_it(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         write(tmp_path / "a", CHILD, FAMILY[CHILD][:8])
-        bring_in(database, tmp_path / "a")
+        import_source(database, tmp_path / "a")
         write(tmp_path / "a", THREAD, FAMILY[THREAD])
         write(tmp_path / "a", CHILD, FAMILY[CHILD])
-        bring_in(database, tmp_path / "a")
+        import_source(database, tmp_path / "a")
         runs = {run.external_identifier: spans for run, spans in runs_of(database)}
         assert runs.keys() == {f"codex:{THREAD}"}
         assert [span.input_tokens for span in runs[f"codex:{THREAD}"] if span.schema_name == "agent"] == [300]

@@ -280,10 +280,10 @@ def test_sub_agents_hang_under_the_calls_that_started_them() -> None:
     assert last_session(alone, "scout-1").parent == ("abcdef12-main", None)
 
 
-def bring_in(database: Database, sources: Iterable[Source], **how: Any) -> Importer:
+def import_source(database: Database, sources: Iterable[Source], **how: Any) -> Importer:
     one = Importer(Context(database.storage), FORMATS, now=lambda: 4 * 10**18, **how)
     for source in sources:
-        one.bring_in(source)
+        one.import_source(source)
     return one
 
 
@@ -312,7 +312,7 @@ def test_files_that_grow_give_the_rows_of_whole_ones(tmp_path: Path, follows: bo
     with agentspan.open(tmp_path / "whole.db") as database:
         for path, lines in everything(tmp_path / "whole"):
             write(path, lines)
-        bring_in(database, sources_in(tmp_path / "whole"))
+        import_source(database, sources_in(tmp_path / "whole"))
         whole = stored(database)
     with agentspan.open(tmp_path / "pieces.db") as database:
         one = Importer(Context(database.storage), FORMATS, follows=True, now=lambda: 4 * 10**18)
@@ -320,7 +320,7 @@ def test_files_that_grow_give_the_rows_of_whole_ones(tmp_path: Path, follows: bo
             for count in range(1, len(lines) + 1):
                 os.utime(write(path, lines[:count]), ns=(count, count + len(lines)))
                 for source in sources_in(tmp_path / "pieces"):
-                    (one if follows else bring_in(database, [])).bring_in(source)
+                    (one if follows else import_source(database, [])).import_source(source)
         assert stored(database) == whole
 
 
@@ -332,9 +332,9 @@ def test_reading_again_and_in_any_order_gives_the_same_rows(tmp_path: Path) -> N
     for seed in (1, 2):
         random.Random(seed).shuffle(found)
         with agentspan.open(tmp_path / f"{seed}.db") as database:
-            bring_in(database, found)
+            import_source(database, found)
             rows.append(stored(database))
-            again = bring_in(database, found, again=True)
+            again = import_source(database, found, again=True)
             assert (again.arrived.spans, again.arrived.changed) == (0, 0)
             assert stored(database) == rows[-1]
     assert sorted(map(str, rows[0])) == sorted(map(str, rows[1]))
@@ -353,10 +353,10 @@ def test_a_document_of_an_older_version(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [each.what for each in found if isinstance(each, Unread)] == ["a message that is no object"]
     with agentspan.open(tmp_path / "a.db") as database:
-        assert bring_in(database, GEMINI.sources(path)).arrived.spans == 4
+        assert import_source(database, GEMINI.sources(path)).arrived.spans == 4
         # The program copies an older document into a log when it is resumed.
         log = write(tmp_path / FILE, [header(), *messages[:3]])
-        assert bring_in(database, GEMINI.sources(log)).arrived.spans == 0
+        assert import_source(database, GEMINI.sources(log)).arrived.spans == 0
     path.write_text("[]")
     assert list(GEMINI.decode(path, None)) == [Unread(None, "a document that is no JSON object")]
 
@@ -488,8 +488,8 @@ def test_a_fork_of_qwens_adds_only_what_is_its_own(tmp_path: Path) -> None:
     copies = [{**each, "sessionId": "q-2", "forkedFrom": {"sessionId": "q-1"}} for each in QWEN_TURN]
     fork = write(tmp_path / "chats" / "q-2.jsonl", [*copies, record("user", 90, "z", [{"text": "Go on"}])])
     with agentspan.open(tmp_path / "a.db") as database:
-        bring_in(database, QWEN.sources(original))
-        added = bring_in(database, QWEN.sources(fork))
+        import_source(database, QWEN.sources(original))
+        added = import_source(database, QWEN.sources(fork))
         assert (len(added.arrived.runs), added.arrived.spans, added.arrived.inherited) == (1, 1, 10)
 
 
@@ -532,7 +532,7 @@ def test_ids_that_are_no_unicode_are_stored(tmp_path: Path) -> None:
         *QWEN.sources(write(tmp_path / "chats" / "q.jsonl", turn)),
     ]
     with agentspan.open(tmp_path / "a.db") as database:
-        assert bring_in(database, sources).arrived.spans > 5
+        assert import_source(database, sources).arrived.spans > 5
         assert len(stored(database)) == 2
 
 

@@ -21,8 +21,7 @@ import agentspan
 from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.sessions import reading
-from agentspan.sessions.bringing import bring_all
-from agentspan.sessions.importing import Importer
+from agentspan.sessions.importing import Importer, import_all
 from agentspan.sessions.machine import Choice, Place, chosen_at, in_order
 from agentspan.storage.access import scan
 from agentspan.storage.questions import SpansOf
@@ -47,7 +46,7 @@ class Home:
         with agentspan.open(self.db) as database:
             importer = Importer(Context(database.storage), FORMATS, **how)
             sources = chosen_at([Place(self.toys, "toy")], FORMATS, Choice())
-            for _ in bring_all(importer, in_order(sources, importer, FORMATS), FORMATS):
+            for _ in import_all(importer, in_order(sources, importer, FORMATS), FORMATS):
                 pass
         return importer
 
@@ -92,11 +91,11 @@ def test_a_follower_notices_a_file_that_is_rewritten_in_place_and_longer(home: H
     with agentspan.open(home.db) as database:
         importer = Importer(Context(database.storage), FORMATS, follows=True)
         (source,) = TOY.sources(path)
-        importer.bring_in(source)
+        importer.import_source(source)
         number = path.stat().st_ino
         path.write_text(text_of([*turns(60), *turns(60, 200)]))
         assert path.stat().st_ino == number
-        importer.bring_in(source)
+        importer.import_source(source)
     assert len(home.answers()["s"]) == 160
 
 

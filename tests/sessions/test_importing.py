@@ -41,7 +41,7 @@ def write(path: Path, lines: list[Any], end: str = "\n") -> Source:
 def test_a_session_is_a_run_and_its_steps_are_spans(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         first = importer(database)
-        assert first.bring_in(write(tmp_path / "s.toy", LINES))
+        assert first.import_source(write(tmp_path / "s.toy", LINES))
         ((run, spans),) = rows_of(database)
         assert (run["external_identifier"], run["status"]) == ("toy:s", "complete")
         statuses = sorted((span["status"], span["closed_by"], span["finished_at"][17:19]) for span in spans)
@@ -52,27 +52,27 @@ def test_a_session_is_a_run_and_its_steps_are_spans(tmp_path: Path) -> None:
 @pytest.mark.parametrize("follows", [False, True])
 def test_pieces_that_grow_give_the_rows_of_the_whole(tmp_path: Path, follows: bool) -> None:
     with agentspan.open(tmp_path / "whole.db") as database:
-        importer(database).bring_in(write(tmp_path / "s.toy", LINES))
+        importer(database).import_source(write(tmp_path / "s.toy", LINES))
         whole = rows_of(database)
     with agentspan.open(tmp_path / "pieces.db") as database:
         one = importer(database, follows=True)
         for count in range(1, len(LINES) + 1):
             source = write(tmp_path / "s.toy", LINES[:count])
-            (one if follows else importer(database)).bring_in(source)
+            (one if follows else importer(database)).import_source(source)
         assert rows_of(database) == whole
 
 
 def test_reading_again_adds_nothing(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         source = write(tmp_path / "s.toy", LINES)
-        importer(database).bring_in(source)
+        importer(database).import_source(source)
         stored = rows_of(database)
         again = importer(database)
-        assert not again.bring_in(source)
+        assert not again.import_source(source)
         forced = importer(database, again=True)
-        assert forced.bring_in(source)
+        assert forced.import_source(source)
         copied = write(tmp_path / "more" / "s.toy" if (tmp_path / "more").mkdir() is None else tmp_path, LINES)
-        assert importer(database).bring_in(copied)
+        assert importer(database).import_source(copied)
         assert rows_of(database) == stored
         assert (forced.arrived.spans, forced.arrived.changed) == (0, 0)
 
@@ -84,8 +84,8 @@ def test_an_unfinished_line_is_waited_for(tmp_path: Path) -> None:
         path.write_text(whole[:-20])
         os.utime(path, ns=(OLD_NS, OLD_NS))
         first = importer(database)
-        first.bring_in(Source("toy", path))
+        first.import_source(Source("toy", path))
         assert not first.arrived.unread
         path.write_text(whole)
-        importer(database).bring_in(Source("toy", path))
+        importer(database).import_source(Source("toy", path))
         assert len(rows_of(database)[0][1]) == 3

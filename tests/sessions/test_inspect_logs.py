@@ -207,7 +207,7 @@ def _brought_in(database: Database, path: Path, members: dict[str, Any]) -> Impo
     write_archive(path, members)
     os.utime(path, ns=(1, 10**18 + path.stat().st_size))
     one = Importer(Context(database.storage), {"inspect": FORMAT}, now=lambda: 2 * 10**18)
-    one.bring_in(Source("inspect", path))
+    one.import_source(Source("inspect", path))
     return one
 
 

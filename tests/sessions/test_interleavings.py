@@ -79,27 +79,27 @@ def test_all_ways_of_reading_end_with_the_same_rows(kinds: list[list[str]], acts
                 (at / f"c{amount}").mkdir(exist_ok=True)
                 size = written[which] if act == "copy" else written[which] // 2
                 _write(at / f"c{amount}" / path.name, texts[which][:size])
-                _importer(storage).bring_in(Source("toy", at / f"c{amount}" / path.name))
+                _importer(storage).import_source(Source("toy", at / f"c{amount}" / path.name))
             elif act == "touch" and path.exists():
                 os.utime(path, ns=(OLD_NS, OLD_NS + amount))
             elif act == "die":
                 storage.left = amount % 4
                 try:
-                    _importer(storage).bring_in(Source("toy", path))
+                    _importer(storage).import_source(Source("toy", path))
                 except Killed:
                     pass
                 storage.left = None
             else:
                 reader = followers[who % 2] if act == "follow" else _importer(storage)
-                reader.bring_in(Source("toy", path))
+                reader.import_source(Source("toy", path))
         for which, text in enumerate(texts):
             _write(at / f"s{which}.toy", text)
         order = sorted(range(len(texts)), reverse=bool(acts) and acts[0][1] % 2 == 1)
         for which in order:
-            _importer(storage).bring_in(Source("toy", at / f"s{which}.toy"))
+            _importer(storage).import_source(Source("toy", at / f"s{which}.toy"))
         whole = MemoryStorage()
         for which in range(len(texts)):
-            _importer(whole).bring_in(Source("toy", at / f"s{which}.toy"))
+            _importer(whole).import_source(Source("toy", at / f"s{which}.toy"))
         assert by_session(storage) == by_session(whole)
         spans = [len(each) for _, each in by_session(whole).values()]
         assert sum(spans) == sum(

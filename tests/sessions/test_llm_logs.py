@@ -211,7 +211,7 @@ def test_a_file_that_grows_gives_the_rows_of_the_whole(tmp_path: Path, family: s
             for count in pieces:
                 path = write(tmp_path / "logs.db", **{"responses": 0, "turns": 0, family: count})
                 one = Importer(Context(database.storage), {"llm": FORMAT}, now=lambda: 2 * 10**18)
-                one.bring_in(Source("llm", path))
+                one.import_source(Source("llm", path))
                 assert not one.problems
                 assert not one.arrived.unread
             found.append(stored(database))

@@ -29,7 +29,7 @@ def test_a_session_may_have_any_id(storage: Storage, tmp_path: Path, id: str) ->
     name = f"rollout-2026-01-02T03-00-00-{rollouts.THREAD}.jsonl"
     put(tmp_path, name, thread(id, 0))
     importer = Importer(Context(storage), FORMATS, now=lambda: 2 * 10**18)
-    importer.bring_in(Source("codex", tmp_path / name))
+    importer.import_source(Source("codex", tmp_path / name))
     assert len([*scan(storage, AgentInstanceRow)]) == 1
     assert not importer.is_new(Source("codex", tmp_path / name))
 
@@ -39,7 +39,7 @@ def test_a_file_may_have_a_name_that_is_no_text(storage: Storage, tmp_path: Path
     path.write_text(text_of(turns(2)))
     for read in (1, 0):
         importer = Importer(Context(storage), {"toy": TOY}, now=lambda: 2 * 10**18)
-        importer.bring_in(Source("toy", path))
+        importer.import_source(Source("toy", path))
         assert importer.read == read
     assert len([*scan(storage, AgentInstanceRow)]) == 1
 
@@ -57,7 +57,7 @@ def test_a_credential_in_an_id_is_not_stored(tmp_path: Path) -> None:
     put(tmp_path, name, thread(KEY, 0, cwd=f"/src/{KEY}"))
     with agentspan.open(tmp_path / "a.db") as database:
         importer = Importer(Context(database.storage, redacts=SentRedaction()), FORMATS, now=lambda: 2 * 10**18)
-        importer.bring_in(Source("codex", tmp_path / name))
+        importer.import_source(Source("codex", tmp_path / name))
         assert len([*scan(database.storage, SessionFileRow)]) == 1
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.glob("a.db*"))
 

@@ -188,7 +188,7 @@ def test_a_file_that_grows_gives_the_rows_of_the_whole(tmp_path: Path) -> None:
                 path.write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS[:count]))
                 os.utime(path, ns=(1, 10**18 + count))
                 one = Importer(Context(database.storage), {"openai-agents": FORMAT}, now=lambda: 2 * 10**18)
-                one.bring_in(Source("openai-agents", path))
+                one.import_source(Source("openai-agents", path))
             found.append(stored(database))
     assert found[0] == found[1]
     ((run, spans),) = found[0]
@@ -213,7 +213,7 @@ def test_ids_that_no_file_can_hold_are_stored(tmp_path: Path) -> None:
     path.write_text("".join(f"{json.dumps(item)}\n" for item in json.loads(bad)))
     with agentspan.open(tmp_path / "a.db") as database:
         one = Importer(Context(database.storage), {"openai-agents": FORMAT}, now=lambda: 2 * 10**18)
-        one.bring_in(Source("openai-agents", path))
+        one.import_source(Source("openai-agents", path))
         ((run, _),) = stored(database)
         assert (run["external_identifier"], one.problems) == ("openai-agents:a?b", [])
 

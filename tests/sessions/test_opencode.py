@@ -265,18 +265,18 @@ def test_sessions_that_are_long_over_are_not_live(tmp_path: Path) -> None:
     os.utime(path, ns=(0, ms(5013) * 1_000_000))
     with agentspan.open(tmp_path / "a.db") as database:
         for second, status in ((5020, "active"), (9000, "complete")):
-            bring_in(database, path, now_ns=ms(second) * 1_000_000)
+            import_source(database, path, now_ns=ms(second) * 1_000_000)
             assert {run["external_identifier"]: run["status"] for run, _ in stored(database)} == {
                 "opencode:old": "complete",
                 "opencode:s1": status,
             }
 
 
-def bring_in(database: Database, path: Path, now_ns: int = 4 * 10**18) -> Importer:
+def import_source(database: Database, path: Path, now_ns: int = 4 * 10**18) -> Importer:
     # Later than the file, so that nothing is live.
     one = Importer(Context(database.storage), {"opencode": FORMAT}, now=lambda: now_ns)
     for source in FORMAT.sources(path):
-        one.bring_in(source)
+        one.import_source(source)
     return one
 
 
@@ -285,7 +285,7 @@ def test_rows_that_are_added_one_by_one_give_the_rows_of_the_whole(tmp_path: Pat
     added += [session("child", 80, parent="s1"), *turn("child", 81, "c")]
     added.append(part("x", "m2", "s1", 80, tool("task", 80, 95, metadata={"sessionId": "child"})))
     with agentspan.open(tmp_path / "whole.db") as database:
-        bring_in(database, write(tmp_path / "opencode.db", added))
+        import_source(database, write(tmp_path / "opencode.db", added))
         whole = stored(database)
     (tmp_path / "grown").mkdir()
     file = tmp_path / "grown" / "opencode.db"
@@ -293,9 +293,9 @@ def test_rows_that_are_added_one_by_one_give_the_rows_of_the_whole(tmp_path: Pat
         for statement, values in added:
             connection.execute(statement, values)
             connection.commit()
-            bring_in(database, file)
+            import_source(database, file)
         assert stored(database) == whole
-        again = bring_in(database, file)
+        again = import_source(database, file)
         assert (again.arrived.spans, again.arrived.changed, again.read) == (0, 0, 0)
 
 
@@ -303,9 +303,9 @@ def test_a_copy_of_the_file_adds_nothing(tmp_path: Path) -> None:
     rows = [session("s1", 0), *turn()]
     (tmp_path / "copy").mkdir()
     with agentspan.open(tmp_path / "a.db") as database:
-        bring_in(database, write(tmp_path / "opencode.db", rows))
+        import_source(database, write(tmp_path / "opencode.db", rows))
         before = stored(database)
-        copied = bring_in(database, write(tmp_path / "copy" / "opencode.db", rows))
+        copied = import_source(database, write(tmp_path / "copy" / "opencode.db", rows))
         assert stored(database) == before
         assert (copied.arrived.spans, copied.arrived.changed) == (0, 0)
 

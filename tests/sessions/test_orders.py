@@ -13,8 +13,7 @@ from agentspan.api.context import Context
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import Judgement, score_row
-from agentspan.sessions.bringing import bring_all
-from agentspan.sessions.importing import Importer
+from agentspan.sessions.importing import Importer, import_all
 from agentspan.sessions.machine import Choice, Place, chosen_at, in_order
 from agentspan.storage.access import scan
 from agentspan.storage.memory import MemoryStorage
@@ -54,7 +53,7 @@ def bring(storage: Storage, folder: Path) -> Importer:
     """Bring in a folder, as a program does that has just started."""
     importer = Importer(Context(storage), FORMATS, now=lambda: 2 * 10**18)
     sources = chosen_at([Place(folder, None)], FORMATS, Choice())
-    for _ in bring_all(importer, in_order(sources, importer, FORMATS), FORMATS):
+    for _ in import_all(importer, in_order(sources, importer, FORMATS), FORMATS):
         pass
     return importer
 

@@ -178,12 +178,12 @@ def test_twice_adds_nothing_and_costs_are_those_of_another_reader(tmp_path: Path
     with agentspan.open(tmp_path / "a.db") as database:
         first = importer(database)
         for source in whole_sources():
-            first.bring_in(source)
+            first.import_source(source)
         assert not first.problems
         stored = rows_of(database)
         again = importer(database, again=True)
         for source in reversed(whole_sources()):
-            again.bring_in(source)
+            again.import_source(source)
         assert (again.arrived.spans, again.arrived.changed) == (0, 0)
         assert rows_of(database) == stored
     costs = {
@@ -214,10 +214,10 @@ def test_earlier_states_then_the_whole_give_the_whole(id: str, follows: bool, tm
         one = importer(database, follows=follows)
         for number, each in enumerate(texts):
             write(path, each, number)
-            (one if follows else importer(database)).bring_in(Source("claude", path))
+            (one if follows else importer(database)).import_source(Source("claude", path))
         grown = rows_of(database)
     with agentspan.open(tmp_path / "whole.db") as database:
-        importer(database).bring_in(Source("claude", path))
+        importer(database).import_source(Source("claude", path))
         assert rows_of(database) == grown
 
 
@@ -238,10 +238,10 @@ def test_a_session_that_grows_by_a_line_is_stored_as_the_whole(tmp_path: Path) -
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 number += 1
                 write(copy, lines(file)[:at], number)
-            one.bring_in(parts)
+            one.import_source(parts)
         grown = rows_of(database)
     with agentspan.open(tmp_path / "whole.db") as database:
-        importer(database).bring_in(parts)
+        importer(database).import_source(parts)
         assert rows_of(database) == grown
 
 

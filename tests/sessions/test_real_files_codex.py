@@ -159,7 +159,7 @@ def test_a_file_that_grows_by_lines_gives_the_steps_of_the_whole(name: str) -> N
 def test_a_file_that_is_followed_line_by_line_gives_the_rows_of_the_whole(name: str, tmp_path: Path) -> None:
     (path,), lines = copied_to(tmp_path, [name]), lines_of(name)
     with agentspan.open(tmp_path / "whole.db") as database:
-        importer_of(database).bring_in(Source("codex", path))
+        importer_of(database).import_source(Source("codex", path))
         whole = rows_of(database)
     path.write_bytes(b"")
     with agentspan.open(tmp_path / "lines.db") as database:
@@ -168,7 +168,7 @@ def test_a_file_that_is_followed_line_by_line_gives_the_rows_of_the_whole(name: 
             with path.open("ab") as file:
                 file.write(line + b"\n")
             os.utime(path, ns=(10**18, 10**18 + number))
-            importer.bring_in(Source("codex", path))
+            importer.import_source(Source("codex", path))
         assert rows_of(database) == whole
 
 
@@ -220,13 +220,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     with agentspan.open(folder / "a.db") as database:
         importer = importer_of(database)
         for source in CODEX.sources(folder):
-            importer.bring_in(source)
+            importer.import_source(source)
         assert not importer.problems
         again = importer_of(database)
-        assert not any(again.bring_in(source) for source in CODEX.sources(folder))
+        assert not any(again.import_source(source) for source in CODEX.sources(folder))
         forced = Importer(Context(database.storage), {"codex": CODEX}, again=True, now=lambda: 2 * 10**18)
         for source in CODEX.sources(folder):
-            forced.bring_in(source)
+            forced.import_source(source)
         assert (forced.arrived.spans, forced.arrived.changed) == (0, 0)
         return rows_of(database)
 
@@ -258,13 +258,13 @@ def test_earlier_states_first_and_a_random_order_of_runs_give_the_same_rows(tmp_
             grown_to = copied_to(tmp_path / "growing", [whole[FACTS[name]["thread"]]])[0]
             grown_to.write_bytes(b"".join(line + b"\n" for line in lines_of(name)))
             os.utime(grown_to, ns=(10**18, 10**18 + step))
-            importer_of(database).bring_in(Source("codex", grown_to))
+            importer_of(database).import_source(Source("codex", grown_to))
         paths = copied_to(tmp_path / "growing", list(WHOLE))
         parents = {facts["parent"] for facts in WHOLE.values()}
         random.Random(7).shuffle(paths)
         paths.sort(key=lambda path: id_of(path) not in parents)  # a parent goes before its children
         for path in paths:
-            importer_of(database).bring_in(Source("codex", path))
+            importer_of(database).import_source(Source("codex", path))
         assert rows_of(database) == stored
 
 
@@ -284,7 +284,7 @@ def test_compressed_and_archived_files_give_the_same_rows(tmp_path: Path, ending
         assert all(source.path.suffix == ".jsonl" for source in sources)
         shutil.rmtree(tmp_path / "sessions")
         for source in CODEX.sources(tmp_path):
-            importer.bring_in(source)
+            importer.import_source(source)
         assert not importer.problems
         assert importer.read == len(WHOLE)
         assert rows_of(database) == stored

@@ -183,12 +183,12 @@ def test_all_files_twice_and_backwards_are_the_same_rows(tmp_path: Path) -> None
         with agentspan.open(tmp_path / f"{name}.db") as database:
             one = Importer(Context(database.storage), FORMATS, now=lambda: 4 * 10**18)
             for source in sources:
-                one.bring_in(source)
+                one.import_source(source)
             rows.append(stored(database))
             assert not one.problems
             again = Importer(Context(database.storage), FORMATS, again=True, now=lambda: 4 * 10**18)
             for source in sources:
-                again.bring_in(source)
+                again.import_source(source)
             assert (again.arrived.spans, again.arrived.changed) == (0, 0)
             assert stored(database) == rows[-1]
     assert sorted(map(str, rows[0])) == sorted(map(str, rows[1]))

@@ -149,7 +149,7 @@ def test_twice_adds_nothing(name: str, tmp_path: Path) -> None:
         found = []
         for _ in range(2):
             one = Importer(Context(database.storage), {format.name: format}, again=True, now=lambda: 2**63)
-            one.bring_in(source)
+            one.import_source(source)
             found.append(stored(database))
         assert found[0] == found[1]
         assert (one.arrived.spans, one.arrived.changed, one.problems) == (0, 0, [])

@@ -187,7 +187,7 @@ def test_an_imported_session_of_claude_code_has_them(checkout: Checkout, tmp_pat
         format = formats()["claude"]
         importer = Importer(Context(database.storage), {"claude": format}, now=lambda: NOW)
         for source in format.sources(tmp_path / "projects"):
-            importer.bring_in(source)
+            importer.import_source(source)
         (run,) = runs_of(database)
     assert run.git_commit == commit
     assert "instructions" in jsontext.decode(run.metadata or "{}")["fingerprint"]["parts"]
