@@ -13,13 +13,14 @@ the address where a session is shared.
 """
 
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from agentspan.schemas.json_values import id_in, list_in, object_in, part_of, text_in, tokens_in
-from agentspan.sessions.formats import Format, Source, home, walk
+from agentspan.sessions.formats import About, Format, Source, home, walk
 from agentspan.sessions.opencode_files import (
     DatabaseStore,
     Row,
@@ -30,6 +31,7 @@ from agentspan.sessions.opencode_files import (
     position,
     storage_of,
 )
+from agentspan.sessions.reading import Unreadable
 from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline, ms_ns
 
@@ -526,17 +528,19 @@ class _Reading:
         return parent, self._spawned[parent].get(id)
 
 
-def sessions_of(path: Path) -> Iterator[tuple[str | None, int, int]]:
-    """Yield the folder, the start and the last change of each session of a file, without decoding them.
+def sessions_of(path: Path) -> list[About]:
+    """Return the sessions of a file without decoding them, but for sub-agents; none if it cannot be read now."""
+    try:
+        store: DatabaseStore | TreeStore = TreeStore(path) if path.suffix == ".json" else DatabaseStore(path)
+        with closing(store):
+            return [_about(row) for row in store.sessions() if text_in(row.get("parent_id")) is None]
+    except (sqlite3.Error, Unreadable):
+        return []
 
-    The times are in nanoseconds. Sub-agents are left out.
-    """
-    store: DatabaseStore | TreeStore = TreeStore(path) if path.suffix == ".json" else DatabaseStore(path)
-    with closing(store):
-        for row in store.sessions():
-            if text_in(row.get("parent_id")) is None:
-                started_ns = ms_ns(row.get("time_created")) or 1
-                yield text_in(row.get("directory")), started_ns, ms_ns(row.get("time_updated")) or started_ns
+
+def _about(row: Mapping[str, Any]) -> About:
+    started_ns = ms_ns(row.get("time_created")) or 1
+    return About(text_in(row.get("directory")), started_ns, ms_ns(row.get("time_updated")) or started_ns)
 
 
 def decode(path: Path, after: str | None) -> Iterator[Record]:
@@ -596,7 +600,7 @@ def _tree(file: Path) -> Source:
     return Source("opencode", file, (*messages, *parts))
 
 
-def _roots(environment: Mapping[str, str]) -> Iterable[Path]:
+def _roots(environment: Mapping[str, str]) -> list[Path]:
     base = environment.get("XDG_DATA_HOME")
     data = (Path(base) if base else home(environment) / ".local" / "share") / "opencode"
     own = environment.get("OPENCODE_DB")
@@ -605,7 +609,5 @@ def _roots(environment: Mapping[str, str]) -> Iterable[Path]:
 
 
 FORMATS: list[Format] = [
-    Format(
-        "opencode", "OpenCode", lambda environment: [*_roots(environment)], _sources, decode=decode, position=_position
-    )
+    Format("opencode", "OpenCode", _roots, _sources, decode=decode, position=_position, about=sessions_of)
 ]
