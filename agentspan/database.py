@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agentspan.analysis.diff import RunDiff
     from agentspan.analysis.drift import Drift
     from agentspan.analysis.filter_words import RunKeywords, TimedRunKeywords
+    from agentspan.analysis.overview import Overview
     from agentspan.analysis.runs import StatsByVersion
     from agentspan.analysis.search import Hits
     from agentspan.analysis.tables import Engine
@@ -181,6 +182,27 @@ class Database:
             from agentspan.analysis.runs import find_runs, selected
 
         return find_runs(self._recorded, selected(self._recorded, filter), limit=limit, offset=offset, sort=sort)
+
+    def overview(self, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]") -> "Overview":
+        """Return what happened to the runs of the last day that has some: failures, missed goals, causes, sums.
+
+        Args:
+            outcome: the rule that decides whether a run that completed passed, such as `reward>=1`; when left out, a
+                rule that runs missed, over a score with two values; for `status` none.
+            filter: keywords that select the runs (see `runs`); `since` replaces the last day.
+
+        Raises:
+            InvalidValue: `outcome` is not a rule, or a time is invalid.
+            NotFound: the agent does not exist.
+        """
+        with host.importing:
+            from agentspan.analysis.outcomes import rule_of
+            from agentspan.analysis.overview import overview
+            from agentspan.analysis.runs import selected
+
+        storage, rule = self._recorded, rule_of(outcome)
+        by_status = outcome is not None and rule is None
+        return overview(storage, selected(storage, filter), rule, by_status=by_status)
 
     def stats(
         self,

@@ -11,6 +11,7 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import by_name, diff_text
 from agentspan.analysis.associations import DECIDABLE, FDR, Finding
+from agentspan.analysis.causes import left_open
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
 from agentspan.analysis.statistics import Q_MEANS
@@ -44,7 +45,6 @@ from agentspan.cli.output import (
     wrap,
     zone_name,
 )
-from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
