@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import by_name, diff_text, why_text
+from agentspan.analysis import by_name, diff_text, failure_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
@@ -134,7 +134,7 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
     if found.signature is not None and not found.groups:
         yield no_run(asked)
         return
-    yield from wrap(why_text.head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
+    yield from wrap(failure_text.head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
@@ -145,7 +145,7 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
     shown = [*failures[:limit], *endings[:limit]]
     short |= by_name.short_ids(storage, [group.run_id for group in shown])
     of = "failed runs" if found.failed else "runs with a failed step"
-    several = " (a run can be in several)" if why_text.overlap(failures, found) else ""
+    several = " (a run can be in several)" if failure_text.overlap(failures, found) else ""
     endings_of = "without a failed step, by how they ended"
     for title, groups in ((f"{of}, by what failed{several}", failures), (endings_of, endings)):
         if not groups:
@@ -169,17 +169,17 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
     yield from (f"{indent}{line}" for line in title[1:])
-    for line in wrap(why_text.where(group, found), columns - len(indent), 2):
+    for line in wrap(failure_text.where(group, found), columns - len(indent), 2):
         yield indent + line
     example = f"{'run' if group.runs == 1 else 'latest run'} {short[group.run_id]}"
     seen = _seen(group.first_at, group.last_at)
-    facts = dotted(why_text.steps(group), why_text.agents(group), why_text.versions(group), seen)
+    facts = dotted(failure_text.steps(group), failure_text.agents(group), failure_text.versions(group), seen)
     room = columns - len(indent)
     fits = columns_of(facts) + 3 + columns_of(example) <= room
     for line in [f"{facts} · {example}"] if fits else [*wrap(facts, room, 2), example]:
         yield indent + style(line, fg="bright_black")
     if found.periods is not None and found.periods.number > 1 and room >= found.periods.number + BAR_COLUMNS:
-        bars = f"runs a {why_text.length_text(found.periods)} ▕{why_text.bars(group.histogram)}▏"
+        bars = f"runs a {failure_text.length_text(found.periods)} ▕{failure_text.bars(group.histogram)}▏"
         yield indent + style(bars, fg="bright_black")
 
 
@@ -192,14 +192,14 @@ def _seen(first_at: str, last_at: str) -> str:
 
 def _findings(answer: Why, columns: int) -> Iterator[str]:
     found = answer.findings
-    for line in wrap(why_text.compared(answer), columns, 3):
+    for line in wrap(failure_text.compared(answer), columns, 3):
         yield style(line, bold=True)
     parts = [("", answer.compared), ("arguments of ", answer.read)]
     of = answer.comparable
     partly = [f"{what}{number:,} of {of:,} runs" for what, number in parts if number < of]
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
-    missable = [] if found.detectable is None else wrap(why_text.missable(found.detectable), columns, 3)
+    missable = [] if found.detectable is None else wrap(failure_text.missable(found.detectable), columns, 3)
     if not found.findings:
         yield from missable
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
@@ -211,11 +211,11 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     if found.findings:
         yield from missable
     if pooled or found.findings:
-        yield from wrap(why_text.Q_EXPLAINED, columns, 2)
+        yield from wrap(failure_text.Q_EXPLAINED, columns, 2)
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
-    counts, effect = why_text.finding(each)
+    counts, effect = failure_text.finding(each)
     facts = [counts, effect] if each.stratified else [dotted(counts, effect)]
     room = columns - columns_of(facts[0]) - 4
     if len(facts) == 1 and columns_of(each.feature) <= room:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.analysis import why_text
+from agentspan.analysis import failure_text
 from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.why import MOST_PERIODS, Group, Periods, failed_share, periods_of, why, why_run
 from agentspan.database import Database
@@ -467,12 +467,12 @@ def test_the_share_of_failed_runs_is_that_of_why(db: Database, recorded: Recorde
     assert (share.runs, share.failed, share.unknown, share.open) == (3, 1, 1, 1)
     for field in fields(share):
         assert getattr(share, field.name) == getattr(found, field.name)
-    assert why_text.head(share) == "1 of 3 runs failed (33%, 6–79%) · 1 more is still open"
+    assert failure_text.head(share) == "1 of 3 runs failed (33%, 6–79%) · 1 more is still open"
     assert failed_share(db.storage, RunFilter(signature="abcd")) == share
 
 
 def test_bars_are_as_high_as_their_counts() -> None:
-    assert why_text.bars([0, 1, 4, 8]) == " ▁▄█"
-    assert why_text.bars([]) == ""
-    lengths = [why_text.length_text(Periods("", seconds, 1)) for seconds in (60, 900, 3600, 86_400, 2_419_200)]
+    assert failure_text.bars([0, 1, 4, 8]) == " ▁▄█"
+    assert failure_text.bars([]) == ""
+    lengths = [failure_text.length_text(Periods("", seconds, 1)) for seconds in (60, 900, 3600, 86_400, 2_419_200)]
     assert lengths == ["minute", "15 minutes", "hour", "day", "4 weeks"]
