@@ -11,6 +11,7 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import by_name, diff_text, failure_text
 from agentspan.analysis.associations import Finding
+from agentspan.analysis.by_name import STEP
 from agentspan.analysis.causes import left_open
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
@@ -263,7 +264,7 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
     else:
         if found.passed and found.missed is None:
             yield "this run passed all the same"
-        yield from _step(found, columns)
+        yield from _step(storage, found, columns)
     if not found.passed:
         yield ""
         yield from _nearest(storage, found, columns)
@@ -279,10 +280,10 @@ def _next_step(label: str, *words: str) -> str:
     return f"  {style(label, bold=True)}: {to_copy(*words)}"
 
 
-def _step(found: RunWhy, columns: int) -> Iterator[str]:
+def _step(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     step = found.step
     assert step is not None
-    yield style(fit(f"✗ step {step.number:,}: {step.title.partition(' → ')[0]}", columns), fg="red")
+    yield style(fit(f"✗ step {STEP}{step.number}: {step.title.partition(' → ')[0]}", columns), fg="red")
     yield from _labelled("error", step.error, columns, 3)
     yield from _labelled("given", _spaced(step.payload), columns, PAYLOAD_LINES)
     if step.within:
@@ -307,6 +308,7 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
     else:
         text = "in no other run of this agent"
     yield from _labelled(f"{found.signature.id[:SHORTEST_SIGNATURE]} elsewhere", text, columns, 1)
+    yield _next_step("read it", "show", f"{by_name.short_id(storage, found.run_id)}{STEP}{step.number}", "--around")
 
 
 def _attempts(failed: int, same: int) -> str:

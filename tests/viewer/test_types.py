@@ -16,6 +16,7 @@ from agentspan.storage.answers import SpanCounts
 from agentspan.storage.sums import Stat
 from agentspan.viewer import data, export
 from agentspan.viewer.address import Address
+from agentspan.viewer.answer import answer
 from agentspan.viewer.listing import found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall
 
@@ -38,6 +39,10 @@ def written(db: Database) -> dict[str, Any]:
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
+    failed = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(failed)
+    db.agent_spans.create(failed, "tool", "failed", {"name": "x"}, {"error": "no"})
+    db.agent_instances.finish(failed, "failed")
     row, stored = by_name.find_run(db.storage, run), by_name.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
@@ -56,6 +61,10 @@ def written(db: Database) -> dict[str, Any]:
         "ContextElement": context["changes"][0],
         "Statistics": statistics,
         "Stat": statistics["stats"][0],
+        "Answer": (happened := answer(db.storage, Address(), with_causes=True)),
+        "AnswerPart": happened["parts"][0],
+        "AnswerCause": happened["causes"][0],
+        "AnswerBar": happened["bars"][0],
         "RunListPage": page,
         "RunRow": page["runs"][0],
         "FoundSteps": found,
@@ -67,7 +76,8 @@ def written(db: Database) -> dict[str, Any]:
     "name",
     [
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
-        "RunListPage", "RunRow", "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement",
+        "RunListPage", "RunRow", "Answer", "AnswerPart", "AnswerCause", "AnswerBar",
+        "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:
