@@ -263,8 +263,8 @@ class Picture:
         if len(lines) > PAYLOAD_LINES:
             where = f"; show {number} has all" if number else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
-        for number, line in enumerate(lines):
-            yield style(f"{below} {'' if number == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
+        for at, line in enumerate(lines):
+            yield style(f"{below} {'' if at == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
 
 
 def _json_lines(value: object, columns: int) -> list[str]:
