@@ -172,6 +172,9 @@ class Database:
             until: the latest start of a run, exclusive; in the same forms as `since`.
             grep: a text in the run's own names, metadata, result or error; case is ignored.
             git_commit: the first characters of the git commit that the program ran from.
+            touched: a file that a call of a tool names: its path, or the end of it.
+            project: the folder in which the run worked, or one above it.
+            tool, model: the name of a tool or a model that the run called; `*` is any text.
 
         Raises:
             InvalidValue: a time, a rule, the signature or `status` is invalid.
