@@ -196,7 +196,7 @@ def test_hits_are_grouped_by_run_the_run_with_the_latest_hit_first(db: Database)
 
 
 def test_of_many_hits_the_latest_are_grouped(db: Database) -> None:
-    runs = _runs_with_steps(db, 3, 3, 3)
+    runs = _runs_with_steps(db, 3, 4, 2)
     found = search_by_run(db.storage, "gate", examined=5)
     assert [each.run.id for each in found.runs] == [runs[2], runs[1]]
     assert (found.total, found.examined, found.is_whole) == (9, 5, False)
