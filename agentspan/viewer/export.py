@@ -139,7 +139,7 @@ def script() -> str:
 
 def style() -> str:
     """Return the style sheet of the pages."""
-    return text("viewer.css") + text("media.css")
+    return text("viewer.css") + text("pages.css") + text("media.css")
 
 
 def shell() -> str:
