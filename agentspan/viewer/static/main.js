@@ -5,6 +5,7 @@ import { RunPage } from "./run.js";
 import { fileList, startRunsPage } from "./runs.js";
 import { FileSource, jsonBlock, post, ServerSource } from "./source.js";
 import { startTheme } from "./theme.js";
+import { keepList, restoreList } from "./trail.js";
 
 function startLoginPage() {
   const form = byId("login");
@@ -36,6 +37,7 @@ function placeToGo(next) {
 function startRunPage() {
   /** @type {Run} */
   const run = jsonBlock("data");
+  restoreList();
   new RunPage(run, new ServerSource(run)).load();
 }
 
@@ -74,7 +76,10 @@ listenToLogout();
 /** @type {Record<string, () => void>} */
 const pages = {
   login: startLoginPage,
-  runs: startRunsPage,
+  runs: () => {
+    keepList();
+    startRunsPage();
+  },
   run: startRunPage,
   file: startFilePage,
 };
