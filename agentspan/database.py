@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agentspan.analysis.diff import RunDiff
     from agentspan.analysis.drift import Drift
     from agentspan.analysis.filter_words import RunKeywords, TimedRunKeywords
+    from agentspan.analysis.overview import Overview
     from agentspan.analysis.runs import StatsByVersion
     from agentspan.analysis.search import Hits
     from agentspan.analysis.stored_run import StoredRun
@@ -173,6 +174,9 @@ class Database:
             until: the latest start of a run, exclusive; in the same forms as `since`.
             grep: a text in the run's own names, metadata, result or error; case is ignored.
             git_commit: the first characters of the git commit that the program ran from.
+            touched: a file that a call of a tool names: its path, or the end of it.
+            project: the folder in which the run worked, or one above it.
+            tool, model: the name of a tool or a model that the run called; `*` is any text.
 
         Raises:
             InvalidValue: a time, a rule, the signature or `status` is invalid.
@@ -200,6 +204,27 @@ class Database:
             from agentspan.viewer.notebook import ShownRun
 
         return ShownRun(self._recorded, find_run(self._recorded, run))
+
+    def overview(self, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]") -> "Overview":
+        """Return what happened to the runs of the last day that has some: failures, missed goals, causes, sums.
+
+        Args:
+            outcome: the rule that decides whether a run that completed passed, such as `reward>=1`; when left out, a
+                rule that runs missed, over a score with two values; for `status` none.
+            filter: keywords that select the runs (see `runs`); `since` replaces the last day.
+
+        Raises:
+            InvalidValue: `outcome` is not a rule, or a time is invalid.
+            NotFound: the agent does not exist.
+        """
+        with host.importing:
+            from agentspan.analysis.outcomes import rule_of
+            from agentspan.analysis.overview import overview
+            from agentspan.analysis.runs import selected
+
+        storage, rule = self._recorded, rule_of(outcome)
+        by_status = outcome is not None and rule is None
+        return overview(storage, selected(storage, filter), rule, by_status=by_status)
 
     def stats(
         self,

@@ -1,6 +1,6 @@
 """Lists the runs that match a filter, with the sums over their spans; statistics of spans by type, label and version.
 
-Conditions on scores, marks and signatures are evaluated first: they are replaced by the ids of the matching runs.
+Conditions on scores, marks, signatures, tools and the like are evaluated first: ids of the matching runs replace them.
 """
 
 import os
@@ -14,9 +14,8 @@ from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import MARK
 from agentspan.storage import row_by_row
 from agentspan.storage.access import scan
@@ -30,29 +29,38 @@ from agentspan.storage.questions import (
     RunsWhere,
     SpanStats,
     Touched,
+    Used,
 )
 from agentspan.storage.row_by_row import matches, names_of
 from agentspan.storage.sums import Progress, RunBrief, RunList, RunSummary, Stat
-from agentspan.text import one_line
 
 ANY_MARK = "*"
 
 
-def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
+TOOLS = frozenset({"tool"})
+MODELS = frozenset({"llm", "embedding"})
+"""The built-in span types whose label is the name of a model."""
+
+
+def by_ids(storage: Storage, filter: RunFilter, progress: Progress | None = None) -> RunFilter:
     """Return a filter in which `ids` replaces the conditions that need other rows, or a value in the metadata.
 
-    These are `scores`, `mark`, `signature`, `touched` and `project`.
+    These are `scores`, `mark`, `signature`, `touched`, `project`, `tool` and `model`.
+
+    Args:
+        progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: a condition on a score is not a rule, or the signature is not one.
     """
     ids = filter.ids
-    for each in _sets(storage, filter):
+    for each in _sets(storage, filter, progress):
         ids = each if ids is None else ids & each
-    return filter._replace(ids=ids, scores=(), mark=None, signature=None, touched=None, project=None)
+    filter = filter._replace(ids=ids, scores=(), mark=None, signature=None)
+    return filter._replace(touched=None, project=None, tool=None, model=None)
 
 
-def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
+def _sets(storage: Storage, filter: RunFilter, progress: Progress | None) -> Iterator[frozenset[str]]:
     rules = [*filter.scores]
     if filter.mark is not None and filter.mark != ANY_MARK:
         rules.append(f"{MARK}=={filter.mark}")
@@ -67,6 +75,10 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
         yield storage.ask(Touched(filter.touched))
     if filter.project is not None:
         yield in_project(storage, filter.project)
+    if filter.tool is not None:
+        yield storage.ask(Used(TOOLS, filter.tool, progress))
+    if filter.model is not None:
+        yield storage.ask(Used(MODELS, filter.model, progress))
 
 
 def in_project(storage: Storage, project: str) -> frozenset[str]:
@@ -128,14 +140,14 @@ def find_runs(
         sort: the order, if not by creation: the longest first, the most expensive first …
         progress: called with (done, total) while an index is built.
     """
-    return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter()), limit, offset, sort, progress))
+    return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter(), progress), limit, offset, sort, progress))
 
 
 def run_briefs(
     storage: Storage, filter: RunFilter | None = None, *, progress: Progress | None = None
 ) -> list[RunBrief]:
     """Return all runs that match a filter in brief form, without metadata and results, the latest first."""
-    return storage.ask(BriefsWhere(by_ids(storage, filter or RunFilter()), progress))
+    return storage.ask(BriefsWhere(by_ids(storage, filter or RunFilter(), progress), progress))
 
 
 def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = None) -> list[str]:
@@ -182,28 +194,6 @@ def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: R
         if matches(storage, RunSummary(row, agent, version, *sums), filter):
             found.add(row.id)
     return found
-
-
-MAX_REASON = 300
-"""The largest number of characters of a failure reason."""
-
-
-def failure_reason(storage: Storage, run: RunSummary) -> str | None:
-    """Return the reason of a termination, else the run's error, else its latest failed step; None without a failure."""
-    row = run.run
-    if row.termination_reason:
-        return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
-    if text := run_error(row):
-        return one_line(text, MAX_REASON)
-    if not run.failed:
-        return None
-    where = {"agent_instance_id": row.id, "status": "failed"}
-    span = next(scan(storage, AgentSpanRow, where, descending=True, limit=1), None)
-    if span is None:
-        return None
-    # Without the step's input, which could leave no room for the error.
-    error, name = span_error(span), " ".join(text for text in (span.schema_title, span.label) if text)
-    return one_line(title_of(span, MAX_REASON) if error is None else f"{name}: {error}", MAX_REASON)
 
 
 def stats(

@@ -3,17 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from math import comb, inf
+from math import inf
 from typing import Any
 
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import by_name, diff_text
-from agentspan.analysis.associations import DECIDABLE, FDR, Finding
+from agentspan.analysis import by_name, diff_text, failure_text
+from agentspan.analysis.associations import Finding
+from agentspan.analysis.causes import left_open
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
-from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
 from agentspan.cli.app import command, reads
@@ -44,20 +44,18 @@ from agentspan.cli.output import (
     wrap,
     zone_name,
 )
-from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
-from agentspan.text import noun, share_text
+from agentspan.text import dotted, noun
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """The number of findings over all runs together that are shown if nothing was found within tasks."""
-Q_EXPLAINED = f"{Q_MEANS}, adjusted for the things tested"
 COUNTS = ("outcome", "runs", "failed", "unknown", "open", "silent", "with_step")
 """The first members of the document of `--json`: fields of Why that are copied unchanged."""
 PAYLOAD_LINES = 5
-MAX_COUNTED = 3
-"""The largest number of versions, or agents, of a group that are shown."""
+BAR_COLUMNS = 24
+"""The columns beside the bars of a histogram."""
 FIELDS = 2
 """The largest number of differing members that are shown of a divergence, or of a later call of the failed tool."""
 
@@ -110,6 +108,8 @@ def plain(found: Why) -> dict[str, Any]:
         **{name: getattr(found, name) for name in COUNTS},
         "interval": None if found.interval is None else [found.interval.low, found.interval.high],
         "groups": [asdict(group) for group in found.groups],
+        "periods": found.periods and found.periods._asdict(),
+        "histogram": found.histogram,
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
         "missed": found.missed and found.missed.plain(),
@@ -131,7 +131,10 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
 
 def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
     columns = width()
-    yield from wrap(_head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
+    if found.signature is not None and not found.groups:
+        yield no_run(asked)
+        return
+    yield from wrap(failure_text.head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
@@ -142,7 +145,7 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
     shown = [*failures[:limit], *endings[:limit]]
     short |= by_name.short_ids(storage, [group.run_id for group in shown])
     of = "failed runs" if found.failed else "runs with a failed step"
-    several = " (a run can be in several)" if _overlap(failures, found) else ""
+    several = " (a run can be in several)" if failure_text.overlap(failures, found) else ""
     endings_of = "without a failed step, by how they ended"
     for title, groups in ((f"{of}, by what failed{several}", failures), (endings_of, endings)):
         if not groups:
@@ -160,100 +163,24 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
         yield from _findings(found, columns)
 
 
-def _overlap(groups: Sequence[Group], found: Why) -> bool:
-    """Return whether some run is in several of the groups, so that their numbers add up to more than all runs."""
-    endings = sum(group.runs for group in found.groups if group.kind == "ending")
-    return sum(group.runs for group in groups) > (found.failed - endings if found.failed else _of(groups))
-
-
-def _of(groups: Sequence[Group]) -> int:
-    """Return the number of runs that the shares of the groups refer to; 0 without groups."""
-    return round(groups[0].runs / groups[0].share) if groups else 0
-
-
-def _head(found: Why) -> str:
-    by = "" if found.outcome is None else f" {found.outcome}"
-    unknown = _unknown(found)
-    if not found.runs or found.interval is None:
-        return f"no run has an outcome{by}{unknown}"
-    if not found.failed:
-        status = " by its status" if found.outcome is None else by
-        steps = found.with_step[0]
-        steps_text = f" · {steps:,} {_have(steps)} a failed step" if steps else ""
-        means = "; --outcome NAME>=VALUE says what failed means" if any(found.with_step) and not found.missed else ""
-        return f"none of {noun(found.runs, 'run')} failed{status}{steps_text}{means}{unknown}"
-    bounds = f"{100 * found.interval.low:.0f}–{_percent(found.interval.high)}"
-    share = f"{share_text(found.failed, found.runs)}, {bounds}"
-    silent = f" · {found.silent:,} of them without a failed step" if found.silent else ""
-    return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
-
-
-def _unknown(found: Why) -> str:
-    """Return the number of runs without an outcome, in words; "" if all runs have one."""
-    if not found.unknown:
-        return ""
-    more = " more" if found.runs else ""
-    number = f"{found.unknown:,}{more}"
-    steps = f", {found.with_step[1]:,} with a failed step" if found.with_step[1] else ""
-    if found.open == found.unknown:
-        return f" · {number} {'is' if found.unknown == 1 else 'are'} still open{steps}"
-    return f" · {number} {_have(found.unknown)} no outcome{steps}"
-
-
-def _have(number: int) -> str:
-    return "has" if number == 1 else "have"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"
-
-
 def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> Iterator[str]:
     signature = short[group.signature]
     indent = " " * (len(signature) + 2)
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
     yield from (f"{indent}{line}" for line in title[1:])
-    is_one = group.runs == 1
-    times = f"{noun(group.spans, 'failed step')}{'' if is_one else ' in all'}" if group.spans else ""
-    if found.failed:
-        passed = (
-            "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
-        )
-        text = f"in {group.runs:,} of {noun(found.failed, 'failed run')}{passed}"
-    else:
-        text = f"in {group.runs:,} of {noun(_of([group]), 'run')} with a failed step"
-    if group.recovered:
-        text += "; recovered in all of them" if group.runs > 1 else "; recovered"
-    for line in wrap(text, columns - len(indent), 2):
+    for line in wrap(failure_text.where(group, found), columns - len(indent), 2):
         yield indent + line
-    example = f"{'run' if is_one else 'latest run'} {short[group.run_id]}"
-    facts = " · ".join(filter(None, (times, _agents(group), _versions(group), _seen(group.first_at, group.last_at))))
+    example = f"{'run' if group.runs == 1 else 'latest run'} {short[group.run_id]}"
+    seen = _seen(group.first_at, group.last_at)
+    facts = dotted(failure_text.steps(group), failure_text.agents(group), failure_text.versions(group), seen)
     room = columns - len(indent)
     fits = columns_of(facts) + 3 + columns_of(example) <= room
     for line in [f"{facts} · {example}"] if fits else [*wrap(facts, room, 2), example]:
         yield indent + style(line, fg="bright_black")
-
-
-def _versions(group: Group) -> str:
-    if set(group.versions) <= {"default"}:
-        return ""
-    return _counted("version", {"none" if name == "default" else name: n for name, n in group.versions.items()})
-
-
-def _agents(group: Group) -> str:
-    return _counted("agent", group.agents) if len(group.agents) > 1 else ""
-
-
-def _counted(word: str, counts: Mapping[str, int]) -> str:
-    """Return the runs per version or agent in words, the largest number first: `versions 2.0: 13, 1.0: 8, none: 7`."""
-    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    if len(most) == 1:
-        return f"{word} {most[0][0]}"
-    shown = most[: MAX_COUNTED if len(most) <= MAX_COUNTED else MAX_COUNTED - 1]
-    rest = most[len(shown) :]
-    more = f" and {sum(number for _, number in rest):,} of {len(rest):,} others" if rest else ""
-    return f"{word}s " + ", ".join(f"{name}: {number:,}" for name, number in shown) + more
+    if found.periods is not None and found.periods.number > 1 and room >= found.periods.number + BAR_COLUMNS:
+        bars = f"runs a {failure_text.length_text(found.periods)} ▕{failure_text.bars(group.histogram)}▏"
+        yield indent + style(bars, fg="bright_black")
 
 
 def _seen(first_at: str, last_at: str) -> str:
@@ -263,68 +190,33 @@ def _seen(first_at: str, last_at: str) -> str:
     return f"{last} {zone}" if first == last else f"{first} – {last} {zone}"
 
 
-def _compared(answer: Why) -> str:
-    """Return the sentence about the number of tested features, and whether runs were compared within tasks."""
-    found = answer.findings
-    if not found.tested:
-        return f"what goes with failure: not tested; {_untested(answer)}"
-    where = "over all runs, because too few have a task in common"
-    if found.stratified:
-        where = f"inside the {noun(found.tasks, 'task')} that both passed and failed"
-    things = noun(found.tested, "tested thing")
-    if not found.findings:
-        return f"compared {where}: none of {things} goes with failure"
-    return f"what goes with failure, compared {where}, of {things} (FDR {FDR:.0%})"
-
-
-def _untested(answer: Why) -> str:
-    """Return the reason why no feature could be tested."""
-    found = answer.findings
-    if found.stratified and not found.tasks:
-        return "no task both passed and failed"
-    if comb(answer.runs, answer.failed) * DECIDABLE < 1:
-        return f"{noun(answer.runs, 'run')} are too few"
-    return f"these {noun(found.runs, 'run')} are too few, or too much alike"
-
-
 def _findings(answer: Why, columns: int) -> Iterator[str]:
     found = answer.findings
-    for line in wrap(_compared(answer), columns, 3):
+    for line in wrap(failure_text.compared(answer), columns, 3):
         yield style(line, bold=True)
     parts = [("", answer.compared), ("arguments of ", answer.read)]
-    partly = [f"{what}{number:,} of {answer.runs:,} runs" for what, number in parts if number < answer.runs]
+    of = answer.comparable
+    partly = [f"{what}{number:,} of {of:,} runs" for what, number in parts if number < of]
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
-    if found.detectable is not None:
-        yield from wrap(_missable(found.detectable), columns, 3)
+    missable = [] if found.detectable is None else wrap(failure_text.missable(found.detectable), columns, 3)
+    if not found.findings:
+        yield from missable
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         tested = f" ({found.tested_pooled:,} things tested)" if found.stratified else ""
         yield from wrap(f"pooled only, so that it may be the tasks{tested}:", columns, 2)
     for each in pooled or found.findings:
         yield from _finding(each, columns)
+    if found.findings:
+        yield from missable
     if pooled or found.findings:
-        yield from wrap(Q_EXPLAINED, columns, 2)
-
-
-def _missable(detectable: float) -> str:
-    """Return the sentence about causes that may exist although nothing was found."""
-    if detectable == inf:
-        return "these runs are too few: nothing would have been found"
-    return (
-        f"a cause of less than ×{_ratio(detectable)} would be missed more than once in five times; "
-        "most of these things would need a stronger one"
-    )
+        yield from wrap(failure_text.Q_EXPLAINED, columns, 2)
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
-    q = "<0.001" if each.q < 0.001 else f"{each.q:.2g}"
-    effect = f"×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {q}"
-    counts = f"in {each.failed_with:,} of {each.failed:,} failed, in {each.passed_with:,} of {each.passed:,} passed"
-    facts = [f"{counts} · odds {effect}"]
-    if each.stratified:
-        turned = ", though all together point the other way" if each.is_turned else ""
-        facts = [f"{counts}, of {noun(each.tasks, 'task')}", f"odds within a task {effect}{turned}"]
+    counts, effect = failure_text.finding(each)
+    facts = [counts, effect] if each.stratified else [dotted(counts, effect)]
     room = columns - columns_of(facts[0]) - 4
     if len(facts) == 1 and columns_of(each.feature) <= room:
         yield f"  {pad(each.feature, room)}  {facts[0]}"
@@ -332,10 +224,6 @@ def _finding(each: Finding, columns: int) -> Iterator[str]:
         yield f"  {fit(each.feature, columns - 2)}"
         for part in facts:
             yield from (f"    {line}" for line in wrap(part, columns - 4, 2))
-
-
-def _ratio(value: float) -> str:
-    return "∞" if value == inf else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def _short(ids: list[str]) -> dict[str, str]:

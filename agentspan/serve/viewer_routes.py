@@ -28,14 +28,19 @@ from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
+from agentspan.serve.pages import Pages
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
 from agentspan.serve.writes import WriteQueue
+from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
+from agentspan.viewer.address import Address, address_of, number
 from agentspan.viewer.conversation import blobs_of
-from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, number, unsummed
+from agentspan.viewer.listing import FORM, PAGE, SINCE, agent_names, found_steps, listing, unsummed
+from agentspan.viewer.page import Page
+from agentspan.viewer.pages import PAGES
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -58,7 +63,8 @@ MATCHES = 5000
 """The most spans that a search in a run marks."""
 LONGEST_FORM = 16 * 2**10
 """The most bytes that a page sends: a token, or the reason of a termination."""
-_PAGE = re.compile(r"(?:runs(?:/[A-Za-z0-9_-]+)+)?")
+_NAMES = [page.name for page in PAGES]
+_PAGE = re.compile(rf"(?:(?:{'|'.join(['runs', *_NAMES])})(?:/[A-Za-z0-9_-]+)+|{'|'.join(_NAMES)})?")
 """The path of a page. It has no dot, neither plain nor as `%2e`: an address with dots could leave the viewer."""
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -73,6 +79,8 @@ def routes(
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
         ("/steps.json", viewer.steps_data, "GET"),
+        ("/stamp", viewer.stamp, "GET"),
+        *((f"/{page.path}", viewer.page(page), "GET") for page in PAGES),
         ("/runs/{run_id}", viewer.run, "GET"),
         ("/runs/{run_id}/facts", viewer.facts, "GET"),
         ("/runs/{run_id}/spans", viewer.spans, "GET"),
@@ -105,7 +113,9 @@ class Viewer:
         self._sessions = LoginSessions(token, ctx.storage, tuning.kept_logouts)
         self._read_only = read_only
         self._sums_s = tuning.run_list_sums_s
-        self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
+        self._pages = Pages(ctx.storage)
+        self._file = _file_of(ctx.storage)
+        self._listings: dict[Address, asyncio.Task[dict[str, Any]]] = {}
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
         self._details = ThreadPoolExecutor(1, "agentspan-details")
 
@@ -131,22 +141,31 @@ class Viewer:
 
     async def runs(self, request: Request) -> Response:
         """Answer with the list of runs."""
-        asked = _asked(request)
-        found = await self._listing(asked, self._sums_s)
+        address = _address(request)
+        found = await self._listing(address, self._sums_s)
         if found is None:
-            found = await asyncio.to_thread(unsummed, self._storage, asked)
+            found = await asyncio.to_thread(unsummed, self._storage, address)
         agents = await asyncio.to_thread(agent_names, self._storage)
-        after = asked.offset + len(found["runs"])
+        after, agent = address.offset + len(found["runs"]), address.word("agent")
         return self._page(
             "runs.html",
             request,
-            asked=asked,
-            agents=agents if not asked.agent or asked.agent in agents else [asked.agent, *agents],
+            address=address,
+            agents=agents if not agent or agent in agents else [agent, *agents],
             since=SINCE,
-            newer=None if not asked.offset else _address(asked, max(0, asked.offset - PAGE)),
-            older=_address(asked, after) if after < found["total"] else None,
+            more=[(name, value) for name, value in address.words if name not in FORM],
+            newer=None if not address.offset else address.same(offset=max(0, address.offset - PAGE) or None),
+            older=address.same(offset=after) if after < found["total"] else None,
             **found,
         )
+
+    def page(self, page: Page) -> Handler:
+        """Return the handler of a page across runs."""
+
+        async def handler(request: Request) -> Response:
+            return await self._pages.answer(page, request, partial(self._rendered, request=request))
+
+        return handler
 
     async def run(self, request: Request) -> Response:
         """Answer with a run's page. The page then loads its spans as JSON."""
@@ -177,13 +196,17 @@ class Viewer:
 
     async def runs_data(self, request: Request) -> Response:
         """Answer with the list of runs as JSON, to update the page."""
-        found = await self._listing(_asked(request))
+        found = await self._listing(_address(request))
         assert found is not None  # None only with a time limit
         return respond(found)
 
+    async def stamp(self, request: Request) -> Response:
+        """Answer with a text that is another one after each commit; null if that is unknown."""
+        return respond({"stamp": await asyncio.to_thread(self._pages.stamp)})
+
     async def steps_data(self, request: Request) -> Response:
         """Answer with the steps that contain the text of the list's filter (see found_steps)."""
-        return respond(await self._alone(found_steps, self._storage, _asked(request)))
+        return respond(await self._alone(found_steps, self._storage, _address(request)))
 
     async def facts(self, request: Request) -> Response:
         """Answer with the facts at the head of a run's page, as JSON (see data.run_facts)."""
@@ -303,12 +326,13 @@ class Viewer:
             return await asyncio.to_thread(self._sessions.allows, request)
         return self._sessions.allows(request)
 
-    async def _listing(self, asked: Asked, patience_s: float | None = None) -> dict[str, Any] | None:
+    async def _listing(self, address: Address, patience_s: float | None = None) -> dict[str, Any] | None:
         """Return the runs with their sums; None after `patience_s`: adding them up goes on for the next request."""
-        task = self._listings.get(asked)
+        task = self._listings.get(address)
         if task is None:
-            task = self._listings[asked] = asyncio.create_task(asyncio.to_thread(listing, self._storage, asked))
-            task.add_done_callback(lambda done: (self._listings.pop(asked, None), done.cancelled() or done.exception()))
+            task = self._listings[address] = asyncio.create_task(asyncio.to_thread(listing, self._storage, address))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            task.add_done_callback(lambda _: self._listings.pop(address, None))
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
 
@@ -336,20 +360,33 @@ class Viewer:
         return RedirectResponse(f"{_up(request)}login?{urlencode({'next': _path(request) + query})}", 303)
 
     def _page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> Response:
+        return HTMLResponse(self._rendered(name, request=request, **values).encode("utf-8", "backslashreplace"), status)
+
+    def _rendered(self, name: str, *, request: Request, **values: Any) -> str:
+        """Return a template with the values that all pages have, and these."""
         theme = cookie(request, "agentspan_theme")
-        shown = (
-            templates()
-            .get_template(name)
-            .render(
-                up=_up(request),
-                version=export.version(),
-                theme=theme if theme in ("dark", "light") else None,
-                has_session=self._sessions.is_asked,
-                read_only=self._read_only,
-                **values,
-            )
-        )
-        return HTMLResponse(shown.encode("utf-8", "backslashreplace"), status)
+        common: dict[str, Any] = {
+            "up": _up(request),
+            "version": export.version(),
+            "theme": theme if theme in ("dark", "light") else None,
+            "has_session": self._sessions.is_asked,
+            "read_only": self._read_only,
+            "file": self._file,
+            "file_name": self._file.rstrip("/").rpartition("/")[2] or self._file,
+            "pages": BAR,
+            "address": Address(),
+        }
+        return templates().get_template(name).render({**common, **values})
+
+
+BAR = [("", "Runs"), *((page.name, page.title) for page in PAGES if page.in_bar)]
+"""The paths and the titles of the pages in the bar."""
+
+
+def _file_of(storage: Storage) -> str:
+    """Return the storage's file for people: its path or URL, without a password."""
+    location = storage.capabilities().location
+    return "memory" if location is None else str(location)
 
 
 async def static(request: Request) -> Response:
@@ -362,7 +399,11 @@ async def static(request: Request) -> Response:
     if name not in known:
         return _with_headers(refuse("not_found", "there is no such path"))
     content, kind = known[name]
-    response = _with_headers(Response(content(), media_type=kind))
+    headers = {"Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+    body = export.packed(content()) if "Content-Encoding" in headers else content()
+    response = _with_headers(Response(body, headers=headers, media_type=kind))
     response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == export.version() else "no-cache"
     return response
 
@@ -388,15 +429,8 @@ def _wants_page(request: Request) -> bool:
     return request.method == "GET" and "text/html" in request.headers.get("accept", "")
 
 
-def _asked(request: Request) -> Asked:
-    return asked_for(request.query_params.multi_items())
-
-
-def _address(asked: Asked, offset: int) -> str:
-    parameters = {**asked._asdict(), "failed": "1" if asked.failed else "", "offset": offset or ""}
-    more = parameters.pop("more")
-    query = urlencode([*((name, value) for name, value in parameters.items() if value), *more])
-    return f"?{query}" if query else "./"
+def _address(request: Request) -> Address:
+    return address_of(request.query_params.multi_items())
 
 
 def _onward(where: object) -> str:

@@ -48,6 +48,7 @@ from agentspan.storage.questions import (
     StepUses,
     Tags,
     Touched,
+    Used,
     contains_text,
     has_meta,
 )
@@ -172,6 +173,15 @@ def touched(storage: Storage, asked: Touched) -> frozenset[str]:
         run.id
         for run in scan(storage, AgentInstanceRow)
         if any(touches(span.schema_name, span.payload, path) for span in storage.ask(SpansOf(run.id)))
+    )
+
+
+def used(storage: Storage, asked: Used) -> frozenset[str]:
+    """Return the ids of the runs with a span of the asked types and label."""
+    return frozenset(
+        run.id
+        for run in scan(storage, AgentInstanceRow)
+        if any(asked.includes(span.schema_name, span.label) for span in storage.ask(SpansOf(run.id)))
     )
 
 
@@ -457,6 +467,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     LatestScores: latest_scores,
     Tags: tags,
     Touched: touched,
+    Used: used,
     RunsWhere: runs_where,
     BriefsWhere: briefs_where,
     SpanStats: span_stats,

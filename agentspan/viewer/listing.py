@@ -3,15 +3,12 @@
 The page also lists the steps that contain the text of the filter, from a search of all spans of the file.
 """
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from agentspan import clock, jsontext
-from agentspan.analysis.filter_words import MANY, NAMES, filter_of
 from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
 from agentspan.analysis.tree import session_title
-from agentspan.errors import InvalidValue
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
@@ -20,10 +17,11 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Query, RunFilter
+from agentspan.storage.questions import Find, Query
 from agentspan.storage.row_by_row import names_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import cost_text, count_text, duration_text, one_line, visible
+from agentspan.viewer.address import Address
 
 PAGE = 50
 MAX_AGENTS = 500
@@ -32,90 +30,31 @@ SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last m
 PREPARING = "Adding up the spans of this file for the first time…"
 
 
-class Asked(NamedTuple):
-    """The filter of the list of runs, from the query of the page's URL.
-
-    Attributes:
-        more: (name, value) pairs of the filter grammar without a field in the page's form.
-    """
-
-    agent: str = ""
-    status: str = ""
-    since: str = ""
-    failed: bool = False
-    grep: str = ""
-    git_commit: str = ""
-    more: tuple[tuple[str, str], ...] = ()
-    offset: int = 0
-
-    @property
-    def is_filtered(self) -> bool:
-        """Return whether any filter is set; the offset is ignored."""
-        return self._replace(offset=0) != Asked()
-
-    def filter(self) -> RunFilter:
-        """Return the filter of the runs. Invalid values, such as an unknown status, are ignored."""
-        words: dict[str, object] = {name: [] for name in MANY}
-        for name, value in (*self.more, *((name, getattr(self, name)) for name in FORM)):
-            value = value.strip() if isinstance(value, str) else value
-            if value and _is_valid(name, value):
-                words[name] = [*cast(list[str], words[name]), value] if name in MANY else value
-        return filter_of(words)
-
-
 FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
 """The names of the filter grammar that have a field in the page's form."""
 
 
-def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
-    """Parse the query of a URL: of a form field's name the last value counts, of other names all values."""
-    parameters = dict(pairs := [*pairs])
-    return Asked(
-        agent=parameters.get("agent", ""),
-        status=parameters.get("status", ""),
-        since=parameters.get("since", ""),
-        failed=bool(parameters.get("failed")),
-        grep=parameters.get("grep", ""),
-        git_commit=parameters.get("git_commit", ""),
-        more=tuple((name, value) for name, value in pairs if value and name in NAMES and name not in FORM),
-        offset=number(parameters.get("offset")),
-    )
-
-
-def number(text: str | None) -> int:
-    """Parse a number of a URL's query: 0 for anything that is none, at most 2**31."""
-    return min(int(text), 2**31) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
-
-
-def _is_valid(name: str, value: object) -> bool:
-    try:
-        filter_of({name: value})
-    except InvalidValue:
-        return False
-    return True
-
-
-def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
+def listing(storage: Storage, address: Address) -> dict[str, Any]:
     """Return a page of runs as JSON values.
 
     Returns:
         `runs`, each with its `cells`; `count`, a text with the numbers of shown and of all runs; `total`, the number of
         all matching runs; `preparing`, False because the sums over spans are complete (see unsummed).
     """
-    found = find_runs(storage, asked.filter(), limit=PAGE, offset=asked.offset)
+    found = find_runs(storage, address.filter(), limit=PAGE, offset=address.offset)
     lives = Lives(storage)
     return {
         "runs": [_run(run, lives) for run in found.runs],
         "total": found.total,
-        "count": _count(found, asked.offset),
+        "count": _count(found, address.offset),
         "preparing": False,
     }
 
 
-def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
+def unsummed(storage: Storage, address: Address) -> dict[str, Any]:
     """Return a page of runs without sums, while the spans are still being summed; without runs if a filter is set."""
-    query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset, with_total=True)
-    page = storage.ask(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
+    query = Query("agent_instance", descending=True, limit=PAGE, offset=address.offset, with_total=True)
+    page = storage.ask(query) if not address.words else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
     named = storage.ask(Find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)})).rows
     lives = Lives(storage)
@@ -222,7 +161,7 @@ EXAMINED = 200
 """The number of hits whose runs are checked against the other filters, because the search has no filters of runs."""
 
 
-def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
+def found_steps(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the spans that contain the text of a filter, the latest first, of runs that match its other fields.
 
     All words of the text must occur; the last word also matches as a prefix.
@@ -233,9 +172,9 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
         the text); and `count`, a text with the number of all hits. With other conditions, only the latest EXAMINED hits
         are checked against them: `count` then has the number of matches among these.
     """
-    others = asked._replace(grep="", offset=0)
-    is_filtered = others != Asked()
-    found = search(storage, query_of(asked.grep), limit=EXAMINED if is_filtered else SHOWN)
+    others = address._replace(words=tuple(pair for pair in address.words if pair[0] != "grep"))
+    is_filtered = bool(others.words)
+    found = search(storage, query_of(address.word("grep")), limit=EXAMINED if is_filtered else SHOWN)
     rows = storage.ask(Find(*{hit.run_id for hit in found.hits})).rows
     runs = [row for _, row in rows.values() if isinstance(row, AgentInstanceRow)]
     names = names_of(storage, runs)

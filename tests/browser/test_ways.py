@@ -51,7 +51,7 @@ def test_the_list_leads_to_a_run_and_can_be_filtered(site: Site, open_page: Open
     press(page, "j", "Enter")
     page.wait_for_selector("html[data-ready]")
     assert page.url.startswith(site.failing)
-    page.get_by_role("link", name="Runs").click()
+    page.get_by_role("link", name="Runs", exact=True).click()
     expect(page.locator("#runs tr")).to_have_count(3)
 
 

@@ -265,8 +265,8 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert count("score=reward==good").startswith("0 of 0")  # a label, where there are numbers
     page = client.get("/?agent=many").text
     assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
-    assert 'href="?agent=many&amp;offset=50"' in page
-    assert 'href="?agent=many"' in client.get("/?agent=many&offset=50").text
+    assert 'href="./?agent=many&amp;offset=50"' in page
+    assert 'href="./?agent=many"' in client.get("/?agent=many&offset=50").text
 
 
 def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: Make, db: Database, run: str) -> None:

@@ -15,7 +15,8 @@ from agentspan.model.rows import AgentSpanRow, Violation
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.sums import Stat
 from agentspan.viewer import data, export
-from agentspan.viewer.listing import Asked, found_steps, listing, unsummed
+from agentspan.viewer.address import Address
+from agentspan.viewer.listing import found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall
 
 INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -40,8 +41,8 @@ def written(db: Database) -> dict[str, Any]:
     row, stored = by_name.find_run(db.storage, run), by_name.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
-    detail, page = data.detail(db.storage, stored), listing(db.storage, Asked())
-    found = found_steps(db.storage, Asked(grep="hello"))
+    detail, page = data.detail(db.storage, stored), listing(db.storage, Address())
+    found = found_steps(db.storage, Address((("grep", "hello"),)))
     return {
         "Run": data.run_facts(db.storage, row),
         "SpanChunk": columns,
@@ -91,4 +92,4 @@ def test_the_types_describe_the_rows(name: str, names: Collection[str]) -> None:
 
 
 def test_the_list_has_the_same_form_while_it_is_added_up(db: Database) -> None:
-    assert members("RunListPage") == set(unsummed(db.storage, Asked()))
+    assert members("RunListPage") == set(unsummed(db.storage, Address()))

@@ -35,6 +35,7 @@ from agentspan.storage.questions import (
     StepUses,
     Tags,
     Touched,
+    Used,
 )
 from agentspan.storage.row_by_row import added_up
 from agentspan.storage.text_search import terms
@@ -152,6 +153,9 @@ class Answering(Base):
             assert_same(StepUses(asked), in_order=False)
         for wanted in (ids, some, []):
             assert_same(RunSums(wanted), in_order=False)
+        for name in (*MODELS, "*", "g*", "*[", "G*", "\ud800"):
+            for types in (("llm",), ("tool", "agent"), ()):
+                assert_same(Used(frozenset(types), name or ""))
         for words in SEARCHES:
             limit, offset = chance.choice(((1000, 0), (2, 1)))
             search = Search(terms(words), limit, offset, chance.choice((None, some)))

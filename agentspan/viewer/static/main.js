@@ -1,6 +1,8 @@
 // The entry point: starts the page that this document is.
 
+import { startBar } from "./bar.js";
 import { byId, el, findById, messageOf, setText } from "./dom.js";
+import { startPartsPage } from "./page.js";
 import { RunPage } from "./run.js";
 import { fileList, startRunsPage } from "./runs.js";
 import { FileSource, jsonBlock, post, ServerSource } from "./source.js";
@@ -70,11 +72,13 @@ function listenToLogout() {
 }
 
 startTheme();
+startBar();
 listenToLogout();
 /** @type {Record<string, () => void>} */
 const pages = {
   login: startLoginPage,
   runs: startRunsPage,
+  parts: startPartsPage,
   run: startRunPage,
   file: startFilePage,
 };

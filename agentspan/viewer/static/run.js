@@ -1,6 +1,7 @@
 // The page of a run: its head and its three views. While the run is active, the page polls for its changes.
 
 import { Axis } from "./axis.js";
+import { whileFollowing } from "./bar.js";
 import { Conversation } from "./conversation.js";
 import { Detail, failure, statusMark } from "./detail.js";
 import { add, byId, el, findById, messageOf, setText } from "./dom.js";
@@ -190,7 +191,7 @@ export class RunPage {
       } catch (error) {
         await this.lost.wait(error);
       }
-      while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+      await whileFollowing();
     }
   }
 

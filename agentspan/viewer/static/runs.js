@@ -1,9 +1,10 @@
 // The list of runs: the rows that the server wrote stay, and their cells are updated.
 
-import { byId, el, inside, setAttribute, setText, targetOf } from "./dom.js";
+import { whileFollowing } from "./bar.js";
+import { byId, el, inside, setAttribute, setText } from "./dom.js";
 import { followSteps } from "./found.js";
-import { isForKeys, startKeyHelp } from "./keys.js";
 import { Lost } from "./lost.js";
+import { listenToRows, openOnClick } from "./rows.js";
 import { poll } from "./source.js";
 
 const EVERY_MS = 1000;
@@ -26,35 +27,9 @@ export function startRunsPage() {
     for (const field of fields) field.disabled = false;
   });
   for (const row of tableBody().rows) openOnClick(row);
-  document.addEventListener("keydown", moveByKey);
-  startKeyHelp();
+  listenToRows("#runs a, #found-steps a", () => byId("grep").focus());
   followSteps();
   follow();
-}
-
-/** @param {HTMLTableRowElement} row */
-function openOnClick(row) {
-  row.addEventListener("click", (event) => {
-    if (targetOf(event)?.closest("a") || getSelection()?.toString()) return;
-    inside(row, "a").click();
-  });
-}
-
-/** @param {KeyboardEvent} event */
-function moveByKey(event) {
-  if (!isForKeys(event)) return;
-  /** @type {NodeListOf<HTMLAnchorElement>} */
-  const links = document.querySelectorAll("#runs a, #found-steps a");
-  /** @type {Record<string, number>} */
-  const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
-  const by = steps[event.key];
-  if (event.key === "/") byId("grep").focus();
-  else if (event.key === "?") byId("help-dialog", HTMLDialogElement).showModal();
-  else if (by && links.length) {
-    const focused = [...links].findIndex((link) => link === document.activeElement);
-    links[focused < 0 ? 0 : Math.min(links.length - 1, Math.max(0, focused + by))].focus();
-  } else return;
-  event.preventDefault();
 }
 
 async function follow() {
@@ -63,7 +38,7 @@ async function follow() {
   if (document.body.dataset.preparing) update(await lost.until(ask));
   for (let took = 0; ; ) {
     await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, Math.min(10 * took, SLOW_MS))));
-    while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+    await whileFollowing();
     const page = await lost.until(() => {
       took = -performance.now();
       return ask();
