@@ -221,10 +221,11 @@ class Database:
             from agentspan.analysis.outcomes import rule_of
             from agentspan.analysis.overview import overview
             from agentspan.analysis.runs import selected
+            from agentspan.viewer.notebook import shown
 
         storage, rule = self._recorded, rule_of(outcome)
         by_status = outcome is not None and rule is None
-        return overview(storage, selected(storage, filter), rule, by_status=by_status)
+        return shown(overview(storage, selected(storage, filter), rule, by_status=by_status))
 
     def stats(
         self,

@@ -8,17 +8,17 @@ origin, which can load and send nothing.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from html import escape
-from math import inf
 from typing import Any, NamedTuple, TypeVar, cast
 
-from agentspan.analysis import diff_text, drift_text
+from agentspan.analysis import diff_text, drift_text, failure_text
+from agentspan.analysis.causes import page_of as judged_page
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.drift import Drift
+from agentspan.analysis.overview import Overview, overview
 from agentspan.analysis.report import MARKS
-from agentspan.analysis.runs import StatsByVersion, failure_reason, find_runs
+from agentspan.analysis.runs import StatsByVersion, find_runs
 from agentspan.analysis.search import Hits
-from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.stored_run import RunStep, StoredRun
 from agentspan.analysis.tree import run_error, run_name, session_title, title_of
 from agentspan.analysis.why import Group, RunWhy, Why
@@ -26,7 +26,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import row_by_row
 from agentspan.storage.access import Wrapper
 from agentspan.storage.protocol import Capabilities, Storage, page_of
-from agentspan.storage.questions import ChangedSpans, Find, Outlines, Query, Question, RunFilter, SpansOf, SpanSums
+from agentspan.storage.questions import ChangedSpans, Find, Outlines, Query, Question, SpansOf, SpanSums
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
 from agentspan.text import (
@@ -107,19 +107,19 @@ Block = str | Table
 """A sentence, or a table."""
 
 # Colours are those of the notebook, so that tables can be read in its light and dark themes. Not all notebooks keep a
-# style element, and without it a table is a plain one.
+# style element; without it a table is a plain one. The class is named twice to win over rules of JupyterLab for tables.
 _STYLE = """<style>
-.agentspan { max-width: 100%; overflow-x: auto; }
-.agentspan p { margin: .3em 0; }
-.agentspan table { border-collapse: collapse; border: none; margin: .4em 0; color: inherit; font-size: 13px; }
-.agentspan :is(tr, th, td) { background: none; color: inherit; }
-.agentspan :is(th, td) { padding: 2px 14px 2px 0; border: none; border-bottom: 1px solid rgba(128, 128, 128, .25); }
-.agentspan :is(th, td) { text-align: left; vertical-align: top; max-width: 44em; overflow-wrap: anywhere; }
-.agentspan .n { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-.agentspan code { background: none; color: inherit; white-space: nowrap; font-size: .92em; }
-.agentspan pre { overflow-x: auto; color: inherit; background: none; }
-.agentspan iframe { display: block; box-sizing: border-box; width: 100%; }
-.agentspan iframe { border: 1px solid rgba(128, 128, 128, .35); border-radius: 6px; }
+.agentspan.agentspan { max-width: 100%; overflow-x: auto; }
+.agentspan.agentspan p { margin: .3em 0; }
+.agentspan.agentspan table { border-collapse: collapse; border: none; margin: .4em 0; color: inherit; font-size: 13px; }
+.agentspan.agentspan :is(tr, th, td, code, pre) { background: none; color: inherit; }
+.agentspan.agentspan :is(th, td) { padding: 2px 14px 2px 0; border: none; border-bottom: 1px solid #8884; }
+.agentspan.agentspan :is(th, td) { text-align: left; vertical-align: top; max-width: 44em; white-space: normal; }
+.agentspan.agentspan .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.agentspan.agentspan code { padding: 0; white-space: nowrap; font-size: .92em; }
+.agentspan.agentspan pre { overflow-x: auto; }
+.agentspan.agentspan iframe { display: block; box-sizing: border-box; width: 100%; }
+.agentspan.agentspan iframe { border: 1px solid #8886; border-radius: 6px; }
 </style>
 """
 
@@ -210,7 +210,8 @@ class ShownRuns(Shown, RunList):
             *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
         )
         if self.runs:
-            yield runs_table(self.runs, [run_error(run.run) for run in self.runs])
+            statuses = [f"{MARKS[run.run.status]} {run.run.status}" for run in self.runs]
+            yield runs_table(self.runs, [run_error(run.run) for run in self.runs], statuses)
 
 
 _RUN_COLUMNS = (
@@ -228,23 +229,26 @@ _RUN_COLUMNS = (
 )
 
 
-def runs_table(runs: Sequence[RunSummary], errors: Sequence[str | None], *, total: int | None = None) -> Table:
+def runs_table(
+    runs: Sequence[RunSummary], errors: Sequence[str | None], statuses: Sequence[str], *, total: int | None = None
+) -> Table:
     """Return a table of runs.
 
     Args:
         errors: the error of each run; None for a run without one.
+        statuses: the status of each run, or the verdict on it, with its mark.
         total: the number of runs that there are, if `runs` has only some of them.
     """
-    rows = [_run_row(run, error) for run, error in zip(runs, errors, strict=True)]
+    rows = [_run_row(*each) for each in zip(runs, errors, statuses, strict=True)]
     return Table(_RUN_COLUMNS, rows, ("took", "steps", "failed", "tokens", "cost"), ("run",), total)
 
 
-def _run_row(run: RunSummary, error: str | None) -> Sequence[str]:
+def _run_row(run: RunSummary, error: str | None, status: str) -> Sequence[str]:
     row, tokens = run.run, tokens_of(run)
     return (
         row.id,
         (row.started_at or row.inserted_at)[:19].replace("T", " "),
-        f"{MARKS[row.status]} {row.status}",
+        status,
         "" if row.duration_ms is None else duration_text(row.duration_ms),
         f"{run.spans:,}",
         f"{run.failed:,}" if run.failed else "",
@@ -341,6 +345,25 @@ class ShownHits(Shown, Hits):
             yield Table(columns, rows, ("step", "repeated"), ("span", "run"))
 
 
+class ShownOverview(Shown, Overview):
+    """What happened to the runs of a range of times, which shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the answer, the most frequent causes, and the sums."""
+        yield self.answer
+        causes = self.causes or ()
+        if causes:
+            rows = [(f"{each.runs:,}", each.text, each.only_in or "", each.signature, each.run_id) for each in causes]
+            columns = ("runs", "most frequent causes", "only in", "signature", "latest run")
+            yield Table(columns, rows[:MOST_CAUSES], ("runs",), ("signature", "latest run"), len(causes))
+        if self.silent:
+            yield f"{self.silent:,} without a failed step"
+        if self.runs:
+            yield self.sums
+
+
 class ShownWhy(Shown, Why):
     """Groups of failed runs that show themselves."""
 
@@ -348,19 +371,7 @@ class ShownWhy(Shown, Why):
 
     def blocks(self) -> Iterator[Block]:
         """Yield how many runs failed, the groups, and what goes with failure."""
-        by = "" if self.outcome is None else f" {self.outcome}"
-        if not self.runs or self.interval is None:
-            yield dotted(
-                f"no run has an outcome{by}", f"{noun(self.unknown, 'run')} without one" if self.unknown else ""
-            )
-        else:
-            share = share_text(self.failed, self.runs) or "0%"
-            bounds = f"{100 * self.interval.low:.0f}–{100 * self.interval.high:.0f}%"
-            yield dotted(
-                f"{self.failed:,} of {noun(self.runs, 'run')} failed{by} ({share}, {bounds})",
-                f"{self.silent:,} of them without a failed step" if self.silent else "",
-                f"{self.unknown:,} more without an outcome" if self.unknown else "",
-            )
+        yield failure_text.head(self)
         if self.missed is not None:
             missed, rule = self.missed, str(self.missed.rule)
             yield f'{missed.missed:,} of {missed.runs:,} missed {rule}: why(outcome="{rule}")'
@@ -389,24 +400,27 @@ class ShownWhy(Shown, Why):
         return Table(("signature", title, *numbers, "latest run"), rows, numbers, ("signature", "latest run"))
 
     def _findings(self) -> Iterator[Block]:
-        found = self.findings.findings
-        if not found:
+        if not self.failed or self.failed == self.runs:
             return
-        within = "within tasks" if self.findings.stratified else "over all runs"
-        yield f"what goes with failure, compared {within}, of {noun(self.findings.tested, 'tested thing')}:"
+        yield failure_text.compared(self)
+        if self.findings.detectable is not None:
+            yield failure_text.missable(self.findings.detectable)
         rows = [
             (
                 each.feature,
                 f"{each.failed_with:,} of {each.failed:,}",
                 f"{each.passed_with:,} of {each.passed:,}",
-                "∞" if each.odds_ratio == inf else f"{each.odds_ratio:.2g}",
+                failure_text.ratio(each.odds_ratio),
                 p_text(each.q),
             )
-            for each in found
+            for each in self.findings.findings
         ]
-        columns = ("feature", "in failed", "in passed", "odds ×", "q")
-        yield Table(columns, rows, columns[1:])
-        yield f"{Q_MEANS}, adjusted for the things tested"
+        if rows:
+            yield Table(_FINDING_COLUMNS, rows, _FINDING_COLUMNS[1:])
+            yield failure_text.Q_EXPLAINED
+
+
+_FINDING_COLUMNS = ("feature", "in failed", "in passed", "odds ×", "q")
 
 
 class ShownRunWhy(Shown, RunWhy):
@@ -558,8 +572,8 @@ class ShownSteps(Shown, list[RunStep]):
 
 
 _SHOWN: Mapping[type, type] = {
-    RunList: ShownRuns, StatsByVersion: ShownStatsByVersion, Hits: ShownHits, Why: ShownWhy, RunWhy: ShownRunWhy,
-    RunDiff: ShownDiff, Drift: ShownDrift,
+    Overview: ShownOverview, RunList: ShownRuns, StatsByVersion: ShownStatsByVersion, Hits: ShownHits, Why: ShownWhy,
+    RunWhy: ShownRunWhy, RunDiff: ShownDiff, Drift: ShownDrift,
 }  # fmt: skip
 
 
@@ -702,6 +716,8 @@ def _without_payload(span: AgentSpanRow, size: int) -> AgentSpanRow:
 
 LATEST = 10
 """The number of runs that a database shows of itself."""
+MOST_CAUSES = 10
+"""The number of causes that an overview shows."""
 
 
 def database_html(storage: Storage | None, where: str) -> str:
@@ -721,6 +737,9 @@ def _latest(storage: Storage) -> Iterator[Block]:
     if not found.runs:
         yield "nothing has been recorded here yet"
         return
-    failed = find_runs(storage, RunFilter(status="failed"), limit=0).total
-    yield f"{noun(found.total, 'run')}, {failed:,} failed"
-    yield runs_table(found.runs, [failure_reason(storage, run) for run in found.runs], total=found.total)
+    yield from shown(overview(storage)).blocks()  # type: ignore[attr-defined]
+    judged = judged_page(storage, found.runs)
+    causes = [judged.causes[id].text if id in judged.causes else None for id in (run.run.id for run in found.runs)]
+    verdicts = [str(judged.verdicts[run.run.id]) for run in found.runs]
+    yield "the latest runs:"
+    yield runs_table(found.runs, causes, verdicts, total=found.total)

@@ -77,6 +77,7 @@ def failing(db: Database) -> str:
 
 
 RESULTS: dict[str, Callable[[Database, str], Any]] = {
+    "overview": lambda db, run: db.overview(),
     "runs": lambda db, run: db.runs(),
     "run": lambda db, run: db.run(run),
     "steps": lambda db, run: db.run(run).steps,
