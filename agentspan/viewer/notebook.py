@@ -54,6 +54,8 @@ MAX_CELL = 300
 """The largest number of characters of a cell, and of a line about a result."""
 MAX_CELL_OF_TEXT = 60
 """The largest number of characters of a cell where HTML is not shown."""
+UNBROKEN = 30
+"""The largest number of characters of a cell whose line never breaks."""
 MAX_SENTENCE = 2000
 MOST_STEPS = 500
 """The largest number of steps of a run in a frame: a notebook keeps all of them in its file."""
@@ -96,6 +98,12 @@ class Table:
         """The indexes of the columns that have some text."""
         return [n for n in range(len(self.columns)) if any(row[n] for row in self.rows)]
 
+    def class_of(self, column: int) -> str:
+        """Return the HTML attribute for the class of a column's cells: numbers, or texts whose lines may break."""
+        name = self.columns[column]
+        longest = max((len(row[column]) for row in self.shown), default=0)
+        return " class=n" if name in self.right else " class=w" if longest > UNBROKEN and name not in self.codes else ""
+
     @property
     def more(self) -> str:
         """The sentence about rows that are not shown; "" if all are."""
@@ -114,8 +122,9 @@ _STYLE = """<style>
 .agentspan.agentspan table { border-collapse: collapse; border: none; margin: .4em 0; color: inherit; font-size: 13px; }
 .agentspan.agentspan :is(tr, th, td, code, pre) { background: none; color: inherit; }
 .agentspan.agentspan :is(th, td) { padding: 2px 14px 2px 0; border: none; border-bottom: 1px solid #8884; }
-.agentspan.agentspan :is(th, td) { text-align: left; vertical-align: top; max-width: 44em; white-space: normal; }
-.agentspan.agentspan .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.agentspan.agentspan :is(th, td) { text-align: left; vertical-align: top; max-width: 44em; white-space: nowrap; }
+.agentspan.agentspan .w { min-width: 16em; white-space: normal; overflow-wrap: anywhere; }
+.agentspan.agentspan .n { text-align: right; font-variant-numeric: tabular-nums; }
 .agentspan.agentspan code { padding: 0; white-space: nowrap; font-size: .92em; }
 .agentspan.agentspan pre { overflow-x: auto; }
 .agentspan.agentspan iframe { display: block; box-sizing: border-box; width: 100%; }
@@ -136,19 +145,17 @@ def html(blocks: Iterable[Block], *more: str) -> str:
 def _html(block: Block) -> str:
     if isinstance(block, str):
         return f"<p>{_escaped(block, MAX_SENTENCE)}</p>"
-    columns = block.filled
-    head = "".join(_cell("th", block, n, block.columns[n]) for n in columns)
-    rows = "".join(f"<tr>{''.join(_cell('td', block, n, row[n]) for n in columns)}</tr>\n" for row in block.shown)
+    classes = {n: block.class_of(n) for n in block.filled}
+    head = "".join(f"<th{classes[n]}>{_escaped(block.columns[n], MAX_CELL)}</th>" for n in classes)
+    rows = "".join(f"<tr>{''.join(_cell(block, n, row[n], classes[n]) for n in classes)}</tr>\n" for row in block.shown)
     more = f"<p>{_escaped(block.more, MAX_CELL)}</p>" if block.more else ""
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>{more}"
 
 
-def _cell(tag: str, table: Table, column: int, text: str) -> str:
-    name = table.columns[column]
+def _cell(table: Table, column: int, text: str, attribute: str) -> str:
     shown = _escaped(text, MAX_CELL)
-    if tag == "td" and name in table.codes and shown:
-        shown = f"<code>{shown}</code>"
-    return f"<{tag}{' class=n' if name in table.right else ''}>{shown}</{tag}>"
+    is_code = shown and table.columns[column] in table.codes
+    return f"<td{attribute}><code>{shown}</code></td>" if is_code else f"<td{attribute}>{shown}</td>"
 
 
 def _escaped(text: str, limit: int) -> str:
@@ -214,19 +221,10 @@ class ShownRuns(Shown, RunList):
             yield runs_table(self.runs, [run_error(run.run) for run in self.runs], statuses)
 
 
+# Ids are last in each table: they are long, and a narrow notebook scrolls to them.
 _RUN_COLUMNS = (
-    "run",
-    "started (UTC)",
-    "status",
-    "took",
-    "steps",
-    "failed",
-    "tokens",
-    "cost",
-    "agent",
-    "about",
-    "error",
-)
+    "status", "started (UTC)", "took", "steps", "failed", "tokens", "cost", "agent", "about", "error", "run"
+)  # fmt: skip
 
 
 def runs_table(
@@ -246,9 +244,8 @@ def runs_table(
 def _run_row(run: RunSummary, error: str | None, status: str) -> Sequence[str]:
     row, tokens = run.run, tokens_of(run)
     return (
-        row.id,
-        (row.started_at or row.inserted_at)[:19].replace("T", " "),
         status,
+        (row.started_at or row.inserted_at)[5:19].replace("T", " "),
         "" if row.duration_ms is None else duration_text(row.duration_ms),
         f"{run.spans:,}",
         f"{run.failed:,}" if run.failed else "",
@@ -257,6 +254,7 @@ def _run_row(run: RunSummary, error: str | None, status: str) -> Sequence[str]:
         run_name(run.agent, run.version),
         session_title(row) or (f"task {row.task}" if row.task else ""),
         row.termination_reason or error or "",
+        row.id,
     )
 
 
@@ -331,17 +329,18 @@ class ShownHits(Shown, Hits):
         if self.hits:
             rows = [
                 (
-                    hit.span_id,
-                    hit.run_id,
-                    "" if hit.step is None else f"{hit.step:,}",
                     f"{MARKS[hit.status]} {hit.status}",
                     hit.schema_name,
                     hit.snippet,
                     f"{hit.repeats:,}" if hit.repeats else "",
+                    run_name(hit.agent, hit.version) if hit.agent else "",
+                    "" if hit.step is None else f"{hit.step:,}",
+                    hit.run_id,
+                    hit.span_id,
                 )
                 for hit in self.hits
             ]
-            columns = ("span", "run", "step", "status", "type", "text", "repeated")
+            columns = ("status", "type", "text", "repeated", "agent", "step", "run", "span")
             yield Table(columns, rows, ("step", "repeated"), ("span", "run"))
 
 
@@ -387,17 +386,17 @@ class ShownWhy(Shown, Why):
         passed = self.runs - self.failed
         rows = [
             (
-                group.signature,
                 group.text + (" (recovered)" if group.recovered else ""),
                 f"{group.runs:,}",
                 "" if group.passed is None else f"{group.passed:,}",
                 f"{group.spans:,}" if group.spans else "",
+                group.signature,
                 group.run_id,
             )
             for group in groups
         ]
         numbers = (f"of {self.failed:,} failed" if self.failed else "runs", f"of {passed:,} passed", "failed steps")
-        return Table(("signature", title, *numbers, "latest run"), rows, numbers, ("signature", "latest run"))
+        return Table((title, *numbers, "signature", "latest run"), rows, numbers, ("signature", "latest run"))
 
     def _findings(self) -> Iterator[Block]:
         if not self.failed or self.failed == self.runs:
@@ -485,7 +484,7 @@ class ShownDiff(Shown, RunDiff):
 
     def blocks(self) -> Iterator[Block]:
         """Yield both runs, where they part, and the changes after that."""
-        yield Table(("", "run", "agent", "facts"), [_diff_row("A", self.a), _diff_row("B", self.b)], codes=("run",))
+        yield Table(("", "agent", "facts", "run"), [_diff_row("A", self.a), _diff_row("B", self.b)], codes=("run",))
         yield f"B − A: {diff_text.deltas(self.a, self.b)}"
         if not self.is_shortest:
             yield diff_text.NOT_SHORTEST
@@ -509,7 +508,7 @@ class ShownDiff(Shown, RunDiff):
 
 
 def _diff_row(side: str, run: DiffRun) -> Sequence[str]:
-    return side, run.run_id, run_name(run.agent, run.version), diff_text.facts(run)
+    return side, run_name(run.agent, run.version), diff_text.facts(run), run.run_id
 
 
 def _fields(changed: Sequence[FieldChange]) -> Iterator[Table]:

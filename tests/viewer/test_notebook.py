@@ -274,4 +274,4 @@ def test_times_of_open_runs_are_shown(db: Database) -> None:
     stored = db.run(run.id)
     assert stored.tree().splitlines()[-1].endswith("active")
     assert stored.duration_ms is None
-    assert at(0).strftime("%Y-%m-%d") in db.runs()._repr_html_()  # type: ignore[attr-defined]
+    assert at(0).strftime("%m-%d %H:%M") in db.runs()._repr_html_()  # type: ignore[attr-defined]
