@@ -551,6 +551,7 @@ export class RunPage {
   }
 
   _writeAddress() {
+    if (location.protocol === "about:") return; // in the frame of a notebook, which has no address
     const run = this.source.isLocal && findById("runs-list") ? this.run.id : "";
     const hash = hashOf({ run, span: this.spans.ids[this.tree.selected] ?? "", view: this.view });
     history.replaceState(null, "", hash || location.pathname + location.search);
