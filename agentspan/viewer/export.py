@@ -58,7 +58,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
-    yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id))))
+    yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id)))._asdict())
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['
     # Payloads are most of the document: read few at a time, without a read transaction that a slow client keeps open.

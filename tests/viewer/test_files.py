@@ -1,5 +1,6 @@
 """The page's own files, and a run exported as one of them."""
 
+import gzip
 import json
 import re
 import shutil
@@ -17,7 +18,9 @@ from agentspan.storage.protocol import Storage
 from agentspan.viewer import export
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
-MAX_BYTES = 220_000
+MAX_BYTES = 300_000
+LOADED = 100_000
+"""The most bytes of script, style sheet and markup, compressed as they are sent."""
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script><script>alert(1)</script>",
@@ -47,6 +50,10 @@ class Reader(HTMLParser):
         if self.cdata_elem == "script":
             attributes, text = self.scripts[-1]
             self.scripts[-1] = (attributes, text + data)
+
+
+def test_what_a_browser_loads_first_is_small() -> None:
+    assert sum(len(gzip.compress(text.encode())) for text in (export.script(), export.style(), export.shell())) < LOADED
 
 
 def test_all_files_together_are_small() -> None:

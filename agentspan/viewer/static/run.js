@@ -8,6 +8,7 @@ import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { parse } from "./jsontext.js";
 import { listenToKeys } from "./keys.js";
+import { Layout } from "./layout.js";
 import { Lost } from "./lost.js";
 import { listenToPrinting } from "./print.js";
 import { Search } from "./search.js";
@@ -17,6 +18,7 @@ import { colors } from "./theme.js";
 import { Tree } from "./tree.js";
 import { visible } from "./visible.js";
 
+const WIDE = globalThis.matchMedia?.("(min-width: 2200px)"); // as in media.css: tree, details and conversation stand side by side
 /** @type {View[]} */
 const VIEWS = ["tree", "conversation", "stats"];
 const AT_ONCE = 200_000; // spans that are loaded without a click on "Load the rest"
@@ -73,15 +75,20 @@ export class RunPage {
     this.shown = ""; // what the detail of the selected span was made of
     /** @type {View} */
     this.view = "tree";
+    this.layout = new Layout(this.spans);
     this.axis = new Axis(byId("axis"), () => this._redraw());
     this.tree = new Tree(this.spans, this.axis, {
       onSelect: (at) => {
         this._drawNotices(); // to show a step may have needed all rows
         this._showDetail(at);
+        this.conversation.follow(this.spans.ids[at] ?? "");
       },
     });
     this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
-    this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1) });
+    this.conversation = new Conversation(this.spans, source, {
+      onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1),
+      onSelect: (id) => this.tree.select(this.spans.indexOf.get(id) ?? -1),
+    });
     this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
     const onStep = () => {
       if (this.view !== "tree") this.show("tree");
@@ -109,6 +116,7 @@ export class RunPage {
     byId("panel-tree").setAttribute("aria-busy", "false");
     this._showRun();
     this._followAddress();
+    if (WIDE.matches && this.view === "tree") this.show("tree");
     addEventListener("hashchange", () => this._followAddress());
     document.documentElement.dataset.ready = "true";
     if (!this.source.isLocal) this._follow();
@@ -146,6 +154,7 @@ export class RunPage {
     const changed = this.spans.merge(chunk);
     if (changed) {
       this.spans.buildTree();
+      this.layout.fit();
       this._setExtent();
       this.tree.relist();
       if (follows) this.tree.box.scrollTop = this.tree.box.scrollHeight;
@@ -215,7 +224,7 @@ export class RunPage {
   }
 
   _updateViews() {
-    if (this.view === "conversation") this.conversation.update();
+    if (this.conversation.isShown) this.conversation.update();
     if (this.view === "stats") this.stats.update();
     const at = this.tree.selected;
     if (at < 0) this._showRun();
@@ -358,15 +367,16 @@ export class RunPage {
     this.view = view;
     for (const name of VIEWS) {
       const isShown = name === view;
-      byId(`panel-${name}`).hidden = !isShown;
+      byId(`panel-${name}`).hidden = !isShown && !(WIDE.matches && view !== "stats" && name !== "stats");
       byId(`tab-${name}`).setAttribute("aria-selected", String(isShown));
       byId(`tab-${name}`).tabIndex = isShown ? 0 : -1;
     }
     document.body.dataset.view = view;
-    if (view === "conversation") this.conversation.update();
+    if (this.conversation.isShown) this.conversation.open(this.spans.ids[this.tree.selected] ?? "");
     if (view === "stats") this.stats.update();
-    if (view === "tree") {
+    if (!byId("panel-tree").hidden) {
       this._drawOverview();
+      if (this.tree.selected >= 0) this.tree.scrollTo(this.spans.rowOf[this.tree.selected]);
       this.tree.refresh();
     }
     this._writeAddress();
@@ -399,6 +409,7 @@ export class RunPage {
       this.search.retry();
     });
     addEventListener("themechange", () => this._drawOverview());
+    WIDE.addEventListener("change", () => this.show(this.view));
     listenToKeys(this);
     listenToPrinting(this);
     this._listenToTerminate();
