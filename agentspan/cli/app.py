@@ -77,6 +77,7 @@ COMMANDS = {
         "beginning of one, or - for the latest run.",
         "search": "Find the spans whose summary, payload or result has all WORDS. 'Two words' in quotes are a "
         "phrase; book* finds booking.",
+        "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
         "stats": "Sum up spans by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
         "runs, of those that match, or of RUN. --since and --until are about spans here, the other "
         "filters about their runs.",
@@ -89,6 +90,8 @@ COMMANDS = {
         "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
         "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, by the "
         "ids of their spans; A alone is compared with the call before it.",
+        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before, or "
+        "differs only by chance. Without AGENT, list the agents with several versions.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
         "score": "Add a score, a mark or a note to a run or a span.\n\nRUN may be the id of a span. NAME is what "

@@ -39,6 +39,7 @@ def written(db: Database) -> dict[str, Any]:
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
+    db.scores.record(run, "reward", 0)
     failed = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
     db.agent_instances.start(failed)
     db.agent_spans.create(failed, "tool", "failed", {"name": "x"}, {"error": "no"})
@@ -49,7 +50,10 @@ def written(db: Database) -> dict[str, Any]:
     detail, page = data.detail(db.storage, stored), listing(db.storage, Address())
     found = found_steps(db.storage, Address((("grep", "hello"),)))
     return {
-        "Run": data.run_facts(db.storage, row),
+        "Run": (facts := data.run_facts(db.storage, row)),
+        "Score": facts["scores"][0],
+        "Why": data.why(db.storage, by_name.find_run(db.storage, failed))["why"],
+        "OwnTimes": data.own_times(db.storage, run),
         "SpanChunk": columns,
         "SentColumns": columns["columns"],
         "SpanType": columns["types"][0],
@@ -77,7 +81,7 @@ def written(db: Database) -> dict[str, Any]:
     [
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
         "RunListPage", "RunRow", "Answer", "AnswerPart", "AnswerCause", "AnswerBar",
-        "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement",
+        "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement", "Score", "Why", "OwnTimes",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:
