@@ -82,8 +82,8 @@ def _rest(found: Overview) -> str:
 def _bars(buckets: tuple[Bucket, ...], address: Address) -> list[dict[str, Any]]:
     """Return the bars of the histogram: failed runs at the bottom, then others, then passed ones.
 
-    Each has `since`, `until`, `label`, `href` (the list of these runs), and `failed`, `other` and `passed`: the top and
-    the height of each part.
+    Each has `label`, `href` (the list of these runs, with `since` and `until`), and `failed`, `other` and `passed`: the
+    top and the height of each part.
     """
     most = max((bucket.passed + bucket.failed + bucket.other for bucket in buckets), default=0)
     bars = []
@@ -97,7 +97,7 @@ def _bars(buckets: tuple[Bucket, ...], address: Address) -> list[dict[str, Any]]
         counts = ", ".join(f"{getattr(bucket, name):,} {name}" for name in parts if getattr(bucket, name)) or "no run"
         label = f"{_minute(bucket.since)} to {_minute(bucket.until)}: {counts}"
         href = address.link("", since=bucket.since, until=bucket.until)
-        bars.append({"since": bucket.since, "until": bucket.until, "label": label, "href": href, **parts})
+        bars.append({"label": label, "href": href, **parts})
     return bars
 
 

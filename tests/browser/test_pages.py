@@ -75,7 +75,7 @@ def test_the_list_finds_what_stands_in_a_payload(pages: Pages, open_page: Opener
     page = open_page(f"{pages.runs}/?grep=no+answ", ready=False)  # only in a result
     expect(page.locator("#found-count")).to_have_text("1 step:")
     assert "No run is like that" not in page.inner_text("body")
-    expect(page.locator("#nothing")).to_contain_text("in its own id, names, metadata, result or error")
+    expect(page.locator("#nothing")).to_contain_text("in no run's own id, names, metadata, result or error")
     step = page.locator("#found-steps li")
     expect(step).to_contain_text("Tool search_logs(query=timeout)")
     expect(step.locator("mark")).to_have_text(["no", "answer"])

@@ -38,6 +38,7 @@ export async function followAnswer(isWhole) {
 
 /** @param {Answer} answer */
 function show(answer) {
+  byId("answer").hidden = !answer.runs;
   const text = byId("answer-text");
   text.replaceChildren();
   add(text, answer.head, answer.parts.length ? ": " : ".");
@@ -65,12 +66,12 @@ function show(answer) {
  */
 function barOf(bar, n) {
   const link = document.createElementNS(SVG, "a");
-  const values = { href: bar.href, "aria-label": bar.label, "data-since": bar.since, "data-until": bar.until, tabindex: n ? "-1" : "0" };
-  for (const [name, value] of Object.entries(values)) link.setAttribute(name, value);
+  link.setAttribute("href", bar.href);
+  link.setAttribute("tabindex", n ? "-1" : "0");
   const title = document.createElementNS(SVG, "title");
   title.textContent = bar.label;
   link.append(title, rect("whole", BAR * n, 0, BAR, 44));
-  for (const name of PARTS) link.append(rect(name, BAR * n + 1, bar[name][0], BAR - 2, bar[name][1]));
+  for (const name of PARTS) if (bar[name][1]) link.append(rect(name, BAR * n + 1, bar[name][0], BAR - 2, bar[name][1]));
   return link;
 }
 
@@ -149,10 +150,10 @@ function brush(range) {
 /** Show the runs of the brushed range: its times come into the address. */
 function go() {
   if (!brushed) return;
-  const all = bars();
+  const [first, last] = [Math.min(...brushed), Math.max(...brushed)].map((n) => new URL(bars()[n].getAttribute("href") ?? "", location.href).searchParams);
   const query = new URLSearchParams(location.search);
   query.delete("offset");
-  query.set("since", all[Math.min(...brushed)].dataset.since ?? "");
-  query.set("until", all[Math.max(...brushed)].dataset.until ?? "");
+  query.set("since", first.get("since") ?? "");
+  query.set("until", last.get("until") ?? "");
   location.assign(`?${query}`);
 }

@@ -74,6 +74,7 @@ function update(page) {
   if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) focused.focus();
   setText(byId("count"), page.count);
   byId("nothing").hidden = page.runs.length > 0;
+  byId("sums").hidden = !page.runs.length;
   byId("runs-table").hidden = !page.runs.length;
 }
 

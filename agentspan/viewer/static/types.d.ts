@@ -346,8 +346,6 @@ interface AnswerCause {
 
 /** The runs that began in a range of times: of each part its top and its height. */
 interface AnswerBar {
-  since: string;
-  until: string;
   label: string;
   href: string;
   passed: [number, number];
