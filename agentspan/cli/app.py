@@ -6,6 +6,7 @@ Before a command reads a file, the journals of dead programs are recovered, with
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -188,20 +189,50 @@ class _Group(click.Group):
                 formatter.write_dl([(name, f"{text.rstrip('.')}.") for name, text in rows])
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
     "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
 )
 @click.pass_context
 def main(ctx: click.Context, db: str | None) -> None:
-    """A flight recorder for AI agents: record runs into one SQLite file, and read them."""
+    """A flight recorder for AI agents: record runs into one SQLite file, and read them.
+
+    Without a command: what happened to the runs of the last day.
+    """
     ctx.obj = db
+    if ctx.invoked_subcommand is None:
+        from agentspan.cli.overview import answer_alone
+
+        answer_alone(ctx)
+
+
+class _Command(click.Command):
+    """A command that takes `-#12`, step 12 of the latest run, as `#12`. Click would take it for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
+        with_value = {name for each in options for name in each.opts}
+        before = ["", *args]
+        return super().parse_args(
+            ctx,
+            [
+                word[1:] if _LATEST_STEP.fullmatch(word) and last not in with_value else word
+                for last, word in zip(before, args, strict=False)
+            ],
+        )
+
+
+_LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a function a click command, with its help text from COMMANDS."""
-    return click.command(name, help=_HELP[name], **settings)
+    return click.command(name, cls=_Command, help=_HELP[name], **settings)
 
 
 def db_option(function: F) -> F:

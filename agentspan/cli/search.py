@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import by_name
+from agentspan.analysis.by_name import STEP
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, HitsByRun, located, search, search_by_run
 from agentspan.analysis.tree import run_name
@@ -104,7 +105,9 @@ def search_command(
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
-        echo_lines(hint("show the top hit in its run", to_copy("show", found.hits[0].span_id, "--around"), width()))
+        top = found.hits[0]
+        named = top.span_id if top.step is None else f"{by_name.short_id(storage, top.run_id)}{STEP}{top.step}"
+        echo_lines(hint("show the top hit in its run", to_copy("show", named, "--around"), width()))
 
 
 def _print_by_run(storage: Storage, found: HitsByRun, asked: str, *, words: Sequence[str], as_json: bool) -> None:
@@ -159,7 +162,7 @@ def _print_by_run(storage: Storage, found: HitsByRun, asked: str, *, words: Sequ
 
 def _place(hit: Hit) -> str:
     """Return the place of a hit in words: its run, the number of its step, and the agent."""
-    step = "" if hit.step is None else f"step {hit.step:,}"
+    step = "" if hit.step is None else f"step {STEP}{hit.step}"
     return dotted(f"run {hit.run_id}", step, run_name(hit.agent, hit.version))
 
 
