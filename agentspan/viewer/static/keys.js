@@ -7,7 +7,7 @@ import { byId, setAttribute, targetOf } from "./dom.js";
 /** @param {Element | null} target */
 const isTyping = (target) => target?.closest("input, textarea, select, dialog[open]");
 
-const SEEKING = new Set(["e", "E", "n", "N"]); // these show the tree from every view
+const SEEKING = new Set(["e", "E", "n", "N", "s", "S"]); // these show the tree from every view
 const STORED = "agentspan-letter-keys";
 const NARROWEST = 300;
 const ROOM_OF_TREE = 360;
@@ -71,8 +71,10 @@ export function listenToKeys(page) {
       if (at >= 0 && spans.canFold(at)) tree.fold(at, !spans.isFolded(at));
     },
     Enter: () => byId("detail").focus(),
-    e: () => tree.seekCause(1),
-    E: () => tree.seekCause(-1),
+    e: () => page.seekCause(1),
+    E: () => page.seekCause(-1),
+    s: () => page.seekSlow(1),
+    S: () => page.seekSlow(-1),
     n: () => page.search.step(1),
     N: () => page.search.step(-1),
     "+": () => axis.zoom(0.5, middle(page)),
@@ -88,6 +90,10 @@ export function listenToKeys(page) {
   const everywhere = {
     "/": () => page.search.focus(),
     "?": () => help.showModal(),
+    f: () => page.toggleFollow(),
+    m: () => page.openScores(),
+    J: () => page.goToRun(1),
+    K: () => page.goToRun(-1),
     1: () => go(page, "tree"),
     2: () => go(page, "conversation"),
     3: () => go(page, "stats"),

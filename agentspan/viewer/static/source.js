@@ -156,6 +156,24 @@ export class ServerSource {
   terminate(reason) {
     return post(`${this.base}terminate`, { reason });
   }
+
+  /**
+   * @param {Judgement} judgement
+   * @returns {Promise<{ run: Run }>}
+   */
+  judge(judgement) {
+    return post(`${this.base}scores`, { ...judgement });
+  }
+
+  /** @returns {Promise<Why | null>} */
+  async why() {
+    return (await get(`${this.base}why`)).why;
+  }
+
+  /** @returns {Promise<OwnTimes>} */
+  ownTimes() {
+    return get(`${this.base}own-times`);
+  }
 }
 
 /**
@@ -236,6 +254,21 @@ export class FileSource {
   /** @returns {Promise<{ run: Run }>} */
   async terminate() {
     throw new Error("A run in a file cannot be terminated.");
+  }
+
+  /** @returns {Promise<{ run: Run }>} */
+  async judge() {
+    throw new Error("A run in a file cannot be judged.");
+  }
+
+  /** @returns {Promise<Why | null>} */
+  async why() {
+    return jsonBlock(`why-${this.run.id}`).why;
+  }
+
+  /** @returns {Promise<OwnTimes>} */
+  async ownTimes() {
+    return jsonBlock(`own-${this.run.id}`);
   }
 
   _readDetails() {

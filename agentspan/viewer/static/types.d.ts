@@ -42,9 +42,58 @@ interface Run {
   session: string | null;
   user: string | null;
   tags: string[];
-  /** Those that count, as a line each. */
-  scores: string[];
+  /** Those that count. */
+  scores: Score[];
   spans: SpanCounts | null;
+}
+
+/** A score, a mark or a note of a run or a span (data.score_facts): what it says, who judged, and when. */
+interface Score {
+  target: string;
+  name: string;
+  source: string;
+  identifier: string | null;
+  text: string;
+  by: string;
+  at: string;
+}
+
+/** Why a run failed, in the words of `agentspan why RUN` (data.why). */
+interface Why {
+  /** The rule over a score that the run missed; null where its status decides. */
+  rule: string | null;
+  sentence: string;
+  /** The error of the run, if no step raised it. */
+  error: string | null;
+  /** The id and the number of the step that made the run fail; null where no step failed. */
+  step: string | null;
+  number: number | null;
+  /** Labels and texts about that step. */
+  facts: [string, string][];
+  signature: string;
+  /** How often other runs have the same failure, in words; and how many they are. */
+  elsewhere: string | null;
+  others: number;
+  /** The passing run to compare with, what it is, and where the two part. */
+  nearest: string | null;
+  nearest_text: string;
+  parting: string | null;
+}
+
+/** The time of each span in which none of its children ran, of those that have children and have ended (data.own_times). */
+interface OwnTimes {
+  own_ms: Record<string, number>;
+}
+
+/** What a person says about a run, or a span of it: a name with a value, a mark, a note; or what to remove. */
+interface Judgement {
+  span_id: string | null;
+  name?: string;
+  value?: string;
+  mark?: string;
+  note?: string;
+  identifier?: string | null;
+  remove?: boolean;
 }
 
 interface SpanType {
@@ -108,8 +157,8 @@ interface SpanDetail {
   messages: SpanMessage[];
   /** Columns that have no words of their own, by their name. */
   facts: Record<string, string>;
-  /** Those that count, as a line each. */
-  scores: string[];
+  /** Those that count. */
+  scores: Score[];
   violations: Violation[];
 }
 
@@ -288,7 +337,10 @@ interface RunSource {
   conversation(offset: number): Promise<TurnPage>;
   stats(): Promise<Statistics>;
   search(text: string): Promise<Matches>;
+  why(): Promise<Why | null>;
+  ownTimes(): Promise<OwnTimes>;
   terminate(reason: string): Promise<{ run: Run }>;
+  judge(judgement: Judgement): Promise<{ run: Run }>;
 }
 
 // What the modules keep in memory and pass to each other.
