@@ -61,6 +61,7 @@ def test_a_run_in_a_notebook_cannot_reach_the_page(open_page: Opener, tmp_path: 
     page = open_page((tmp_path / "page.html").as_uri())
     page.expected = ("Blocked autofocusing",)  # type: ignore[attr-defined]
     page.frame_locator("iframe").locator("html[data-ready]").wait_for()
+    page.locator("iframe").scroll_into_view_if_needed()
     page.frame_locator("iframe").locator(".row").first.click()
     assert page.evaluate("window.hit") is None
     (frame,) = page.frames[1:]
