@@ -1,22 +1,30 @@
 """Finds runs, spans and agents by what a person types, and shortens ids.
 
 A run is named by its id, a unique prefix of it, `-` (the latest run), or `AGENT@VERSION` (the latest run of a version).
+A span is named by its id, a unique prefix of it, or `RUN#12`: step 12 of a run, as `show` numbers its steps. `#12` is a
+step of the latest run.
 Filters are checked here against the agents and scores that the storage has.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import TypeVar
 
 from agentspan.analysis.outcomes import check_kind, parse
+from agentspan.analysis.tree import build, every
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ResourceType, Row
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, LatestScores, Query, RunFilter
+from agentspan.storage.questions import Find, LatestScores, Outlines, Query, RunFilter
 
 LATEST = "-"
+STEP = "#"
+"""The separator between a run and the number of one of its steps: `RUN#12`."""
+MAX_DIGITS = 9
+"""The largest number of digits of a step's number; `int` refuses texts of thousands of digits."""
 BETWEEN = "…"
 """Replaces the middle of an id, as in `013xrzp12g…hn3t`."""
 SHORTEST_ID = 10
@@ -38,6 +46,10 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
         InvalidValue: several ids begin with the prefix.
         UnexpectedRefType: `what` is the id of something else.
     """
+    if _is_step(storage, what):
+        raise UnexpectedRefType(
+            f"{what[:40]!r} is a step, and here a run is needed: {what.rpartition(STEP)[0][:40] or LATEST}"
+        )
     if what == LATEST:
         rows = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
         if not rows:
@@ -49,13 +61,15 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
 
 
 def find_span(storage: Storage, what: str) -> AgentSpanRow:
-    """Return the span whose id, or unique prefix of an id, is `what`.
+    """Return the span that `what` names: by id, unique prefix, or as a step of a run: `RUN#12`.
 
     Raises:
-        NotFound: no such span exists.
+        NotFound: no such span, run or step exists.
         InvalidValue: several ids begin with the prefix.
         UnexpectedRefType: `what` is the id of something else.
     """
+    if _is_step(storage, what):
+        return _step(storage, what)
     return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
 
 
@@ -66,6 +80,8 @@ def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpa
         NotFound: no such run or span exists.
         InvalidValue: several ids begin with the prefix.
     """
+    if _is_step(storage, what):
+        return _step(storage, what)
     try:
         return find_run(storage, what)
     except UnexpectedRefType:
@@ -77,6 +93,26 @@ def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpa
         return find_span(storage, what)
     except NotFound:
         raise NotFound(f"no run or span has an id like {what[:40]!r}") from None
+
+
+def _is_step(storage: Storage, what: str) -> bool:
+    """Return whether a text names a step, as `RUN#12`. `AGENT@build#12` names a run if there is such a version."""
+    _run, mark, number = what.rpartition(STEP)
+    if not (mark and number.isascii() and number.isdigit()):
+        return False
+    name, at, version = what.rpartition(AT)
+    return not at or version not in {row.external_identifier for row in _versions(storage, _agents(storage, name))}
+
+
+def _step(storage: Storage, what: str) -> AgentSpanRow:
+    run, _, number = what.rpartition(STEP)
+    id = find_run(storage, run or LATEST).id
+    spans = storage.ask(Outlines(id))
+    if not 1 <= len(number) <= MAX_DIGITS or not 1 <= int(number) <= len(spans):
+        steps = f"its steps are {STEP}1 to {STEP}{len(spans)}" if spans else "it has no steps yet"
+        raise NotFound(f"run {short_id(storage, id)} has no step {STEP}{number[:MAX_DIGITS]}; {steps}")
+    node = next(islice(every(build(spans)), int(number) - 1, None))
+    return _as(AgentSpanRow, _by_prefix(storage, "agent_span", node.span.id), what)
 
 
 def short_ids(storage: Storage, ids: Iterable[str], type_: ResourceType = "agent_instance") -> dict[str, str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from agentspan import jsontext
+from agentspan.analysis import messages
 from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
 from agentspan.analysis.outcomes import Run
 from agentspan.analysis.tree import began, build, every, in_time, title_of
@@ -57,6 +58,7 @@ class FailedStep:
         passed_later: if unrecovered: the number of the next call of the same tool, in turn with the failed one, that
             passed with other arguments; None if no call did.
         changes: the differences of the arguments of `passed_later` from those of the failed step.
+        user_text: the last text of a user before the step; None if there was none.
     """
 
     span_id: str
@@ -75,6 +77,7 @@ class FailedStep:
     recovered_by: int | None
     passed_later: int | None
     changes: tuple[FieldChange, ...]
+    user_text: str | None = None
 
 
 class _Tree:
@@ -179,6 +182,7 @@ def _described(
         None if recovery is None else tree.number[recovery.id],
         None if later is None else tree.number[later.id],
         () if later is None else _changes(failed, later),
+        _prompt(failed, asking, tree),
     )
 
 
@@ -304,6 +308,23 @@ def _words(model: AgentSpanRow) -> str | None:
     result = None if model.result_payload is None else jsontext.decode(described(model.result_payload))
     text = result.get("text") if type(result) is dict else None
     return text if type(text) is str and text.strip() else None
+
+
+def _prompt(failed: AgentSpanRow, asking: AgentSpanRow | None, tree: _Tree) -> str | None:
+    """Return the last text of a user before a step: as the model call that requested the step was sent it, else as the
+    nearest message span before the step has it; None without one.
+    """
+    if asking is not None:
+        payload = messages.value_of(described(asking.payload))
+        said = [message["text"] for message, _ in messages.sent(payload) if message["role"] == "user"]
+        if any(said):
+            return next(text for text in reversed(said) if text)
+    earlier = in_time(span for span in tree.spans if _is(span, "message") and began(span) < began(failed))
+    for span in reversed(earlier):
+        said = [message["text"] for message in messages.spoken(span) if message["role"] == "user" and message["text"]]
+        if said:
+            return said[-1]
+    return None
 
 
 def _call_id(span: AgentSpanRow) -> str | None:

@@ -6,6 +6,7 @@ Before a command reads a file, the journals of dead programs are recovered, with
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -76,9 +77,12 @@ COMMANDS = {
         "beginning of one, or - for the latest run.",
         "search": "Find the spans whose summary, payload or result has all WORDS. 'Two words' in quotes are a "
         "phrase; book* finds booking.",
+        "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
         "stats": "Sum up spans by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
         "runs, of those that match, or of RUN. --since and --until are about spans here, the other "
         "filters about their runs.",
+        "cost": "Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches saved."
+        "\n\nA cost belongs to the day on which its run began. By tool it is that of all model calls inside its calls.",
         "sql": "Answer a QUERY in SQL over the tables and views. It cannot write. With - as QUERY it is read "
         "from stdin.",
     },
@@ -88,6 +92,8 @@ COMMANDS = {
         "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
         "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, by the "
         "ids of their spans; A alone is compared with the call before it.",
+        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before, or "
+        "differs only by chance. Without AGENT, list the agents with several versions.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
         "score": "Add a score, a mark or a note to a run or a span.\n\nRUN may be the id of a span. NAME is what "
@@ -207,9 +213,28 @@ def main(ctx: click.Context, db: str | None) -> None:
         answer_alone(ctx)
 
 
+class _Command(click.Command):
+    """A command that takes `-#12`, step 12 of the latest run, as `#12`. Click would take it for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
+        with_value = {name for each in options for name in each.opts}
+        before = ["", *args]
+        return super().parse_args(
+            ctx,
+            [
+                word[1:] if _LATEST_STEP.fullmatch(word) and last not in with_value else word
+                for last, word in zip(before, args, strict=False)
+            ],
+        )
+
+
+_LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
+
+
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a function a click command, with its help text from COMMANDS."""
-    return click.command(name, help=_HELP[name], **settings)
+    return click.command(name, cls=_Command, help=_HELP[name], **settings)
 
 
 def db_option(function: F) -> F:

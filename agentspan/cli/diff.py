@@ -332,14 +332,14 @@ def _verdict(
         raise Unanswered(drift_text.sentence(found, base, head) + known)
     about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
     if as_json:
-        document(_plain(found, base, head) | ({} if change is None else {"change": plain_change(change)}))
+        document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}))
     elif markdown:
         echo_lines(drift_text.markdown(found, base, head, whole=full))
         echo_lines(f"\n{escaped(line, MAX_SENTENCE)}" for line in about)
     else:
         for line in about:
             echo_lines(wrap(line, width(), 4))
-        _print_groups(found, base, head, full=full)
+        print_groups(found, base, head, full=full)
 
 
 def _numbers(words: Sequence[str]) -> dict[str, float]:
@@ -353,7 +353,7 @@ def _numbers(words: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
+def plain_groups(found: Drift, base: str, head: str) -> dict[str, Any]:
     """Return the document of `--json` for the comparison of two groups."""
     rows = [
         asdict(row) | {"metric": row.metric._asdict(), **{name: getattr(row, name) for name in PROPERTIES}}
@@ -366,7 +366,8 @@ def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
     return asdict(found) | {"missed": missed} | own
 
 
-def _print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
+def print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
+    """Print the verdict on two groups of runs, and its table."""
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4):
         echo_lines([style(line, fg=color, bold=True)])

@@ -10,6 +10,7 @@ import gc
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -92,8 +93,11 @@ def to_copy(*words: str, db: object = None) -> str:
 
 
 def _word(word: str) -> str:
-    """Return a word of a command, quoted if necessary. A short id with `…` needs no quotes in a shell."""
-    return word if "…" in word and word.replace("…", "").isalnum() else argument(word)
+    """Return a word of a command, quoted if necessary. Short ids with `…` and steps as `RUN#12` need no quotes."""
+    return word if _BARE.fullmatch(word) else argument(word)
+
+
+_BARE = re.compile(r"[0-9A-Za-z]+(…[0-9A-Za-z]+)?(#\d+)?", re.ASCII)
 
 
 def hint(lead: str, command: str, columns: int) -> list[str]:

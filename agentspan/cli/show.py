@@ -10,6 +10,7 @@ import click
 
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, tree
+from agentspan.analysis.by_name import STEP
 from agentspan.analysis.tree import (
     Node,
     build,
@@ -139,9 +140,8 @@ class Picture:
         width: the columns of the terminal.
         dead: the ids of the run's writers whose program has died.
         payloads: draw the payload and result of each span, too.
-        with_ids: the ids of the spans whose id is drawn, too.
         selected: the id of the span that is drawn bold, with its id and payloads.
-        numbers: the number of each span by its id; drawn at errors, because `agentspan why` names steps by number.
+        numbers: the number of each span in its run by its id, drawn before the span; without it, none is drawn.
     """
 
     run: AgentInstanceRow
@@ -149,11 +149,11 @@ class Picture:
     width: int
     dead: Collection[str | None] = ()
     payloads: bool = False
-    with_ids: Collection[str] = ()
     selected: str | None = None
     numbers: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._number_columns = len(f"{STEP}{max(self.numbers.values())} ") if self.numbers else 0
         self.timeline = Timeline(self.run, self.spans, self.width)
 
     def lines(self, storage: Storage, roots: list[Node]) -> Iterator[str]:
@@ -214,16 +214,17 @@ class Picture:
         is_bold = is_selected or (span.schema_name == "message" and title(span).startswith("user: "))
         is_left = span.writer_id in self.dead and span.status in OPEN
         bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
-        deepest = max(8, self.width - bar_columns - 45)  # limit the indentation, so that deep trees keep room for text
+        width = self.width - self._number_columns
+        deepest = max(8, width - bar_columns - 45)  # limit the indentation, so that deep trees keep room for text
         above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
         branch = above + ("└─" if lasts[-1] else "├─")
-        room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
+        room = width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
         error = _one_line(node_error(node))
         text = _title(node, room) if node.alike else fit(_without_error(title(span), error), room)
         duration = "left open" if is_left else _duration(node)
         bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
         yield (
-            style(branch, fg="bright_black")
+            style(self._number(span) + branch, fg="bright_black")
             + status_style(MARKS[span.status], span.status)
             + " "
             + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_bold)
@@ -231,29 +232,26 @@ class Picture:
             + pad(duration, DURATION_COLUMNS, right=True)
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
         )
-        below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
+        below = " " * self._number_columns + above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
         below_errors = (_one_line(span_error(child.span)) for child in node.children)
         if error is not None and error not in below_errors:  # the error is drawn at the innermost span only
             room = self.width - columns_of(below) - 1
-            for line in self._numbered(node, wrap(error, room, ERROR_LINES), room):
+            for line in wrap(error, room, ERROR_LINES):
                 yield style(below, fg="bright_black") + " " + status_style(line, "failed")
         late = late_text(span)
         if late is not None:
             yield style(fit_end(f"{below} {late}", self.width), fg="bright_black")
-        if is_selected or span.id in self.with_ids:
+        if is_selected:
             yield style(fit_end(f"{below}   {span.id}", self.width), fg="bright_black")
         if is_selected or (self.payloads and not node.alike):
-            yield from self._payload(below, "payload", span.payload, span.id)
-            yield from self._payload(below, "result", span.result_payload, span.id)
+            yield from self._payload(below, "payload", span.payload, self._number(span).strip())
+            yield from self._payload(below, "result", span.result_payload, self._number(span).strip())
 
-    def _numbered(self, node: Node, lines: list[str], room: int) -> list[str]:
-        number = self.numbers.get(node.span.id)
-        if number is None or node.alike:
-            return lines
-        text = f" · step {number:,}"
-        return [*lines[:-1], fit(lines[-1], room - columns_of(text)) + text]
+    def _number(self, span: AgentSpanRow) -> str:
+        """Return the text before the branch of a span: its number, aligned right, if numbers are drawn."""
+        return f"{STEP}{self.numbers[span.id]} ".rjust(self._number_columns) if self.numbers else ""
 
-    def _payload(self, below: str, name: str, text: str | None, id: str) -> Iterator[str]:
+    def _payload(self, below: str, name: str, text: str | None, number: str) -> Iterator[str]:
         if text is None:
             return
         value = jsontext.decode(described(text))
@@ -263,10 +261,10 @@ class Picture:
         lines = _json_lines(value, room - len(name) - 1)
         lines[0] = f"{name} {lines[0]}"
         if len(lines) > PAYLOAD_LINES:
-            where = f"; agentspan show {id}" if id else ""
+            where = f"; show {number} has all" if number else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
-        for number, line in enumerate(lines):
-            yield style(f"{below} {'' if number == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
+        for at, line in enumerate(lines):
+            yield style(f"{below} {'' if at == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
 
 
 def _json_lines(value: object, columns: int) -> list[str]:
@@ -393,7 +391,7 @@ def show_command(
     wanted = _wanted(roots, slow, failed) if at is None or full else _around(steps, at)
     if as_json:
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
-        _document(storage, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
+        _document(storage, run, shown_spans, steps, at)
         return
     shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
     if wanted is None and not full and session_title(run) is not None:  # hooks may be half of a session
@@ -403,12 +401,15 @@ def show_command(
         shown = tree.fold(shown)
     drawn = len(numbers(shown))
     if at is not None:
-        end = f"step {steps[at.id]:,} of {len(spans):,}\nthe whole run: {to_copy('show', run.id)}"
+        end = f"step {STEP}{steps[at.id]} of {len(spans):,}\nthe whole run: {to_copy('show', run.id)}"
     elif wanted is not None and not kept and failed and slow is None:
         end = f"no step failed; how it ended: {to_copy('why', run.id)}"
     elif wanted is not None:
         folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < kept else ""
         end = f"{kept:,} of {noun(len(spans), 'span')}{folded}"
+        if kept:
+            first = f"{by_name.short_id(storage, run.id)}{STEP}{min(steps[id] for id in wanted)}"
+            end = "\n".join([end, *hint("a step in full", to_copy("show", first), width())])
     else:
         end = _left_out(drawn, kept, len(spans))
     lives = Lives(storage)
@@ -419,7 +420,6 @@ def show_command(
         width(),
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
-        with_ids=(wanted or ()) if at is None else (),
         selected=None if at is None else at.id,
         numbers=steps,
     )
@@ -449,8 +449,13 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
 
 
 def _document(
-    storage: Storage, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
+    storage: Storage,
+    run: AgentInstanceRow,
+    spans: list[AgentSpanRow],
+    steps: Mapping[str, int],
+    at: AgentSpanRow | None,
 ) -> None:
+    """Print the document of a run, or of a part of it, whose spans have their numbers in the whole run."""
     from agentspan.api import envelopes  # imported late: Pydantic takes 80 ms
 
     details = envelopes.details_of(storage, run, storage.ask(Account()))
@@ -458,10 +463,13 @@ def _document(
     document(
         {
             "run": {**envelopes.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
-            "spans": plain_rows(storage, spans),
+            "spans": [
+                {**plain, "number": steps[span.id]}
+                for span, plain in zip(spans, plain_rows(storage, spans), strict=True)
+            ],
             "span_scores": plain_rows(storage, scores),
-            "step": step,
-            "total": total,
+            "step": None if at is None else steps[at.id],
+            "total": len(steps),
         }
     )
 
@@ -470,21 +478,33 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     """Print one span in full; images and other blobs are shown by type and size only."""
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
+    own = _own_time(storage, row)
+    steps = numbers(build(storage.ask(Outlines(row.agent_instance_id))))
     if as_json:
         (found,), judged = plain_rows(storage, [row]), plain_rows(storage, scores)
-        document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
+        found["number"] = steps[row.id]
+        document(
+            {
+                "span": found,
+                "own_ms": own,
+                "violations": [violation._asdict() for violation in violations],
+                "scores": judged,
+            }
+        )
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
     closed = closed_text(row)
     facts: dict[str, Any] = {
         "id": row.id,
         "run": row.agent_instance_id,
-        "parent": row.parent_span_id,
+        "step": f"{STEP}{steps[row.id]} of {len(steps):,}",
+        "parent": row.parent_span_id and f"{row.parent_span_id}{_numbered(steps.get(row.parent_span_id))}",
         "type": row.schema_name,
         "status": row.status if closed is None else f"{row.status} (closed by being {closed})",
         "started": _time(row.started_at),
         "finished": _time(row.finished_at),
         "took": None if row.duration_ms is None else duration_text(row.duration_ms),
+        "self": None if own is None else duration_text(own),
         "tokens": _tokens(row.input_tokens, row.output_tokens),
         "cost": None if row.cost_usd is None else cost_text(row.cost_usd),
     }
@@ -511,6 +531,18 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
         for violation in violations:
             click.echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
     echo_lines(hint("its run at this step", to_copy("show", row.id, "--around"), width()))
+
+
+def _numbered(number: int | None) -> str:
+    return "" if number is None else f" ({STEP}{number})"
+
+
+def _own_time(storage: Storage, row: AgentSpanRow) -> float | None:
+    """Return the time in ms in which no child of a span ran; None for an open span."""
+    if row.duration_ms is None:
+        return None
+    rows = storage.ask(Outlines(row.agent_instance_id))
+    return tree.own_ms(row, tree.in_time(each for each in rows if each.parent_span_id == row.id))
 
 
 def _show_json(name: str, value: Any) -> None:

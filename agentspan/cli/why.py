@@ -1,6 +1,5 @@
 """`agentspan why`: prints failed runs in groups, and features associated with failure; or why one run failed."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import inf
@@ -8,14 +7,13 @@ from typing import Any
 
 import click
 
-from agentspan import jsontext
-from agentspan.analysis import by_name, diff_text, failure_text
+from agentspan.analysis import by_name, diff_text, failure_text, why_text
 from agentspan.analysis.associations import Finding
+from agentspan.analysis.by_name import STEP
 from agentspan.analysis.causes import left_open
 from agentspan.analysis.differences import FieldChange
-from agentspan.analysis.failures import FailedStep
 from agentspan.analysis.tree import run_name
-from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
+from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import (
     asked_for,
@@ -53,11 +51,10 @@ MAX_POOLED = 3
 """The number of findings over all runs together that are shown if nothing was found within tasks."""
 COUNTS = ("outcome", "runs", "failed", "unknown", "open", "silent", "with_step")
 """The first members of the document of `--json`: fields of Why that are copied unchanged."""
-PAYLOAD_LINES = 5
 BAR_COLUMNS = 24
 """The columns beside the bars of a histogram."""
 FIELDS = 2
-"""The largest number of differing members that are shown of a divergence, or of a later call of the failed tool."""
+"""The largest number of differing members that are shown of a divergence."""
 
 
 @command("why")
@@ -253,7 +250,7 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
     if found.still_open is not None:
-        yield from _labelled("left open" if is_dead else "still open", _place(found.still_open), columns, 2)
+        yield from _labelled("left open" if is_dead else "still open", why_text.place(found.still_open), columns, 2)
     if found.step is None and found.still_open is not None:
         yield _next_step("read it", "show", by_name.short_id(storage, found.run_id))
     elif found.step is None:
@@ -263,84 +260,28 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
     else:
         if found.passed and found.missed is None:
             yield "this run passed all the same"
-        yield from _step(found, columns)
+        yield from _step(storage, found, columns)
     if not found.passed:
         yield ""
         yield from _nearest(storage, found, columns)
-
-
-def _place(still_open: StillOpen) -> str:
-    if still_open.title is not None:
-        return f"in step {still_open.step:,}, {still_open.title}"
-    return f"after step {still_open.step:,}" if still_open.step else "before its first step"
 
 
 def _next_step(label: str, *words: str) -> str:
     return f"  {style(label, bold=True)}: {to_copy(*words)}"
 
 
-def _step(found: RunWhy, columns: int) -> Iterator[str]:
+def _step(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     step = found.step
     assert step is not None
-    yield style(fit(f"✗ step {step.number:,}: {step.title.partition(' → ')[0]}", columns), fg="red")
-    yield from _labelled("error", step.error, columns, 3)
-    yield from _labelled("given", _spaced(step.payload), columns, PAYLOAD_LINES)
-    if step.within:
-        yield from _labelled("in", " › ".join(step.within), columns, 1)
-    if step.model_text is not None:
-        yield from _labelled("the model had said", step.model_text, columns, 2)
-    elif step.asked_by is not None:
-        yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
-    before = _attempts(step.failed_before, step.same_before)
-    if before:
-        yield from _labelled("before it", before, columns, 1)
-    after = _attempts(step.failed_after, step.same_after)
-    if after:
-        yield from _labelled("after it", after + ("" if step.passed_after else ", and none that passed"), columns, 2)
-    if step.passed_later is not None:
-        yield from _labelled("later call", _passed_later(step), columns, 3)
-    if step.recovered_by is not None:
-        yield from _labelled("recovered", _recovery(step, found.failed), columns, 2)
+    yield style(fit(f"✗ step {STEP}{step.number}: {why_text.title(step)}", columns), fg="red")
+    for fact in why_text.step_facts(found):
+        yield from _labelled(fact.label, fact.text, columns, fact.lines)
     other = found.elsewhere
+    text = why_text.elsewhere(found)
     if other is not None and other.runs:
-        text = f"{other.spans:,}× in {noun(other.runs, 'other run')}, {_seen(other.first_at, other.last_at)}"
-    else:
-        text = "in no other run of this agent"
+        text += f", {_seen(other.first_at, other.last_at)}"
     yield from _labelled(f"{found.signature.id[:SHORTEST_SIGNATURE]} elsewhere", text, columns, 1)
-
-
-def _attempts(failed: int, same: int) -> str:
-    if not failed:
-        return ""
-    attempts = noun(failed, "failed attempt")
-    if failed == same:
-        return f"{attempts} with the same arguments"
-    return f"{attempts}, {same:,} of them with the same arguments" if same else f"{attempts} with other arguments"
-
-
-def _passed_later(step: FailedStep) -> str:
-    changed = ", ".join(_change(each) for each in step.changes[:FIELDS]) + ", …" * (len(step.changes) > FIELDS)
-    return f"step {step.passed_later:,} passed with other arguments: {changed}"
-
-
-def _change(change: FieldChange) -> str:
-    return f"{change.path} {_side(change.a)} → {_side(change.b)}".lstrip()
-
-
-def _recovery(step: FailedStep, failed: int) -> str:
-    assert step.recovered_by is not None
-    how = ", which contains it, completed" if step.recovered_by < step.number else " passed: the same call"
-    return f"step {step.recovered_by:,}{how}" + (
-        ", and the run recovered from each other failure" if failed > 1 else ""
-    )
-
-
-def _spaced(text: str) -> str:
-    """Return JSON text with blanks after commas and colons, so that lines can break at them."""
-    try:
-        return json.dumps(jsontext.decode(text), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
+    yield _next_step("read it", "show", f"{by_name.short_id(storage, found.run_id)}{STEP}{step.number}", "--around")
 
 
 def _labelled(label: str, text: str, columns: int, lines: int) -> Iterator[str]:
@@ -352,22 +293,15 @@ def _labelled(label: str, text: str, columns: int, lines: int) -> Iterator[str]:
 
 def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     nearest = found.nearest
-    of = "this agent" if found.task is None else f"task {found.task}"
     if nearest is None:
-        yield fit(f"no passing run of {of} to compare with", columns)
+        yield fit(why_text.nearest(found, None), columns)
         return
-    if not nearest.same_task and found.task is not None:
-        of = f"this agent, since none of task {found.task} passed"
-    several = "the passing run" if nearest.passing == 1 else f"nearest of {noun(nearest.passing, 'passing run')}"
-    if nearest.compared < nearest.passing:
-        latest = "the latest" if nearest.compared == 1 else f"nearest of the latest {nearest.compared:,}"
-        several = f"{latest} of {nearest.passing:,} passing runs"
-    yield from wrap(f"{several} of {of}: {nearest.run_id}", columns, 2)
+    yield from wrap(f"{why_text.nearest(found, nearest)}: {nearest.run_id}", columns, 2)
     first = nearest.divergence
     if first is None:
-        yield "  it has the same steps"
+        yield f"  {why_text.parting(nearest)}"
         return
-    yield style(fit(f"≠ {diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True)
+    yield style(fit(f"≠ {why_text.parting(nearest)}", columns), bold=True)
     if (read_first := diff_text.read_first(first)) is not None:
         yield f"  {read_first}"
     for who, step in (("passing", first.a), ("this one", first.b)):

@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -24,15 +25,17 @@ from agentspan.analysis import by_name
 from agentspan.analysis.context_diff import since_previous
 from agentspan.api.context import Context
 from agentspan.api.runs import TerminateInstance
+from agentspan.api.spans import ScoreTarget
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.scores import MARK, NOTE, typed
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
 from agentspan.serve.pages import Pages
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
 from agentspan.serve.writes import WriteQueue
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SpansOf
+from agentspan.storage.questions import Counts, NewestScores, SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
@@ -59,10 +62,14 @@ LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
 TURNS = 500
 """The most turns of a conversation in one answer."""
+BEFORE = 50
+"""The number of turns before the one that is asked for."""
 MATCHES = 5000
 """The most spans that a search in a run marks."""
-LONGEST_FORM = 16 * 2**10
-"""The most bytes that a page sends: a token, or the reason of a termination."""
+REASONS = 100
+"""The most runs of which the reason of their failure is kept."""
+LONGEST_FORM = 64 * 2**10
+"""The most bytes that a page sends: a token, the reason of a termination, or a note."""
 _NAMES = [page.name for page in PAGES]
 _PAGE = re.compile(rf"(?:(?:{'|'.join(['runs', *_NAMES])})(?:/[A-Za-z0-9_-]+)+|{'|'.join(_NAMES)})?")
 """The path of a page. It has no dot, neither plain nor as `%2e`: an address with dots could leave the viewer."""
@@ -82,14 +89,17 @@ def routes(
         ("/stamp", viewer.stamp, "GET"),
         *((f"/{page.path}", viewer.page(page), "GET") for page in PAGES),
         ("/runs/{run_id}", viewer.run, "GET"),
-        ("/runs/{run_id}/facts", viewer.facts, "GET"),
-        ("/runs/{run_id}/spans", viewer.spans, "GET"),
-        ("/runs/{run_id}/spans/{span_id}", viewer.span, "GET"),
+        ("/runs/{run_id}/facts", viewer.or_page(viewer.facts), "GET"),
+        ("/runs/{run_id}/spans", viewer.or_page(viewer.spans), "GET"),
+        ("/runs/{run_id}/spans/{span_id}", viewer.or_page(viewer.span), "GET"),
         ("/runs/{run_id}/spans/{span_id}/blobs/{sha256}", viewer.blob, "GET"),
-        ("/runs/{run_id}/spans/{span_id}/context", viewer.context, "GET"),
-        ("/runs/{run_id}/conversation", viewer.conversation, "GET"),
-        ("/runs/{run_id}/stats", viewer.stats, "GET"),
-        ("/runs/{run_id}/search", viewer.search, "GET"),
+        ("/runs/{run_id}/spans/{span_id}/context", viewer.or_page(viewer.context), "GET"),
+        ("/runs/{run_id}/conversation", viewer.or_page(viewer.conversation, "conversation"), "GET"),
+        ("/runs/{run_id}/stats", viewer.or_page(viewer.stats, "stats"), "GET"),
+        ("/runs/{run_id}/search", viewer.or_page(viewer.search), "GET"),
+        ("/runs/{run_id}/why", viewer.or_page(viewer.why), "GET"),
+        ("/runs/{run_id}/own-times", viewer.or_page(viewer.own_times), "GET"),
+        ("/runs/{run_id}/scores", viewer.score, "POST"),
         ("/runs/{run_id}/export", viewer.export, "GET"),
         ("/runs/{run_id}/terminate", viewer.terminate, "POST"),
         ("/logout", viewer.logout, "POST"),
@@ -118,6 +128,8 @@ class Viewer:
         self._listings: dict[Address, asyncio.Task[dict[str, Any]]] = {}
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
         self._details = ThreadPoolExecutor(1, "agentspan-details")
+        self._explaining = ThreadPoolExecutor(1, "agentspan-why")
+        self._reasons: OrderedDict[str, tuple[object, dict[str, Any]]] = OrderedDict()
 
     def guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
@@ -259,13 +271,16 @@ class Viewer:
         return respond(await self._alone(read))
 
     async def conversation(self, request: Request) -> Response:
-        """Answer with a page of the conversation's turns, and the number of all turns."""
+        """Answer with turns of the conversation from `offset` on, or around the `span`, and with its sections."""
         run = await self._found(request)
-        offset = number(request.query_params.get("offset"))
+        offset, span_id = number(request.query_params.get("offset")), request.query_params.get("span")
 
         def read() -> Response:
-            turns = conversation.of_run(self._storage.ask(SpansOf(run.id)))
-            return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
+            turns, sections = found = conversation.of_run(self._storage.ask(SpansOf(run.id)))
+            place = None if span_id is None else found.place_of(self._found_span(run.id, span_id))
+            first = offset if place is None else max(0, place - BEFORE)
+            page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
+            return respond({**page, "offset": first, "place": place})
 
         return await self._alone(read)
 
@@ -320,6 +335,56 @@ class Viewer:
         else:
             self._sessions.end(request, response)
         return response
+
+    # More of a run's page
+
+    def or_page(self, handler: Handler, view: str = "tree") -> Handler:
+        """Return a handler of JSON that sends somebody who opens its address to the run's page with the same view."""
+
+        async def answer(request: Request) -> Response:
+            if not _wants_page(request):
+                return await handler(request)
+            span = request.path_params.get("span_id")
+            place = {"span": span} if span else {"view": view} if view != "tree" else {}
+            run_id = quote(request.path_params["run_id"], safe="")
+            return RedirectResponse(f"{_up(request)}runs/{run_id}{f'#{urlencode(place)}' if place else ''}", 303)
+
+        return answer
+
+    async def why(self, request: Request) -> Response:
+        """Answer with why the run failed (see data.why), kept until the run, its spans or scores change."""
+        run = await self._found(request)
+
+        def read() -> dict[str, Any]:
+            scores = [score.id for score in self._storage.ask(NewestScores([run.id]))]
+            state = run, self._storage.ask(Counts([run.id]))[run.id], scores
+            kept = self._reasons.pop(run.id, None)
+            found = data.why(self._storage, run) if kept is None or kept[0] != state else kept[1]
+            self._reasons[run.id] = state, found
+            if len(self._reasons) > REASONS:
+                self._reasons.popitem(last=False)
+            return found
+
+        return respond(await asyncio.get_running_loop().run_in_executor(self._explaining, read))
+
+    async def own_times(self, request: Request) -> Response:
+        """Answer with the time of each span in which none of its children ran (see data.own_times)."""
+        run = await self._found(request)
+        return respond(await self._alone(data.own_times, self._storage, run.id))
+
+    async def score(self, request: Request) -> Response:
+        """Add or remove a score, a mark or a note of the run or of one of its spans, as `agentspan score` does."""
+        if self._read_only:
+            return refuse("not_permitted", "this server only reads")
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+        form = await _said(request)
+        run = await self._found(request)
+        span_id = form.get("span_id")
+        if span_id is not None:
+            await asyncio.to_thread(self._found_span, run.id, str(span_id))
+        await self._write_queue.run(ScoreTarget(_judged(form) | {"target_id": span_id or run.id}))
+        return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 
     async def _is_allowed(self, request: Request) -> bool:
         if self._sessions.waits:
@@ -389,16 +454,37 @@ def _file_of(storage: Storage) -> str:
     return "memory" if location is None else str(location)
 
 
+def _judged(form: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a score from a form: `name` and `value`, or `mark`, or only a `note`; or `remove`.
+
+    Raises:
+        InvalidValue: the form has a name and a mark, or a value that is no text.
+    """
+    name, value, mark, note = (form.get(key) or None for key in ("name", "value", "mark", "note"))
+    who = {"identifier": form.get("identifier") or None, "source": "human"}
+    if form.get("remove"):
+        return {"name": name, "withdraw": True, **who}
+    if name and mark:
+        raise InvalidValue("mark", "has no name: it is a score of the name `mark`")
+    if value is not None and not isinstance(value, str):
+        raise InvalidValue("value", "must be text, as a person types it")
+    judgement = mark if value is None else typed(value)
+    number, label = (None, judgement) if isinstance(judgement, str) else (judgement, None)
+    return {"name": name or (MARK if mark else NOTE), "value": number, "label": label, "explanation": note, **who}
+
+
+STATIC: dict[str, tuple[Callable[[], str], str]] = {
+    "viewer.js": (export.script, "text/javascript"),
+    "viewer.css": (export.style, "text/css"),
+}
+
+
 async def static(request: Request) -> Response:
     """Answer with the script or the style sheet. Their addresses have a version, which changes with the contents."""
-    known: dict[str, tuple[Callable[[], str], str]] = {
-        "viewer.js": (export.script, "text/javascript"),
-        "viewer.css": (export.style, "text/css"),
-    }
     name = request.path_params["name"]
-    if name not in known:
+    if name not in STATIC:
         return _with_headers(refuse("not_found", "there is no such path"))
-    content, kind = known[name]
+    content, kind = STATIC[name]
     headers = {"Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

@@ -73,14 +73,14 @@ def test_show_draws_the_run(db: Path) -> None:
         f"run {run.id}",
         "✗ researcher 1.2 · failed · 13 ms · 7 spans · 1 failed · 907 tok · $0.0100",
         "    ValueError: out of �[2Jluck",
-        "├─✓ Agent researcher: find the cause → done in 4 steps  9.0 ms",
-        '│ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  1.0 ms',
-        "│ ├─✗ Tool fetch(url=https://…)  1.0 ms",
-        "│ │    TimeoutError: read timed out · step 3",
-        '│ ├─○ Search "skipped"  cancelled',
-        '│ └─✓ Custom {"text":"�[31mred��","n":1}  1.0 ms',
-        "├─◌ Tool later()  pending",
-        "└─● Tool now()  running",
+        "#1 ├─✓ Agent researcher: find the cause → done in 4 steps  9.0 ms",
+        '#2 │ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  1.0 ms',
+        "#3 │ ├─✗ Tool fetch(url=https://…)  1.0 ms",
+        "   │ │    TimeoutError: read timed out",
+        '#4 │ ├─○ Search "skipped"  cancelled',
+        '#5 │ └─✓ Custom {"text":"�[31mred��","n":1}  1.0 ms',
+        "#6 ├─◌ Tool later()  pending",
+        "#7 └─● Tool now()  running",
     ]
 
 

@@ -114,7 +114,11 @@ def test_search_finds_a_code(db: Path) -> None:
     assert "HSR2W" in shown[2]
     assert shown[3] == "1 of 1 span"
     span_id = shown[0].split()[1]
-    assert shown[4:] == ["show the top hit in its run:", f"  agentspan show {span_id} --around --db {db}"]
+    run = json.loads(call(db, "search", "hsr2w", "--json").output)["hits"][0]["run_id"]
+    assert shown[4] == "show the top hit in its run:"
+    (named,) = re.findall(rf"^  agentspan show (\S+#1) --around --db {re.escape(str(db))}$", shown[5])
+    assert run.startswith(named.partition("…")[0].partition("#")[0])
+    assert f"  id       {span_id}" in lines(db, "show", named)
     assert "HSR2W" in call(db, "show", span_id).output
     document = json.loads(call(db, "search", "booked", "--limit", "2", "--json").output)
     assert (len(document["hits"]), document["total"]) == (2, 4)
@@ -148,7 +152,7 @@ def test_a_hit_has_its_run_its_agent_and_the_number_of_its_step(db: Path) -> Non
             with tracer.span("tool", {"name": "look", "arguments": {"room": 700 + number}}) as span:
                 pass
     tracer.flush()
-    assert lines(db, "search", "702")[1] == f"  run {run.id} · step 4 · finder 2"
+    assert lines(db, "search", "702")[1] == f"  run {run.id} · step #4 · finder 2"
     (hit,) = json.loads(call(db, "search", "702", "--json").output)["hits"]
     assert [hit[name] for name in ("span_id", "run_id", "agent", "version", "step")] == [
         span.id, run.id, "finder", "2", 4,

@@ -61,23 +61,23 @@ def test_bars_are_aligned_to_the_time_line_of_the_run(db: Path, run: str) -> Non
 def test_siblings_that_repeat_are_folded_with_their_count_but_not_those_that_failed(db: Path, run: str) -> None:
     shown = [re.sub(r"  +.*", "", line[: line.index("▕")] if "▕" in line else line) for line in lines(db, "show", "-")]
     assert shown[2:] == [
-        "├─✓ plan → x",
-        "├─✓ Tool fetch(n=0) → x",
-        "├─✓ Tool fetch(n=1) → x",
-        "├─✓ Tool fetch(n=2) → x",
-        "├─✗ Tool fetch(n=3)",
-        "│",
-        "├─✓ Tool fetch(n=4) → x",
-        "├─✓ Tool fetch(n=5) → x",
-        "└─✓ answer → x",
+        " #1 ├─✓ plan → x",
+        " #2 ├─✓ Tool fetch(n=0) → x",
+        " #3 ├─✓ Tool fetch(n=1) → x",
+        " #4 ├─✓ Tool fetch(n=2) → x",
+        " #5 ├─✗ Tool fetch(n=3)",
         "",
-        "",
+        " #6 ├─✓ Tool fetch(n=4) → x",
+        " #7 ├─✓ Tool fetch(n=5) → x",
+        " #8 └─✓ answer → x",
+        " #9",
+        "#10",
         "10 lines for 18 spans; --full shows each",
     ]
     text = call(db, "show", "-").output
     assert re.search(r"└─✓ Chain turn × 5 · 1 span in each +2\.5 s ▕ +▒▒+ *▏", text)
     assert "└─✓ LLM m" in text
-    assert "│    TimeoutError: read timed out" in text
+    assert "    │    TimeoutError: read timed out" in text
     full = call(db, "show", "-", "--full").output
     assert full.count("✓ turn") == full.count("✓ LLM m") == 5
 
@@ -106,10 +106,11 @@ def test_the_head_has_what_a_run_says_of_itself(db: Path) -> None:
 
 def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:
     shown = lines(db, "show", "-", "--failed")
-    assert len(shown) == 6
-    assert "Tool fetch(n=3)" in shown[2]
-    assert "✗ Tool fetch(n=3)" in call(db, "show", shown[4].split()[-1]).output
-    assert shown[-1] == "1 of 18 spans"
+    assert len(shown) == 7
+    assert " #5 └─✗ Tool fetch(n=3)" in shown[2]
+    assert "1 of 18 spans" in shown
+    (command,) = re.findall(r"agentspan show (\S+#5) ", "\n".join(shown))
+    assert "✗ Tool fetch(n=3)" in call(db, "show", command).output
     document = json.loads(call(db, "show", "-", "--failed", "--json").output)
     assert ([span["status"] for span in document["spans"]], document["total"]) == (["failed"], 18)
 
@@ -130,7 +131,7 @@ def test_equal_failures_are_one_line_with_their_count_and_their_error(db: Path) 
     assert shown[4].endswith("whoever asks it")  # the end of the message is not cut
     assert shown[5:] == ["1 line for 39 spans; --full shows each"]
     assert call(db, "show", "-", "--full").output.count("✗ Tool fetch(n=") == 39
-    assert lines(db, "show", "-", "--failed")[-1] == "39 of 39 spans, in 1 line; --full shows each"
+    assert "39 of 39 spans, in 1 line; --full shows each" in lines(db, "show", "-", "--failed")
     assert call(db, "show", "-", "--failed", "--full").output.count("✗ Tool fetch(n=") == 39
 
 
@@ -144,7 +145,7 @@ def test_failures_that_differ_in_numbers_and_ids_are_one_line_with_their_error_w
     shown = lines(db, "show", "-", "--failed")
     assert "Tool fetch_table × 39 failed" in shown[2]
     assert shown[3].strip() == "RateLimited: request <hex>, retry in <n> s"
-    assert shown[-1] == "39 of 78 spans, in 1 line; --full shows each"
+    assert "39 of 78 spans, in 1 line; --full shows each" in shown
 
 
 @pytest.mark.parametrize("word", ["x" * 3000, "日本語" * 900, "a word and " * 300])
@@ -157,7 +158,7 @@ def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> 
     assert max(map(columns_of, shown)) <= 80
     assert len(shown) == 2 + 4 + 1 + 4
     assert shown[5].endswith("…")
-    assert shown[-1].endswith("… · step 1")
+    assert shown[-1].endswith("…")
 
 
 def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str) -> None:
@@ -168,15 +169,15 @@ def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str)
         for line in lines(db, "show", span.id, "--around")
     ]
     assert shown[0] == f"run {run}"
-    assert [line[2:] for line in shown[2:] if line[2:3] in ("✓", "✗")] == [
-        "✓ plan → x", *(f"✓ Tool fetch(n={n}) → x" for n in range(3)), "✗ Tool fetch(n=3)",
-        *(f"✓ Tool fetch(n={n}) → x" for n in (4, 5)), "✓ answer → x",
+    assert [line.replace("├─", "").replace("└─", "") for line in shown[2:] if line[6:7] in ("✓", "✗")] == [
+        " #1 ✓ plan → x", *(f" #{n + 2} ✓ Tool fetch(n={n}) → x" for n in range(3)), " #5 ✗ Tool fetch(n=3)",
+        *(f" #{n + 2} ✓ Tool fetch(n={n}) → x" for n in (4, 5)), " #8 ✓ answer → x",
     ]  # fmt: skip
     whole = lines(db, "show", span.id, "--around")
     at = next(number for number, line in enumerate(whole) if span.id in line)
     assert "TimeoutError: read timed out" in whole[at - 1]
     assert whole[at + 1].split()[1:] == ["payload", "{"]
-    assert whole[-2:] == ["step 5 of 18", f"the whole run: agentspan show {run} --db {db}"]
+    assert whole[-2:] == ["step #5 of 18", f"the whole run: agentspan show {run} --db {db}"]
     assert sum("payload" in line for line in whole) == 1
     assert len(lines(db, "show", span.id, "--around", "--full")) == len(whole) + 8
     document = json.loads(call(db, "show", span.id, "--around", "--json").output)
@@ -188,13 +189,65 @@ def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str)
     ]
 
 
+def test_steps_have_the_numbers_of_the_whole_run_however_much_of_it_is_shown(db: Path, run: str) -> None:
+    whole = {span["number"]: span["id"] for span in json.loads(call(db, "show", "-", "--json").output)["spans"]}
+    assert [*whole] == [*range(1, 19)]
+    for options in (["--full"], ["--failed"], ["--slow", "3"]):
+        for line in lines(db, "show", "-", *options):
+            if numbered := re.match(r" *#(\d+) ", line):
+                title = re.split("[✓✗]", line)[1].split("→")[0].split("  ")[0].strip()
+                assert title in lines(db, "show", f"-#{numbered[1]}")[0]
+    document = json.loads(call(db, "show", "-", "--failed", "--json").output)
+    assert [(span["id"], span["number"]) for span in document["spans"]] == [(whole[5], 5)]
+
+
+@pytest.mark.parametrize("name", ["-#5", "#5", "{run}#5", "{short}#5", "worker@default#5"])
+def test_a_step_is_named_by_its_run_and_its_number(db: Path, run: str, name: str) -> None:
+    with agentspan.open(db) as opened:
+        (failed,) = (span.id for span in opened.agent_spans.list(run) if span.status == "failed")
+    named = name.format(run=run, short=run[:12])
+    shown = lines(db, "show", named)
+    assert f"  id       {failed}" in shown
+    assert "  step     #5 of 18" in shown
+    span = json.loads(call(db, "show", named, "--json").output)["span"]
+    assert (span["id"], span["number"]) == (failed, 5)
+    assert lines(db, "show", named, "--around")[-2] == "step #5 of 18"
+    assert failed in lines(db, "score", named, "--mark", "bad")[0]
+
+
+@pytest.mark.parametrize("number", ["0", "19", "9" * 5000])
+def test_a_step_that_a_run_lacks_is_an_error_with_the_steps_it_has(db: Path, run: str, number: str) -> None:
+    result = call(db, "show", f"-#{number}")
+    assert result.exit_code == 1
+    assert result.output.endswith(f" has no step #{number[:9]}; its steps are #1 to #18\n")
+
+
+def test_a_command_about_runs_says_that_a_step_is_none(db: Path, run: str) -> None:
+    result = call(db, "why", "-#5")
+    assert (result.exit_code, result.output) == (1, "Error: '#5' is a step, and here a run is needed: -\n")
+    assert call(db, "show", "nobody#5").exit_code == 1
+
+
+def test_a_version_with_a_number_sign_is_no_step(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("ci", version="build#1") as run, tracer.span("tool", {"name": "x"}):
+        pass
+    tracer.shutdown()
+    assert lines(db, "show", "ci@build#1")[0].startswith(f"run {run.id}")
+    assert "step     #1 of 1" in call(db, "show", "ci@build#1#1").output
+
+
+def test_a_value_of_an_option_may_look_like_a_step(db: Path, run: str) -> None:
+    assert call(db, "score", "-", "--note", "-#5").exit_code == 0
+    assert "-#5" in call(db, "show", "-").output
+
+
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
     shown = "\n".join(lines(db, "show", "-", "--slow", "2"))
     assert "plan → x" in shown
     assert "answer → x" in shown  # 4 s, of which 2.5 belong to the turns in it
     assert "turn" not in shown
-    assert shown.endswith("2 of 18 spans")
-    assert "3 of 18" not in shown
+    assert "\n2 of 18 spans\na step in full:" in shown
     assert call(db, "show", "-", "--slow", "2", "--failed").output.endswith("0 of 18 spans\n")
 
 
@@ -215,7 +268,7 @@ def test_payloads_are_shown_cut_with_where_the_whole_is(db: Path) -> None:
     shown = lines(db, "show", "-", "--payloads")
     assert any('"ticket": 7' in line for line in shown)
     assert any("result" in line and "{" in line for line in shown)
-    assert f"… 43 more lines; agentspan show {span.id}" in "\n".join(shown)
+    assert "… 43 more lines; show #1 has all" in "\n".join(shown)
     assert len(shown) < 2 * PAYLOAD_LINES + 10
     assert max(map(columns_of, shown)) <= 80
 
@@ -229,14 +282,14 @@ def test_a_long_text_in_a_payload_goes_on_below_itself(db: Path) -> None:
     assert max(map(columns_of, shown)) <= 80
     text = "".join(line.lstrip(" │") for line in shown)
     assert text.replace(" ", "").count("word") >= 30
-    assert "more lines; agentspan show" in shown[-1]
+    assert "more lines; show #1 has all" in shown[-1]
 
 
 @pytest.mark.parametrize("columns", [60, 70, 100, 160, 200])
 @pytest.mark.parametrize("options", [[], ["--full"], ["--payloads"], ["--failed"]])
 def test_it_fits_the_terminal(db: Path, run: str, columns: int, options: list[str]) -> None:
     shown = lines(db, "show", "-", *options, columns=columns)
-    assert max(map(columns_of, shown)) <= columns
+    assert max(columns_of(line) for line in shown if "agentspan show" not in line) <= columns
     assert ("▕" in "".join(shown)) == (columns >= 70)
 
 

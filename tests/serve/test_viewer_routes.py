@@ -20,7 +20,7 @@ from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_routes
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD
-from agentspan.viewer import export
+from agentspan.viewer import data, export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, details, refusal
@@ -108,7 +108,7 @@ def pages_of(run: str) -> list[str]:
 
 
 def data_of(run: str) -> list[str]:
-    names = ("facts", "spans", "conversation", "stats", "search?q=a", "export")
+    names = ("facts", "spans", "conversation", "stats", "why", "own-times", "search?q=a", "export")
     return ["/runs.json", "/steps.json?grep=a", *(f"/runs/{run}/{name}" for name in names)]
 
 
@@ -315,8 +315,11 @@ def test_data_of_a_run(make: Make, run: str, span: str) -> None:
     assert (later["columns"]["id"], later["run"]["spans"]["total"]) == ([], 1)
     assert client.get(f"/runs/{run}/spans?since=").json()["columns"]["id"] == [span]
     assert client.get(f"/runs/{run}/spans/{span}").json()["payload"] == '{"model":"m","messages":[]}'
-    assert client.get(f"/runs/{run}/conversation").json()["total"] == 1
-    assert client.get(f"/runs/{run}/conversation?offset=1").json() == {"turns": [], "total": 1}
+    conversation = client.get(f"/runs/{run}/conversation").json()
+    assert (conversation["total"], conversation["offset"], conversation["sections"][""]["turns"]) == (1, 0, 1)
+    page = client.get(f"/runs/{run}/conversation?offset=1").json()
+    assert (page["turns"], page["total"], page["offset"], page["place"]) == ([], 1, 1, None)
+    assert client.get(f"/runs/{run}/conversation?span={span}").json()["place"] == 0
     assert client.get(f"/runs/{run}/search?q=garden*").json() == {"ids": [span], "total": 1}
     assert client.get(f"/runs/{run}/stats").json()["stats"][0]["schema_name"] == "llm"
 
@@ -483,7 +486,7 @@ def test_the_session_is_a_cookie_that_says_nothing_and_that_no_script_gets(make:
     assert "Path=/" in cookie
     assert "Secure" not in cookie
     for path in (*pages_of(run), *data_of(run)):
-        assert client.get(path, headers=HTML).status_code == 200, path
+        assert client.get(path, headers=HTML if path in pages_of(run) else {}).status_code == 200, path
     assert "Secure" in log_in(make(token=TOKEN, base="https://localhost")).headers["set-cookie"]
     behind_a_proxy = {**SAME, "Origin": "https://runs.example"}
     assert "Secure" in client.post("/login", json={"token": TOKEN}, headers=behind_a_proxy).headers["set-cookie"]
@@ -633,6 +636,93 @@ def test_a_file_that_is_opened_for_reading_only_is_not_written(tmp_path: Path) -
     ):
         response = client.post(f"/runs/{run}/terminate", json={"reason": "no"}, headers=SAME)
         assert refusal(response) == (403, "not_permitted")
+
+
+# Scores, marks and notes
+
+
+def test_our_own_page_may_judge_a_run_or_a_step_and_take_it_back(make: Make, db: Database, run: str, span: str) -> None:
+    client = make()
+
+    def send(**form: Any) -> list[tuple[str, str]]:
+        answer = client.post(f"/runs/{run}/scores", json=form, headers=SAME)
+        assert answer.status_code == 200, answer.text
+        return [(score["text"], score["by"]) for score in answer.json()["run"]["scores"]]
+
+    assert send(mark="bad", note="it loops") == [("mark bad: it loops", "human")]
+    assert send(name="reward", value="0.5", identifier="ann")[1:] == [("reward 0.5", "human ann")]
+    assert send(mark="good")[-1] == ("mark good", "human")  # the newest counts
+    assert send(name="mark", remove=True) == [("reward 0.5", "human ann")]
+    assert send(name="reward", identifier="ann", remove=True) == []
+    assert send(span_id=span, note="look here") == []
+    (note,) = client.get(f"/runs/{run}/spans/{span}").json()["scores"]
+    assert (note["name"], note["text"]) == ("note", "note: look here")
+    assert [(score.label, score.explanation, score.source) for score in db.scores.list(span)] == [
+        (None, "look here", "human")
+    ]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"name": "a"}, {"name": "a", "mark": "good"}, {"name": "a", "value": 1}, {"note": 7}, {"note": "x" * 10_001}],
+)
+def test_a_judgement_that_says_nothing_or_too_much_is_refused(make: Make, db: Database, run: str, form: Any) -> None:
+    assert make().post(f"/runs/{run}/scores", json=form, headers=SAME).status_code == 422
+    assert db.scores.list(run) == []
+
+
+def test_only_steps_of_the_run_are_judged(make: Make, db: Database, run: str, span: str) -> None:
+    other = db.agent_instances.register("other", agent_version={}, agent_schema_version={}).id
+    for body in ({"note": "x", "span_id": span}, {"note": "x", "span_id": other}, {"note": "x", "span_id": "none"}):
+        assert make().post(f"/runs/{other}/scores", json=body, headers=SAME).status_code in (404, 422)
+    assert db.scores.list(span) == []
+
+
+def test_no_other_page_and_no_reading_server_judges(make: Make, db: Database, run: str) -> None:
+    body = {"mark": "bad"}
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {}):
+        assert refusal(make().post(f"/runs/{run}/scores", json=body, headers=headers)) == (403, "not_permitted")
+    assert refusal(make(read_only=True).post(f"/runs/{run}/scores", json=body, headers=SAME)) == (403, "not_permitted")
+    assert refusal(make(token=TOKEN).post(f"/runs/{run}/scores", json=body, headers=SAME)) == (401, "not_authenticated")
+    assert db.scores.list(run) == []
+
+
+# What an address of JSON shows a person, and why a run failed
+
+
+def test_an_address_of_json_leads_a_person_to_the_page_with_that_view(make: Make, run: str, span: str) -> None:
+    client = make()
+    for path, place in {
+        "stats": "#view=stats",
+        "conversation": "#view=conversation",
+        "why": "",
+        "facts": "",
+        "own-times": "",
+        f"spans/{span}": f"#span={span}",
+    }.items():
+        page = client.get(f"/runs/{run}/{path}", headers=HTML)
+        assert page.status_code == 303, path
+        assert urljoin(f"http://localhost/runs/{run}/{path}", page.headers["location"]) == (
+            f"http://localhost/runs/{run}{place}"
+        )
+        assert client.get(f"/runs/{run}/{path}").headers["content-type"] == "application/json"
+
+
+def test_why_a_run_failed_is_computed_once_until_the_run_changes(
+    make: Make, db: Database, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    why = data.why
+    monkeypatch.setattr(data, "why", lambda storage, row: asked.append(row.id) or why(storage, row))
+    client = make()
+    assert client.get(f"/runs/{run}/why").json() == {"why": None}
+    db.agent_instances.finish(run, "failed")
+    for _ in range(2):
+        assert client.get(f"/runs/{run}/why").json()["why"]["sentence"].startswith("No step failed.")
+    assert len(asked) == 2
+    db.scores.record(run, "reward", 1)
+    client.get(f"/runs/{run}/why")
+    assert len(asked) == 3
 
 
 # Below another application

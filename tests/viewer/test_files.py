@@ -18,6 +18,7 @@ from agentspan.viewer import export
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
 MAX_BYTES = 100_000
+"""Of what a browser loads first, compressed as it is sent: script, style sheet and markup."""
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script><script>alert(1)</script>",
@@ -50,7 +51,12 @@ class Reader(HTMLParser):
 
 
 def test_what_a_browser_loads_first_is_small() -> None:
-    assert sum(len(export.packed(text)) for text in (export.script(), export.style())) < MAX_BYTES
+    assert sum(len(export.packed(text)) for text in (export.script(), export.style(), export.shell())) < MAX_BYTES
+
+
+def test_the_script_has_no_comments_of_the_modules() -> None:
+    assert not re.search(r"^\s*(?:/\*\*(?!.*\*/ *\S)|\*)", export.script(), re.MULTILINE)
+    assert len(export.script()) < 0.8 * sum(len(export.text(f"{name}.js")) for name in export.modules())
 
 
 def test_every_module_is_part_of_the_script() -> None:

@@ -38,13 +38,20 @@ def written(db: Database) -> dict[str, Any]:
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
+    db.scores.record(run, "reward", 0)
+    failed = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(failed)
+    db.agent_instances.finish(failed, "failed")
     row, stored = by_name.find_run(db.storage, run), by_name.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
     detail, page = data.detail(db.storage, stored), listing(db.storage, Address())
     found = found_steps(db.storage, Address((("grep", "hello"),)))
     return {
-        "Run": data.run_facts(db.storage, row),
+        "Run": (facts := data.run_facts(db.storage, row)),
+        "Score": facts["scores"][0],
+        "Why": data.why(db.storage, by_name.find_run(db.storage, failed))["why"],
+        "OwnTimes": data.own_times(db.storage, run),
         "SpanChunk": columns,
         "SentColumns": columns["columns"],
         "SpanType": columns["types"][0],
@@ -68,6 +75,7 @@ def written(db: Database) -> dict[str, Any]:
     [
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
         "RunListPage", "RunRow", "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement",
+        "Score", "Why", "OwnTimes",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:

@@ -7,6 +7,7 @@ import { RunPage } from "./run.js";
 import { fileList, startRunsPage } from "./runs.js";
 import { FileSource, jsonBlock, post, ServerSource } from "./source.js";
 import { startTheme } from "./theme.js";
+import { keepList, restoreList } from "./trail.js";
 
 function startLoginPage() {
   const form = byId("login");
@@ -38,6 +39,7 @@ function placeToGo(next) {
 function startRunPage() {
   /** @type {Run} */
   const run = jsonBlock("data");
+  restoreList();
   new RunPage(run, new ServerSource(run)).load();
 }
 
@@ -77,8 +79,11 @@ listenToLogout();
 /** @type {Record<string, () => void>} */
 const pages = {
   login: startLoginPage,
-  runs: startRunsPage,
   parts: startPartsPage,
+  runs: () => {
+    keepList();
+    startRunsPage();
+  },
   run: startRunPage,
   file: startFilePage,
 };

@@ -57,6 +57,10 @@ export class Spans {
     this.notices = new Set();
     /** Whether notices have no rows: they may be half of a coding agent's session. */
     this.isQuiet = false;
+    /** @type {Map<number, number>} the time in ms in which no child of a span ran, of those that have children and have ended */
+    this.own = new Map();
+    /** Whether all spans are here: only then are numbers those of the whole run. */
+    this.isWhole = false;
     /** @type {string | null} */
     this.latest = null;
     this.changes = 0;
@@ -139,6 +143,46 @@ export class Spans {
    */
   numberOf(at) {
     return this.order.indexOf(at) + 1;
+  }
+
+  /**
+   * Return the span with a number; -1 where there is none.
+   * @param {number} number
+   */
+  withNumber(number) {
+    return this.order[number - 1] ?? -1;
+  }
+
+  /**
+   * Keep the own times that the server has computed.
+   * @param {OwnTimes} times
+   */
+  setOwn({ own_ms }) {
+    this.own.clear();
+    for (const [id, ms] of Object.entries(own_ms)) {
+      const at = this.indexOf.get(id);
+      if (at !== undefined) this.own.set(at, ms);
+    }
+  }
+
+  /**
+   * The time in ms in which none of a span's children ran; null where it is not known.
+   * @param {number} at
+   */
+  ownOf(at) {
+    return this.size[at] > 1 ? (this.own.get(at) ?? null) : this.columns.duration_ms[at];
+  }
+
+  /** Return the spans that have an own time, the slowest first. */
+  slowest() {
+    const own = Float64Array.from(this.ids, (_, at) => this.ownOf(at) ?? 0);
+    return Array.from(this.order).filter((at) => own[at] > 0).sort((a, b) => own[b] - own[a]);
+  }
+
+  /** Return the span that began last; -1 where there is none. Of several it is the last one in tree order. */
+  newest() {
+    const { start_ms, status } = this.columns;
+    return this.order.reduce((last, at) => (status[at] !== "pending" && (last < 0 || start_ms[at] >= start_ms[last]) ? at : last), -1);
   }
 
   /** @param {number} at */

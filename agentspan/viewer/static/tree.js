@@ -128,11 +128,12 @@ export class Tree {
     const error = el("span", { class: "error" });
     const step = el("span", { class: "step" }, fold, mark, kind, text, " ", error, " ");
     const took = el("span", { class: "took" });
+    const own = el("span", { class: "own" });
     const bar = el("i", { class: "bar" });
     const lane = el("span", { class: "lane" }, bar);
-    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, lane);
+    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, own, lane);
     this.room.append(node);
-    return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, bar, lane };
+    return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, own, bar, lane };
   }
 
   /**
@@ -161,6 +162,7 @@ export class Tree {
     setText(drawn.error, noteOf(this.spans, at));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, durationOf(this.spans, at, this.now));
+    setText(drawn.own, duration(this.spans.own.get(at)));
     const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status, isPrompt(this.spans, at) && "prompt"];
     drawn.node.className = classes.filter(Boolean).join(" ");
     this._placeBar(drawn, at);
@@ -268,6 +270,14 @@ export class Tree {
     while (shut && at >= 0 && this.spans.parents[at] >= 0) at = this.spans.parents[at];
     this.relist();
     if (at >= 0) this.select(at);
+  }
+
+  /** Scroll to the row of the span that began last, or to the row in which it is folded. */
+  showNewest() {
+    const { rowOf, parents, firstOf } = this.spans;
+    let at = this.spans.newest();
+    while (at >= 0 && rowOf[at] < 0) at = firstOf.get(at) ?? parents[at];
+    if (at >= 0) this.scrollTo(rowOf[at]);
   }
 
   /**

@@ -42,9 +42,58 @@ interface Run {
   session: string | null;
   user: string | null;
   tags: string[];
-  /** Those that count, as a line each. */
-  scores: string[];
+  /** Those that count. */
+  scores: Score[];
   spans: SpanCounts | null;
+}
+
+/** A score, a mark or a note of a run or a span (data.score_facts): what it says, who judged, and when. */
+interface Score {
+  target: string;
+  name: string;
+  source: string;
+  identifier: string | null;
+  text: string;
+  by: string;
+  at: string;
+}
+
+/** Why a run failed, in the words of `agentspan why RUN` (data.why). */
+interface Why {
+  /** The rule over a score that the run missed; null where its status decides. */
+  rule: string | null;
+  sentence: string;
+  /** The error of the run, if no step raised it. */
+  error: string | null;
+  /** The id and the number of the step that made the run fail; null where no step failed. */
+  step: string | null;
+  number: number | null;
+  /** Labels and texts about that step. */
+  facts: [string, string][];
+  signature: string;
+  /** How often other runs have the same failure, in words; and how many they are. */
+  elsewhere: string | null;
+  others: number;
+  /** The passing run to compare with, what it is, and where the two part. */
+  nearest: string | null;
+  nearest_text: string;
+  parting: string | null;
+}
+
+/** The time of each span in which none of its children ran, of those that have children and have ended (data.own_times). */
+interface OwnTimes {
+  own_ms: Record<string, number>;
+}
+
+/** What a person says about a run, or a span of it: a name with a value, a mark, a note; or what to remove. */
+interface Judgement {
+  span_id: string | null;
+  name?: string;
+  value?: string;
+  mark?: string;
+  note?: string;
+  identifier?: string | null;
+  remove?: boolean;
 }
 
 interface SpanType {
@@ -108,8 +157,8 @@ interface SpanDetail {
   messages: SpanMessage[];
   /** Columns that have no words of their own, by their name. */
   facts: Record<string, string>;
-  /** Those that count, as a line each. */
-  scores: string[];
+  /** Those that count. */
+  scores: Score[];
   violations: Violation[];
 }
 
@@ -209,9 +258,24 @@ interface Turn {
   status: SpanStatus;
 }
 
+/** An agent's part of a conversation (conversation.Section). */
+interface Section {
+  id: string;
+  parent: string | null;
+  name: string | null;
+  turns: number;
+  tokens: number | null;
+  cost_usd: number | null;
+  duration_ms: number;
+}
+
+/** Turns from number `offset` on, counted from 0; `place` is that of the turn that was asked for. */
 interface TurnPage {
   turns: Turn[];
   total: number;
+  sections: Record<string, Section>;
+  offset: number;
+  place: number | null;
 }
 
 /** Statistics of a span type, or of one label of it (analysis.stats.Stat). */
@@ -285,10 +349,13 @@ interface RunSource {
   detail(id: string): Promise<SpanDetail>;
   context(id: string): Promise<ContextChange>;
   blob(id: string, hash: string): string | null;
-  conversation(offset: number): Promise<TurnPage>;
+  conversation(from: { offset?: number; span?: string }): Promise<TurnPage>;
   stats(): Promise<Statistics>;
   search(text: string): Promise<Matches>;
+  why(): Promise<Why | null>;
+  ownTimes(): Promise<OwnTimes>;
   terminate(reason: string): Promise<{ run: Run }>;
+  judge(judgement: Judgement): Promise<{ run: Run }>;
 }
 
 // What the modules keep in memory and pass to each other.
