@@ -31,7 +31,7 @@ from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, SpansOf, StepUses
 from agentspan.storage.row_by_row import leaves
-from agentspan.storage.sums import FailureSum, StepUse
+from agentspan.storage.sums import FailureSum, RunBrief, StepUse
 
 TITLE = 200
 
@@ -376,16 +376,18 @@ class OwnErrors:
 
     Args:
         sums: the failures of all runs that will be examined.
+        most_spans: the largest number of spans that are read.
     """
 
-    def __init__(self, storage: Storage, sums: Iterable[FailureSum]) -> None:
+    def __init__(self, storage: Storage, sums: Iterable[FailureSum], *, most_spans: int = READ_SPANS) -> None:
         self._storage = storage
         self._failures: dict[str, set[str]] = {}
         for each in sums:
             self._failures.setdefault(each.run_id, set()).add(each.signature.id)
         self._lasting: dict[str, tuple[bool, frozenset[str]]] = {}
         self._alike: dict[tuple[str, frozenset[str]], bool] = {}
-        self._room = READ_SPANS
+        self._lasting_alike: dict[tuple[str | None, frozenset[str]], frozenset[str]] = {}
+        self._room = most_spans
 
     def is_own(self, run: Run) -> bool:
         """Return whether a run has an error of its own, which no unrecovered step raised."""
@@ -400,6 +402,19 @@ class OwnErrors:
             return self._alike.get((own.id, failures), False)
         self._alike.setdefault((own.id, failures), read[0])
         return read[0]
+
+    def lasting(self, run: RunBrief) -> frozenset[str] | None:
+        """Return the ids of the signatures of the failures from which a run did not recover; None over the limit.
+
+        Over the limit, a run with the same error and the same failures as one that was read is judged like it.
+        """
+        own = run_signature(run.error)
+        alike = None if own is None else own.id, frozenset(self._failures.get(run.id, ()))
+        read = self._read(run) if run.id in self._lasting or run.spans <= self._room else None
+        if read is None:
+            return self._lasting_alike.get(alike)
+        self._lasting_alike.setdefault(alike, read[1])
+        return read[1]
 
     def recovered_in_all(self, signature_id: str, runs: Iterable[Run]) -> bool:
         """Return whether every run recovered from all failures with a signature; False if a run could not be read."""

@@ -14,9 +14,8 @@ from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import MARK
 from agentspan.storage import row_by_row
 from agentspan.storage.access import scan
@@ -34,7 +33,6 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.row_by_row import matches, names_of
 from agentspan.storage.sums import Progress, RunBrief, RunList, RunSummary, Stat
-from agentspan.text import one_line
 
 ANY_MARK = "*"
 
@@ -196,28 +194,6 @@ def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: R
         if matches(storage, RunSummary(row, agent, version, *sums), filter):
             found.add(row.id)
     return found
-
-
-MAX_REASON = 300
-"""The largest number of characters of a failure reason."""
-
-
-def failure_reason(storage: Storage, run: RunSummary) -> str | None:
-    """Return the reason of a termination, else the run's error, else its latest failed step; None without a failure."""
-    row = run.run
-    if row.termination_reason:
-        return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
-    if text := run_error(row):
-        return one_line(text, MAX_REASON)
-    if not run.failed:
-        return None
-    where = {"agent_instance_id": row.id, "status": "failed"}
-    span = next(scan(storage, AgentSpanRow, where, descending=True, limit=1), None)
-    if span is None:
-        return None
-    # Without the step's input, which could leave no room for the error.
-    error, name = span_error(span), " ".join(text for text in (span.schema_title, span.label) if text)
-    return one_line(title_of(span, MAX_REASON) if error is None else f"{name}: {error}", MAX_REASON)
 
 
 def stats(

@@ -191,15 +191,26 @@ class _Group(click.Group):
                 formatter.write_dl([(name, f"{text.rstrip('.')}.") for name, text in rows])
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
     "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
 )
 @click.pass_context
 def main(ctx: click.Context, db: str | None) -> None:
-    """A flight recorder for AI agents: record runs into one SQLite file, and read them."""
+    """A flight recorder for AI agents: record runs into one SQLite file, and read them.
+
+    Without a command: what happened to the runs of the last day.
+    """
     ctx.obj = db
+    if ctx.invoked_subcommand is None:
+        from agentspan.cli.overview import answer_alone
+
+        answer_alone(ctx)
 
 
 class _Command(click.Command):

@@ -10,6 +10,7 @@ import click
 from agentspan.analysis import by_name, diff_text, failure_text, why_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.by_name import STEP
+from agentspan.analysis.causes import left_open
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
@@ -41,7 +42,6 @@ from agentspan.cli.output import (
     wrap,
     zone_name,
 )
-from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.text import dotted, noun

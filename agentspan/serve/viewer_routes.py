@@ -62,6 +62,8 @@ LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
 TURNS = 500
 """The most turns of a conversation in one answer."""
+BEFORE = 50
+"""The number of turns before the one that is asked for."""
 MATCHES = 5000
 """The most spans that a search in a run marks."""
 REASONS = 100
@@ -269,13 +271,16 @@ class Viewer:
         return respond(await self._alone(read))
 
     async def conversation(self, request: Request) -> Response:
-        """Answer with a page of the conversation's turns, and the number of all turns."""
+        """Answer with turns of the conversation from `offset` on, or around the `span`, and with its sections."""
         run = await self._found(request)
-        offset = number(request.query_params.get("offset"))
+        offset, span_id = number(request.query_params.get("offset")), request.query_params.get("span")
 
         def read() -> Response:
-            turns = conversation.of_run(self._storage.ask(SpansOf(run.id)))
-            return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
+            turns, sections = found = conversation.of_run(self._storage.ask(SpansOf(run.id)))
+            place = None if span_id is None else found.place_of(self._found_span(run.id, span_id))
+            first = offset if place is None else max(0, place - BEFORE)
+            page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
+            return respond({**page, "offset": first, "place": place})
 
         return await self._alone(read)
 
@@ -468,16 +473,18 @@ def _judged(form: dict[str, Any]) -> dict[str, Any]:
     return {"name": name or (MARK if mark else NOTE), "value": number, "label": label, "explanation": note, **who}
 
 
+STATIC: dict[str, tuple[Callable[[], str], str]] = {
+    "viewer.js": (export.script, "text/javascript"),
+    "viewer.css": (export.style, "text/css"),
+}
+
+
 async def static(request: Request) -> Response:
     """Answer with the script or the style sheet. Their addresses have a version, which changes with the contents."""
-    known: dict[str, tuple[Callable[[], str], str]] = {
-        "viewer.js": (export.script, "text/javascript"),
-        "viewer.css": (export.style, "text/css"),
-    }
     name = request.path_params["name"]
-    if name not in known:
+    if name not in STATIC:
         return _with_headers(refuse("not_found", "there is no such path"))
-    content, kind = known[name]
+    content, kind = STATIC[name]
     headers = {"Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

@@ -63,7 +63,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
-    yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id))))
+    yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id)))._asdict())
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield _block(f"own-{run.id}", data.own_times(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['
@@ -163,7 +163,7 @@ def version() -> str:
 @cache
 def packed(content: str) -> bytes:
     """Return the script or the style sheet compressed by gzip: a quarter of it."""
-    return gzip.compress(content.encode())
+    return gzip.compress(content.encode(), mtime=0)
 
 
 def source_hash(content: str) -> str:

@@ -163,7 +163,7 @@ def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) 
         assert page.evaluate(cut) == [], width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.getElementById('tree').clientHeight") > 100
-        assert page.evaluate("document.querySelector('.row .text').clientWidth") > 100
+        assert page.evaluate("document.querySelector('.row:not([hidden]) .text').clientWidth") > 100
         page.locator("#tree").focus()
         press(page, "g", "G")
         expect(page.locator(".row.selected")).to_be_in_viewport(ratio=0.9)
@@ -207,15 +207,45 @@ def test_keys_of_one_character_can_be_turned_off(pages: Pages, open_page: Opener
     expect(page.locator("#grep")).to_be_focused()
 
 
-def test_the_splitter_says_where_it_is(pages: Pages, open_page: Opener) -> None:
+def test_the_splitters_say_where_they_are_and_are_kept(pages: Pages, open_page: Opener) -> None:
     page = open_page(pages.failing)
-    splitter = page.locator("#splitter")
-    expect(splitter).to_have_attribute("aria-valuenow", "440")
-    splitter.focus()
-    press(page, "ArrowLeft")
-    expect(splitter).to_have_attribute("aria-valuenow", "472")
-    press(page, *["ArrowRight"] * 8)
-    expect(splitter).to_have_attribute("aria-valuenow", str(splitter.get_attribute("aria-valuemin")))
+    for name, key, width in (("#splitter", "ArrowLeft", "#detail"), ("#lane-splitter", "ArrowLeft", "#axis")):
+        splitter = page.locator(name)
+        before = int(page.eval_on_selector(width, "(e) => e.offsetWidth"))
+        expect(splitter).to_have_attribute("aria-valuenow", str(before))
+        splitter.focus()
+        press(page, key)
+        expect(splitter).to_have_attribute("aria-valuenow", str(before + 32))
+        assert page.eval_on_selector(width, "(e) => e.offsetWidth") == before + 32
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    for name, width in (("#splitter", "#detail"), ("#lane-splitter", "#axis")):
+        kept = page.locator(name).get_attribute("aria-valuenow")
+        assert kept == str(page.eval_on_selector(width, "(e) => e.offsetWidth"))
+        page.locator(name).focus()
+        press(page, *["ArrowRight"] * 12)
+        expect(page.locator(name)).to_have_attribute(
+            "aria-valuenow", str(page.locator(name).get_attribute("aria-valuemin"))
+        )
+    page.locator("#splitter").dblclick()  # back to the width that fits
+    expect(page.locator("#splitter")).to_have_attribute("aria-valuenow", "384")
+
+
+def test_a_wide_window_has_three_panes(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.failing, width=3840)
+    press(page, "e")
+    expect(page.locator("#tree")).to_be_visible()
+    expect(page.locator("#detail .failure")).to_be_visible()
+    expect(page.locator("#turns .turn.current")).to_contain_text("search_logs")
+    places = "(e) => [e.getBoundingClientRect().left, e.getBoundingClientRect().right]"
+    panes = [page.eval_on_selector(name, places) for name in ("#panel-tree", "#detail", "#panel-conversation")]
+    assert panes[0][1] <= panes[1][0] < panes[1][1] <= panes[2][0]
+    assert min(right - left for left, right in panes) > 800
+    press(page, "2", "j")
+    expect(page.locator("#tree .row.selected .text")).to_contain_text("LLM gpt-4.1: 20")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    expect(page.locator("#panel-tree")).to_be_hidden()
+    expect(page.locator("#panel-conversation")).to_be_visible()
 
 
 # Paper

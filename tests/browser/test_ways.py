@@ -103,6 +103,10 @@ def test_the_conversation_reads_like_one(site: Site, open_page: Opener, shots: P
     assert "TimeoutError: no answer" in texts[2]
     assert "The report holds a lock." in texts[3]
     page.screenshot(path=shots / "conversation.png")
+    turns.nth(3).get_by_text("The report holds a lock.").click()
+    expect(turns.nth(3)).to_have_attribute("aria-current", "true")
+    expect(page.locator("#detail h2")).to_contain_text("The report holds a lock.")
+    page.wait_for_url("**#span=*view=conversation")
     turns.nth(2).hover()
     turns.nth(2).get_by_text("Open span").click()
     expect(selected(page)).to_contain_text("Tool search_logs")

@@ -315,8 +315,11 @@ def test_data_of_a_run(make: Make, run: str, span: str) -> None:
     assert (later["columns"]["id"], later["run"]["spans"]["total"]) == ([], 1)
     assert client.get(f"/runs/{run}/spans?since=").json()["columns"]["id"] == [span]
     assert client.get(f"/runs/{run}/spans/{span}").json()["payload"] == '{"model":"m","messages":[]}'
-    assert client.get(f"/runs/{run}/conversation").json()["total"] == 1
-    assert client.get(f"/runs/{run}/conversation?offset=1").json() == {"turns": [], "total": 1}
+    conversation = client.get(f"/runs/{run}/conversation").json()
+    assert (conversation["total"], conversation["offset"], conversation["sections"][""]["turns"]) == (1, 0, 1)
+    page = client.get(f"/runs/{run}/conversation?offset=1").json()
+    assert (page["turns"], page["total"], page["offset"], page["place"]) == ([], 1, 1, None)
+    assert client.get(f"/runs/{run}/conversation?span={span}").json()["place"] == 0
     assert client.get(f"/runs/{run}/search?q=garden*").json() == {"ids": [span], "total": 1}
     assert client.get(f"/runs/{run}/stats").json()["stats"][0]["schema_name"] == "llm"
 

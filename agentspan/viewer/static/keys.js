@@ -1,6 +1,6 @@
-// The keys of the pages, the setting that turns those of one character off, and the splitter between tree and detail.
+// The keys of the pages, and the setting that turns those of one character off.
 
-import { byId, setAttribute, targetOf } from "./dom.js";
+import { byId, targetOf } from "./dom.js";
 
 /** @import { RunPage } from "./run.js" */
 
@@ -9,8 +9,6 @@ const isTyping = (target) => target?.closest("input, textarea, select, dialog[op
 
 const SEEKING = new Set(["e", "E", "n", "N", "s", "S"]); // these show the tree from every view
 const STORED = "agentspan-letter-keys";
-const NARROWEST = 300;
-const ROOM_OF_TREE = 360;
 
 /**
  * Tell whether a page's keys may take a key: not while somebody types, and a single character only while the setting is on.
@@ -113,7 +111,6 @@ export function listenToKeys(page) {
     action();
   });
   startKeyHelp();
-  listenToSplitter(byId("splitter"), byId("run"));
 }
 
 /**
@@ -148,36 +145,4 @@ export function zoomTo({ tree, axis, spans }) {
   const to = spans.end(at, tree.now);
   const room = Math.max((to - from) * 0.08, (axis.end - axis.start) / 1e5);
   axis.show(from - room, to + room);
-}
-
-/**
- * Let a handle set the width of the detail.
- * @param {HTMLElement} handle
- * @param {HTMLElement} box
- */
-function listenToSplitter(handle, box) {
-  /** @param {number} px */
-  const set = (px) => {
-    box.style.setProperty("--detail", `${Math.round(Math.min(Math.max(px, NARROWEST), widest()))}px`);
-    tell();
-  };
-  const widest = () => Math.max(NARROWEST, box.clientWidth - ROOM_OF_TREE);
-  const tell = () => {
-    setAttribute(handle, "aria-valuemin", NARROWEST);
-    setAttribute(handle, "aria-valuemax", widest());
-    setAttribute(handle, "aria-valuenow", Math.min(byId("detail").offsetWidth, widest()));
-  };
-  new ResizeObserver(tell).observe(box);
-  tell();
-  handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
-  handle.addEventListener("pointermove", (event) => {
-    if (handle.hasPointerCapture(event.pointerId)) set(box.getBoundingClientRect().right - event.clientX);
-  });
-  handle.addEventListener("keydown", (event) => {
-    const by = event.key === "ArrowLeft" ? 32 : event.key === "ArrowRight" ? -32 : 0;
-    if (!by) return;
-    event.preventDefault();
-    event.stopPropagation();
-    set(byId("detail").offsetWidth + by);
-  });
 }

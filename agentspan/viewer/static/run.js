@@ -10,6 +10,7 @@ import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { parse } from "./jsontext.js";
 import { listenToKeys } from "./keys.js";
+import { Layout } from "./layout.js";
 import { Lost } from "./lost.js";
 import { listenToPrinting } from "./print.js";
 import { listenToScores, openScores, scoreSection } from "./scores.js";
@@ -21,6 +22,7 @@ import { listBefore, neighbour } from "./trail.js";
 import { Tree } from "./tree.js";
 import { visible } from "./visible.js";
 
+const WIDE = globalThis.matchMedia?.("(min-width: 2200px)"); // as in media.css: tree, details and conversation stand side by side
 /** @type {View[]} */
 const VIEWS = ["tree", "conversation", "stats"];
 const AT_ONCE = 200_000; // spans that are loaded without a click on "Load the rest"
@@ -89,6 +91,7 @@ export class RunPage {
     this.timer = 0;
     /** @type {View} */
     this.view = "tree";
+    this.layout = new Layout(this.spans);
     this.axis = new Axis(byId("axis"), () => this._redraw());
     this.tree = new Tree(this.spans, this.axis, {
       onSelect: (at) => {
@@ -96,13 +99,17 @@ export class RunPage {
         this.wanted = 0;
         this._drawNotices(); // to show a step may have needed all rows
         this._showDetail(at);
+        this.conversation.follow(this.spans.ids[at] ?? "");
       },
     });
     this.canJudge = !source.isLocal && document.body.dataset.readOnly !== "true";
     const onRemove = (/** @type {Score} */ score) => this._remove(score);
     this.scoring = this.canJudge ? { onAdd: () => this.openScores(), onRemove } : null;
     this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now(), scoring: this.scoring });
-    this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1) });
+    this.conversation = new Conversation(this.spans, source, {
+      onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1),
+      onSelect: (id) => this.tree.select(this.spans.indexOf.get(id) ?? -1),
+    });
     this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
     const onStep = () => {
       if (this.view !== "tree") this.show("tree");
@@ -131,6 +138,7 @@ export class RunPage {
     this.spans.isWhole = true;
     this._showRun();
     this._followAddress();
+    if (WIDE.matches && this.view === "tree") this.show("tree");
     addEventListener("hashchange", () => this._followAddress());
     document.documentElement.dataset.ready = "true";
     this.search.retry();
@@ -313,6 +321,7 @@ export class RunPage {
     const changed = this.spans.merge(chunk);
     if (changed) {
       this.spans.buildTree();
+      this.layout.fit();
       this._setExtent();
       this.tree.relist();
       if (this.follows) this.tree.showNewest();
@@ -387,7 +396,7 @@ export class RunPage {
   }
 
   _updateViews() {
-    if (this.view === "conversation") this.conversation.update();
+    if (this.conversation.isShown) this.conversation.update();
     if (this.view === "stats") this.stats.update();
     const at = this.tree.selected;
     if (at < 0) this._showRun();
@@ -536,21 +545,23 @@ export class RunPage {
     this.view = view;
     for (const name of VIEWS) {
       const isShown = name === view;
-      byId(`panel-${name}`).hidden = !isShown;
+      byId(`panel-${name}`).hidden = !isShown && !(WIDE.matches && view !== "stats" && name !== "stats");
       byId(`tab-${name}`).setAttribute("aria-selected", String(isShown));
       byId(`tab-${name}`).tabIndex = isShown ? 0 : -1;
     }
     document.body.dataset.view = view;
-    if (view === "conversation") this.conversation.update();
+    if (this.conversation.isShown) this.conversation.open(this.spans.ids[this.tree.selected] ?? "");
     if (view === "stats") this.stats.update();
-    if (view === "tree") {
+    if (!byId("panel-tree").hidden) {
       this._drawOverview();
+      if (this.tree.selected >= 0) this.tree.scrollTo(this.spans.rowOf[this.tree.selected]);
       this.tree.refresh();
     }
     this._writeAddress();
   }
 
   _writeAddress() {
+    if (location.protocol === "about:") return; // in the frame of a notebook, which has no address
     const run = this.source.isLocal && findById("runs-list") ? this.run.id : "";
     const hash = hashOf({ run, span: this.spans.ids[this.tree.selected] ?? "", view: this.view });
     history.replaceState(null, "", hash || location.pathname + location.search);
@@ -578,6 +589,7 @@ export class RunPage {
       this.search.retry();
     });
     addEventListener("themechange", () => this._drawOverview());
+    WIDE.addEventListener("change", () => this.show(this.view));
     listenToKeys(this);
     listenToPrinting(this);
     this._listenToTerminate();

@@ -258,9 +258,24 @@ interface Turn {
   status: SpanStatus;
 }
 
+/** An agent's part of a conversation (conversation.Section). */
+interface Section {
+  id: string;
+  parent: string | null;
+  name: string | null;
+  turns: number;
+  tokens: number | null;
+  cost_usd: number | null;
+  duration_ms: number;
+}
+
+/** Turns from number `offset` on, counted from 0; `place` is that of the turn that was asked for. */
 interface TurnPage {
   turns: Turn[];
   total: number;
+  sections: Record<string, Section>;
+  offset: number;
+  place: number | null;
 }
 
 /** Statistics of a span type, or of one label of it (analysis.stats.Stat). */
@@ -334,7 +349,7 @@ interface RunSource {
   detail(id: string): Promise<SpanDetail>;
   context(id: string): Promise<ContextChange>;
   blob(id: string, hash: string): string | null;
-  conversation(offset: number): Promise<TurnPage>;
+  conversation(from: { offset?: number; span?: string }): Promise<TurnPage>;
   stats(): Promise<Statistics>;
   search(text: string): Promise<Matches>;
   why(): Promise<Why | null>;
