@@ -59,7 +59,7 @@ def _run(each: RunHits, address: Address) -> dict[str, Any]:
         "id": row.id,
         "status": row.status,
         "name": run_name(each.agent, each.version),
-        "title": session_title(row) or row.task or "",
+        "title": session_title(row) or (f"task {row.task}" if row.task else ""),
         "started": at_text(row.started_at or row.inserted_at),
         "steps": noun(each.steps, "step"),
         "hits": [_hit(hit) for hit in each.hits],
