@@ -18,6 +18,7 @@ from agentspan.storage.registry import OpenedLater, chosen, location_of
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
+    from agentspan.analysis.costs import By, Costs
     from agentspan.analysis.diff import RunDiff
     from agentspan.analysis.drift import Drift
     from agentspan.analysis.filter_words import RunKeywords, TimedRunKeywords
@@ -281,6 +282,23 @@ class Database:
         asked = selected(self._recorded, filter)
         return shown(stats_by_version(self._recorded, asked, since=times.since, until=times.until))
 
+    def costs(self, by: "By" = "model", **filter: "Unpack[TimedRunKeywords]") -> "Costs":
+        """Return what runs cost, and what the caches of models' providers saved.
+
+        Args:
+            by: what the rows are: `model`, `day` (in UTC), `agent`, `project`, `tool`, `version` or `session`.
+            filter: keywords that select the runs (see `runs`).
+
+        Raises:
+            InvalidValue: `by` is another text, or a keyword is invalid.
+            NotFound: the agent does not exist.
+        """
+        with host.importing:
+            from agentspan.analysis.costs import costs
+            from agentspan.analysis.runs import selected
+
+        return costs(self._recorded, selected(self._recorded, filter), by)
+
     def search(
         self,
         words: str | Sequence[str],
@@ -524,8 +542,9 @@ class Database:
         with host.importing:
             from agentspan.viewer.notebook import database_html
 
-        is_there = has_storage(self)
-        return database_html(self.storage if is_there else None, str(self._where or "in memory"))
+        where = self._where
+        name = "in memory" if where is None else str(where) if where.path is None else where.path.name
+        return database_html(self.storage if has_storage(self) else None, name)
 
     def __enter__(self) -> Self:
         return self

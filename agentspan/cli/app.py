@@ -81,6 +81,8 @@ COMMANDS = {
         "stats": "Sum up spans by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
         "runs, of those that match, or of RUN. --since and --until are about spans here, the other "
         "filters about their runs.",
+        "cost": "Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches saved."
+        "\n\nA cost belongs to the day on which its run began. By tool it is that of all model calls inside its calls.",
         "sql": "Answer a QUERY in SQL over the tables and views. It cannot write. With - as QUERY it is read "
         "from stdin.",
     },

@@ -34,6 +34,7 @@ from agentspan.storage.answers import Found, KeyRow, LatestScore, Rows, SpanCoun
 if TYPE_CHECKING:
     from agentspan.storage.sums import (  # noqa: F401 (in texts, so that a program that only records imports none)
         Answer,
+        CachedCall,
         Changed,
         Dropped,
         FailureSum,
@@ -463,6 +464,16 @@ class Used(Question[frozenset[str]]):
         if "*" not in self.name:
             return label == self.name
         return re.fullmatch(".*".join(map(re.escape, self.name.split("*"))), label, re.DOTALL) is not None
+
+
+class CachedCalls(Question["list[CachedCall]"]):
+    """The calls of models that read from, or wrote to, their provider's cache, in any order. Aggregates are left out.
+
+    Attributes:
+        runs: the ids of the runs whose spans are read; None for all runs.
+    """
+
+    runs: Collection[str] | None = None
 
 
 class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):
