@@ -284,7 +284,8 @@ def _stats_total(found: list[Stat]) -> str:
 def _rest(rest: Rest) -> str:
     if rest.schema_name is None:
         return f"… and {noun(rest.number, 'more type')}; --all shows each"
-    return f"  … and {rest.number:,} more; --all shows each"
+    more = "more that occur once" if rest.is_once else "more"
+    return f"  … and {rest.number:,} {more}; --all shows each"
 
 
 def _row(stat: Stat) -> list[str]:

@@ -288,12 +288,7 @@ class Viewer:
             start = cursor or from_all
             return {**data.columns(self._storage, run, after=after, since=since, cursor=start), "run": facts}
 
-        answer = respond(await asyncio.to_thread(read))
-        if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
-            return answer
-        packed = await asyncio.to_thread(gzip.compress, answer.body, 1)
-        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return Response(packed, 200, headers, media_type="application/json")
+        return await _compressed(request, respond(await asyncio.to_thread(read)))
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
@@ -330,12 +325,12 @@ class Viewer:
             page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
             return respond({**page, "offset": first, "place": place})
 
-        return await self._alone(read)
+        return await _compressed(request, await self._alone(read))
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""
         run = await self._found(request)
-        return respond(await asyncio.to_thread(data.statistics, self._storage, run.id))
+        return await _compressed(request, respond(await asyncio.to_thread(data.statistics, self._storage, run.id)))
 
     async def search(self, request: Request) -> Response:
         """Answer with the ids of the spans that contain the words, and the number of all such spans."""
@@ -555,6 +550,15 @@ def _judged(form: dict[str, Any]) -> dict[str, Any]:
     judgement = mark if value is None else typed(value)
     number, label = (None, judgement) if isinstance(judgement, str) else (judgement, None)
     return {"name": name or (MARK if mark else NOTE), "value": number, "label": label, "explanation": note, **who}
+
+
+async def _compressed(request: Request, answer: Response) -> Response:
+    """Return a large answer compressed, for a browser that reads that."""
+    if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
+        return answer
+    packed = await asyncio.to_thread(gzip.compress, bytes(answer.body), 1)
+    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return Response(packed, 200, headers, media_type="application/json")
 
 
 STATIC: dict[str, tuple[Callable[[], str], str]] = {

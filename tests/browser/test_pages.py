@@ -1,7 +1,9 @@
 """The pages in narrow windows, on paper and in forced colours; their search; and what axe-core finds in them."""
 
 import os
+import re
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from tests.browser.recorded import Recording, at, database, failing_run, hostile
 from tests.serve.servers import serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.full
 
@@ -310,6 +312,41 @@ VANISHED = """() => [...document.querySelectorAll(".mark, .kind, .bar, .fold.wid
   }).map((e) => e.className)"""
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_bars_and_marks_are_painted_in_forced_colours(pages: Pages, browser: "Browser", scheme: Any) -> None:
+    """What a computed style says is not what is painted: the pixels tell."""
+    with browser.new_context(forced_colors="active", color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(pages.failing)
+        page.wait_for_selector("html[data-ready]")
+        page.keyboard.press("j")
+        for name in (".row .bar", ".row .mark.failed", ".row .mark.complete", ".row .kind", "#axis canvas"):
+            for part in page.locator(f"{name}:visible").all()[:4]:
+                assert len(colours_of(page, part)) > 1 or name == ".row .bar", name
+        bars = page.locator(".row:not(.selected) .bar:visible").all()[:3]
+        behind = "getComputedStyle(document.body).backgroundColor"
+        channels = tuple(int(each) for each in re.findall(r"\d+", page.evaluate(behind))[:3])
+        assert bars
+        assert all(colours_of(page, bar) - {channels} for bar in bars)
+
+
+def colours_of(page: "Page", part: "Locator") -> set[tuple[int, int, int]]:
+    """The colours of an element as it is painted."""
+    shot = b64encode(part.screenshot()).decode()
+    read = """async (shot) => {
+      const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${shot}`)).blob());
+      const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+      context.drawImage(image, 0, 0);
+      const { data } = context.getImageData(0, 0, image.width, image.height);
+      return [...new Set(Array.from({ length: data.length / 4 }, (_, n) => data.slice(4 * n, 4 * n + 3).join()))];
+    }"""
+    blank = page.context.new_page()  # without the policy of the viewer's pages
+    found = blank.evaluate(read, shot)
+    blank.close()
+    return {tuple(map(int, each.split(","))) for each in found}  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_vanishes_in_forced_colours(pages: Pages, open_page: Opener, scheme: str) -> None:
     page = open_page(pages.failing, color_scheme=scheme)
@@ -391,12 +428,15 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
                 expect(page.locator("#found")).to_have_text("2 of 2")
             if name == "found":
                 expect(page.locator("#found-steps li")).to_have_count(2)
-            for width in (1440, 400):
+            for width in (1440, 400, 3840):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme="light")
                 found += [(name, width, "light", *each) for each in page.evaluate(run, everything)]
                 page.emulate_media(color_scheme="dark")  # which changes colours, and nothing else
                 found += [(name, width, "dark", *each) for each in page.evaluate(run, colours)]
                 looked += 2
+            page.emulate_media(color_scheme="light", forced_colors="active")
+            found += [(name, "forced", *each) for each in page.evaluate(run, everything)]
+            page.emulate_media(forced_colors="none")
     assert found == []
-    assert looked == 64
+    assert looked == 96

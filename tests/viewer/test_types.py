@@ -10,6 +10,7 @@ import pytest
 from agentspan.analysis import by_name
 from agentspan.analysis.context_diff import since_previous
 from agentspan.analysis.messages import Call, Message, Part
+from agentspan.analysis.runs import Rest
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow, Violation
 from agentspan.storage.answers import SpanCounts
@@ -17,6 +18,7 @@ from agentspan.storage.sums import Stat
 from agentspan.viewer import data, export
 from agentspan.viewer.address import Address
 from agentspan.viewer.answer import answer
+from agentspan.viewer.conversation import Section
 from agentspan.viewer.listing import found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall
 
@@ -93,12 +95,14 @@ def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None
     [
         ("SpanCounts", SpanCounts._fields),
         ("Turn", Turn.__annotations__),
+        ("Section", Section.__annotations__),
         ("Message", Message.__annotations__),
         ("Call", Call.__annotations__),
         ("TurnCall", TurnCall.__annotations__),
         ("Part", Part.__annotations__),
         ("Violation", Violation._fields),
-        ("Stat", {"kind", *(field.name for field in fields(Stat))}),
+        ("StatRest", Rest._fields),
+        ("Stat", {"kind", "left", *(field.name for field in fields(Stat))}),
     ],
 )
 def test_the_types_describe_the_rows(name: str, names: Collection[str]) -> None:

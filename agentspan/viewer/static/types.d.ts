@@ -281,6 +281,8 @@ interface TurnPage {
 /** Statistics of a span type, or of one label of it (analysis.stats.Stat). */
 interface Stat {
   kind: string;
+  /** Why the row is shown only on request: "" where it is shown (data.statistics). */
+  left: "" | "once" | "more";
   schema_name: string;
   label: string | null;
   count: number;
@@ -302,6 +304,14 @@ interface Stat {
 interface Statistics {
   bounds_ms: number[];
   stats: Stat[];
+  rests: StatRest[];
+}
+
+/** How many rows are shown only on request: labels of a type, or types (analysis.runs.Rest). */
+interface StatRest {
+  schema_name: string | null;
+  number: number;
+  is_once: boolean;
 }
 
 interface Matches {
