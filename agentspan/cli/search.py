@@ -149,7 +149,7 @@ def _print_by_run(storage: Storage, found: HitsByRun, asked: str, *, words: Sequ
         mark = status_style(MARKS[each.run.status], each.run.status)
         click.echo(mark + " " + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True))
         for hit in each.hits:
-            step = "" if hit.step is None else f"step {hit.step:,}"
+            step = "" if hit.step is None else f"step {STEP}{hit.step}"
             head = f"{MARKS[hit.status]} {dotted(step, hit.schema_name)}"
             click.echo("  " + style(fit(head, columns - 2), fg="bright_black"))
             click.echo("    " + _snippet(hit, columns - 4))

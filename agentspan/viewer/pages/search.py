@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agentspan.analysis.by_name import STEP
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import PER_RUN, RUNS, Hit, HitsByRun, RunHits, search_by_run
 from agentspan.analysis.tree import run_name, session_title
@@ -59,7 +60,7 @@ def _run(each: RunHits, address: Address) -> dict[str, Any]:
         "id": row.id,
         "status": row.status,
         "name": run_name(each.agent, each.version),
-        "title": session_title(row) or row.task or "",
+        "title": session_title(row) or (f"task {row.task}" if row.task else ""),
         "started": at_text(row.started_at or row.inserted_at),
         "steps": noun(each.steps, "step"),
         "hits": [_hit(hit) for hit in each.hits],
@@ -76,8 +77,8 @@ def _hit(hit: Hit) -> dict[str, Any]:
     return {
         "link": f"runs/{hit.run_id}#span={hit.span_id}",
         "status": hit.status,
-        "summary": hit.summary,
-        "step": "" if hit.step is None else f"step {hit.step:,}",
+        "summary": "" if hit.field == "summary" else hit.summary,
+        "step": "" if hit.step is None else f"step {STEP}{hit.step}",
         "parts": [*parts, (hit.snippet[done:], False)],
         "repeats": f"and in {noun(hit.repeats, 'later step')}" if hit.repeats else "",
     }

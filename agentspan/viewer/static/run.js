@@ -175,7 +175,7 @@ export class RunPage {
     }
     byId("panel-tree").classList.toggle("with-own", this.spans.own.size > 0);
     this.tree.refresh();
-    if (this.tree.selected >= 0) this.detail.show(this.tree.selected);
+    this.detail.refresh();
   }
 
   /**
@@ -484,7 +484,8 @@ export class RunPage {
     fact("program", run.program);
     fact("commit", run.git_commit);
     fact("task", run.task);
-    fact("session", run.session);
+    const session = run.session && new URLSearchParams({ session: run.session });
+    fact("session", session && !this.source.isLocal ? el("a", { href: `../sessions?${session}` }, run.session) : run.session);
     fact("user", run.user);
     fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;

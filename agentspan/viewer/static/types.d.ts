@@ -312,9 +312,45 @@ interface Matches {
 /** A row of the list of runs: its cells as text, by column (listing). */
 interface RunRow {
   id: string;
+  href: string;
   mark: string;
   cells: Record<string, string>;
   titles: Record<string, string>;
+}
+
+/** What happened lately (viewer.answer). */
+interface Answer {
+  runs: number;
+  head: string;
+  parts: AnswerPart[];
+  sums: string;
+  causes: AnswerCause[] | null;
+  rest: string;
+  bars: AnswerBar[];
+  since: string;
+  until: string;
+}
+
+interface AnswerPart {
+  mark: string;
+  text: string;
+  href: string;
+}
+
+interface AnswerCause {
+  runs: string;
+  text: string;
+  only: string;
+  href: string;
+}
+
+/** The runs that began in a range of times: of each part its top and its height. */
+interface AnswerBar {
+  label: string;
+  href: string;
+  passed: [number, number];
+  other: [number, number];
+  failed: [number, number];
 }
 
 interface RunListPage {
