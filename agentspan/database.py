@@ -296,8 +296,9 @@ class Database:
         with host.importing:
             from agentspan.analysis.costs import costs
             from agentspan.analysis.runs import selected
+            from agentspan.viewer.notebook import shown
 
-        return costs(self._recorded, selected(self._recorded, filter), by)
+        return shown(costs(self._recorded, selected(self._recorded, filter), by))
 
     def search(
         self,

@@ -181,7 +181,7 @@ FUNCTIONS: list[tuple[str, Any]] = [
     (section("## Opening a database"), agentspan.open),
     *(
         (section("## Reading"), getattr(agentspan.Database, name))
-        for name in ("runs", "stats", "stats_by_version", "search", "diff", "why", "drift", "dataframe")
+        for name in ("runs", "run", "stats", "stats_by_version", "search", "diff", "why", "drift", "dataframe")
     ),
     (section("### `Database.doctor`"), agentspan.Database.doctor),
     (section("### `Database.prune`"), agentspan.Database.prune),

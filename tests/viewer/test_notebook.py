@@ -82,6 +82,7 @@ RESULTS: dict[str, Callable[[Database, str], Any]] = {
     "run": lambda db, run: db.run(run),
     "steps": lambda db, run: db.run(run).steps,
     "stats": lambda db, run: db.stats(),
+    "costs": lambda db, run: db.costs("tool"),
     "stats_by_version": lambda db, run: db.stats_by_version(),
     "search": lambda db, run: db.search("e*"),
     "why": lambda db, run: db.why(),
