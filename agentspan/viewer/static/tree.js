@@ -285,9 +285,7 @@ export class Tree {
    * @param {1 | -1} by
    */
   seekCause(by) {
-    const { causes, firstOf, unfolded } = this.spans;
-    const isShown = (/** @type {number | undefined} */ first) => first === undefined || unfolded.has(first);
-    return this.seek((at) => causes.has(at) && isShown(firstOf.get(at)), by);
+    return this.seek((at) => this.spans.causes.has(at) && !this.spans.isInOther(at), by);
   }
 
   /**
