@@ -4,6 +4,7 @@ Spans are sent as columns, because 10,000 objects would repeat every name 10,000
 labels, statuses) are listed once and referenced by index. Payloads are sent for one span at a time.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,9 +13,8 @@ from agentspan import clock, jsontext
 from agentspan.analysis import why_text
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
-    build,
     closed_text,
-    every,
+    in_time,
     judge_text,
     judgement_text,
     own_ms,
@@ -148,11 +148,15 @@ def own_times(storage: Storage, run_id: str) -> dict[str, Any]:
 
     The own time of a span without children is its duration.
     """
-    nodes = every(build(storage.ask(Outlines(run_id))))
+    rows = in_time(storage.ask(Outlines(run_id)))
+    children: dict[str, list[AgentSpanRow]] = defaultdict(list)
+    for row in rows:
+        if row.parent_span_id is not None:
+            children[row.parent_span_id].append(row)
     own = {
-        node.span.id: round(own_ms(node.span, (child.span for child in node.children)), 3)
-        for node in nodes
-        if node.children and node.span.duration_ms is not None
+        row.id: round(own_ms(row, children[row.id]), 3)
+        for row in rows
+        if row.duration_ms is not None and row.id in children
     }
     return {"own_ms": own}
 
