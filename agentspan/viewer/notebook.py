@@ -724,7 +724,7 @@ def database_html(storage: Storage | None, where: str) -> str:
 
     Args:
         storage: the storage; None if nothing has been recorded yet.
-        where: its location.
+        where: its location, or the name of its file: a notebook that is handed on need not say in which folder it is.
     """
     return html(
         [f"agentspan: {where}", *(["nothing has been recorded here yet"] if storage is None else _latest(storage))]

@@ -11,7 +11,7 @@ import pytest
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.gestures import count_of, expect, press, selected
-from tests.browser.recorded import Recording, database, failing_run, hostile_run, long_run
+from tests.browser.recorded import Recording, at, database, failing_run, hostile_run, long_run
 from tests.serve.servers import serving
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Pages:
 
     def __init__(self, runs: str, empty: str, login: str, ids: dict[str, str], file: str) -> None:
         self.runs, self.empty, self.login, self.file = runs, empty, login, file
-        self.failing, self.hostile, self.wide, self.long = (f"{runs}/runs/{ids[name]}" for name in ids)
+        self.failing, self.hostile, self.wide, self.long, self.failed = (f"{runs}/runs/{ids[name]}" for name in ids)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,7 @@ def pages(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("pages")
     with database(folder / "runs.db") as db:
         ids = {"failing": failing_run(db), "hostile": hostile_run(db), "wide": wide_run(db), "long": long_run(db, ROWS)}
+        ids["failed"] = failed_run(db)
         page = folder / "run.html"
         page.write_text(export.html(db.storage, [ids["failing"], ids["wide"]]), encoding="utf-8")
     database(folder / "empty.db").close()
@@ -66,6 +67,22 @@ def wide_run(db: Any) -> str:
             end=60 * number + 59,
         )
     return run.finish(721)
+
+
+def failed_run(db: Any) -> str:
+    """A run that failed in a step with a traceback, and has a score, beside one that passed."""
+    trace = 'Traceback\n  File "a.py", line 1\n  File "/x/site-packages/httpx/b.py", line 2\nLate'
+    error = {"error": {"type": "Late", "message": "not paid", "stacktrace": trace}}
+    runs = []
+    for fails in (False, True):
+        run = Recording(db, "payer", task="7")
+        around = run.span("agent", {"name": "payer"}, {}, end=3)
+        result, status = (error, "failed") if fails else ({"output": 1}, "complete")
+        run.span("tool", {"name": "pay", "arguments": {"sum": 4}}, result, status=status, parent=around)  # type: ignore[arg-type]
+        db.agent_instances.finish(run.id, "failed" if fails else "complete", timestamp=at(3))
+        db.scores.record(run.id, "reward", 1 - fails, explanation="by hand", by="human", identifier="ann")
+        runs.append(run.id)
+    return runs[-1]
 
 
 # Search
@@ -347,6 +364,9 @@ def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "keys", "", ("?",)
     yield "error", pages.hostile, ("e",)
     yield "stats", pages.wide, ("3",)
+    yield "why", pages.failed, ()
+    yield "leaf", "", ("e", "f")
+    yield "score", "", ("m",)
     yield "file", pages.file, ("e",)
 
 
@@ -379,4 +399,4 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
                 found += [(name, width, "dark", *each) for each in page.evaluate(run, colours)]
                 looked += 2
     assert found == []
-    assert looked == 52
+    assert looked == 64

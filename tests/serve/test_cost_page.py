@@ -70,7 +70,7 @@ def test_names_are_escaped_and_another_by_is_refused(client: Client) -> None:
     assert "<b>blog" not in html
     refused = client.get("/cost?by=%3Cb%3E", headers={"Accept": "text/html"})
     assert refused.status_code == 422
-    assert "by must be one of model, day" in text_of(refused.text)
+    assert "By: must be one of model, day" in text_of(refused.text)
 
 
 def test_an_empty_file_says_what_to_do(tmp_path: Path) -> None:

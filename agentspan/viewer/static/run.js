@@ -175,7 +175,7 @@ export class RunPage {
     }
     byId("panel-tree").classList.toggle("with-own", this.spans.own.size > 0);
     this.tree.refresh();
-    if (this.tree.selected >= 0) this.detail.show(this.tree.selected);
+    this.detail.refresh();
   }
 
   /**

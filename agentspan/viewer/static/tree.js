@@ -131,7 +131,7 @@ export class Tree {
     const own = el("span", { class: "own" });
     const bar = el("i", { class: "bar" });
     const lane = el("span", { class: "lane" }, bar);
-    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, own, lane);
+    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, " ", own, lane);
     this.room.append(node);
     return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, own, bar, lane };
   }
@@ -416,7 +416,8 @@ export function titleOf(spans, at) {
 export function labelOf(spans, at, now) {
   const { left_open, status } = spans.columns;
   // As the row reads, then the status: who speaks to a computer says what is seen.
-  const parts = [titleOf(spans, at), noteOf(spans, at), durationOf(spans, at, now), left_open[at] ? "left open" : status[at]];
+  const own = spans.own.get(at);
+  const parts = [titleOf(spans, at), noteOf(spans, at), durationOf(spans, at, now), own === undefined ? "" : `${duration(own)} of its own`, left_open[at] ? "left open" : status[at]];
   return [...new Set(parts)].filter(Boolean).join(", ");
 }
 
