@@ -347,6 +347,9 @@ def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "keys", "", ("?",)
     yield "error", pages.hostile, ("e",)
     yield "stats", pages.wide, ("3",)
+    yield "cost", f"{pages.runs}/cost", ()
+    yield "compare", f"{pages.runs}/compare?a={pages.failing[-32:]}&b={pages.wide[-32:]}", ()
+    yield "nothing to compare", f"{pages.empty}/compare", ()
     yield "file", pages.file, ("e",)
 
 
