@@ -26,10 +26,17 @@ def sentences(found: Costs) -> Iterator[str]:
     yield total(found)
     if found.unpriced:
         yield unpriced(found)
-    if found.by == "tool" and found.read_runs < found.total.runs:
-        yield f"Tools are those of the latest {noun(found.read_runs, 'run')}: more spans are not read."
+    if found.by == "tool" and (note := unread(found)):
+        yield note
     if found.cache:
         yield cache(found.cache[0])
+
+
+def unread(found: Costs) -> str:
+    """Return the sentence about the runs whose spans were not read for their tools; "" if all were."""
+    if found.read_runs >= found.total.runs:
+        return ""
+    return f"Tools are those of the latest {noun(found.read_runs, 'run')}: more spans are not read."
 
 
 def total(found: Costs) -> str:

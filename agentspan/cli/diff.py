@@ -20,7 +20,8 @@ from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part, plain_change, sentences
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.side_by_side import Side, sides, with_divergences
+from agentspan.analysis.tree import judgement_text, run_name
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.context import diff_contexts
 from agentspan.cli.filter_options import outcome_rule
@@ -47,7 +48,7 @@ from agentspan.cli.output import (
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
-from agentspan.text import noun, printable
+from agentspan.text import cost_text, count_text, duration_text, noun, printable
 
 MAX_CHANGES = 20
 """The number of changes after the divergence that are shown without `--full`."""
@@ -59,8 +60,6 @@ WIDE = 110
 """The terminal width from which the comparison of groups shows intervals and percentiles."""
 PROPERTIES = ("is_significant", "is_worse", "is_small", "is_turned")
 """The properties of a DriftRow that the document of `--json` has besides its fields."""
-CONTEXT = 60
-"""The number of unchanged characters of a text that are shown before and after a change."""
 COLORS = {
     "removed": "red", "added": "green", "figures": "bright_black", "words": "bright_black", "same": "bright_black",
     "moved": "yellow",
@@ -72,6 +71,7 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 @command("diff")
 @click.argument("a", metavar="[A", required=False)
 @click.argument("b", metavar="B]", required=False)
+@click.argument("more", metavar="[C …]", nargs=-1)
 @click.option(
     "--full", is_flag=True, help="Show every difference: each step, also if only words differ; for groups, each row."
 )
@@ -98,6 +98,7 @@ def diff_command(
     /,
     a: str | None,
     b: str | None,
+    more: tuple[str, ...],
     base: str | None,
     head: str | None,
     outcome: str | None,
@@ -109,6 +110,12 @@ def diff_command(
     **how: Any,
 ) -> None:
     """Compare two runs, two groups of runs, or what two model calls read."""
+    if more:
+        if not (base is head is outcome is against is by is None) or least or of_context or how["markdown"]:
+            raise click.UsageError("of three runs and more, only --full and --json go with the ids")
+        with opened(ctx, db) as database:
+            _several(database.storage, (a or "", b or "", *more), as_json=how["as_json"])
+        return
     if of_context:
         if base or head or outcome or least or against or by or how["markdown"]:
             raise click.UsageError("--context compares two model calls: only --full and --json go with it")
@@ -148,6 +155,59 @@ def _two_runs(
         echo_lines(as_markdown(found))
     else:
         page(_lines(found, full=full))
+
+
+def _several(storage: Storage, runs: Sequence[str], *, as_json: bool) -> None:
+    """Print several runs side by side, and where each parts from the first."""
+    found = with_divergences(storage, sides(storage, [by_name.find_run(storage, run).id for run in runs]))
+    if as_json:
+        document({"runs": [_plain_side(side) for side in found]})
+        return
+    ids = by_name.short_ids(storage, [side.run.run.id for side in found])
+    rows = [
+        ["agent", *(run_name(side.run.agent, side.run.version) for side in found)],
+        ["verdict", *(str(side.verdict) for side in found)],
+        ["why", *(side.cause.text if side.cause else "" for side in found)],
+        ["took", *("" if side.run.duration_ms is None else duration_text(side.run.duration_ms) for side in found)],
+        ["steps", *(f"{side.run.spans:,}" for side in found)],
+        ["failed", *(f"{side.run.failed:,}" for side in found)],
+        ["tokens", *("" if side.tokens is None else count_text(side.tokens) for side in found)],
+        ["cost", *("" if side.run.cost_usd is None else cost_text(side.run.cost_usd) for side in found)],
+        ["scores", *("; ".join(map(judgement_text, side.scores)) for side in found)],
+        ["parts", *("" if side.is_same is None else _parts(side) for side in found)],
+    ]
+    room = max(10, (width() - 9 - 2 * len(found)) // len(found))
+    cells = [[name, *(fit(text, room) for text in texts)] for name, *texts in rows if any(texts)]
+    table(["", *(ids[side.run.run.id] for side in found)], cells)
+
+
+def _parts(side: Side) -> str:
+    found = side.divergence
+    if found is None:
+        return "the same steps"
+    step = found.b or found.a
+    return f"{'' if step is None else f'at step {step.number:,}: '}{diff_text.parting(found, 'the first', 'this one')}"
+
+
+def _plain_side(side: Side) -> dict[str, Any]:
+    """Return a run as the document of `--json` has it."""
+    run = side.run
+    return {
+        "run_id": run.run.id,
+        "agent": run.agent,
+        "version": run.version,
+        "verdict": side.verdict._asdict(),
+        "cause": None if side.cause is None else side.cause.text,
+        "task": run.run.task,
+        "duration_ms": run.duration_ms,
+        "spans": run.spans,
+        "failed": run.failed,
+        "tokens": side.tokens,
+        "cost_usd": run.cost_usd,
+        "scores": [{"name": each.name, "value": each.value, "label": each.label} for each in side.scores],
+        "is_same": side.is_same,
+        "divergence": None if side.divergence is None else asdict(side.divergence),
+    }
 
 
 def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
@@ -206,23 +266,12 @@ def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Ite
             continue
         yield "    " + style(path, bold=True)
         if any(part.op == "same" and part.text.strip() for part in field.words):
-            yield from _wrapped([*_shortened(field.words)], columns - 6, full=full)
+            yield from _wrapped([*diff_text.shortened(field.words)], columns - 6, full=full)
         else:
             yield from (f"      {_styled(fit(text, columns - 10), op)}" for op, text in values)
     if len(shown) < len(fields):
         more = noun(len(fields) - len(shown), "more member", "more members")
         yield style(f"    {more}; --full shows each", fg="bright_black")
-
-
-def _shortened(words: tuple[Words, ...]) -> Iterator[Words]:
-    """Shorten the long unchanged parts of a text difference to CONTEXT characters around changes."""
-    for number, part in enumerate(words):
-        text = part.text
-        if part.op == "same" and len(text) > 2 * CONTEXT:
-            head = text[:CONTEXT] if number else ""
-            tail = text[-CONTEXT:] if number < len(words) - 1 else ""
-            text = f"{head} … {tail}"
-        yield Words(part.op, text)
 
 
 def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:

@@ -404,6 +404,9 @@ def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "why", pages.failed, ()
     yield "leaf", "", ("e", "f")
     yield "score", "", ("m",)
+    yield "cost", f"{pages.runs}/cost", ()
+    yield "compare", f"{pages.runs}/compare?a={pages.failing[-32:]}&b={pages.wide[-32:]}", ()
+    yield "nothing to compare", f"{pages.empty}/compare", ()
     yield "file", pages.file, ("e",)
 
 
@@ -439,4 +442,4 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
             found += [(name, "forced", *each) for each in page.evaluate(run, everything)]
             page.emulate_media(forced_colors="none")
     assert found == []
-    assert looked == 96
+    assert looked == 114

@@ -54,7 +54,7 @@ def test_each_number_leads_to_its_runs(client: Client, by: str) -> None:
         assert text == "1"
         assert "agent=shop" in link
         listed = client.get(f"/{unescape(link).removeprefix('./')}").text
-        assert listed.count('<tr data-run="0') == 1, link
+        assert len(re.findall(r'<tr data-run="[^"]', listed)) == 1, link
 
 
 def test_a_link_stays_within_the_times_of_the_filter(client: Client) -> None:

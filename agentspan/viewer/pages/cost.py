@@ -19,11 +19,9 @@ HEIGHT = 72
 
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
-    """Return the sums, the costs of each period, and the rows."""
+    """Return the sums, the costs of each period, and the rows; those of tools are a later part."""
     by = checked(address.get("by") or BYS[0])
-    found = costs(storage, address.filter(), by, cache=False)
-    shown = found.rows if address.get("all") else found.rows[:ROWS]
-    left = len(found.rows) - len(shown)
+    found = costs(storage, address.filter(), "day" if by == "tool" else by, cache=False)
     return {
         "is_empty": not found.total.runs,
         "sentences": [*costs_text.sentences(found)],
@@ -31,7 +29,26 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
         "ways": [(each, address.link("cost", by=each)) for each in BYS],
         "chart": _chart(found, address) if len(found.periods) > 1 and found.total.cost_usd else None,
         "unit": found.unit,
-        "has_sparks": len(found.periods) > 1 and by != "day",
+        **(NO_ROWS if by == "tool" else _shown(found, address)),
+    }
+
+
+NO_ROWS: Mapping[str, Any] = {"rows": [], "left": ""}
+
+
+def rows_of_tools(storage: Storage, address: Address) -> Mapping[str, Any]:
+    """Return the rows of tools: the tree of each run is read for them."""
+    if address.get("by") != "tool":
+        return NO_ROWS
+    found = costs(storage, address.filter(), "tool", cache=False)
+    return {"by": "tool", "unit": found.unit, "note": costs_text.unread(found), **_shown(found, address)}
+
+
+def _shown(found: Costs, address: Address) -> dict[str, Any]:
+    shown = found.rows if address.get("all") else found.rows[:ROWS]
+    left = len(found.rows) - len(shown)
+    return {
+        "has_sparks": len(found.periods) > 1 and found.by != "day",
         "rows": [_row(row, found, address) for row in shown],
         "left": noun(left, "more row") if left else "",
         "all": address.same("cost", all=1),
@@ -104,4 +121,6 @@ def cached(storage: Storage, address: Address) -> dict[str, Any]:
     }
 
 
-COST = Page("cost", "Cost", (Part("cost.html", first), Part("cost_cache.html", cached)))
+COST = Page(
+    "cost", "Cost", (Part("cost.html", first), Part("cost_rows.html", rows_of_tools), Part("cost_cache.html", cached))
+)
