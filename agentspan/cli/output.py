@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -89,7 +90,33 @@ def to_copy(*words: str, db: object = None) -> str:
     """
     context = click.get_current_context(silent=True)
     named = db if db is not None or context is None else context.meta.get(GIVEN_DB)
-    return " ".join(["agentspan", *map(_word, words), *([] if named is None else ["--db", argument(named)])])
+    return " ".join([program(), *map(_word, words), *([] if named is None else ["--db", argument(named)])])
+
+
+def program() -> str:
+    """Return the command that runs this agentspan, as a person can copy it.
+
+    It is `agentspan` if that is this program; else the program as it was called, such as `.venv/bin/agentspan` of an
+    environment that is not active. In another program, such as pytest, it is `agentspan`.
+    """
+    called, found = Path(sys.argv[0]), shutil.which("agentspan")
+    if called.name == "__main__.py" and called.parent.name == "agentspan":
+        own = Path(sys.executable).with_name("agentspan")
+        return "agentspan" if found and _is_same(found, own) else f"{argument(sys.orig_argv[0])} -m agentspan"
+    is_script = called.name == "agentspan" and not (found and _is_same(found, called))
+    return argument(called) if is_script else "agentspan"
+
+
+def _is_same(one: str, other: Path) -> bool:
+    try:
+        return other.samefile(one)
+    except OSError:
+        return False
+
+
+def to_call(text: str) -> str:
+    """Return a sentence whose commands, such as `agentspan demo`, name the program as it was called."""
+    return text.replace("`agentspan ", f"`{program()} ")
 
 
 def _word(word: str) -> str:

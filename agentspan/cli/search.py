@@ -16,6 +16,7 @@ from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, located, search
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
     MARKS,
@@ -34,6 +35,7 @@ from agentspan.cli.output import (
     table,
     to_copy,
     width,
+    wrap,
 )
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -48,7 +50,7 @@ ZONED = 72
 
 @command("search")
 @click.argument("words", nargs=-1, required=True)
-@click.option("--run", metavar="RUN", help="Search only in this run.")
+@click.option("--run", metavar="RUN", type=RUN, help="Search only in this run.")
 @filter_options
 @page_options(FOUND_SPANS)
 @reads
@@ -78,7 +80,8 @@ def search_command(
         return
     if not found.total:
         nothing = "nothing found; words must be whole, or end in *: book* finds booking"
-        click.echo(no_run(asked) if ids is not None and not ids else fit(nothing, width()))
+        no_runs = ids is not None and not ids
+        echo_lines(wrap(no_run(storage, filter, asked) if no_runs else nothing, width(), 4))
         return
     for hit in found.hits:
         columns = width()

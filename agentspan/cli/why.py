@@ -18,6 +18,7 @@ from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
@@ -64,7 +65,7 @@ FIELDS = 2
 
 
 @command("why")
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=RUN)
 @outcome_option
 @filter_options
 @limit_option(10)
@@ -101,7 +102,8 @@ def why_command(
     if as_json:
         document(plain(found))
     else:
-        page(_lines(storage, found, limit, asked, options))
+        nothing = "" if found.runs or found.unknown else no_run(storage, filter, asked)
+        page(_lines(storage, found, limit, nothing, options))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -130,9 +132,9 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
-def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
+def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str]) -> Iterator[str]:
     columns = width()
-    yield from wrap(_head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
+    yield from wrap(nothing or _head(found), columns, 4)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
