@@ -19,7 +19,7 @@ EXAMPLES = {
     ),
     "sql": (
         ("the longest step, in ms", 'sql "select max(duration_ms) from spans"'),
-        ("the runs of each agent", 'sql "select agent, count(*) from runs group by 1"'),
+        ("the names of all runs' agents", 'sql "select distinct agent from runs"'),
     ),
     "open": (
         ("the list of all runs", "open"),

@@ -40,7 +40,15 @@ _FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet"
 
 @command("export")
 @click.argument("runs", metavar="[RUN...]", nargs=-1, type=RUN)
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="The format.")
+@click.option(
+    "--format",
+    "form",
+    metavar="FORM",
+    type=click.Choice(_FORMATS),
+    default="jsonl",
+    show_default=True,
+    help=f"The format: {', '.join(_FORMATS)}.",
+)
 @click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder (parquet, atif); else stdout.")
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options

@@ -24,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 _AGENT = {"metavar": "NAME", "type": AGENT}
+_STATUS = {"metavar": "STATUS", "type": click.Choice(INSTANCE_STATUSES)}  # a metavar is wrapped nowhere
 _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "agent",
@@ -34,7 +35,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("session", "Only of this session.", {"metavar": "ID"}),
     ("task", "Only of this task.", {"metavar": "TASK"}),
     ("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
-    ("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
+    ("status", f"Only with this status: {', '.join(INSTANCE_STATUSES)}.", _STATUS),
     ("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
     ("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
     ("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),

@@ -151,7 +151,7 @@ def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequ
         if not groups:
             continue
         yield ""
-        yield style(title, bold=True)
+        yield from (style(line, bold=True) for line in wrap(title, columns, 2))
         for group in groups[:limit]:
             yield from _group(group, short, found, columns)
         if len(groups) > limit:

@@ -208,7 +208,15 @@ def test_on_a_terminal_there_are_colours_unless_no_color_and_long_runs_go_throug
 
     def at_a_terminal(*arguments: str, **env: str) -> str:
         main_end, other_end = pty.openpty()
-        environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm", "PAGER": "sed s/^/paged:/", **env}
+        environment = {
+            **os.environ,
+            "COLUMNS": "80",
+            "LINES": "24",
+            "TERM": "xterm",
+            "PAGER": "sed s/^/paged:/",
+            "LC_ALL": "C.UTF-8",
+            **env,
+        }
         if "NO_COLOR" not in env:
             environment.pop("NO_COLOR", None)
         command = [sys.executable, "-m", "agentspan", "--db", str(db), *arguments]
