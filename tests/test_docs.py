@@ -282,6 +282,8 @@ def test_the_reference_names_every_command_with_its_options(name: str) -> None:
     if "[filters](#filters-of-runs)" in described:
         described += section("### Filters of runs")
     for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.hidden:
+            continue
         if isinstance(parameter, click.Option):
             assert all(re.search(rf"`{option}\b", described) for option in parameter.opts), parameter.opts
         else:
