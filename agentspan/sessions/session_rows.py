@@ -151,7 +151,8 @@ def redacted(ctx: Context, row: AgentSpanRow, doubtful: Collection[str]) -> Agen
             admitted = ctx.admit_doubtful(text, plain[column])
             texts[column], plain[column] = admitted.text, admitted.plain
             is_marked |= admitted.is_marked
-    meaning = describe(REGISTRY.resolve(row.schema_name), row.schema_name, row.status, *plain.values(), row.duration_ms)
+    name, result = row.schema_name, plain["result_payload"]
+    meaning = describe(REGISTRY.resolve(name), name, row.status, plain["payload"], result, row.duration_ms)
     return row._replace(**texts, sensitive_encoding=is_marked, **meaning.by_column())
 
 
