@@ -68,11 +68,22 @@ def one_line(text: str, limit: int) -> str:
         # The common case, in a quarter of the time.
         line = head.strip()
         if len(line) > limit:
-            return line[: limit - 1].rstrip() + "…" if line.isascii() else cut(line, limit)
+            return _cut_line(line, limit)
         if len(text) <= limit + 2:
             return line
+    head = text[: 2 * limit]
+    line = " ".join(head.split())
+    if (len(line) > limit or len(head) == len(text)) and line.isprintable() and "\x1f" not in head:
+        # Several lines of text: nothing but white space is replaced, in a third of the time.
+        return _cut_line(line, limit)
     head = cut(text, 4 * limit)  # text that is cut off need not be cleaned
     return cut(" ".join(_HIDDEN_BUT_BREAKS.sub(_REPLACEMENT, head).split()), limit)
+
+
+def _cut_line(line: str, limit: int) -> str:
+    if len(line) > limit and line.isascii():
+        return line[: limit - 1].rstrip() + "…"
+    return cut(line, limit)
 
 
 def printable(text: str, *, keep: str = "") -> str:

@@ -40,6 +40,7 @@ from agentspan.sessions.session_rows import (
     left_open,
     metadata_of,
     prompt_line,
+    redacted,
     row_of,
     score_of,
     sums_of_agents,
@@ -55,6 +56,10 @@ MANY = 20
 """The fewest spans of a commit that are looked for before they are put."""
 BATCH_BYTES = 8 * 2**20
 """The characters of payloads after which waiting spans are committed."""
+TOGETHER, TOGETHER_BYTES = 64, 2**17
+"""How many spans, and characters of their payloads, are searched for credentials at once. Of more, the texts would no
+longer be in the processor's cache when they are stored."""
+_TOO_DEEP = "a step that is nested too deep"
 _MESSAGES = 20
 """Among how many first messages the first prompt is looked for: instructions may stand before it."""
 _MOST_PROMPTED = 256
@@ -140,6 +145,8 @@ class Arrival:
         self._prompts: dict[tuple[str, str], dict[str, tuple[int, str | None]]] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
         self._bytes = 0
+        self._unredacted: dict[str, Step] = {}
+        self._unredacted_bytes = 0
         self._open: dict[tuple[str, str, str], Step] = {}
         self._references: dict[tuple[str, str], References] = {}
         self._has_agents: dict[str, bool] = {}  # a run that another program began may have some
@@ -184,6 +191,7 @@ class Arrival:
         self._placed.clear()
         self._open.clear()
         self._waiting, self._bytes = {}, 0
+        self._unredacted, self._unredacted_bytes = {}, 0
         self.replaces_ends = False
 
     def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
@@ -214,6 +222,7 @@ class Arrival:
 
     def commit(self) -> None:
         """Commit the waiting spans."""
+        self._redact()
         rows, self._waiting, self._bytes = [*self._waiting.values()], {}, 0
         if not rows:
             return
@@ -389,23 +398,56 @@ class Arrival:
             return
         parent = placed.top if step.parent is None else _id_of(run.id, step.session, step.parent)
         try:
-            row = row_of(self._ctx, run, (id, parent), step, self._now)
+            row = row_of(run, (id, parent), step, self._now)
         except ValueError:  # JSON that is nested a thousand levels deep cannot be encoded
-            self.arrived.unread["a step that is nested too deep"] += 1
+            self.arrived.unread[_TOO_DEEP] += 1
             return
         if closed_by is not None:
             row = row._replace(closed_by=closed_by, closed_at=row.finished_at)
         if row.is_aggregate:
             self._has_agents[run.id] = True
-        elif step.type == "llm":
-            self._compare_costs(row, step)
+        self._wait(row, step)
+        if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
+            self.commit()
+
+    def _wait(self, row: AgentSpanRow, step: Step) -> None:
+        """Let a row wait for the next commit. It is redacted before, together with others."""
+        id, size = row.id, _size(row)
+        if id in self._unredacted:
+            self._redact()
         before = self._waiting.get(id)
         if before is not None:
             self._bytes -= _size(before)
-        self._waiting[id] = row
-        self._bytes += _size(row)
-        if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
-            self.commit()
+        self._waiting[id], self._unredacted[id] = row, step
+        self._bytes += size
+        self._unredacted_bytes += size
+        if len(self._unredacted) >= TOGETHER or self._unredacted_bytes >= TOGETHER_BYTES:
+            self._redact()
+
+    def _redact(self) -> None:
+        """Remove credentials from the waiting rows that still may have some."""
+        steps = self._unredacted
+        texts: list[str] = []
+        columns: list[tuple[str, str]] = []
+        for id in steps:
+            row = self._waiting[id]
+            for column, text in (("payload", row.payload), ("result_payload", row.result_payload)):
+                if text is not None:
+                    texts.append(text)
+                    columns.append((id, column))
+        doubtful: dict[str, list[str]] = defaultdict(list)
+        for place in self._ctx.doubtful(texts):
+            doubtful[columns[place][0]].append(columns[place][1])
+        for id, of_row in doubtful.items():
+            try:
+                self._waiting[id] = redacted(self._ctx, self._waiting[id], of_row)
+            except (ValueError, RecursionError):
+                self._bytes -= _size(self._waiting.pop(id))
+                self.arrived.unread[_TOO_DEEP] += 1
+        for id, step in steps.items():
+            if step.type == "llm" and id in self._waiting:
+                self._compare_costs(self._waiting[id], step)
+        self._unredacted, self._unredacted_bytes = {}, 0
 
     def _is_inherited(self, placed: _Placed, step: Step) -> bool:
         return any(
@@ -489,8 +531,7 @@ class Arrival:
             session.id, "", None, "agent", session.started_ns, None if status == "active" else session.ended_ns, status,
             {**payload, "session": session.id, "metadata": dict(session.metadata)}, result or None,
         )  # fmt: skip
-        row = row_of(self._ctx, placed.run, (placed.top or "", placed.above), step, clock.now())
-        self._waiting[row.id] = row
+        self._wait(row_of(placed.run, (placed.top or "", placed.above), step, clock.now()), step)
         self.commit()
 
     def _sum_up(self, run_id: str) -> None:

@@ -4,7 +4,7 @@ Functions of values: they read no storage.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -100,16 +100,17 @@ def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]
     }
 
 
-def row_of(ctx: Context, run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: str) -> AgentSpanRow:
-    """Return the row of a step.
+def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: str) -> AgentSpanRow:
+    """Return the row of a step, before redaction: `redacted` is for those that need it.
 
     Args:
         own: the ids of the span and of its parent.
         now: the current time as stored text.
+
+    Raises:
+        ValueError: the payload or result cannot be encoded, because it is nested a thousand levels deep.
     """
-    payload = ctx.admit(jsontext.text_of(step.payload), step.payload)
-    result = None if step.result is None else ctx.admit(jsontext.text_of(step.result), step.result)
-    plain = None if result is None else result.plain
+    payload, result = jsontext.text_of(step.payload), None if step.result is None else jsontext.text_of(step.result)
     started_at = clock.to_text(step.start_ns)
     times = Times(started_at)
     if step.end_ns is not None:
@@ -117,7 +118,7 @@ def row_of(ctx: Context, run: AgentInstanceRow, own: tuple[str, str | None], ste
         times = Times(started_at, clock.to_text(end_ns), (end_ns - step.start_ns) / 1_000_000)
     name = step.type
     span_type = REGISTRY.resolve(name)
-    meaning = describe(span_type, name, step.status, payload.plain, plain, times.duration_ms)
+    meaning = describe(span_type, name, step.status, step.payload, step.result, times.duration_ms)
     put = spans.created(
         own[0],
         run.agent_id,
@@ -126,15 +127,33 @@ def row_of(ctx: Context, run: AgentInstanceRow, own: tuple[str, str | None], ste
         name,
         title_of(span_type, name),
         step.status,
-        payload.text,
-        None if result is None else result.text,
+        payload,
+        result,
         times,
         meaning,
         now,
-        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
     )
     assert isinstance(put.row, AgentSpanRow)
     return put.row
+
+
+def redacted(ctx: Context, row: AgentSpanRow, doubtful: Collection[str]) -> AgentSpanRow:
+    """Return the row of a step without credentials, also in the columns that are derived from its payload and result.
+
+    Args:
+        doubtful: which of the columns `payload` and `result_payload` the context must admit.
+    """
+    texts, plain, is_marked = dict[str, Any](), dict[str, Any](), 0
+    for column in ("payload", "result_payload"):
+        text = getattr(row, column)
+        plain[column] = None if text is None else jsontext.decode(text)
+        if column in doubtful:
+            admitted = ctx.admit_doubtful(text, plain[column])
+            texts[column], plain[column] = admitted.text, admitted.plain
+            is_marked |= admitted.is_marked
+    name, result = row.schema_name, plain["result_payload"]
+    meaning = describe(REGISTRY.resolve(name), name, row.status, plain["payload"], result, row.duration_ms)
+    return row._replace(**texts, sensitive_encoding=is_marked, **meaning.by_column())
 
 
 def sums_of_agents(rows: Sequence[AgentSpanRow]) -> Mapping[str, tuple[int | None, int | None, float | None]]:

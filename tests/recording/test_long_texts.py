@@ -1,6 +1,5 @@
 """The search for credentials in long texts: it takes about as long for a text that was made to slow it as for prose."""
 
-import json
 import random
 import re
 import time
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentspan.recording.capture import credentials
-from agentspan.recording.capture.credentials import ASSIGNED, BEYOND, ENDS, KINDS, LONGEST, OTHERS
+from agentspan.recording.capture.credentials import ASSIGNED, BEYOND, ENDS, KINDS, LONGEST, NAMES, OTHERS
 from agentspan.recording.capture.redaction import AROUND, BLOCK, Redaction
 from tests.tiers import examples
 
@@ -256,9 +255,43 @@ assigned = st.lists(
 @settings(max_examples=examples(1000), deadline=None)
 @given(assigned)
 def test_assignments_are_those_that_the_whole_pattern_finds(text: str) -> None:
-    kind = OTHERS["assignment"]
+    assert_finds_all("assignment", text)
+
+
+def assert_finds_all(name: str, text: str) -> None:
+    kind = OTHERS[name]
     pattern = re.compile(kind.cut, re.ASCII)
     assert [each.span() for each in kind.matches(pattern, text)] == [each.span() for each in pattern.finditer(text)]
+
+
+HEADERS = ["Authorization", "cookie", "API-Key", "auth_token", "apitoken", "secret", "Password2", "passwords", "pas"]
+paired = st.lists(
+    st.sampled_from(["', '", '", "', "',b'", "\\", "'", ",", " ", "\n", "x", "_", "İ", "\u212a", "S3cretVal9xQ"])
+    | st.sampled_from(HEADERS)
+    | st.from_regex(re.compile(NAMES), fullmatch=True),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=examples(1000), deadline=None)
+@given(paired)
+def test_pairs_are_those_that_the_whole_pattern_finds(text: str) -> None:
+    assert_finds_all("pair", text)
+
+
+logins = st.lists(
+    st.sampled_from(["sshpass", "docker login", "redis-cli", "ldapsearch", "ldap", "oathtool", "requirepass", "İ"])
+    | st.sampled_from(["aws_secret_access_key", "LOGIN", "login", "identified by", "with encrypted password", "K"])
+    | st.sampled_from([" -p ", " --password ", " -a ", " -w ", " --base32 ", " ", "\n", "|", ";", "'", "S3cret", "x"])
+    | st.sampled_from([" ada password ", "with password "]),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=examples(1000), deadline=None)
+@given(logins)
+def test_logins_are_those_that_the_whole_pattern_finds(text: str) -> None:
+    assert_finds_all("login", text)
 
 
 @settings(max_examples=examples(500), deadline=None)
@@ -293,10 +326,10 @@ def test_numbers_in_a_list_of_a_member_are_judged_by_its_name() -> None:
     from agentspan.recording.capture.plain import SentRedaction
 
     value = {"passwords": [1, 2], "vector": [1, 2.5, None, True], "auth": [1, 2], "a": "password=hunter2"}
-    _, shown = SentRedaction().object(json.dumps(value), value)
+    _, shown = SentRedaction().cleaned(value)
     assert shown == {"passwords": [R, R], "vector": [1, 2.5, None, True], "auth": [1, R], "a": f"password={R}"}
     by_rule = SentRedaction(lambda name, value: 7 if value == 1 else value)
-    _, shown = by_rule.object('{"vector": [1, 2]}', {"vector": [1, 2]})
+    _, shown = by_rule.cleaned({"vector": [1, 2]})
     assert shown == {"vector": [7, 2]}
 
 

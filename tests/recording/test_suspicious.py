@@ -25,7 +25,7 @@ from agentspan.recording.capture.credentials import (
     of_group,
     search,
 )
-from agentspan.recording.capture.redaction import LONG, LONG_ONCE, suspicious
+from agentspan.recording.capture.redaction import LONG, LONG_ONCE, Redaction, suspicious, suspicious_among
 from tests.recording import test_redaction as known
 from tests.tiers import every, examples
 
@@ -51,15 +51,20 @@ PROSE = {
 
 
 @cache
-def reference() -> Callable[[str], bool]:
+def reference(*, with_keys: bool = True) -> Callable[[str], bool]:
     """Return a search for everything in the whole text. Keys have their exact lengths there.
 
     A text of ASCII may have a whole JSON string with an escaped name, but other escaped names are not searched there.
+
+    Args:
+        with_keys: search for keys with a known begin, too.
     """
     in_ascii, beyond = search("|".join([detects(*OTHERS), NAMED[0], ESCAPED])), search("|".join([*OF_BEYOND, *ODDLY]))
     may_be_key, keys = search(MAY_BE_KEY), [search(of_group(number)) for number in range(len(KEY_GROUPS))]
     return lambda text: (
-        in_ascii(text) or (not text.isascii() and beyond(text)) or (may_be_key(text) and any(key(text) for key in keys))
+        in_ascii(text)
+        or (not text.isascii() and beyond(text))
+        or (with_keys and may_be_key(text) and any(key(text) for key in keys))
     )
 
 
@@ -72,10 +77,24 @@ def placed(text: str, prose: str, length: int, at: int, *, escaped: bool) -> str
 
 
 def assert_seen(text: str) -> None:
+    if len(text) < 1000:
+        assert_seen_among_others(text)
     if reference()(text):
         for long in (LONG, LONG_ONCE):
             assert suspicious(long)(text), ascii(text)
             assert suspicious(long)(text, text.encode()), ascii(text)
+
+
+def assert_seen_among_others(text: str) -> None:
+    """Assert that a search of many texts finds those that it finds one by one, and no others."""
+    texts = ["curl", text, f"-u key {text[: len(text) // 2]}", "é" * 200]
+    found = suspicious_among(texts)
+    for place, each in enumerate(texts):
+        if len(each) >= LONG_ONCE or place in found:
+            assert suspicious(LONG_ONCE)(each) == (place in found), ascii(each)
+        else:  # one by one, short texts with a part of a key are found, too
+            assert not reference(with_keys=False)(each), ascii(each)
+            assert Redaction().text(each) == each, ascii(each)
 
 
 FORMS = [

@@ -192,7 +192,7 @@ def test_nothing_is_cut_and_every_level_is_looked_at(served: Served) -> None:
 
 def test_keys_of_which_the_same_is_left_are_numbered() -> None:
     sent = {f"sk-proj-a1b2c3d4e5f6g7h8{number:05}": number for number in range(3000)}
-    text, cleaned = SentRedaction().object(json.dumps(sent), sent)
+    text, cleaned = SentRedaction().cleaned(sent)
     assert json.loads(text) == cleaned
     assert [*cleaned.values()] == [*sent.values()]
     assert [*cleaned][:3] == [R, f"{R}'2", f"{R}'3"]
@@ -214,6 +214,6 @@ def test_it_redacts_as_recording_does(value: dict[str, Any]) -> None:
     if '"auth"' in json.dumps(value):
         return
     recorded = json.loads(Capture(Limits(), Redaction()).object(value))
-    text, plain = SentRedaction().object(json.dumps(value), value)
+    text, plain = SentRedaction().cleaned(value)
     assert plain == json.loads(text)
     assert plain == recorded or "\\ud800" in json.dumps(value)

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
+from agentspan import clock
 from agentspan.analysis.tree import session_title
 from agentspan.api.context import Context
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
+from agentspan.recording.capture.plain import SentRedaction
 from agentspan.sessions.arriving import Arrival
 from agentspan.sessions.records import Record, Step, Unread, unknown
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 from tests.sessions.arrivals import SECOND, T0, arrive, llm, run_of, session, spans_of, tool
 
 
@@ -52,6 +55,36 @@ def test_a_session_that_goes_on_is_active_until_it_ends(storage: Storage) -> Non
     (span,) = spans_of(storage).values()
     assert (run_of(storage).status, span.status, done.spans, done.changed) == ("complete", "complete", 0, 1)
     assert span.summary == "Tool Bash(command=make) → made"
+
+
+SECRET = "S3cretVal9xQ"
+
+
+@pytest.mark.parametrize("length", [0, 2000, 200_000])
+def test_each_of_many_steps_is_redacted_also_in_its_summary(storage: Storage, length: int) -> None:
+    plain = [tool(f"t{at}", at, output=f"made {at}" + "x" * length) for at in range(150 if length < 10_000 else 5)]
+    told: list[Step] = []
+    for at, step in enumerate(plain):
+        if at % 40 == 0:
+            told.append(step._replace(payload={"name": "Bash", "arguments": {"command": f"DB_PASSWORD={SECRET} make"}}))
+        elif at % 40 == 1:
+            told.append(step._replace(result={"output": "made", "env": {"password": SECRET}, "text": "x" * length}))
+        else:
+            told.append(step)
+    arrival = Arrival(Context(storage, redacts=SentRedaction()))
+    arrival.take("toy", [session(), *told, told[0], told[1]])
+    arrival.finish(live=False)
+    found = [*storage.ask(SpansOf(run_of(storage).id))]
+    assert len(found) == len(plain)
+    for span in found:
+        assert SECRET not in repr(span)
+        assert ("[redacted]" in repr(span)) == (span.started_at in {_at(at) for at in range(150) if at % 40 < 2})
+    first = next(span for span in found if span.started_at == _at(0))
+    assert (first.summary or "").startswith("Tool Bash(command=DB_PASSWORD=[redacted] make) → made 0")
+
+
+def _at(second: int) -> str:
+    return clock.to_text(T0 + second * SECOND)
 
 
 def test_what_arrives_again_adds_nothing(storage: Storage) -> None:

@@ -385,11 +385,22 @@ _ESCAPE_OF_LETTER = lazy_pattern(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
 
 def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """Yield the assignments in a text. Finds the last word of a name and its `:`, `=` or `>`, then the name's start."""
+    return _named(_signs(), pattern, text)
+
+
+def _pairs(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the pairs in a text as `_assignments` does: the whole pattern takes 400 ns a character."""
+    return _named(_commas(), pattern, text)
+
+
+def _named(
+    signs: tuple[re.Pattern[str], re.Pattern[str]], pattern: re.Pattern[str], text: str
+) -> Iterator[re.Match[str]]:
     lower, at = text.lower(), 0
     if len(lower) != len(text):  # the letter İ becomes two characters in lower case
         yield from pattern.finditer(text)
         return
-    ends, names = _signs()
+    ends, names = signs
     while (end := ends.search(lower, at)) is not None:
         name = names.search(lower, max(at, end.start() - LONGEST), end.end())
         match = None if name is None else pattern.match(text, name.start())
@@ -403,6 +414,32 @@ def _signs() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return the pattern of the last words of names, and the pattern of names, each followed by `:`, `=` or `>`."""
     rest = r"""[\\"'`\]\t ]*[:=>]"""
     return re.compile(f"(?:{ENDS}){rest}"), re.compile(f"(?:{ASSIGNED}){rest}")
+
+
+@cache
+def _commas() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the pattern of the last words of names, and the pattern of names, each followed by a quote and a comma."""
+    rest = r"""\\*["'],"""
+    return re.compile(f"(?:{ENDS}){rest}"), re.compile(f"(?:{_HEADERS}|{NAMES}){rest}")
+
+
+def _logins(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the logins in a text. Finds their first words in lower case: the whole pattern takes 120 ns a character."""
+    lower, at = text.lower(), 0
+    if len(lower) != len(text):
+        yield from pattern.finditer(text)
+        return
+    while (begin := _LOGINS.search(lower, at)) is not None:
+        match = pattern.match(text, begin.start())
+        at = begin.start() + 1 if match is None else match.end()
+        if match is not None:
+            yield match
+
+
+_LOGINS = lazy_pattern(
+    "sshpass|docker login|redis-cli|ldap|oathtool|secret_access_key|requirepass|login|identified by|with encrypted"
+    "|with password"
+)
 
 
 def _assigned(match: re.Match[str]) -> str | None:
@@ -528,6 +565,7 @@ OTHERS = {
         rf"(?i-u:{_HEADERS}|{NAMES})[\\\"']*[\"'],[bt\\\"' \t]*[\"']",
         rf"(?i)(?:(?P<header>{_HEADERS})|{NAMES})\\*[\"'],[ \t]{{0,3}}b?{_QUOTE}(?P<secret>{_UNTIL})",
         lambda match: "secret" if match["header"] or _MIXED.fullmatch(match["secret"]) else None,
+        _pairs,
     ),
     "name and value": _Kind(  # in XML, in JSON that is a text, in YAML
         rf"(?i-u:{NAMES})[\\\"', \t\r\nnrt]{{1,60}}value[\\\"' \t]*[:=]",
@@ -596,6 +634,7 @@ OTHERS = {
         r"|(?:secret_access_key|requirepass)[ \t]+"
         r"|login[ \t\r\n]+\S{1,100}[ \t\r\n]+password[ \t\r\n]+|(?:identified by|with (?:encrypted )?password)[ \t]+)"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;-][^\s\"'\\;]{0,4096})",
+        matches=_logins,
     ),
     "JSON web token": _Kind(  # the look behind keeps a text of nothing but their beginnings linear
         rf"eyJ{_C}{{8,}}\.{_C}{{8}}",

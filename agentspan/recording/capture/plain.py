@@ -383,11 +383,13 @@ class SentRedaction:
 
     Attributes:
         suspicious: returns whether something in a JSON text may need redaction, or is marked as sensitive.
+        suspicious_among: returns the places of the texts of which that is true, in less time than one by one.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
         self._redaction = Redaction(rule, long=LONG_ONCE)
         self.suspicious: Callable[[str], bool] = self._redaction.suspicious
+        self.suspicious_among: Callable[[Sequence[str]], list[int]] = self._redaction.suspicious_among
 
     @property
     def count(self) -> int:
@@ -398,15 +400,8 @@ class SentRedaction:
         """Return a text without credentials."""
         return text if len(text) <= LONGEST_NAME and is_harmless_name(text) else self._redaction.text(text)
 
-    def object(self, text: str, plain: Any) -> tuple[str, Any]:
-        """Return JSON without credentials, as text and as plain JSON.
-
-        Args:
-            text: the JSON text.
-            plain: the decoded JSON text.
-        """
-        if not self.suspicious(text):
-            return text, plain
+    def cleaned(self, plain: Any) -> tuple[str, Any]:
+        """Return plain JSON whose text is suspicious without credentials, as text and as plain JSON."""
         cleaned = self._clean(plain, "")
         return encode(cleaned), cleaned
 

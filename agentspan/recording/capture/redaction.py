@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -55,6 +55,8 @@ processor's cache, and a character takes 28 ns instead of 2; 70 until the engine
 
 BLOCK = 1024
 """The size of the blocks in which a long text is searched, in characters."""
+BLOCKS = 64
+"""The most blocks that are searched at once."""
 AROUND = 512
 """The largest distance, in characters, between a detected place and the begin of its credential, in both directions."""
 LONGEST_SECRET = 4096
@@ -132,9 +134,10 @@ def suspicious(long: int = LONG) -> Suspicious:
 
     def found(text: str | bytes, data: bytes | None = None) -> bool:
         if not text.isascii():
-            if _beyond_ascii()(text, data):
+            data = _utf_8(text) if data is None else data
+            if _beyond_ascii()(data):
                 return True
-            text = _as_ascii(text)
+            text = _as_ascii(data)
         if len(text) < long or (len(text) >= 4 * LONG and long == LONG and _repeats(text)):
             return every(text)
         return _at_a_glance(text if isinstance(text, str) else text.decode())
@@ -142,10 +145,16 @@ def suspicious(long: int = LONG) -> Suspicious:
     return found
 
 
-def _as_ascii(text: str | bytes) -> str:
-    """Return a text with a `?` for each character beyond ASCII. Both end a word in the patterns of ASCII."""
-    readable = text if isinstance(text, str) else text.decode()
-    return readable.encode("ascii", "replace").decode()
+def _as_ascii(data: bytes) -> str:
+    """Return UTF-8 as text with a `?` for each character beyond ASCII. Both end a word in the patterns of ASCII.
+
+    A character has one byte that begins it, so its other bytes are dropped: 1.1 ns a byte, and 3 by the codec `ascii`.
+    """
+    return data.translate(_QUESTION_MARKS, _CONTINUED).decode("ascii")
+
+
+_QUESTION_MARKS = bytes(range(128)) + b"?" * 128
+_CONTINUED = bytes(range(0x80, 0xC0))
 
 
 def _at_a_glance(text: str) -> bool:
@@ -187,25 +196,65 @@ def _of_ascii() -> str:
 _ASCII = bytes(range(128))
 
 
+def _utf_8(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+
+
+def suspicious_among(texts: Sequence[str]) -> list[int]:
+    """Return the places of the texts for which `suspicious(LONG_ONCE)` returns True, but for short texts without a
+    whole key, which need no redaction.
+
+    Each fast search goes through all texts at once, so that its table stays in the processor's cache: a text of 1 kB
+    takes 0.7 µs instead of 1.2. A line feed between two texts ends a word in all patterns, as the end of a text does.
+    """
+    plain: list[str] = []
+    found: set[int] = set()
+    for place, text in enumerate(texts):
+        if not text.isascii():
+            data = _utf_8(text)
+            if _beyond_ascii()(data):
+                found.add(place)
+            text = _as_ascii(data)
+            del data  # it may be long
+        plain.append(text)
+    lower = [text.lower() for text in plain]
+    together, small = "\n".join(plain), "\n".join(lower)
+    keys, names, (key, key_closely), query = _glances()
+    by_glance = set[int]()
+    for glance in names:
+        if glance(small):
+            by_glance.update(place for place, text in enumerate(lower) if glance(text))
+    if key(small):
+        by_glance.update(place for place, text in enumerate(lower) if key(text) and key_closely(text))
+    for number, glance in enumerate(keys):
+        if glance(together):
+            closely = _keys_closely(number)
+            by_glance.update(place for place, text in enumerate(plain) if glance(text) and closely(text))
+    if query(small):
+        closely = _query_closely()
+        by_glance.update(place for place, text in enumerate(lower) if query(text) and closely(plain[place]))
+    found.update(place for place in by_glance if len(plain[place]) >= LONG_ONCE or _every()(plain[place]))
+    return sorted(found)
+
+
 @cache
-def _beyond_ascii() -> Suspicious:
+def _beyond_ascii() -> Callable[[bytes], bool]:
     """Return the search for names in other alphabets, and for names with letters that only look like ASCII.
 
     A search for all of them takes 80 to 200 ns a character, because its table does not fit into the engine's memory.
-    So it first searches only the characters beyond ASCII, of which most texts have few.
+    So it first searches only the characters beyond ASCII, of which most texts have few. It takes UTF-8: for a search in
+    a `str` that is not ASCII, Python would keep its UTF-8 as long as the `str`.
     """
     letters, signs = search(f"(?i:{LETTERS_BEYOND})"), search("[：是为為]")
     escaped, odd = search(ESCAPED_BEYOND), search(rf'{ODD}[^"\\]*":')  # {"p\u200bassword": …}
 
-    def found(text: str | bytes, data: bytes | None = None) -> bool:
-        if data is None:
-            data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+    def found(data: bytes) -> bool:
         rest = data.translate(None, _ASCII)
         return (
-            (letters(rest) and _names_beyond_ascii()(text))
-            or odd(text)
-            or (signs(rest) and _wide_signs()(text))
-            or (escaped(text) and _escaped_beyond_ascii()(text))
+            (letters(rest) and _names_beyond_ascii()(data))
+            or odd(data)
+            or (signs(rest) and _wide_signs()(data))
+            or (escaped(data) and _escaped_beyond_ascii()(data))
         )
 
     return found
@@ -282,7 +331,11 @@ def _is_crowded(sample: str) -> bool:
     has_place, full = _crowded()
     if has_place(sample) and any(found(sample[:SAMPLE]) for found in full):
         return True
-    return (not sample.isascii() or "\\u" in sample) and _crowded_beyond_ascii()(sample)
+    return _is_crowded_beyond_ascii(sample)
+
+
+def _is_crowded_beyond_ascii(text: str) -> bool:
+    return (not text.isascii() or "\\u" in text) and _crowded_beyond_ascii()(text)
 
 
 def crowded(text: str) -> list[tuple[int, int]]:
@@ -291,7 +344,11 @@ def crowded(text: str) -> list[tuple[int, int]]:
     Such texts, with one word of the rules over and over, are written only to make the search slow. 4 ns a character.
     """
     found = list[tuple[int, int]]()
-    for start in (*range(0, len(text) - BLOCK, BLOCK), len(text) - BLOCK):  # the last one overlaps
+    starts = (*range(0, len(text) - BLOCK, BLOCK), len(text) - BLOCK)  # the last one overlaps
+    first = "\n".join([text[start : start + LONG_SAMPLE] for start in starts])
+    if not _crowded()[0](first) and not _is_crowded_beyond_ascii(first):
+        return found  # the common case: one search for the first samples of all blocks
+    for start in starts:
         if found and found[-1][1] == len(text):
             break
         if all(_is_crowded(text[start + at : start + at + LONG_SAMPLE]) for at in SAMPLES):
@@ -300,14 +357,19 @@ def crowded(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def stretches(text: str, search_in: Suspicious) -> list[tuple[int, int]]:
+Among = Callable[[Sequence[str]], Iterable[int]]
+"""A function that returns the places of the suspicious texts among many, in order."""
+
+
+def stretches(text: str, among: Among) -> list[tuple[int, int]]:
     """Return the stretches of a text that may have credentials, extended to their ends; not for kinds in WHOLE."""
     found = list[tuple[int, int]]()
-    for start in range(0, len(text), BLOCK):
-        if found and found[-1][1] == len(text):
-            break
-        if search_in(text[start : start + BLOCK + AROUND]):
-            _add(found, text, start, before=AROUND)
+    for first in range(0, len(text), BLOCKS * BLOCK):
+        starts = range(first, min(first + BLOCKS * BLOCK, len(text)), BLOCK)
+        for place in among([text[start : start + BLOCK + AROUND] for start in starts]):
+            if found and found[-1][1] == len(text):
+                return found
+            _add(found, text, starts[place], before=AROUND)
     return found
 
 
@@ -438,12 +500,22 @@ class Redaction:
         self._rule = rule
         self._known: dict[bytes, tuple[str, int]] = {}
         self._suspicious = suspicious(long)
+        self._among: Among = suspicious_among if long == LONG_ONCE else self._one_by_one
         self.suspicious = self._suspicious
         if rule is card_numbers:
             found = has_card_number()
             self.suspicious = lambda text, data=None: self._suspicious(text, data) or found(text)
         elif rule is not None:
             self.suspicious = lambda text, data=None: True
+
+    def suspicious_among(self, texts: Sequence[str]) -> list[int]:
+        """Return the places of the texts that may need redaction, in less time than one by one."""
+        if self._rule is not None:
+            return [place for place, text in enumerate(texts) if self.suspicious(text)]
+        return suspicious_among(texts)
+
+    def _one_by_one(self, texts: Sequence[str]) -> Iterator[int]:
+        return (place for place, text in enumerate(texts) if self._suspicious(text))
 
     def text(self, text: str) -> str:
         """Return a text with the redaction mark in place of each credential."""
@@ -460,7 +532,7 @@ class Redaction:
         readable = _readable(text)
         pieces: list[str] = []
         end = 0
-        for start, stop in stretches(readable, self._suspicious):
+        for start, stop in stretches(readable, self._among):
             pieces += text[end:start], self._searched(text[start:stop], readable[start:stop], others)
             end = stop
         return "".join([*pieces, text[end:]])

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from agentspan.model.columns import json_columns
@@ -197,7 +198,11 @@ def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
 
 def _outlines(connection: sqlite3.Connection, asked: Outlines) -> list[AgentSpanRow]:
     values = (asked.instance_id, asked.after, asked.since or "", -1 if asked.limit is None else asked.limit)
-    return [AgentSpanRow._make(row) for row in connection.execute(statements.OUTLINES, values)]
+    return [*map(_span, connection.execute(statements.OUTLINES, values))]
+
+
+_span = partial(tuple.__new__, AgentSpanRow)
+"""Makes a row of its columns, in a third of the time of `_make`, which is a Python function."""
 
 
 def _counted(connection: sqlite3.Connection, asked: Counts) -> Mapping[str, SpanCounts]:
