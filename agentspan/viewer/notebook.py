@@ -5,6 +5,7 @@ escaped, and no table has a script. Only a run's frame has one: the exported vie
 origin, which can load and send nothing.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from html import escape
@@ -633,7 +634,11 @@ class ShownRun(StoredRun):
         if excerpt.cut:
             parts.append(f"the payloads of {noun(excerpt.cut, 'step')} are left out, because of their size")
         if parts:
-            yield f"{'; '.join(parts)}. All: agentspan export {self.id} --format html -o run.html"
+            location = self._storage.capabilities().location
+            # Only the name of the file: a notebook that is handed on need not say in which folder it is.
+            name = None if location is None or location.path is None else location.path.name
+            db = "" if name is None else f"--db {shlex.quote(name)} "
+            yield f"{'; '.join(parts)}. All: agentspan export {self.id} {db}--format html -o run.html"
 
 
 def frame(document: str, title: str) -> str:

@@ -205,7 +205,9 @@ def test_a_long_run_shows_its_first_steps_and_its_last_failures(db: Database) ->
     columns = blocks["spans"]["columns"]
     assert len(columns["id"]) == len(blocks["details"]) == notebook.MOST_STEPS
     assert "the frame has 500 of 3,000 steps" in shown.text
-    assert f"agentspan export {run.id} --format html -o run.html" in shown.text
+    path = db.storage.capabilities().location
+    name = "" if path is None or path.path is None else f"--db {path.path.name} "
+    assert f"agentspan export {run.id} {name}--format html -o run.html" in shown.text
     ids = [step.span_id for step in run.steps if step.status == "failed"]
     assert set(ids[-notebook.MOST_FAILED :]) <= set(columns["id"])
     assert blocks["data"][0]["spans"]["total"] == 3000
