@@ -202,7 +202,7 @@ class Database:
         """
         with host.importing:
             from agentspan.analysis.by_name import find_run
-            from agentspan.viewer.notebook import ShownRun
+            from agentspan.viewer.notebook_run import ShownRun
 
         return ShownRun(self._recorded, find_run(self._recorded, run))
 

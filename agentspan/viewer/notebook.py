@@ -1,17 +1,14 @@
-"""Results and runs as a notebook shows them: HTML tables, a run in a frame, and short text where HTML is not shown.
+"""Results and databases as a notebook shows them: a class for each result, which is the same value and shows itself.
 
-A result is a list of blocks: sentences and tables, which are written as HTML and as text. Text from payloads is
-escaped, and no table has a script. Only a run's frame has one: the exported viewer, in a sandboxed frame of its own
-origin, which can load and send nothing.
+The classes are here, because the modules of the analysis know nothing of HTML. notebook_run.py has that of a run.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from html import escape
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, cast
 
 from agentspan.analysis import costs_text, diff_text, drift_text, failure_text
-from agentspan.analysis.causes import page_of as judged_page
+from agentspan.analysis.causes import page_of
 from agentspan.analysis.costs import Costs
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
 from agentspan.analysis.differences import FieldChange
@@ -20,186 +17,21 @@ from agentspan.analysis.overview import Overview, overview
 from agentspan.analysis.report import MARKS
 from agentspan.analysis.runs import StatsByVersion, find_runs
 from agentspan.analysis.search import Hits
-from agentspan.analysis.stored_run import RunStep, StoredRun
-from agentspan.analysis.tree import run_error, run_name, session_title, title_of
+from agentspan.analysis.stored_run import RunStep
+from agentspan.analysis.tree import run_error, run_name, session_title
 from agentspan.analysis.why import Group, RunWhy, Why
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage import row_by_row
-from agentspan.storage.access import Wrapper
-from agentspan.storage.protocol import Capabilities, Storage, page_of
-from agentspan.storage.questions import ChangedSpans, Find, Outlines, Query, Question, SpansOf, SpanSums
+from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
-from agentspan.text import (
-    amounts,
-    cost_text,
-    count_text,
-    dotted,
-    duration_text,
-    noun,
-    one_line,
-    p_text,
-    share_text,
-    size_text,
-    visible,
-)
-from agentspan.viewer import export
+from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, p_text, share_text
+from agentspan.viewer.blocks import MOST_ROWS, Block, Shown, Table, html
 
 T = TypeVar("T")
 
-MOST_ROWS = 100
-"""The largest number of rows of a table."""
-MOST_LINES = 20
-"""The largest number of lines of a result as text."""
-MAX_CELL = 300
-"""The largest number of characters of a cell, and of a line about a result."""
-MAX_CELL_OF_TEXT = 60
-"""The largest number of characters of a cell where HTML is not shown."""
-UNBROKEN = 30
-"""The largest number of characters of a cell whose line never breaks."""
-MAX_SENTENCE = 2000
-MOST_STEPS = 500
-"""The largest number of steps of a run in a frame: a notebook keeps all of them in its file."""
-MOST_FAILED = 100
-"""The number of failed steps, the last ones, that are in the frame of a larger run in any case."""
-MOST_BYTES = 500_000
-"""The bytes of payloads in a frame, beside the viewer's own 220 kB."""
-MAX_PAYLOAD = 50_000
-"""The bytes of a single payload in a frame."""
-FRAME_PX = 420
-TREE_LINES = 60
-"""The number of lines of a run's tree that stand below its frame, for readers that drop frames."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of texts. Columns without any text are left out.
-
-    Attributes:
-        columns: the names of the columns.
-        rows: the rows; at most MOST_ROWS are shown.
-        right: the names of the columns with numbers.
-        codes: the names of the columns with ids.
-        total: the number of rows that there are, if `rows` has only some of them.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: Collection[str] = ()
-    codes: Collection[str] = ()
-    total: int | None = None
-
-    @property
-    def shown(self) -> Sequence[Sequence[str]]:
-        """The rows that are shown."""
-        return self.rows[:MOST_ROWS]
-
-    @property
-    def filled(self) -> list[int]:
-        """The indexes of the columns that have some text."""
-        return [n for n in range(len(self.columns)) if any(row[n] for row in self.rows)]
-
-    def class_of(self, column: int) -> str:
-        """Return the HTML attribute for the class of a column's cells: numbers, or texts whose lines may break."""
-        name = self.columns[column]
-        longest = max((len(row[column]) for row in self.shown), default=0)
-        return " class=n" if name in self.right else " class=w" if longest > UNBROKEN and name not in self.codes else ""
-
-    @property
-    def more(self) -> str:
-        """The sentence about rows that are not shown; "" if all are."""
-        left = (len(self.rows) if self.total is None else self.total) - len(self.shown)
-        return f"and {left:,} more" if left > 0 else ""
-
-
-Block = str | Table
-"""A sentence, or a table."""
-
-# Colours are those of the notebook, so that tables can be read in its light and dark themes. Not all notebooks keep a
-# style element; without it a table is a plain one. The class is named twice to win over rules of JupyterLab for tables.
-_STYLE = """<style>
-.agentspan.agentspan { max-width: 100%; overflow-x: auto; }
-.agentspan.agentspan p { margin: .3em 0; }
-.agentspan.agentspan table { border-collapse: collapse; border: none; margin: .4em 0; color: inherit; font-size: 13px; }
-.agentspan.agentspan :is(tr, th, td, code, pre) { background: none; color: inherit; }
-.agentspan.agentspan :is(th, td) { padding: 2px 14px 2px 0; border: none; border-bottom: 1px solid #8884; }
-.agentspan.agentspan :is(th, td) { text-align: left; vertical-align: top; max-width: 44em; white-space: nowrap; }
-.agentspan.agentspan .w { min-width: 16em; white-space: normal; overflow-wrap: anywhere; }
-.agentspan.agentspan .n { text-align: right; font-variant-numeric: tabular-nums; }
-.agentspan.agentspan code { padding: 0; white-space: nowrap; font-size: .92em; }
-.agentspan.agentspan pre { overflow-x: auto; }
-.agentspan.agentspan iframe { display: block; box-sizing: border-box; width: 100%; }
-.agentspan.agentspan iframe { border: 1px solid #8886; border-radius: 6px; }
-</style>
-"""
-
-
-def html(blocks: Iterable[Block], *more: str) -> str:
-    """Return blocks as HTML without scripts, which can also be read without its style.
-
-    Args:
-        more: HTML that follows the blocks.
-    """
-    return f'<div class="agentspan">{_STYLE}{"".join(map(_html, blocks))}{"".join(more)}</div>'
-
-
-def _html(block: Block) -> str:
-    if isinstance(block, str):
-        return f"<p>{_escaped(block, MAX_SENTENCE)}</p>"
-    classes = {n: block.class_of(n) for n in block.filled}
-    head = "".join(f"<th{classes[n]}>{_escaped(block.columns[n], MAX_CELL)}</th>" for n in classes)
-    rows = "".join(f"<tr>{''.join(_cell(block, n, row[n], classes[n]) for n in classes)}</tr>\n" for row in block.shown)
-    more = f"<p>{_escaped(block.more, MAX_CELL)}</p>" if block.more else ""
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>{more}"
-
-
-def _cell(table: Table, column: int, text: str, attribute: str) -> str:
-    shown = _escaped(text, MAX_CELL)
-    is_code = shown and table.columns[column] in table.codes
-    return f"<td{attribute}><code>{shown}</code></td>" if is_code else f"<td{attribute}>{shown}</td>"
-
-
-def _escaped(text: str, limit: int) -> str:
-    return escape(visible(one_line(text, limit)))
-
-
-def text(blocks: Iterable[Block]) -> str:
-    """Return blocks as text of at most MOST_LINES lines."""
-    lines = [line for block in blocks for line in _lines(block)]
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [f"… and {len(lines) - MOST_LINES + 1:,} more lines"]
-    return "\n".join(lines)
-
-
-def _lines(block: Block) -> Iterator[str]:
-    if isinstance(block, str):
-        yield one_line(block, MAX_CELL)
-        return
-    columns = block.filled
-    rows = [[one_line(row[n], MAX_CELL_OF_TEXT) for n in columns] for row in (block.columns, *block.shown)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    is_right = [block.columns[n] in block.right for n in columns]
-    for row in rows:
-        cells = zip(row, widths, is_right, strict=True)
-        yield "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip()
-    if block.more:
-        yield block.more
-
-
-class Shown:
-    """A result that a notebook shows as sentences and tables; its `repr` is short text."""
-
-    __slots__ = ()
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield the sentences and tables of the result."""
-        raise NotImplementedError
-
-    def _repr_html_(self) -> str:
-        return html(self.blocks())
-
-    def __repr__(self) -> str:
-        return text(self.blocks())
+LATEST = 10
+"""The number of runs that a database shows of itself."""
+MOST_CAUSES = 10
+"""The number of causes that an overview shows."""
 
 
 class ShownRuns(Shown, RunList):
@@ -601,139 +433,6 @@ def shown(found: T) -> T:
     return cast(T, kind(*values))
 
 
-class ShownRun(StoredRun):
-    """A recorded run that shows itself: the viewer in a frame."""
-
-    @property
-    def steps(self) -> list[RunStep]:
-        """All steps of the run, parents first, siblings in the order in which they started."""
-        return ShownSteps(super().steps)
-
-    def why(self, *, outcome: str | None = None) -> RunWhy:
-        """Return why the run failed (see StoredRun)."""
-        return shown(super().why(outcome=outcome))
-
-    def _repr_html_(self) -> str:
-        excerpt = Excerpt(self._storage, self._row, self._spans)
-        lines = self.tree().split("\n")
-        left = len(lines) - TREE_LINES
-        tree = "\n".join(lines[:TREE_LINES] + ([f"… and {left:,} more lines: .tree()"] if left > 0 else []))
-        return html(
-            [dotted(self.head, f"run {self.id}"), *self.facts, *self._left_out(excerpt)],
-            frame(export.html(excerpt, [self.id]), f"run {self.id}"),
-            f"<details><summary>The steps as text</summary><pre>{escape(visible(tree))}</pre></details>",
-        )
-
-    def _left_out(self, excerpt: "Excerpt") -> Iterator[str]:
-        parts = []
-        if excerpt.steps < self.spans:
-            parts.append(
-                f"the frame has {excerpt.steps:,} of {self.spans:,} steps: the first, and the last that failed"
-            )
-        if excerpt.cut:
-            parts.append(f"the payloads of {noun(excerpt.cut, 'step')} are left out, because of their size")
-        if parts:
-            yield f"{'; '.join(parts)}. All: agentspan export {self.id} --format html -o run.html"
-
-
-def frame(document: str, title: str) -> str:
-    """Return an HTML document in a frame that loads nothing, and whose scripts cannot reach the page around it."""
-    # Quoted with apostrophes: JSON and the viewer's scripts have few of them, and many quotes.
-    source = document.replace("&", "&amp;").replace("'", "&#39;")
-    return (
-        f'<iframe sandbox="allow-scripts" title="{escape(title)}" width="100%" height="{FRAME_PX}" '
-        f"srcdoc='{source}'></iframe>"
-    )
-
-
-class _Chosen(NamedTuple):
-    spans: list[AgentSpanRow]
-    cut: int
-
-
-class Excerpt(Wrapper[Storage]):
-    """A storage in which one run has only some of its spans, and only small payloads.
-
-    The first MOST_STEPS spans; in their place up to MOST_FAILED failed ones, the last, with the spans around them.
-    Payloads above MAX_PAYLOAD, and the largest ones beyond MOST_BYTES in all, are replaced by a text with their size;
-    those of failed spans stay longest. Counts are those of the whole run.
-
-    Attributes:
-        steps: the number of spans of the run that this storage has.
-        cut: the number of these spans whose payloads were replaced.
-    """
-
-    def __init__(self, direct: Storage, run: AgentInstanceRow, outlines: Sequence[AgentSpanRow]) -> None:
-        super().__init__(direct)
-        self._run_id = run.id
-        self._spans, self.cut = _chosen(direct, run.id, outlines)
-        self.steps = len(self._spans)
-
-    def capabilities(self) -> Capabilities:
-        """Return what the storage answers itself, without the questions about the spans of one run."""
-        can = self.direct.capabilities()
-        return can._replace(answers=can.answers - {Outlines, ChangedSpans, SpanSums})
-
-    def ask(self, question: Question[T]) -> T:
-        """Answer questions about the spans of the run; pass all others on."""
-        if isinstance(question, SpansOf) and question.instance_id == self._run_id:
-            return cast(T, iter(self._spans))
-        if isinstance(question, Outlines) and question.instance_id == self._run_id:
-            return cast(T, row_by_row.answer(self, question))
-        if isinstance(question, Query) and question.type == "agent_span" and self._is_of_run(question):
-            return cast(T, page_of(self._spans, question))
-        return self.direct.ask(question)
-
-    def _is_of_run(self, query: Query) -> bool:
-        return query.where.get("agent_instance_id") == self._run_id
-
-
-def _chosen(storage: Storage, run_id: str, outlines: Sequence[AgentSpanRow]) -> _Chosen:
-    ordered = sorted(outlines, key=lambda span: span.id)
-    by_id = {span.id: span for span in ordered}
-    failed = [span.id for span in ordered if span.status == "failed"][-MOST_FAILED:]
-    wanted: dict[str, None] = {}
-    if len(ordered) > MOST_STEPS:
-        for id in failed:
-            while id in by_id and id not in wanted:
-                wanted[id] = None
-                id = by_id[id].parent_span_id or ""
-    else:
-        wanted.update(dict.fromkeys(failed))
-    for span in ordered:
-        if len(wanted) < MOST_STEPS:
-            wanted[span.id] = None
-    left, cut, spans = MOST_BYTES, 0, []
-    for size, row in sorted(_sized(storage, run_id, wanted), key=lambda each: (each[1].status != "failed", each[0])):
-        if size <= min(left, MAX_PAYLOAD):
-            left -= size
-        else:
-            row, cut = _without_payload(row, size), cut + 1
-        spans.append(row)
-    return _Chosen(sorted(spans, key=lambda span: span.id), cut)
-
-
-def _sized(storage: Storage, run_id: str, ids: Iterable[str]) -> Iterator[tuple[int, AgentSpanRow]]:
-    """Yield spans with the sizes of their payloads. Large payloads are dropped at once: a span may have 10 MB."""
-    for id in ids:
-        row = storage.ask(Find(id, instance_id=run_id)).rows[id][1]
-        if isinstance(row, AgentSpanRow):
-            size = len(row.payload) + len(row.result_payload or "")
-            yield size, row if size <= MAX_PAYLOAD else _without_payload(row, size)
-
-
-def _without_payload(span: AgentSpanRow, size: int) -> AgentSpanRow:
-    note = f'{{"left_out":"{size_text(size)}: agentspan show {span.id}"}}'
-    result = span.result_payload if span.status == "failed" and len(span.result_payload or "") < MAX_CELL else None
-    return span._replace(summary=title_of(span, MAX_CELL), payload=note, result_payload=result)
-
-
-LATEST = 10
-"""The number of runs that a database shows of itself."""
-MOST_CAUSES = 10
-"""The number of causes that an overview shows."""
-
-
 def database_html(storage: Storage | None, where: str) -> str:
     """Return what a database shows of itself: how many runs failed, the most frequent causes, and the latest runs.
 
@@ -752,7 +451,7 @@ def _latest(storage: Storage) -> Iterator[Block]:
         yield "nothing has been recorded here yet"
         return
     yield from shown(overview(storage)).blocks()  # type: ignore[attr-defined]
-    judged = judged_page(storage, found.runs)
+    judged = page_of(storage, found.runs)
     causes = [judged.causes[id].text if id in judged.causes else None for id in (run.run.id for run in found.runs)]
     verdicts = [str(judged.verdicts[run.run.id]) for run in found.runs]
     yield "the latest runs:"

@@ -16,7 +16,7 @@ from agentspan import text
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.database import Database
 from agentspan.storage.sums import RunList
-from agentspan.viewer import export, notebook
+from agentspan.viewer import blocks, export, notebook_run
 from tests.browser.hostile import ATTACKS, Hostile, Texts
 from tests.browser.recorded import Recording, at, failing_run, long_run
 
@@ -100,8 +100,8 @@ def test_each_result_shows_itself_as_html_and_as_short_text(db: Database, failin
     shown = check_static(result._repr_html_())
     assert shown.text.strip()
     lines = repr(result).splitlines()
-    assert 0 < len(lines) <= notebook.MOST_LINES
-    assert max(map(len, lines)) <= notebook.MAX_SENTENCE
+    assert 0 < len(lines) <= blocks.MOST_LINES
+    assert max(map(len, lines)) <= blocks.MAX_SENTENCE
 
 
 def test_results_keep_their_fields_and_classes(db: Database, failing: str) -> None:
@@ -172,8 +172,8 @@ def test_no_text_of_a_payload_becomes_markup(tmp_path: Path) -> None:
 def test_each_attack_can_be_read_and_none_is_markup() -> None:
     attack = Texts()
     texts = [attack() for _ in ATTACKS]
-    table = notebook.Table(("a", "b"), [(text, "x") for text in texts], codes=("a",))
-    document = notebook.html([*texts, table])
+    table = blocks.Table(("a", "b"), [(text, "x") for text in texts], codes=("a",))
+    document = blocks.html([*texts, table])
     assert check_static(document).tags
     assert document.count("<style>") == 1
     for number in range(1, len(texts) + 1):
@@ -182,7 +182,7 @@ def test_each_attack_can_be_read_and_none_is_markup() -> None:
 
 def test_a_frame_is_the_whole_document_whatever_it_says() -> None:
     document = '<p title="a">it\'s &amp; &#39; "</p>\'></iframe><script>1</script>'
-    (frame,) = check_static(notebook.frame(document, "a 'title' <b>")).frames
+    (frame,) = check_static(notebook_run.frame(document, "a 'title' <b>")).frames
     assert frame["srcdoc"] == document
     assert frame["title"] == "a 'title' <b>"
 
@@ -201,14 +201,16 @@ def test_a_long_run_shows_its_first_steps_and_its_last_failures(db: Database) ->
     document = run._repr_html_()
     assert len(document.encode()) < MOST_BYTES
     shown = check_static(document)
-    blocks = dict(blocks_of(shown.frames[0]))
-    columns = blocks["spans"]["columns"]
-    assert len(columns["id"]) == len(blocks["details"]) == notebook.MOST_STEPS
+    data = dict(blocks_of(shown.frames[0]))
+    columns = data["spans"]["columns"]
+    assert len(columns["id"]) == len(data["details"]) == notebook_run.MOST_STEPS
     assert "the frame has 500 of 3,000 steps" in shown.text
-    assert f"agentspan export {run.id} --format html -o run.html" in shown.text
+    path = db.storage.capabilities().location
+    name = "" if path is None or path.path is None else f"--db {path.path.name} "
+    assert f"agentspan export {run.id} {name}--format html -o run.html" in shown.text
     ids = [step.span_id for step in run.steps if step.status == "failed"]
-    assert set(ids[-notebook.MOST_FAILED :]) <= set(columns["id"])
-    assert blocks["data"][0]["spans"]["total"] == 3000
+    assert set(ids[-notebook_run.MOST_FAILED :]) <= set(columns["id"])
+    assert data["data"][0]["spans"]["total"] == 3000
     assert len(run.steps._repr_html_()) < 100_000  # type: ignore[attr-defined]
 
 
@@ -228,8 +230,8 @@ def test_large_payloads_are_left_out_of_a_frame_and_named(db: Database) -> None:
     document = stored._repr_html_()
     assert len(document.encode()) < MOST_BYTES
     shown = check_static(document)
-    blocks = dict(blocks_of(shown.frames[0]))
-    left_out = [each for each in blocks["details"] if "left_out" in each["payload"]]
+    data = dict(blocks_of(shown.frames[0]))
+    left_out = [each for each in data["details"] if "left_out" in each["payload"]]
     assert f"the payloads of {len(left_out)} steps are left out" in shown.text
     detail = next(each for each in left_out if each["id"] == large)
     assert json.loads(detail["payload"]) == {"left_out": f"3.0 MB: agentspan show {large}"}
@@ -238,10 +240,10 @@ def test_large_payloads_are_left_out_of_a_frame_and_named(db: Database) -> None:
 
 
 def test_a_long_list_says_how_many_it_leaves_out(db: Database) -> None:
-    for n in range(notebook.MOST_ROWS + 5):
+    for n in range(blocks.MOST_ROWS + 5):
         Recording(db, "worker").finish(n)
     shown = check_static(db.runs(limit=None)._repr_html_())  # type: ignore[attr-defined]
-    assert sum(tag == "tr" for tag, _ in shown.tags) == 1 + notebook.MOST_ROWS
+    assert sum(tag == "tr" for tag, _ in shown.tags) == 1 + blocks.MOST_ROWS
     assert "and 5 more" in shown.text
     assert repr(db.runs()).splitlines()[-1] == "… and 33 more lines"
 
