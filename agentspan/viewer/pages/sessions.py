@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from agentspan.analysis.session_runs import PAGE, SessionRun, session_runs, totals_text
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.tree import run_name, session_title
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
@@ -32,13 +32,16 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
     numbers: Counter[str] = Counter()
     last: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for run in scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT):
         if run.session:
             numbers[run.session] += 1
             last.setdefault(run.session, run.started_at or run.inserted_at)
+            titles[run.session] = titles.get(run.session) or session_title(run) or ""
     return [
         {
             "session": name,
+            "title": titles[name],
             "link": address.link("sessions", session=name),
             "runs": noun(numbers[name], "run"),
             "at": at_text(at),
