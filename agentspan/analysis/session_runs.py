@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.analysis.causes import Verdict, page_of
 from agentspan.analysis.dataset import INPUT, as_text
 from agentspan.analysis.messages import Message, sent, spoken
-from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes
+from agentspan.analysis.outcomes import OutcomeRule, check_known
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import in_time, session_title, title_of
 from agentspan.errors import NotFound
@@ -38,12 +39,14 @@ class SessionRun:
     Attributes:
         run: the run with the sums over its spans.
         prompt: what was asked first, on one line of at most 500 characters; "" if unknown.
-        passed: whether the run passed; None if unknown.
+        verdict: what became of the run.
+        cause: why it failed, in one line; None without a known cause.
     """
 
     run: RunSummary
     prompt: str
-    passed: bool | None
+    verdict: Verdict
+    cause: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class SessionRuns:
     Attributes:
         session: the session.
         title: the title of the session of a coding agent; None for other sessions.
-        outcome: the rule that decides whether a run passed; None if the status decides.
+        outcome: the rule that decides whether a run that completed passed; None if there is none.
         runs: the runs of the page, in the order in which they started.
         total: the number of all runs of the session that match the filter.
         totals: the sums over all these runs.
@@ -85,7 +88,8 @@ def session_runs(
 
     Args:
         filter: further conditions of the runs.
-        rule: the rule that decides whether a run passed; the status decides when left out.
+        rule: the rule that decides whether a run that completed passed; when left out, a rule that runs of the page
+            missed (see outcomes.missed_rule).
         offset: the number of runs to skip.
         limit: the largest number of runs.
 
@@ -103,13 +107,22 @@ def session_runs(
     latest_first = find_runs(storage, wanted, limit=number, offset=left - number).runs if number else []
     found = latest_first[::-1]
     rows = [each.run for each in found]
-    passed = outcomes(storage, rows, rule)
+    judged = page_of(storage, found, rule)
+    runs = tuple(
+        SessionRun(
+            each,
+            first_prompt(storage, each.run),
+            judged.verdicts[each.run.id],
+            cause.text if (cause := judged.causes.get(each.run.id)) else None,
+        )
+        for each in found
+    )
     times = [row.started_at or row.inserted_at for row in rows]
     return SessionRuns(
         session,
         next((title for row in rows if (title := session_title(row)) is not None), None),
-        None if rule is None else str(rule),
-        tuple(SessionRun(each, first_prompt(storage, each.run), passed[each.run.id]) for each in found),
+        None if judged.rule is None else str(judged.rule),
+        runs,
         every.total,
         every.totals,
         tuple(dict.fromkeys(row.user for row in rows if row.user is not None)),

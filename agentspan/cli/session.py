@@ -11,7 +11,6 @@ from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, page_options
 from agentspan.cli.output import (
-    MARKS,
     document,
     fit,
     local,
@@ -69,7 +68,8 @@ def session_command(
 
 def _plain(each: SessionRun, row: dict[str, Any]) -> dict[str, Any]:
     sums = {name: getattr(each.run, name) for name in ("spans", "failed", "input_tokens", "output_tokens", "cost_usd")}
-    own = {"agent": run_name(each.run.agent, each.run.version), "prompt": each.prompt, "passed": each.passed}
+    own: dict[str, Any] = {"agent": run_name(each.run.agent, each.run.version), "prompt": each.prompt}
+    own |= {"verdict": each.verdict._asdict(), "reason": each.cause}
     return {**row, **sums, **own}
 
 
@@ -83,21 +83,22 @@ def _lines(found: SessionRuns, short: dict[str, str], offset: int) -> Iterator[s
     for number, each in enumerate(found.runs, start=offset + 1):
         run, row = each.run, each.run.run
         at = local(row.started_at or row.inserted_at)
-        mark = status_style(MARKS[row.status], row.status)
+        is_bad = each.verdict.kind in ("failed", "missed")
+        mark = status_style(each.verdict.mark, "failed" if is_bad else row.status)
         yield mark + " " + style(fit(f"{number:,}. {each.prompt or 'no prompt was recorded'}", columns - 2), bold=True)
-        judged = "" if found.outcome is None else {True: "passed", False: "failed", None: "no outcome"}[each.passed]
         facts = dotted(
             f"run {short[row.id]}",
             run_name(run.agent, run.version),
             f"{at:%m-%d %H:%M:%S} {zone}",
-            row.status,
-            judged,
+            each.verdict.text,
             noun(run.spans, "step"),
             f"{run.failed:,} failed" if run.failed else "",
             *amounts(tokens_of(run), run.cost_usd, row.duration_ms),
         )
         for line in wrap(facts, columns - 2, 3):
             yield "  " + style(line, fg="bright_black")
+        if each.cause is not None:
+            yield "  " + status_style(fit(each.cause, columns - 2), "failed")
     if len(found.runs) < found.total:
         last = offset + len(found.runs)
         yield style(f"{len(found.runs):,} of {found.total:,} runs; --offset {last} goes on", fg="bright_black")

@@ -178,7 +178,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
     for line in [f"{facts} · {example}"] if fits else [*wrap(facts, room, 2), example]:
         yield indent + style(line, fg="bright_black")
     if found.periods is not None and found.periods.number > 1 and room >= found.periods.number + BAR_COLUMNS:
-        bars = f"runs a {failure_text.length_text(found.periods)} ▕{failure_text.bars(group.histogram)}▏"
+        bars = f"runs per {failure_text.length_text(found.periods)} ▕{failure_text.bars(group.histogram)}▏"
         yield indent + style(bars, fg="bright_black")
 
 

@@ -40,7 +40,7 @@ def test_runs_are_in_order_with_their_sums(db: Database) -> None:
     found = session_runs(db.storage, ODD)
     assert [each.run.run.id for each in found.runs] == runs
     assert [each.prompt for each in found.runs] == [f"question {number}" for number in range(1, 6)]
-    assert [each.passed for each in found.runs] == [True, False, True, True, True]
+    assert [each.verdict.kind for each in found.runs] == ["passed", "failed", "passed", "passed", "passed"]
     assert (found.total, found.session, found.title, found.users) == (5, ODD, None, ("user 1", "user 0"))
     assert totals_text(found.total, found.totals) == "5 runs · 5 steps · 550 tok · $2.5000 · 10.0 s"
     assert found.first_at < found.last_at
@@ -56,7 +56,7 @@ def test_filters_and_a_rule_hold(db: Database) -> None:
     assert session_runs(db.storage, ODD, RunFilter(agent="nobody")).runs == ()
     db.scores.record(runs[0], "reward", 0)
     judged = session_runs(db.storage, ODD, rule=parse("reward>=1"))
-    assert (judged.outcome, [each.passed for each in judged.runs]) == ("reward>=1", [False, None, None])
+    assert (judged.outcome, judged.runs[0].verdict.kind) == ("reward>=1", "missed")
     with pytest.raises(InvalidValue, match="a score that no run has"):
         session_runs(db.storage, ODD, rule=parse("taste>=1"))
 

@@ -32,7 +32,7 @@ class Recorded:
             times: Any = {"started_at": at, "finished_at": at + timedelta(seconds=1)}
             self.db.agent_spans.create(run.id, "llm", "complete", {"model": "m"}, result, **times)
             self.db.scores.record(run.id, "reward", place % 2)
-            status = "failed" if place < failed else "complete"
+            status: Any = "failed" if place < failed else "complete"
             self.db.agent_instances.finish(run.id, status, timestamp=at + timedelta(seconds=2))
 
 

@@ -76,7 +76,7 @@ def test_a_session_is_shown_in_order(db: Path) -> None:
     assert lines(db, "session", "chat one", "--limit", "1", "--offset", "1")[-1] == "1 of 3 runs; --offset 2 goes on"
     found = document(db, "session", "chat one")
     assert [each["prompt"] for each in found["runs"]] == [f"book flight {n}" for n in range(3)]
-    assert (found["total"], found["totals"]["spans"], found["runs"][0]["passed"]) == (3, 6, True)
+    assert (found["total"], found["totals"]["spans"], found["runs"][0]["verdict"]["kind"]) == (3, 6, "passed")
     unknown = call(db, "session", "chat")
     assert (unknown.exit_code, "no run has the session 'chat'" in unknown.stderr) == (1, True)
     assert call(db, "session", "chat one", "--session", "x").exit_code == 2

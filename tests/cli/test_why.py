@@ -514,7 +514,7 @@ def test_bars_show_when_the_runs_of_a_group_began_and_a_signature_shows_one_grou
             db.agent_spans.create(run.id, "tool", "failed", {"name": "pay"}, result)
             db.agent_instances.finish(run.id, "failed", timestamp=f"2026-11-{day:02}T10:00:09Z")
     text = "\n".join(lines(path, "why"))
-    assert "      runs a 6 hours ▕    █" in text, text
+    assert "      runs per 6 hours ▕    █" in text, text
     found = document(path)
     assert found["periods"] == {"first_at": "2026-11-02T06:00:00.000000Z", "seconds": 21600, "number": 29}
     assert sum(found["histogram"]) == 4

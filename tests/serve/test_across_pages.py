@@ -101,7 +101,7 @@ def test_the_groups_of_failures_have_their_numbers_and_lead_to_their_runs(client
     assert "Tool pay: Refused: gate <script>alert(<n>)</script>" in shown
     assert "16 of 16 100%" in shown
     assert "0 of 32" in shown
-    assert re.search(r'<svg class="spark" role="img" aria-label="runs a 6 hours, the first [^"]*"', html)
+    assert re.search(r'<svg class="spark" role="img" aria-label="runs per 6 hours, the first [^"]*"', html)
     assert "2.0: 8" in shown
     (runs,) = {link for link in links(html) if link.startswith("./?signature=") and "version" not in link}
     listed = page(client, runs.removeprefix("./?") and "", **dict(parse_qsl(urlsplit(runs).query)))
@@ -199,7 +199,7 @@ def test_a_session_of_any_characters_has_its_runs_in_order(client: Client, ids: 
     assert [link for link in links(html) if link.startswith("runs/")] == [f"runs/{ids[f'run {n}']}" for n in range(3)]
     assert "book 0 <script>alert(1)</script>" in shown
     assert f"./?{urlencode({'session': SESSION})}" in links(html)
-    assert "no outcome" not in text_of(page(client, "sessions", session=SESSION, outcome="reward>=1"))
+    assert "missed reward ≥ 1" in text_of(page(client, "sessions", session=SESSION, outcome="reward>=1"))
     listed = page(client, "sessions")
     assert f"sessions?{urlencode({'session': SESSION})}" in links(listed)
     unknown = client.get("/sessions?session=nobody", headers={"accept": "text/html"})

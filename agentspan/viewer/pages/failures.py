@@ -73,7 +73,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
     passed = found.runs - found.failed
     most = sorted(group.versions.items(), key=lambda item: (-item[1], item[0]))
     signature = short[group.signature]
-    about: str = "" if found.periods is None else f"runs a {failure_text.length_text(found.periods)}"
+    about: str = "" if found.periods is None else f"runs per {failure_text.length_text(found.periods)}"
     return {
         "signature": signature,
         "text": group.text,

@@ -4,19 +4,20 @@ from collections import Counter
 from typing import Any
 
 from agentspan.analysis.session_runs import PAGE, SessionRun, session_runs, totals_text
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.tree import run_name, session_title
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
-from agentspan.text import dotted, noun
+from agentspan.text import noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
 from agentspan.viewer.pages.texts import Linked, at_text, rule_in, tokens_text, took_text, usd_text
 
 LOOKED_AT = 1000
 """The number of latest runs whose sessions are listed if the address has no session."""
-_JUDGED = {True: "passed", False: "failed", None: "no outcome"}
+_MARKS = {"missed": "failed", "left": "left"}
+"""The marks of verdicts that are not those of their status."""
 
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
@@ -31,13 +32,16 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
     numbers: Counter[str] = Counter()
     last: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for run in scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT):
         if run.session:
             numbers[run.session] += 1
             last.setdefault(run.session, run.started_at or run.inserted_at)
+            titles[run.session] = titles.get(run.session) or session_title(run) or ""
     return [
         {
             "session": name,
+            "title": titles[name],
             "link": address.link("sessions", session=name),
             "runs": noun(numbers[name], "run"),
             "at": at_text(at),
@@ -54,10 +58,9 @@ def runs(storage: Storage, address: Address) -> dict[str, Any]:
     found = session_runs(storage, session, address.filter(), rule_in(address), offset=address.offset)
     after = address.offset + len(found.runs)
     return {
-        "rows": [_run(each, number, found.outcome) for number, each in enumerate(found.runs, address.offset + 1)],
+        "rows": [_run(each, number) for number, each in enumerate(found.runs, address.offset + 1)],
         "users": ", ".join(found.users),
         "title": found.title or "",
-        "outcome": found.outcome or "",
         "more": address.same("sessions", offset=after) if after < found.total else "",
         "less": address.same("sessions", offset=max(0, address.offset - PAGE) or None) if address.offset else "",
         "shown": f"{address.offset + 1:,}–{after:,} of {noun(found.total, 'run')}" if found.runs else "",
@@ -65,14 +68,15 @@ def runs(storage: Storage, address: Address) -> dict[str, Any]:
     }
 
 
-def _run(each: SessionRun, number: int, outcome: str | None) -> dict[str, Any]:
+def _run(each: SessionRun, number: int) -> dict[str, Any]:
     run, row = each.run, each.run.run
     return {
         "number": f"{number:,}",
         "link": f"runs/{row.id}",
-        "status": row.status,
-        "judged": row.status if outcome is None else dotted(_JUDGED[each.passed], row.status),
-        "is_bad": each.passed is False,
+        "verdict": each.verdict.text,
+        "is_bad": each.verdict.kind in ("failed", "missed"),
+        "mark": _MARKS.get(each.verdict.kind, row.status),
+        "cause": each.cause or "",
         "prompt": each.prompt or "no prompt was recorded",
         "name": run_name(run.agent, run.version),
         "started": at_text(row.started_at or row.inserted_at),

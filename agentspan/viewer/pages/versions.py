@@ -36,8 +36,8 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
     name = address.word("agent")
     every = [] if name else agents(storage, filter)
     several = [each for each in every if each.versions > 1]
-    if not name and len(several) == 1:
-        name = several[0].agent
+    if not name and len(several or every) == 1:
+        name = (several or every)[0].agent
     if not name:
         return {"agent": "", "agents": [_agent(each, address) for each in several], "total": len(every)}
     found = versions(storage, name, filter._replace(agent=None), rule)
