@@ -296,8 +296,9 @@ class Database:
         with host.importing:
             from agentspan.analysis.costs import costs
             from agentspan.analysis.runs import selected
+            from agentspan.viewer.notebook import shown
 
-        return costs(self._recorded, selected(self._recorded, filter), by)
+        return shown(costs(self._recorded, selected(self._recorded, filter), by))
 
     def search(
         self,
@@ -542,8 +543,9 @@ class Database:
         with host.importing:
             from agentspan.viewer.notebook import database_html
 
-        is_there = has_storage(self)
-        return database_html(self.storage if is_there else None, str(self._where or "in memory"))
+        where = self._where
+        name = "in memory" if where is None else str(where) if where.path is None else where.path.name
+        return database_html(self.storage if has_storage(self) else None, name)
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,8 @@
 """Finds runs, spans and agents by what a person types, and shortens ids.
 
 A run is named by its id, a unique prefix of it, `-` (the latest run), or `AGENT@VERSION` (the latest run of a version).
-A span is named by its id, a unique prefix of it, or `RUN#12`: step 12 of a run, as `show` numbers its steps. `#12` is a
-step of the latest run.
+A span is named by its id, a unique prefix of it, or `RUN#12`: step 12 of a run, as `show` numbers its steps. `#12` is
+a step of the latest run.
 Filters are checked here against the agents and scores that the storage has.
 """
 
@@ -16,9 +16,19 @@ from agentspan.analysis.tree import build, every
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ResourceType, Row
+from agentspan.model.scores import MARK, NOTE
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, LatestScores, Outlines, Query, RunFilter
+from agentspan.storage.questions import (
+    FailureSums,
+    Find,
+    LatestScores,
+    NewestScores,
+    Outlines,
+    Query,
+    RunFilter,
+    Tags,
+)
 
 LATEST = "-"
 STEP = "#"
@@ -33,6 +43,9 @@ LONGEST_ID = 15
 """The largest length of a prefix as a short id; ids with a longer common prefix are distinguished by their ends."""
 MAX_CANDIDATES = 1000
 NOTHING = "nothing has been recorded here yet; `agentspan demo` records a run to look at"
+LEAST_SHARED = 5
+"""The least number of characters that an unknown id shares with the ids which its error names as near; fewer are a
+month's runs."""
 NAMED = 3
 """The largest number of ids that an error names."""
 R = TypeVar("R", bound=Row)
@@ -92,12 +105,13 @@ def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpa
     try:
         return find_span(storage, what)
     except NotFound:
-        raise NotFound(f"no run or span has an id like {what[:40]!r}") from None
+        near = _near(storage, what)
+        raise NotFound(f"no run or span has an id like {what[:40]!r}{near}") from None
 
 
 def _is_step(storage: Storage, what: str) -> bool:
     """Return whether a text names a step, as `RUN#12`. `AGENT@build#12` names a run if there is such a version."""
-    _run, mark, number = what.rpartition(STEP)
+    _, mark, number = what.rpartition(STEP)
     if not (mark and number.isascii() and number.isdigit()):
         return False
     name, at, version = what.rpartition(AT)
@@ -149,19 +163,33 @@ def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
     if is_pfid(what):
         found = storage.ask(Find(what)).rows
         if what not in found:
-            raise NotFound(f"no {noun} has the id {what}")
+            near = _near(storage, what) if type_ == "agent_instance" else ""
+            raise NotFound(f"no {noun} has the id {what}{near}")
         return found[what][1]
     head, between, tail = what.partition(BETWEEN)
     query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else NAMED + 1)
     rows = storage.ask(query).rows if head.isascii() else []  # undecodable bytes from the shell: no text for SQLite
     rows = [row for row in rows if row.id.endswith(tail)]
     if not rows:
-        raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")
+        near = _near(storage, what) if type_ == "agent_instance" else ""
+        raise NotFound(f"no {noun}'s id begins with {what[:40]!r}{near}")
     if len(rows) > 1:
         short = short_ids(storage, [row.id for row in rows[:NAMED]], type_).values()
         more = ", …" if len(rows) > NAMED else ""
         raise InvalidValue(noun, f"several ids begin with {what[:40]!r}: {', '.join(short)}{more}; type more of it")
     return rows[0]
+
+
+def _near(storage: Storage, what: str) -> str:
+    """Return a suffix for the error that no run has an id: the runs whose ids share its beginning, else the latest."""
+    for length in range(min(len(what), LONGEST_ID), -1, -1):
+        if length and (not what[:length].isascii() or length < LEAST_SHARED):
+            continue
+        rows = storage.ask(Query("agent_instance", prefix=what[:length], descending=True, limit=NAMED)).rows
+        if rows:
+            ids = ", ".join(short_ids(storage, [row.id for row in rows]).values())
+            return f"; {'near it' if length else 'the latest'}: {ids}"
+    return ""
 
 
 def _as(row_type: type[R], row: Row, what: str) -> R:
@@ -174,6 +202,10 @@ AT = "@"
 """The separator between an agent and its version: `researcher@1.0`."""
 MAX_NAMED = 5
 """The largest number of agents, versions or tools that an error names."""
+LATEST_RUNS = 1000
+"""The number of runs in which an error looks for values that exist: it reads them in 30 ms."""
+SHORT_SIGNATURE = 6
+"""The number of characters of a signature in an error."""
 
 
 def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
@@ -197,15 +229,50 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
     return filter._replace(agent=name, version=version)
 
 
-def versions_of(storage: Storage, filter: RunFilter) -> str:
-    """Return a suffix for the error that no run matches a filter: the known versions of the agent.
+def unmatched(storage: Storage, filter: RunFilter) -> str:
+    """Return a suffix for the error that no run matches a filter: what there is in place of a value that no run has.
 
-    It is "" if the filter names no agent or no version, or if the version exists.
+    It is "" if each value that is looked at exists. Only the LATEST_RUNS latest runs are looked at.
     """
-    if filter.agent is None or filter.version is None:
-        return ""
-    known = _versions(storage, _agents(storage, filter.agent))
-    return "" if filter.version in [row.external_identifier for row in known] else f"; {_listed(known)}"
+    for noun, wanted, known in _values(storage, filter):
+        missing = [each for each in wanted if each not in known]
+        if missing:
+            close = get_close_matches(missing[0], known, MAX_NAMED)
+            if close and noun not in ("tasks", "signatures"):  # their numbers are all alike
+                return f"; {_meant(close)}"
+            return f"; {some(noun, [*close, *(each for each in known if each not in close)])}"
+    return ""
+
+
+def _values(storage: Storage, filter: RunFilter) -> Iterator[tuple[str, Sequence[str], list[str]]]:
+    """Yield what a filter names, as a noun and the wanted values, with the values that there are."""
+    if filter.agent is not None and filter.version is not None:
+        versions = reversed(_versions(storage, _agents(storage, filter.agent)))
+        yield "versions", [filter.version], [*dict.fromkeys(row.external_identifier for row in versions)]
+    if not (filter.task or filter.session or filter.tags or filter.scores or filter.mark or filter.signature):
+        return
+    runs = [*scan(storage, AgentInstanceRow, descending=True, limit=LATEST_RUNS)]
+    ids = [run.id for run in runs]
+    if filter.task is not None:
+        yield "tasks", [filter.task], _distinct(run.task for run in runs)
+    if filter.session is not None:
+        yield "sessions", [filter.session], _distinct(run.session for run in runs)
+    if filter.tags:
+        yield "tags", filter.tags, _distinct(tag for tags in storage.ask(Tags(ids)).values() for tag in tags)
+    if filter.scores or filter.mark is not None:
+        scores = [row for row in storage.ask(NewestScores(ids)) if row.target_type == "agent_instance"]
+        wanted = [name for name in (parse(rule).name for rule in filter.scores) if name not in (MARK, NOTE)]
+        yield "scores", wanted, _distinct(row.name for row in scores if row.name not in (MARK, NOTE))
+        marks = [filter.mark] if filter.mark not in (None, "*") else []
+        yield "marks", [each for each in marks if each], _distinct(row.label for row in scores if row.name == MARK)
+    if filter.signature is not None:
+        known = _distinct(each.signature.id for each in storage.ask(FailureSums(ids)))
+        begins = any(each.startswith(filter.signature.lower()) for each in known)
+        yield "signatures", [] if begins else [filter.signature], [each[:SHORT_SIGNATURE] for each in known]
+
+
+def _distinct(texts: Iterable[str | None]) -> list[str]:
+    return [*dict.fromkeys(text for text in texts if text is not None)]
 
 
 def names_of(storage: Storage, runs: Iterable[AgentInstanceRow]) -> list[str]:
@@ -253,12 +320,16 @@ def _agents(storage: Storage, name: str) -> Iterator[AgentRow]:
 
 def _unknown(storage: Storage, name: str) -> str:
     """Return the error message for a name that no agent has, with similar names or some existing ones."""
-    names = sorted({row.name for row in scan(storage, AgentRow)}, key=str.casefold)
+    names = sorted({row.name for row in scan(storage, AgentRow, limit=MAX_CANDIDATES)}, key=str.casefold)
     close = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, MAX_NAMED)
     meant = [each for each in names if each.casefold() in close]
     if meant:
-        return f"no agent is named {name[:40]!r}; is {' or '.join(repr(each[:40]) for each in meant)} meant?"
+        return f"no agent is named {name[:40]!r}; {_meant(meant)}"
     return f"no agent is named {name[:40]!r}; {some('agents', names)}"
+
+
+def _meant(names: Sequence[str]) -> str:
+    return f"is {' or '.join(repr(each[:40]) for each in names)} meant?"
 
 
 def some(noun: str, names: list[str]) -> str:

@@ -74,6 +74,12 @@ def rule_text(rule: OutcomeRule) -> str:
     return f"{rule.name}{source} {_SIGNS[rule.op]} {wanted}"
 
 
+def opposite(rule: OutcomeRule) -> str:
+    """Return the rule that the runs fulfil that missed this one, in the form that filters take: `reward<1`."""
+    signs = {">=": "<", "<=": ">", "==": "!=", "!=": "==", ">": "<=", "<": ">="}
+    return str(rule._replace(op=signs[rule.op]))
+
+
 class Scored:
     """The newest scores of a rule, by run. Without a rule no run has one."""
 

@@ -36,6 +36,8 @@ _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<want
 _BY_STATUS = {"complete": True, "failed": False}
 _TRUTHS = {"true": 1.0, "false": 0.0}
 """The numbers that scores of true and false are stored as."""
+MOST_READ = 10_000
+"""The number of the latest scores that an error about an unknown score looks at."""
 MOST_NAMED = 4
 """The largest number of values of a score that an error names."""
 STATUS = "status"
@@ -126,7 +128,7 @@ def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> 
     if found:
         check_kind(rule, found, of=of)
         return
-    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"})
+    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"}, descending=True, limit=MOST_READ)
     names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
     if of:
         score = str(rule).partition(rule.op)[0]

@@ -159,20 +159,31 @@ class Overview:
         return f"from {since} to {until}"
 
     @property
+    def head(self) -> str:
+        """The number of runs, and when: `214 runs in the last day`; `No run` without runs."""
+        return " ".join(filter(None, (noun(self.runs, "run"), self.when))) if self.runs else "No run"
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The kinds of verdicts that are no success, each with its number in words: `116 missed reward ≥ 1`."""
+        names = {"missed": f"missed {self.goal}", "left": "left open"}
+        return [
+            (kind, f"{self.verdicts[kind]:,} {names.get(kind, kind)}") for kind in _COUNTED if self.verdicts.get(kind)
+        ]
+
+    @property
     def counts(self) -> str:
         """What became of the runs: `36 failed, 116 missed reward ≥ 1, 2 running`; `all passed`."""
-        names = {"missed": f"missed {self.goal}", "left": "left open"}
-        parts = [f"{self.verdicts[kind]:,} {names.get(kind, kind)}" for kind in _COUNTED if self.verdicts.get(kind)]
-        return ", ".join(parts) or ("it passed" if self.runs == 1 else "all passed")
+        found = ", ".join(text for _, text in self.parts)
+        if found:
+            return found
+        steps = f", {self.with_failed_step:,} of them with a failed step" if self.with_failed_step else ""
+        return f"{'it passed' if self.runs == 1 else 'all passed'}{steps}"
 
     @property
     def answer(self) -> str:
         """One sentence: `214 runs in the last day: 36 failed, 116 missed reward ≥ 1.`; `No run.` without runs."""
-        if not self.runs:
-            return "No run."
-        steps = f", {self.with_failed_step:,} of them with a failed step" if self.with_failed_step else ""
-        few = self.verdicts.get("passed", 0) == self.runs
-        return f"{' '.join(filter(None, (noun(self.runs, 'run'), self.when)))}: {self.counts}{steps if few else ''}."
+        return f"{self.head}: {self.counts}." if self.runs else "No run."
 
     def most_often(self, number: int = 3) -> str:
         """Return the most frequent causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""

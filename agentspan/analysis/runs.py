@@ -4,6 +4,7 @@ Conditions on scores, marks, signatures, tools and the like are evaluated first:
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ from agentspan.analysis.outcomes import parse
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import MARK
+from agentspan.schemas.span_types import fallback
 from agentspan.storage import row_by_row
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
@@ -205,7 +207,7 @@ def stats(
     runs: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Stat]:
-    """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
+    """Return statistics per span type, each followed by those of its labels, in the order of `in_order`.
 
     Args:
         run: the id of the only run whose spans count; all runs when left out.
@@ -220,29 +222,45 @@ def stats(
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:
-    """Sort statistics: types by total time, the longest first, each followed by its labels by total time."""
+    """Sort statistics: models and tools first, then by total time, the longest first; each type before its labels."""
     found = list(found)
-    types = {stat.schema_name: (-stat.total_ms, stat.schema_name) for stat in found if stat.label is None}
+    types = {
+        stat.schema_name: (fallback(stat.schema_name).name not in FIRST, -stat.total_ms, stat.schema_name)
+        for stat in found
+        if stat.label is None
+    }
     return sorted(found, key=lambda s: (types[s.schema_name], s.label is not None, -s.total_ms, s.label or ""))
 
 
+FIRST = frozenset({"llm", "tool", "mcp"})
+"""The built-in span types whose statistics come first."""
+ONCE = 8
+"""The number of labels that occur once which `shorten` keeps of a type. More are names of single steps."""
+
+
 class Rest(NamedTuple):
-    """The number of rows that `shorten` left out: labels of the type `schema_name`, or types if that is None."""
+    """The number of rows that `shorten` left out: labels of the type `schema_name`, or types if that is None.
+
+    `is_once` tells that they are labels that occur once.
+    """
 
     schema_name: str | None
     number: int
+    is_once: bool = False
 
 
-def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
+def shorten(found: list[Stat], rows: int, *, once: int | None = ONCE) -> list[Stat | Rest]:
     """Shorten statistics to about `rows` types and labels; a Rest replaces the rows that are left out.
 
     At least half of the rows are types, if there are enough types. The labels with the longest total time stay.
 
     Args:
         found: statistics in the order of `stats`.
+        once: the number of labels that occur once to keep of each type; None for no such limit.
     """
     types = [stat for stat in found if stat.label is None]
-    labels = [stat for stat in found if stat.label is not None]
+    single = _single(found, once)
+    labels = [stat for stat in found if stat.label is not None and (stat.schema_name, stat.label) not in single]
     shown = {stat.schema_name for stat in types[: max(1, rows // 2, rows - len(labels))]}
     longest = sorted((s for s in labels if s.schema_name in shown), key=lambda stat: -stat.total_ms)
     kept = {(stat.schema_name, stat.label) for stat in longest[: max(0, rows - len(shown))]}
@@ -255,9 +273,23 @@ def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
         short += [type_, *some]
         if len(some) < len(own):
             short.append(Rest(type_.schema_name, len(own) - len(some)))
+        if alone := sum(name == type_.schema_name for name, _ in single):
+            short.append(Rest(type_.schema_name, alone, is_once=True))
     if len(shown) < len(types):
         short.append(Rest(None, len(types) - len(shown)))
     return short
+
+
+def _single(found: Iterable[Stat], once: int | None) -> set[tuple[str, str | None]]:
+    """Return the types and labels of statistics of one span beyond the first `once` of their type."""
+    kept = Counter[str]()
+    single: set[tuple[str, str | None]] = set()
+    for stat in found if once is not None else ():
+        if stat.label is not None and stat.count == 1:
+            kept[stat.schema_name] += 1
+            if kept[stat.schema_name] > (once or 0):
+                single.add((stat.schema_name, stat.label))
+    return single
 
 
 MOST_VERSIONS = 20
@@ -330,7 +362,9 @@ def stats_by_version(
         ids.setdefault((run.agent, run.version), []).append(run.id)
     every: Sequence[str] | None = None if filter == RunFilter() else [id for group in ids.values() for id in group]
     found = stats(storage, since=since, until=until, runs=every, progress=progress)
-    kept = {(each.schema_name, each.label) for each in shorten(found, most_labels) if not isinstance(each, Rest)}
+    kept = {
+        (each.schema_name, each.label) for each in shorten(found, most_labels, once=None) if not isinstance(each, Rest)
+    }
     versions = []
     for (agent, version), group in [*ids.items()][:most_versions]:
         own = found if len(ids) == 1 else stats(storage, since=since, until=until, runs=group)

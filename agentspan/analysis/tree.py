@@ -306,9 +306,8 @@ def own_ms(span: AgentSpanRow, children: Iterable[AgentSpanRow]) -> float:
     for child in children:  # children are in order of start
         if child.started_at is None or child.duration_ms is None:
             continue
-        begin = max(reached, millis_between(span.started_at, child.started_at))
-        reached = max(
-            begin, min(span.duration_ms, millis_between(span.started_at, child.started_at) + child.duration_ms)
-        )
+        offset = millis_between(span.started_at, child.started_at)
+        begin = max(reached, offset)
+        reached = max(begin, min(span.duration_ms, offset + child.duration_ms))
         covered += reached - begin
     return max(0.0, span.duration_ms - covered)

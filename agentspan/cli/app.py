@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from difflib import get_close_matches
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentspan import __version__
-from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output, bar
+from agentspan.cli.examples import EXAMPLES
+from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output, bar, program, to_call, width, wrap
 from agentspan.errors import AgentspanError, InvalidValue, StorageError
 from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.location import Location
@@ -27,6 +29,8 @@ from agentspan.storage.registry import location_of
 from agentspan.text import printable
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from agentspan.database import Database
 
 
@@ -71,49 +75,53 @@ def _printable() -> Iterator[None]:
 
 
 COMMANDS = {
-    "Look": {
-        "runs": "List runs, the latest first, with totals. A ? marks a run that its program left open when it died.",
-        "show": "Show a run as a tree, or one span in full. ID is the id of a run or of a span, the unique "
-        "beginning of one, or - for the latest run.",
-        "search": "Find the spans whose summary, payload or result has all WORDS. 'Two words' in quotes are a "
-        "phrase; book* finds booking.",
+    "Look at runs": {
+        "runs": "List runs, the latest first, with totals.\n\nA ? marks a run that its program left open when it died.",
+        "show": "Show a run as a tree, or one of its steps in full.\n\nID is a run: its id, the unique beginning of "
+        "one, or - for the latest run. Or it is a step, by its number in the tree, such as -#12, or by its id.",
+        "search": "Find the steps that have all WORDS.\n\nThey are in its summary, payload or result. 'Two words' in "
+        "quotes are a phrase; book* finds booking.",
         "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
-        "stats": "Sum up spans by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
-        "runs, of those that match, or of RUN. --since and --until are about spans here, the other "
+        "stats": "Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
+        "runs, of those that match, or of RUN. --since and --until are about steps here, the other "
         "filters about their runs.",
         "cost": "Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches saved."
         "\n\nA cost belongs to the day on which its run began. By tool it is that of all model calls inside its calls.",
-        "sql": "Answer a QUERY in SQL over the tables and views. It cannot write. With - as QUERY it is read "
+        "sql": "Answer a QUERY in SQL over the tables and views.\n\nIt cannot write. With - as QUERY it is read "
         "from stdin.",
+        "open": "Open the viewer in a browser: the list of runs, or the page of RUN.\n\nIt is that of a running "
+        "`serve` of this file, if there is one. Else a server is started in the background, which only this machine "
+        "can reach. It ends by itself after two hours without a request.",
     },
-    "Compare": {
-        "why": "Group the failed runs by what failed, and list what goes with failure. With RUN, show why it failed.",
+    "Compare and judge": {
+        "why": "Group the failed runs by what failed, and list what goes with failure.\n\nWith RUN, show why that run "
+        "failed.",
         "diff": "Show where two runs part, or whether two groups of runs differ by more than chance.\n\nA and B "
         "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
-        "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, by the "
-        "ids of their spans; A alone is compared with the call before it.",
+        "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, as "
+        "`show` numbers them, such as -#12; A alone is compared with the call before it.",
         "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before, or "
-        "differs only by chance. Without AGENT, list the agents with several versions.",
+        "differs only by chance.\n\nWithout AGENT, list the agents with several versions.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
-        "score": "Add a score, a mark or a note to a run or a span.\n\nRUN may be the id of a span. NAME is what "
+        "score": "Add a score, a mark or a note to a run or a step.\n\nRUN may be a step, such as -#12. NAME is what "
         "is judged, VALUE a number, true, false or a word. The newest score of a NAME counts, and so does "
         "the newest mark.",
     },
-    "Watch": {
-        "record": "Run a Python program, and record what its AI frameworks do. The program needs no change.",
-        "sessions": "List the sessions of coding agents on this machine. Nothing is stored.\n\nSOURCE is a format, "
+    "Record and watch": {
+        "record": "Run a Python program, and record what its AI frameworks do.\n\nThe program needs no change.",
+        "sessions": "List the sessions of coding agents on this machine.\n\nNothing is stored. SOURCE is a format, "
         "such as claude or codex, or a file or folder; without one, of all formats. EXPIRING is how many their product "
         "deletes within a week.",
         "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.\n\nSOURCE is a format, such as "
         "claude or codex, or a file or folder, or all. Without one, the sessions of this machine are listed, and "
         "followed after a yes.",
-        "tail": "Print each step of RUN as it begins and ends, then of the runs after it. Without RUN, of the "
+        "tail": "Print each step of RUN as it begins and ends, then of the runs after it.\n\nWithout RUN, of the "
         "latest run.",
-        "serve": "Serve the viewer and the operations over HTTP. The official clients of the Prefactor API work "
+        "serve": "Serve the viewer and the operations over HTTP.\n\nThe official clients of the Prefactor API work "
         "against it.",
-        "terminate": "Terminate a run from outside, for good. Its open spans are closed, and its program learns of it "
-        "at its next span.",
+        "terminate": "Terminate a run from outside, for good.\n\nIts open spans are closed, and its program learns of "
+        "it at its next span.",
         "demo": "Record a small agent at work on the current folder, and show its run.",
     },
     "Share": {
@@ -127,17 +135,19 @@ COMMANDS = {
         "or NAME://…, else that of --db. DST is one, too: what it has already stays, or becomes what it "
         "is in SRC. To http://… or https://…, the spans that have finished since the last time are sent. "
         "A copy can be interrupted, and repeated.",
-        "backup": "Copy the file as of now to a new FILE. Programs may go on recording.",
+        "backup": "Copy the file as of now to a new FILE.\n\nPrograms may go on recording.",
     },
-    "Keep": {
-        "init": "Make or migrate the tables of a database, and the partitions that are missing. URL is a file or "
-        "NAME://…, else that of --db.",
+    "Keep in order": {
+        "init": "Make or migrate the tables of a database.\n\nIt also makes the partitions that are missing. URL is a "
+        "file or NAME://…, else that of --db.",
         "doctor": "Check the file, and close the runs and spans that dead programs left open.",
         "prune": "Remove old runs that have finished, and make the file smaller.\n\nIdempotency keys older than 7 "
         "days are removed, too. With filters, only runs that match are removed: all of these, if neither "
         "--older-than nor --max-size is given.",
-        "rederive": "Compute summaries and costs again, after a template or prices have changed. Of RUN, or of all "
+        "rederive": "Compute summaries and costs again, after a template or prices have changed.\n\nOf RUN, or of all "
         "runs.",
+        "completion": "Print the script by which your shell completes commands, options and runs.\n\nAppend it to the "
+        "file that the shell reads when it starts.",
     },
 }
 """All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
@@ -149,6 +159,10 @@ _FILES = {
 """The modules of commands that share a module. All other commands have a module of the same name."""
 
 
+ALIASES = {"ls": "runs", "list": "runs"}
+"""Other names of commands, which no help lists."""
+
+
 class _Group(click.Group):
     """The group of all commands. Turns errors into one line on stderr and exit code 1 (2: invalid outcome rule)."""
 
@@ -157,11 +171,30 @@ class _Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of a command; return its function `NAME_command`; None for an unknown command."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _HELP:
             return None
         module = import_module(f"agentspan.cli.{_FILES.get(cmd_name, cmd_name)}")
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the first argument; an unknown one is an error with the commands that may be meant."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and name[:1].isalnum():
+            close = get_close_matches(name.lower(), [*_HELP, *ALIASES], 3)
+            known = f"is {' or '.join(close)} meant?" if close else f"the commands are {', '.join(_HELP)}"
+            ctx.fail("\n".join(wrap(f"No such command {name[:40]!r}; {known}", width() - len("Error: "), 9)))
+        return super().resolve_command(ctx, [ALIASES.get(name, name), *args[1:]])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete the name of a command, without importing it, or an option."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=_first(help)) for name, help in _HELP.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         adapt_output()
@@ -187,8 +220,16 @@ class _Group(click.Group):
         """Write the list of commands in groups by purpose, each with the whole first sentence of its help."""
         for title, helps in COMMANDS.items():
             with formatter.section(title):
-                rows = [(name, help.partition("\n\n")[0].split(". ")[0]) for name, help in helps.items()]
-                formatter.write_dl([(name, f"{text.rstrip('.')}.") for name, text in rows])
+                formatter.write_dl([(name, _first(help)) for name, help in helps.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text(f"`{program()} COMMAND --help` has the options of a command, and examples.")
+
+
+def _first(help: str) -> str:
+    """Return the first sentence of a help text, which is its first paragraph."""
+    return help.partition("\n\n")[0]
 
 
 @click.group(
@@ -214,7 +255,7 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 
 class _Command(click.Command):
-    """A command that takes `-#12`, step 12 of the latest run, as `#12`. Click would take it for an option."""
+    """A command whose arguments may be `-#12`, which click would take for an option. `#12` means the same step."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
@@ -227,6 +268,13 @@ class _Command(click.Command):
                 for last, word in zip(before, args, strict=False)
             ],
         )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples of the command. They are never wrapped, because a part of a command is useless."""
+        formatter.write_paragraph()
+        formatter.write_heading("Examples")
+        for about, example in EXAMPLES[self.name or ""]:
+            formatter.write(f"  {about}:\n    {program()} {example}\n")
 
 
 _LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
@@ -330,7 +378,7 @@ def answering() -> Iterator[None]:
 def _message(error: AgentspanError | OSError) -> str:
     if isinstance(error, OSError):  # `agentspan show - > /dev/full`
         return f"cannot write the answer: {error.strerror}"
-    return str(error)  # `Failed` escapes control characters in names of files
+    return to_call(str(error))  # `Failed` escapes control characters in names of files
 
 
 def location_in(ctx: click.Context, db: str | None) -> Location:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import click
 
-from agentspan.analysis.by_name import names_of, resolved, short_ids, versions_of
+from agentspan.analysis.by_name import names_of, resolved, short_ids, unmatched
 from agentspan.analysis.check import Check, Config, check, load
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
@@ -78,9 +78,7 @@ def check_command(
     rows = _rows(storage, filter)
     if not rows:
         matching = text or options
-        raise Failed(
-            f"no run matches {matching}{versions_of(storage, filter)}" if matching else "there are no runs yet"
-        )
+        raise Failed(f"no run matches {matching}{unmatched(storage, filter)}" if matching else "there are no runs yet")
     if by is not None:
         found = _checked_by(storage, rows, by, wanted, outcome)
     else:

@@ -37,7 +37,7 @@ def cost_command(database: Database, *, by: str, limit: int | None, as_json: boo
         document(_plain(found, limit))
         return
     if not found.total.runs:
-        click.echo(no_run(asked))
+        echo_lines(wrap(no_run(database.storage, filter, asked), width(), 4))
         return
     for line in costs_text.sentences(found):
         echo_lines(wrap(line, width(), 4))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import by_name, diff_text, drift_text
-from agentspan.analysis.by_name import AT, resolved, versions_of
+from agentspan.analysis.by_name import AT, resolved, unmatched
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.diff_text import markdown as as_markdown
@@ -23,6 +23,7 @@ from agentspan.analysis.runs import find_runs
 from agentspan.analysis.side_by_side import Side, sides, with_divergences
 from agentspan.analysis.tree import judgement_text, run_name
 from agentspan.cli.app import command, opened, options
+from agentspan.cli.completion import RUN
 from agentspan.cli.context import diff_contexts
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
@@ -69,9 +70,9 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 
 
 @command("diff")
-@click.argument("a", metavar="[A", required=False)
-@click.argument("b", metavar="B]", required=False)
-@click.argument("more", metavar="[C …]", nargs=-1)
+@click.argument("a", metavar="[A", required=False, type=RUN)
+@click.argument("b", metavar="B]", required=False, type=RUN)
+@click.argument("more", metavar="[C …]", nargs=-1, type=RUN)
 @click.option(
     "--full", is_flag=True, help="Show every difference: each step, also if only words differ; for groups, each row."
 )
@@ -377,7 +378,7 @@ def _verdict(
         )
     if found.verdict == "not_compared":
         lacking = next((each for each, number in zip(filters, found.matched, strict=True) if not number), None)
-        known = "" if lacking is None else versions_of(storage, lacking)
+        known = "" if lacking is None else unmatched(storage, lacking)
         raise Unanswered(drift_text.sentence(found, base, head) + known)
     about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
     if as_json:

@@ -21,6 +21,7 @@ from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
 from agentspan.blobs import blobs_in, ending_of
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
@@ -38,8 +39,16 @@ _FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet"
 
 
 @command("export")
-@click.argument("runs", metavar="[RUN...]", nargs=-1)
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="The format.")
+@click.argument("runs", metavar="[RUN...]", nargs=-1, type=RUN)
+@click.option(
+    "--format",
+    "form",
+    metavar="FORM",
+    type=click.Choice(_FORMATS),
+    default="jsonl",
+    show_default=True,
+    help=f"The format: {', '.join(_FORMATS)}.",
+)
 @click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder (parquet, atif); else stdout.")
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options

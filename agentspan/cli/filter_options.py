@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
-from agentspan.analysis.by_name import NOTHING, resolved
+from agentspan.analysis.by_name import NOTHING, resolved, unmatched
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
-from agentspan.cli.output import Failed, utc_option, zone
+from agentspan.cli.completion import AGENT
+from agentspan.cli.output import Failed, to_call, utc_option, zone
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
@@ -22,13 +23,19 @@ from agentspan.storage.questions import SORTS, RunFilter
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_AGENT = {"metavar": "NAME", "type": AGENT}
+_STATUS = {"metavar": "STATUS", "type": click.Choice(INSTANCE_STATUSES)}  # a metavar is wrapped nowhere
 _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("agent", "Only of this agent: its name, id or external_identifier; NAME@VERSION.", {"metavar": "NAME"}),
+    (
+        "agent",
+        "Only of this agent: its name, id or external_identifier; NAME@VERSION.",
+        {"metavar": "NAME", "type": AGENT},
+    ),
     ("version", "Only of this version of the agent.", {"metavar": "VERSION"}),
     ("session", "Only of this session.", {"metavar": "ID"}),
     ("task", "Only of this task.", {"metavar": "TASK"}),
     ("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
-    ("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
+    ("status", f"Only with this status: {', '.join(INSTANCE_STATUSES)}.", _STATUS),
     ("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
     ("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
     ("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
@@ -97,9 +104,12 @@ def options_of(filters: Mapping[str, Any]) -> list[str]:
     return [word for name, text in _texts(filters) for word in (f"--{name}", text) if word is not None]
 
 
-def no_run(asked: str) -> str:
-    """Return the message that no run matches a filter; if `asked` is "", the message for a file without runs."""
-    return f"no run matches {asked}" if asked else NOTHING
+def no_run(storage: Storage, filter: RunFilter, asked: str) -> str:
+    """Return the message that no run matches a filter, with the nearest values that there are.
+
+    If `asked` is "", it is the message for a file without runs.
+    """
+    return f"no run matches {asked}{unmatched(storage, filter)}" if asked else to_call(NOTHING)
 
 
 def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:

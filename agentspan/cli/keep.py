@@ -13,6 +13,7 @@ from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.runs import ids_that_match
 from agentspan.api.context import Context
 from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import (
     Failed,
@@ -408,7 +409,7 @@ def _size(text: str) -> int:
 
 
 @command("rederive")
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=RUN)
 @click.option("--summaries", is_flag=True, help="Compute only summaries, by the newest templates of each agent.")
 @click.option("--prices", is_flag=True, help="Compute only costs, by today's prices. Costs that clients gave stay.")
 @changes

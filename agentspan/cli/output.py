@@ -15,10 +15,11 @@ import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -89,7 +90,33 @@ def to_copy(*words: str, db: object = None) -> str:
     """
     context = click.get_current_context(silent=True)
     named = db if db is not None or context is None else context.meta.get(GIVEN_DB)
-    return " ".join(["agentspan", *map(_word, words), *([] if named is None else ["--db", argument(named)])])
+    return " ".join([program(), *map(_word, words), *([] if named is None else ["--db", argument(named)])])
+
+
+def program() -> str:
+    """Return the command that runs this agentspan, as a person can copy it.
+
+    It is `agentspan` if that is this program; else the program as it was called, such as `.venv/bin/agentspan` of an
+    environment that is not active. In another program, such as pytest, it is `agentspan`.
+    """
+    called, found = Path(sys.argv[0]), shutil.which("agentspan")
+    if called.name == "__main__.py" and called.parent.name == "agentspan":
+        own = Path(sys.executable).with_name("agentspan")
+        return "agentspan" if found and _is_same(found, own) else f"{argument(sys.orig_argv[0])} -m agentspan"
+    is_script = called.name == "agentspan" and not (found and _is_same(found, called))
+    return argument(called) if is_script else "agentspan"
+
+
+def _is_same(one: str, other: Path) -> bool:
+    try:
+        return other.samefile(one)
+    except OSError:
+        return False
+
+
+def to_call(text: str) -> str:
+    """Return a sentence whose commands, such as `agentspan demo`, name the program as it was called."""
+    return text.replace("`agentspan ", f"`{program()} ")
 
 
 def _word(word: str) -> str:
@@ -97,7 +124,7 @@ def _word(word: str) -> str:
     return word if _BARE.fullmatch(word) else argument(word)
 
 
-_BARE = re.compile(r"[0-9A-Za-z]+(…[0-9A-Za-z]+)?(#\d+)?", re.ASCII)
+_BARE = re.compile(r"([0-9A-Za-z]+(…[0-9A-Za-z]+)?|-)(#\d+)?", re.ASCII)
 
 
 def hint(lead: str, command: str, columns: int) -> list[str]:
@@ -340,10 +367,33 @@ def _as_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_NAME, _as_ascii)
+_ENCODING = "agentspan_ascii"
+"""ASCII by another name: to a stream whose encoding is `ascii`, click writes UTF-8, because it assumes a mistake."""
+
+
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    found = codecs.lookup("ascii")
+    streams = (found.streamreader, found.streamwriter, found.incrementalencoder, found.incrementaldecoder)
+    return codecs.CodecInfo(found.encode, found.decode, *streams, name=_ENCODING) if name == _ENCODING else None
+
+
+codecs.register(_find_codec)
 
 
 def adapt_output() -> None:
     """Make stdout and stderr replace characters that their encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors=_NAME)
+            stream.reconfigure(errors=_NAME, encoding=_ENCODING if stream.isatty() and is_ascii(os.environ) else None)
+
+
+def is_ascii(environment: Mapping[str, str]) -> bool:
+    """Return whether a terminal is set to ASCII: by `LANG=C`, for example. Python itself writes UTF-8 there.
+
+    Without any locale, as in most containers, terminals show UTF-8. Python sets `LC_CTYPE` to `C.UTF-8` in the locale
+    C (PEP 538), so that value says nothing.
+    """
+    if environment.get("PYTHONIOENCODING") or environment.get("PYTHONUTF8"):
+        return False
+    names = (environment.get("LC_ALL"), environment.get("LC_CTYPE", "").replace("C.UTF-8", ""), environment.get("LANG"))
+    return next(filter(None, names), "") in ("C", "POSIX")

@@ -21,7 +21,7 @@ import click
 
 from agentspan import clock
 from agentspan.cli.app import command, location_in, options
-from agentspan.cli.output import Failed, argument, document, safe, table, to_copy
+from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments import known
@@ -407,9 +407,13 @@ def demo_command(ctx: click.Context, /, db: str | None, *, as_json: bool) -> Non
     hints = {
         to_copy("runs", db=named): "the runs of the file",
         to_copy("show", "-", db=named): "this tree again; - is the latest run",
-        to_copy("show", "-", "--json", db=named): "everything about it",
+        to_copy("show", "-#2", db=named): "its step 2, in full",
+        to_copy("why", "-", db=named): "what failed in it, and whether it recovered",
+        to_copy("serve", db=named): "all runs, in a browser",
     }
-    for hint, meaning in hints.items():
-        click.echo(f"  {hint:<{max(map(len, hints))}}  {meaning}")
+    rows = [f"  {command:<{max(map(len, hints))}}  {meaning}" for command, meaning in hints.items()]
+    if max(map(columns_of, rows)) > width():  # the name of the program, or of the file, is long
+        rows = [line for command, meaning in hints.items() for line in (f"  {meaning}:", f"    {command}")]
+    echo_lines(rows)
     if location.path is not None:
         click.echo(f'  sqlite3 {argument(location)} "select status, summary, duration_ms from spans"')

@@ -20,6 +20,7 @@ from agentspan.analysis.runs import (
 )
 from agentspan.analysis.tree import run_name, score_text, session_title
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
     COLORS,
@@ -27,6 +28,7 @@ from agentspan.cli.output import (
     bar,
     columns_of,
     document,
+    echo_lines,
     fit,
     indexing,
     local,
@@ -37,6 +39,7 @@ from agentspan.cli.output import (
     table,
     to_copy,
     width,
+    wrap,
     zone_name,
 )
 from agentspan.database import Database
@@ -78,7 +81,7 @@ def runs_command(
         document(_plain_runs(storage, found, page))
         return
     if not found.total:
-        click.echo(no_run(asked))
+        echo_lines(wrap(no_run(storage, filter, asked), width(), 4))
         return
     stale = {id for id, judged in page.verdicts.items() if judged.kind == "left"}
     labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
@@ -168,7 +171,7 @@ ROWS = 40
 
 
 @command("stats")
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=RUN)
 @filter_options
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="List N rows at most; 40 when left out.")
 @click.option("--by", type=click.Choice(["version"]), help="List each version of the agent below each row.")
@@ -284,7 +287,8 @@ def _stats_total(found: list[Stat]) -> str:
 def _rest(rest: Rest) -> str:
     if rest.schema_name is None:
         return f"… and {noun(rest.number, 'more type')}; --all shows each"
-    return f"  … and {rest.number:,} more; --all shows each"
+    more = "more that occur once" if rest.is_once else "more"
+    return f"  … and {rest.number:,} {more}; --all shows each"
 
 
 def _row(stat: Stat) -> list[str]:

@@ -4,6 +4,7 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.cli.app import changes, command
+from agentspan.cli.completion import RUN
 from agentspan.cli.output import Failed, answer, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow
@@ -13,7 +14,7 @@ from agentspan.text import noun
 
 
 @command("score", context_settings={"ignore_unknown_options": True})  # a VALUE may be -1
-@click.argument("target", metavar="RUN")
+@click.argument("target", metavar="RUN", type=RUN)
 @click.argument("name", required=False)
 @click.argument("value", required=False)
 @click.option("--mark", metavar="LABEL", help="Mark it as good, bad or any other word, instead of NAME and VALUE.")
@@ -76,7 +77,7 @@ def score_command(
 
 
 @command("terminate")
-@click.argument("run")
+@click.argument("run", type=RUN)
 @click.option("--reason", required=True, help="Say why. It is stored on the run, and its program receives it.")
 @changes
 def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, HitsByRun, located, search, search_by_run
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
     MARKS,
@@ -35,6 +36,7 @@ from agentspan.cli.output import (
     table,
     to_copy,
     width,
+    wrap,
 )
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -52,7 +54,7 @@ ZONED = 72
 
 @command("search")
 @click.argument("words", nargs=-1, required=True)
-@click.option("--run", metavar="RUN", help="Search only in this run.")
+@click.option("--run", metavar="RUN", type=RUN, help="Search only in this run.")
 @click.option("--by-run", is_flag=True, help="Group the steps by run, three of each; -n and --offset then count runs.")
 @filter_options
 @page_options(FOUND_SPANS)
@@ -79,7 +81,8 @@ def search_command(
         ids = None if filter == RunFilter() else ids_of(storage, filter, progress=progress)
         if by_run:
             grouped = search_by_run(storage, words, run=run_id, runs=ids, limit=limit, offset=offset, progress=progress)
-            _print_by_run(storage, grouped, asked, words=words, as_json=as_json)
+            nothing = no_run(storage, filter, asked) if asked else NOTHING_FOUND
+            _print_by_run(storage, grouped, nothing, words=words, as_json=as_json)
             return
         found = search(storage, words, run=run_id, limit=limit, offset=offset, runs=ids, progress=progress)
     found = located(storage, found)
@@ -87,7 +90,8 @@ def search_command(
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
     if not found.total:
-        click.echo(no_run(asked) if ids is not None and not ids else fit(NOTHING_FOUND, width()))
+        no_runs = ids is not None and not ids
+        echo_lines(wrap(no_run(storage, filter, asked) if no_runs else NOTHING_FOUND, width(), 4))
         return
     for hit in found.hits:
         columns = width()
@@ -110,7 +114,7 @@ def search_command(
         echo_lines(hint("show the top hit in its run", to_copy("show", named, "--around"), width()))
 
 
-def _print_by_run(storage: Storage, found: HitsByRun, asked: str, *, words: Sequence[str], as_json: bool) -> None:
+def _print_by_run(storage: Storage, found: HitsByRun, nothing: str, *, words: Sequence[str], as_json: bool) -> None:
     """Print hits by run."""
     named = found.named
     if as_json:
@@ -140,7 +144,7 @@ def _print_by_run(storage: Storage, found: HitsByRun, asked: str, *, words: Sequ
         echo_lines(hint(f"{words[0]} names a {kind}", to_copy("show", named.id), columns))
     if not found.total:
         if named is None:
-            click.echo(no_run(asked) if asked else fit(NOTHING_FOUND, columns))
+            echo_lines(wrap(nothing, columns, 4))
         return
     short = by_name.short_ids(storage, [each.run.id for each in found.runs])
     for each in found.runs:
@@ -149,7 +153,7 @@ def _print_by_run(storage: Storage, found: HitsByRun, asked: str, *, words: Sequ
         mark = status_style(MARKS[each.run.status], each.run.status)
         click.echo(mark + " " + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True))
         for hit in each.hits:
-            step = "" if hit.step is None else f"step {hit.step:,}"
+            step = "" if hit.step is None else f"step {STEP}{hit.step}"
             head = f"{MARKS[hit.status]} {dotted(step, hit.schema_name)}"
             click.echo("  " + style(fit(head, columns - 2), fg="bright_black"))
             click.echo("    " + _snippet(hit, columns - 4))

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentspan import clock
+from agentspan.analysis.filter_words import parse_time
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, safe, to_copy
 from agentspan.host import Thread
 from agentspan.recording.capture.redaction import card_numbers
+from agentspan.serve.running import HEADER, new_number, noted
 from agentspan.storage.location import Location
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from agentspan.cli.watch import WatchThread
 
 END_S = 2
@@ -26,6 +32,8 @@ END_S = 2
 LAST_S = 2.5
 """The seconds after a signal within which the process ends in any case."""
 LONGEST_TOKEN = 4096
+LOOK_S = 1.0
+"""The least seconds between two looks at whether a server is idle."""
 
 
 @command("serve")
@@ -62,6 +70,8 @@ LONGEST_TOKEN = 4096
     help="Follow sessions of coding agents, too, as watch does.",
 )
 @click.option("--yes", is_flag=True, help="With --watch: begin without asking.")
+@click.option("--idle", metavar="TIME", help="End after so long without a request: 30m, 2h …")
+@click.option("--in-background", is_flag=True, hidden=True)
 @db_option
 @click.pass_context
 def serve_command(
@@ -82,6 +92,8 @@ def serve_command(
     create: bool,
     watched: tuple[str, ...],
     yes: bool,
+    idle: str | None,
+    in_background: bool,
 ) -> None:
     """Serve a storage over HTTP until a signal ends the server; then exit with code 0."""
     location = location_in(ctx, db)
@@ -120,8 +132,11 @@ def serve_command(
         max_body=max_body,
     )
     limits = limits_of_process()
+    requests = Requests(app)
+    number = new_number()
     config = uvicorn.Config(
-        app,
+        requests,
+        headers=[(HEADER, number)],
         host=host,
         port=port,
         http=limited(limits),
@@ -135,6 +150,7 @@ def serve_command(
         proxy_headers=False,  # no code uses the client's address
     )
     server = uvicorn.Server(config)
+    idle_s = None if idle is None else _seconds(idle)
     # uvicorn raises the signal again after its end, which would kill the process without these handlers. A signal that
     # arrives before uvicorn has installed its own handlers must end the server, too.
     end_soon, handle_exit = _end_soon(), server.handle_exit
@@ -148,13 +164,12 @@ def serve_command(
         handle_exit(number, frame)
 
     server.handle_exit = end_served  # type: ignore[method-assign,assignment]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, end)
     socket = listening(host, port, config.backlog)
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     address = f"http://{name}:{socket.getsockname()[1]}"
-    click.echo(f"agentspan serves {safe(str(location))} on {address} ({guarded}); Ctrl-C ends it")
     # Objects that exist now live until the end. Frozen, they save 24 full collections in 10 s of load, 40 to 90 ms
     # each. Requests leave few reference cycles: collecting after every 700 objects took 6 % of the time.
     gc.collect()
@@ -162,7 +177,11 @@ def serve_command(
     gc.set_threshold(20_000, 10, 10)
     if watching is not None:
         watching.start()
-    server.run(sockets=[socket])
+    if idle_s is not None:
+        Thread(target=_end_when_idle, args=(server, requests, idle_s), name="agentspan-idle", daemon=True).start()
+    with noted(location, _local(address), number=number, in_background=in_background):
+        click.echo(f"agentspan serves {safe(str(location))} on {address} ({guarded}); Ctrl-C ends it")
+        server.run(sockets=[socket])
     if watching is not None:
         watching.stop()
 
@@ -181,6 +200,51 @@ def _watching(
     ask(ctx, db, names, known, found, Choice(), yes=yes, what=to_copy("serve", "--watch", "all"))
     redacts = None if redact == "off" else SentRedaction(card_numbers if redact == "cards" else None)
     return WatchThread(location, names, redacts)
+
+
+class Requests:
+    """An ASGI middleware that notes when the last request began or ended, and how many are under way.
+
+    Attributes:
+        under_way: the number of requests without a whole answer.
+        last_s: the time of the last request, by `time.monotonic`; of the start, before the first one.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+        self.under_way = 0
+        self.last_s = time.monotonic()
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Pass a request on, and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self.under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.under_way -= 1
+            self.last_s = time.monotonic()
+
+
+def _end_when_idle(server: "uvicorn.Server", requests: Requests, idle_s: float) -> None:
+    while not server.should_exit:
+        left_s = requests.last_s + idle_s - time.monotonic()
+        if left_s <= 0 and not requests.under_way:
+            server.should_exit = True
+        time.sleep(min(max(left_s, LOOK_S), idle_s))
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a duration that a person typed, such as `30m`."""
+    now = clock.now()
+    return max(clock.millis_between(parse_time(text, "idle"), now) / 1000, LOOK_S)
+
+
+def _local(address: str) -> str:
+    """Return the address for a browser on this machine of a server that listens on all addresses."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _end_soon() -> Callable[[], object]:

@@ -30,6 +30,7 @@ from agentspan.analysis.tree import (
 )
 from agentspan.blobs import described
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.context import show_context
 from agentspan.cli.output import (
     COLORS,
@@ -263,8 +264,8 @@ class Picture:
         if len(lines) > PAYLOAD_LINES:
             where = f"; show {number} has all" if number else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
-        for at, line in enumerate(lines):
-            yield style(f"{below} {'' if at == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
+        for place, line in enumerate(lines):
+            yield style(f"{below} {'' if place == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
 
 
 def _json_lines(value: object, columns: int) -> list[str]:
@@ -347,7 +348,7 @@ SCORE_CHARACTERS = 500
 
 
 @command("show")
-@click.argument("id")
+@click.argument("id", type=RUN)
 @click.option("--full", is_flag=True, help="Show each of the siblings that repeat, instead of counting them.")
 @click.option("--payloads", is_flag=True, help="Show what went into each span, and what came out.")
 @click.option("--slow", metavar="N", type=click.IntRange(1), help="Show the N spans that took longest by themselves.")

@@ -13,6 +13,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.output import (
     MARKS,
     document,
@@ -49,7 +50,7 @@ CONTEXT = 10
 
 
 @command("tail")
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=RUN)
 @click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
 @click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
 @click.option("--since", metavar="TIME", help="Begin at this time: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")

@@ -65,7 +65,7 @@ def versions_command(
             every = agents(storage, filter, progress=progress)
             several = [each for each in every if each.versions > 1]
             if len(several) != 1 or as_json:
-                _list(every, several, asked, as_json=as_json)
+                _list(every, several, no_run(storage, filter, asked), as_json=as_json)
                 return
             name = several[0].agent
         found = versions(storage, name, filter, rule, progress=progress)
@@ -76,7 +76,7 @@ def versions_command(
         document(asdict(found) | {"comparison": compared and _plain(compared)})
         return
     if not found.versions:
-        click.echo(no_run(asked or f"agent={name}"))
+        echo_lines(wrap(no_run(storage, filter, asked or f"agent={name}"), width(), 4))
         return
     echo_lines(_lines(found, words))
     _print_table(found)
@@ -88,11 +88,11 @@ def versions_command(
         print_groups(compared.drift, compared.base, compared.head, full=full)
 
 
-def _list(every: list[AgentVersions], several: list[AgentVersions], asked: str, *, as_json: bool) -> None:
+def _list(every: list[AgentVersions], several: list[AgentVersions], nothing: str, *, as_json: bool) -> None:
     if as_json:
         document({"agents": [each._asdict() for each in every]})
     elif not every:
-        click.echo(no_run(asked))
+        echo_lines(wrap(nothing, width(), 4))
     elif not several:
         click.echo(f"{noun(len(every), 'agent')}, none with several versions; agentspan.run(…, version='2') names one")
     else:

@@ -15,6 +15,7 @@ from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
@@ -58,7 +59,7 @@ FIELDS = 2
 
 
 @command("why")
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=RUN)
 @outcome_option
 @filter_options
 @limit_option(10)
@@ -95,7 +96,9 @@ def why_command(
     if as_json:
         document(plain(found))
     else:
-        page(_lines(storage, found, limit, asked, options))
+        is_found = bool(found.groups) if found.signature is not None else bool(found.runs or found.unknown)
+        nothing = "" if is_found else no_run(storage, filter, asked)
+        page(_lines(storage, found, limit, nothing, options))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -126,12 +129,11 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
-def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
+def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str]) -> Iterator[str]:
     columns = width()
+    yield from wrap(nothing or failure_text.head(found), columns, 4)
     if found.signature is not None and not found.groups:
-        yield no_run(asked)
         return
-    yield from wrap(failure_text.head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
@@ -148,7 +150,7 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
         if not groups:
             continue
         yield ""
-        yield style(title, bold=True)
+        yield from (style(line, bold=True) for line in wrap(title, columns, 2))
         for group in groups[:limit]:
             yield from _group(group, short, found, columns)
         if len(groups) > limit:

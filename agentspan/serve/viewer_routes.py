@@ -25,11 +25,12 @@ from agentspan.analysis import by_name
 from agentspan.analysis.context_diff import since_previous
 from agentspan.api.context import Context
 from agentspan.api.runs import TerminateInstance
-from agentspan.api.spans import ScoreTarget
+from agentspan.api.spans import ScoreInstance, ScoreTarget
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, typed
+from agentspan.serve.kept import Kept
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
 from agentspan.serve.pages import Pages
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
@@ -40,8 +41,20 @@ from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
 from agentspan.viewer.address import Address, address_of, number
+from agentspan.viewer.answer import answer
 from agentspan.viewer.conversation import blobs_of
-from agentspan.viewer.listing import FORM, PAGE, SINCE, agent_names, found_steps, listing, unsummed
+from agentspan.viewer.listing import (
+    COLUMNS,
+    FORM,
+    MORE,
+    PAGE,
+    SINCE,
+    agent_names,
+    found_steps,
+    listing,
+    sort_of,
+    unsummed,
+)
 from agentspan.viewer.page import Page
 from agentspan.viewer.pages import PAGES
 
@@ -66,6 +79,8 @@ BEFORE = 50
 """The number of turns before the one that is asked for."""
 MATCHES = 5000
 """The most spans that a search in a run marks."""
+MOST_SELECTED = 100
+"""The most runs that one request marks or exports."""
 REASONS = 100
 """The most runs of which the reason of their failure is kept."""
 LONGEST_FORM = 64 * 2**10
@@ -85,7 +100,10 @@ def routes(
     guarded: list[tuple[str, Handler, str]] = [
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
+        ("/answer.json", viewer.answer_data, "GET"),
         ("/steps.json", viewer.steps_data, "GET"),
+        ("/export", viewer.export_runs, "GET"),
+        ("/marks", viewer.mark, "POST"),
         ("/stamp", viewer.stamp, "GET"),
         *((f"/{page.path}", viewer.page(page), "GET") for page in PAGES),
         ("/runs/{run_id}", viewer.run, "GET"),
@@ -126,6 +144,7 @@ class Viewer:
         self._pages = Pages(ctx.storage)
         self._file = _file_of(ctx.storage)
         self._listings: dict[Address, asyncio.Task[dict[str, Any]]] = {}
+        self._kept: Kept[dict[str, Any]] = Kept(ctx.storage)
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
         self._details = ThreadPoolExecutor(1, "agentspan-details")
         self._explaining = ThreadPoolExecutor(1, "agentspan-why")
@@ -159,13 +178,19 @@ class Viewer:
             found = await asyncio.to_thread(unsummed, self._storage, address)
         agents = await asyncio.to_thread(agent_names, self._storage)
         after, agent = address.offset + len(found["runs"]), address.word("agent")
+        known = [(name, value) for name, value in address.words if name not in FORM]
         return self._page(
             "runs.html",
             request,
             address=address,
+            answer=await self._answer(address, self._sums_s),
             agents=agents if not agent or agent in agents else [agent, *agents],
             since=SINCE,
-            more=[(name, value) for name, value in address.words if name not in FORM],
+            columns=COLUMNS,
+            sort=sort_of(address),
+            fields=[*known, *((name, "") for name in MORE if not address.word(name))],
+            field_names=MORE,
+            more=bool(known),
             newer=None if not address.offset else address.same(offset=max(0, address.offset - PAGE) or None),
             older=address.same(offset=after) if after < found["total"] else None,
             **found,
@@ -186,7 +211,12 @@ class Viewer:
             return RedirectResponse(run.id, 303)
         facts = await asyncio.to_thread(data.run_facts, self._storage, run, counted=False)
         return self._page(
-            "run.html", request, run=facts, data=Markup(export.embedded(facts)), shell=Markup(export.shell())
+            "run.html",
+            request,
+            address=_address(request),
+            run=facts,
+            data=Markup(export.embedded(facts)),
+            shell=Markup(export.shell()),
         )
 
     async def login_page(self, request: Request) -> Response:
@@ -204,6 +234,18 @@ class Viewer:
         parts = (part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id]))
         return await streamed(parts, "text/html", headers, self._one_by_one)
 
+    async def export_runs(self, request: Request) -> Response:
+        """Answer with several runs as one file."""
+        ids = request.query_params.getlist("run")[:MOST_SELECTED]
+        runs = [await asyncio.to_thread(by_name.find_run, self._storage, id) for id in ids]
+        if not runs:
+            raise InvalidValue("run", "must name at least one run")
+        headers = {"Content-Disposition": f'attachment; filename="{len(runs)}-runs.html"'}
+        parts = (
+            part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id for run in runs])
+        )
+        return await streamed(parts, "text/html", headers, self._one_by_one)
+
     # JSON
 
     async def runs_data(self, request: Request) -> Response:
@@ -215,6 +257,12 @@ class Viewer:
     async def stamp(self, request: Request) -> Response:
         """Answer with a text that is another one after each commit; null if that is unknown."""
         return respond({"stamp": await asyncio.to_thread(self._pages.stamp)})
+
+    async def answer_data(self, request: Request) -> Response:
+        """Answer with what happened lately, with causes, as JSON (see answer)."""
+        found = await self._answer(_address(request))
+        assert found is not None  # None only with a time limit
+        return respond(found)
 
     async def steps_data(self, request: Request) -> Response:
         """Answer with the steps that contain the text of the list's filter (see found_steps)."""
@@ -240,12 +288,7 @@ class Viewer:
             start = cursor or from_all
             return {**data.columns(self._storage, run, after=after, since=since, cursor=start), "run": facts}
 
-        answer = respond(await asyncio.to_thread(read))
-        if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
-            return answer
-        packed = await asyncio.to_thread(gzip.compress, answer.body, 1)
-        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return Response(packed, 200, headers, media_type="application/json")
+        return await _compressed(request, respond(await asyncio.to_thread(read)))
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
@@ -282,12 +325,12 @@ class Viewer:
             page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
             return respond({**page, "offset": first, "place": place})
 
-        return await self._alone(read)
+        return await _compressed(request, await self._alone(read))
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""
         run = await self._found(request)
-        return respond(await asyncio.to_thread(data.statistics, self._storage, run.id))
+        return await _compressed(request, respond(await asyncio.to_thread(data.statistics, self._storage, run.id)))
 
     async def search(self, request: Request) -> Response:
         """Answer with the ids of the spans that contain the words, and the number of all such spans."""
@@ -309,6 +352,22 @@ class Viewer:
         await self._write_queue.run(TerminateInstance(fields))
         run = await self._found(request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
+    async def mark(self, request: Request) -> Response:
+        """Mark runs with a label, and perhaps a note; without a label, withdraw their marks."""
+        if self._read_only:
+            return refuse("not_permitted", "this server only reads")
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+        form = await _said(request)
+        ids, label = form.get("runs"), form.get("label") or None
+        if not isinstance(ids, list) or not 0 < len(ids) <= MOST_SELECTED:
+            raise InvalidValue("runs", f"must be a list of 1 to {MOST_SELECTED} ids")
+        judged = {"label": label, "explanation": form.get("note") or None} if label else {"withdraw": True}
+        for id in ids:
+            fields = {"agent_instance_id": id, "name": MARK, "source": "human", **judged}
+            await self._write_queue.run(ScoreInstance(fields))
+        return respond({"marked": len(ids)})
 
     async def login(self, request: Request) -> Response:
         """Check the token, and begin a login session."""
@@ -401,6 +460,26 @@ class Viewer:
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
 
+    async def _answer(self, address: Address, patience_s: float | None = None) -> dict[str, Any] | None:
+        """Return the answer above the list; after `patience_s` without its causes, or None."""
+        asked = address._replace(own=())
+
+        def begin(*, with_causes: bool) -> "asyncio.Task[dict[str, Any]]":
+            read = partial(answer, self._storage, asked, with_causes=with_causes)
+            task = asyncio.ensure_future(self._kept.get(("answer", asked, with_causes), read))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return task
+
+        if patience_s is None or self._kept.has(("answer", asked, True)):
+            return await begin(with_causes=True)
+        first = begin(with_causes=False)
+        await asyncio.wait({first}, timeout=patience_s)
+        if not first.done():
+            return None
+        whole = begin(with_causes=True)
+        await asyncio.wait({whole}, timeout=patience_s)
+        return whole.result() if whole.done() else first.result()
+
     async def _alone(self, read: Callable[..., T], *arguments: Any) -> T:
         """Run a read that takes much memory. Such reads run one at a time, in a thread of their own."""
         return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *arguments))
@@ -471,6 +550,15 @@ def _judged(form: dict[str, Any]) -> dict[str, Any]:
     judgement = mark if value is None else typed(value)
     number, label = (None, judgement) if isinstance(judgement, str) else (judgement, None)
     return {"name": name or (MARK if mark else NOTE), "value": number, "label": label, "explanation": note, **who}
+
+
+async def _compressed(request: Request, answer: Response) -> Response:
+    """Return a large answer compressed, for a browser that reads that."""
+    if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
+        return answer
+    packed = await asyncio.to_thread(gzip.compress, bytes(answer.body), 1)
+    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return Response(packed, 200, headers, media_type="application/json")
 
 
 STATIC: dict[str, tuple[Callable[[], str], str]] = {

@@ -4,18 +4,17 @@ Spans are sent as columns, because 10,000 objects would repeat every name 10,000
 labels, statuses) are listed once and referenced by index. Payloads are sent for one span at a time.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis import why_text
-from agentspan.analysis.runs import stats
+from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
-    build,
     closed_text,
-    every,
+    in_time,
     judge_text,
     judgement_text,
     own_ms,
@@ -36,7 +35,7 @@ from agentspan.storage.access import span_pages
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of
-from agentspan.storage.sums import BOUNDS_MS
+from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
 from agentspan.viewer.conversation import linked
 
@@ -44,6 +43,10 @@ CHUNK = 20_000
 """The largest number of spans in one response; a larger run takes several responses."""
 FIRST_CHUNK = 2000
 """The number of spans in the first response; it is small so that the page can show them early."""
+ROWS = 60
+"""The number of types and labels whose statistics are shown at first."""
+MOST_HIDDEN = 500
+"""The largest number of types and labels whose statistics are sent to be shown on request."""
 MAX_ERROR = 300
 MAX_INLINE = 160
 MAX_EXPLAINED = 50_000
@@ -145,11 +148,15 @@ def own_times(storage: Storage, run_id: str) -> dict[str, Any]:
 
     The own time of a span without children is its duration.
     """
-    nodes = every(build(storage.ask(Outlines(run_id))))
+    rows = in_time(storage.ask(Outlines(run_id)))
+    children: dict[str, list[AgentSpanRow]] = defaultdict(list)
+    for row in rows:
+        if row.parent_span_id is not None:
+            children[row.parent_span_id].append(row)
     own = {
-        node.span.id: round(own_ms(node.span, (child.span for child in node.children)), 3)
-        for node in nodes
-        if node.children and node.span.duration_ms is not None
+        row.id: round(own_ms(row, children[row.id]), 3)
+        for row in rows
+        if row.duration_ms is not None and row.id in children
     }
     return {"own_ms": own}
 
@@ -227,9 +234,27 @@ def columns(
 
 
 def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
-    """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets."""
-    rows = [{"kind": fallback(stat.schema_name).name, **asdict(stat)} for stat in stats(storage, run=run_id)]
-    return {"bounds_ms": BOUNDS_MS, "stats": rows}
+    """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets.
+
+    `left` tells why a row is shown only on request: "once" or "more" (see shorten); else it is "". `rests` has the
+    number of such rows of each type, of which at most 500 are sent.
+    """
+    found = stats(storage, run=run_id)
+    short = shorten(found, ROWS)
+    shown = {(each.schema_name, each.label) for each in short if not isinstance(each, Rest)}
+    rows, hidden = [], 0
+    for stat in found:
+        is_shown = (stat.schema_name, stat.label) in shown
+        hidden += not is_shown
+        if is_shown or hidden <= MOST_HIDDEN:
+            left = "" if is_shown else "once" if stat.count == 1 and stat.label is not None else "more"
+            kind = fallback(stat.schema_name).name
+            rows.append({"kind": kind, "left": left, **{name: getattr(stat, name) for name in Stat.__slots__}})
+    return {
+        "bounds_ms": BOUNDS_MS,
+        "stats": rows,
+        "rests": [each._asdict() for each in short if isinstance(each, Rest)],
+    }
 
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:

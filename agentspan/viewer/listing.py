@@ -3,35 +3,58 @@
 The page also lists the steps that contain the text of the filter, from a search of all spans of the file.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan import clock, jsontext
+from agentspan.analysis.causes import Judged, Scored, Verdict, VerdictKind, left_open, page_of, verdict
+from agentspan.analysis.messages import first_prompt
 from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
-from agentspan.analysis.tree import session_title
-from agentspan.journal.writers import Lives
-from agentspan.model.changes import OPEN
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
-from agentspan.schemas.span_types import error_text
+from agentspan.analysis.tree import score_text, session_title
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
+from agentspan.model.scores import MARK
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Query
-from agentspan.storage.row_by_row import names_of
+from agentspan.storage.questions import SORTS, Find, Query, RunSort
+from agentspan.storage.row_by_row import Labels, labels_of, names_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import cost_text, count_text, duration_text, one_line, visible
 from agentspan.viewer.address import Address
 
 PAGE = 50
+FIRST_SPANS = 4
+"""The number of steps among which the first prompt of a run is looked for."""
+FIRST_BYTES = 20_000
 MAX_AGENTS = 500
 MAX_ABOUT = 200
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
 
 
-FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
+FORM = ("agent", "status", "since", "failed", "grep")
 """The names of the filter grammar that have a field in the page's form."""
+MORE = {
+    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "mark": "Mark", "score": "Score",
+    "error": "Error", "tool": "Tool", "model": "Model", "until": "Before", "project": "Project", "git_commit": "Commit",
+}  # fmt: skip
+"""The names of the filter grammar that have a field among the further ones, with their labels."""
+COLUMNS: tuple[tuple[str, str, RunSort | None], ...] = (
+    ("status", "Verdict", None),
+    ("name", "Agent", None),
+    ("about", "About", None),
+    ("why", "Why", None),
+    ("marks", "Marks", None),
+    ("started", "Started (UTC)", "started"),
+    ("took", "Took", "duration"),
+    ("spans", "Steps", "spans"),
+    ("failed", "Failed", "failed"),
+    ("tokens", "Tokens", "tokens"),
+    ("cost", "Cost", "cost"),
+)
+"""The columns of the list: name, title, and the order that a click on the title asks for."""
 
 
 def listing(storage: Storage, address: Address) -> dict[str, Any]:
@@ -41,30 +64,39 @@ def listing(storage: Storage, address: Address) -> dict[str, Any]:
         `runs`, each with its `cells`; `count`, a text with the numbers of shown and of all runs; `total`, the number of
         all matching runs; `preparing`, False because the sums over spans are complete (see unsummed).
     """
-    found = find_runs(storage, address.filter(), limit=PAGE, offset=address.offset)
-    lives = Lives(storage)
+    found = find_runs(storage, address.filter(), limit=PAGE, offset=address.offset, sort=sort_of(address))
+    rows = [summary.run for summary in found.runs]
+    page = page_of(storage, found.runs)
+    labels = labels_of(storage, [row.id for row in rows]) if rows else {}
     return {
-        "runs": [_run(run, lives) for run in found.runs],
+        "runs": [_judged(storage, summary, page, labels, address) for summary in found.runs],
         "total": found.total,
         "count": _count(found, address.offset),
         "preparing": False,
     }
 
 
+def sort_of(address: Address) -> RunSort:
+    """Return the order of the list; the latest run first if the address has none, or an unknown one."""
+    asked = address.get("sort")
+    return next((sort for sort in SORTS if sort == asked), SORTS[0])
+
+
 def unsummed(storage: Storage, address: Address) -> dict[str, Any]:
     """Return a page of runs without sums, while the spans are still being summed; without runs if a filter is set."""
     query = Query("agent_instance", descending=True, limit=PAGE, offset=address.offset, with_total=True)
-    page = storage.ask(query) if not address.words else Rows([], 0)
+    page = storage.ask(query) if not address.words and sort_of(address) == SORTS[0] else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
     named = storage.ask(Find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)})).rows
-    lives = Lives(storage)
+    left, scored = left_open(storage, rows), Scored(storage, None)
     runs = []
     for row in rows:
         agent, version = named[row.agent_id][1], named[row.agent_version_id][1]
         assert isinstance(agent, AgentRow)
         assert isinstance(version, AgentVersionRow)
         sums = (0, 0, 0, None, None, None, row.duration_ms)
-        run = _run(RunSummary(row, agent.name, version.external_identifier, *sums), lives)
+        summary = RunSummary(row, agent.name, version.external_identifier, *sums)
+        run = _run(summary, verdict(row, scored, left), address)
         runs.append({**run, "cells": {**run["cells"], "spans": "…"}})
     return {"runs": runs, "total": page.counted(), "count": PREPARING, "preparing": True}
 
@@ -75,27 +107,63 @@ def agent_names(storage: Storage) -> list[str]:
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
 
-def _run(summary: RunSummary, lives: Lives) -> dict[str, Any]:
+_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "running": "active"}
+"""The names of the marks of a page, where they are not the kinds of verdicts."""
+
+
+def _run(
+    summary: RunSummary,
+    judged: Verdict,
+    address: Address,
+    why: str = "",
+    scores: Sequence[ScoreRow] = (),
+    prompt: str = "",
+) -> dict[str, Any]:
     run = summary.run
-    left = run.status in OPEN and lives.of(run.writer_id) == "dead"
     started = run.started_at or run.inserted_at
     return {
         "id": run.id,
-        "mark": "left" if left else run.status,
+        "href": address.link(f"runs/{run.id}"),
+        "mark": _MARKS.get(judged.kind, judged.kind),
         "cells": {
-            "status": "left open" if left else run.status,
+            "status": judged.text,
             "agent": summary.agent,
             "version": "" if summary.version == "default" else summary.version,
-            "about": _about(summary),
-            "started": started[:19].replace("T", " "),
-            "took": _took(summary, is_under_way=run.status == "active" and not left),
+            "about": _about(summary, prompt),
+            "why": why,
+            "marks": _line(", ".join(score.label for score in scores if score.name == MARK and score.label)),
+            "started": started[5:19].replace("T", " "),
+            "took": _took(summary, is_under_way=judged.kind == "running"),
             "spans": f"{summary.spans:,}",
             "failed": f"{summary.failed:,}" if summary.failed else "",
             "tokens": _tokens(summary.input_tokens, summary.output_tokens),
             "cost": _cost(summary.cost_usd),
         },
-        "titles": {"started": started, "agent": run.id},
+        "titles": {
+            "started": started,
+            "agent": run.id,
+            "status": "; ".join([run.status, *map(score_text, scores)]),
+            "why": why,
+        },
     }
+
+
+def _judged(
+    storage: Storage, summary: RunSummary, page: Judged, labels: Mapping[str, Labels], address: Address
+) -> dict[str, Any]:
+    id = summary.run.id
+    why = _line(page.causes[id].text) if id in page.causes else ""
+    prompt = _first_prompt(storage, summary.run)
+    return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
+
+
+def _first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
+    """Return the first prompt of a run that has no title; only its first steps are read."""
+    if session_title(run) is not None:
+        return ""
+    where = {"agent_instance_id": run.id}
+    rows = storage.ask(Query("agent_span", where, limit=FIRST_SPANS, most_bytes=FIRST_BYTES)).rows
+    return first_prompt(row for row in rows if isinstance(row, AgentSpanRow)) or ""
 
 
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
@@ -108,19 +176,17 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     return duration_text(max(0.0, clock.millis_between(started, clock.now())))
 
 
-def _about(summary: RunSummary) -> str:
-    """Return the text that distinguishes a run: its error, the title of its session, or its name and metadata."""
+def _about(summary: RunSummary, prompt: str) -> str:
+    """Return what a run was about: the title of its session; else its task and first prompt, its name and metadata."""
     run = summary.run
-    if run.termination_reason:
-        return _line(run.termination_reason)
-    if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
-        return _line(text)
     if (title := session_title(run)) is not None:
         return _line(title)
+    if prompt:
+        return _line(f"{run.task}: {prompt}" if run.task else prompt)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     members = metadata if isinstance(metadata, dict) else {}
     parts = [f"{name}={_value(value)}" for name, value in list(members.items())[:6]]
-    return _line(" ".join([run.external_identifier or "", *parts]))
+    return _line(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
 
 
 def _value(value: Any) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from html import escape
 from typing import Any, NamedTuple, TypeVar, cast
 
-from agentspan.analysis import diff_text, drift_text, failure_text
+from agentspan.analysis import costs_text, diff_text, drift_text, failure_text
 from agentspan.analysis.causes import page_of as judged_page
+from agentspan.analysis.costs import Costs
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.drift import Drift
@@ -318,6 +319,20 @@ def _stat_row(name: str, stat: Stat) -> Sequence[str]:
     )
 
 
+class ShownCosts(Shown, Costs):
+    """What runs cost, which shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the sums in sentences, and a table of the models, days, agents …"""
+        yield from costs_text.sentences(self)
+        rows = [(costs_text.row_name(row, self.by), *costs_text.cells(row, self)) for row in self.rows]
+        if rows:
+            columns = (self.by, "runs", "calls", "in", "out", "cost", "of all")
+            yield Table(columns, rows, columns[1:])
+
+
 class ShownHits(Shown, Hits):
     """Hits of a search that show themselves."""
 
@@ -572,7 +587,7 @@ class ShownSteps(Shown, list[RunStep]):
 
 _SHOWN: Mapping[type, type] = {
     Overview: ShownOverview, RunList: ShownRuns, StatsByVersion: ShownStatsByVersion, Hits: ShownHits, Why: ShownWhy,
-    RunWhy: ShownRunWhy, RunDiff: ShownDiff, Drift: ShownDrift,
+    RunWhy: ShownRunWhy, RunDiff: ShownDiff, Drift: ShownDrift, Costs: ShownCosts,
 }  # fmt: skip
 
 
@@ -724,7 +739,7 @@ def database_html(storage: Storage | None, where: str) -> str:
 
     Args:
         storage: the storage; None if nothing has been recorded yet.
-        where: its location.
+        where: its location, or the name of its file: a notebook that is handed on need not say in which folder it is.
     """
     return html(
         [f"agentspan: {where}", *(["nothing has been recorded here yet"] if storage is None else _latest(storage))]

@@ -47,7 +47,7 @@ def test_the_list_leads_to_a_run_and_can_be_filtered(site: Site, open_page: Open
     page.select_option("[name=agent]", "researcher")
     page.wait_for_url("**/?agent=researcher")
     expect(page.locator("#runs tr")).to_have_count(1)
-    expect(page.locator("#runs tr")).to_contain_text("ticket=OPS-1")
+    expect(page.locator("#runs tr")).to_contain_text("Why are invoices late?")
     press(page, "j", "Enter")
     page.wait_for_selector("html[data-ready]")
     assert page.url.startswith(site.failing)

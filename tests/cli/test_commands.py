@@ -29,7 +29,7 @@ def call(db: Path, *args: str, columns: int = 80, **env: str) -> Result:
 def test_help_cuts_no_description_of_a_command(db: Path) -> None:
     said = call(db, "--help")
     assert said.exit_code == 0
-    listed = said.output.partition("Look:")[2]
+    listed = said.output.partition("Look at runs:")[2]
     assert "..." not in listed
     assert sorted(re.findall(r"^  (\w+) ", listed, re.MULTILINE)) == sorted(NAMES), "each once"
     assert all(len(line) <= 80 for line in said.output.splitlines())
@@ -161,7 +161,10 @@ def test_a_run_is_found_by_a_unique_beginning_of_its_id(db: Path) -> None:
     for what in (run.id, run.id[:30], "-"):
         assert run.id in call(db, "show", what).output
     missing = call(db, "show", "zzz")
-    assert (missing.exit_code, missing.output) == (1, "Error: no run or span has an id like 'zzz'\n")
+    assert (missing.exit_code, missing.output) == (
+        1,
+        f"Error: no run or span has an id like 'zzz'; the latest: {run.id[:10]}\n",
+    )
     other = record(db)
     shown = call(db, "show", "0").output
     assert "several ids begin with '0': " in shown

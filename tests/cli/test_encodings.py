@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.cli import main
+from agentspan.cli.output import is_ascii
 
 COMMANDS = [
     ["runs"],
@@ -115,7 +116,7 @@ def test_what_is_to_be_copied_is_quoted_and_has_no_control_character(
 @pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
 def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "less", "COLUMNS": "80", "LINES": "24"}
-    environment["LESSCHARSET"] = "utf-8"  # whatever the locale is
+    environment |= {"LESSCHARSET": "utf-8", "LC_ALL": "C.UTF-8"}  # whatever the locale is
     for name in ("LESS", "NO_COLOR", "LESSOPEN"):
         environment.pop(name, None)
     main_end, other_end = pty.openpty()
@@ -138,3 +139,39 @@ def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     assert b"zo\xc3\xab5" in shown
     assert b"ESC[" not in shown
     assert b"\x1b[3" in shown  # colours
+
+
+@pytest.mark.parametrize(
+    ("locale", "expected"),
+    [
+        ({"LANG": "C"}, True),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, True),  # as Python leaves it
+        ({"LC_ALL": "POSIX", "LANG": "de_DE.UTF-8"}, True),
+        ({}, False),
+        ({"LANG": "C.UTF-8"}, False),
+        ({"LC_ALL": "de_DE.UTF-8", "LANG": "C"}, False),
+        ({"LANG": "C", "PYTHONUTF8": "1"}, False),
+    ],
+)
+def test_a_locale_of_ascii_is_recognised(locale: dict[str, str], expected: bool) -> None:
+    assert is_ascii(locale) == expected
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_terminal_of_ascii_gets_ascii_and_a_pipe_gets_all(db: Path, locale: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "PYTHON"))}
+    environment |= {"LANG": locale, "TERM": "xterm", "COLUMNS": "80", "LINES": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "agentspan", "--db", str(db), "show", "-#1"]
+    assert "Zoë → 中" in subprocess.run(command, env=environment, capture_output=True, check=True).stdout.decode()
+    main_end, other_end = pty.openpty()
+    with subprocess.Popen(command, env=environment, stdin=other_end, stdout=other_end, stderr=other_end):
+        os.close(other_end)
+        shown = b""
+        try:
+            while part := os.read(main_end, 65536):
+                shown += part
+        except OSError:  # Linux says so when the other end is closed
+            pass
+    os.close(main_end)
+    assert shown.isascii() == (locale == "C")
+    assert shown.startswith(b"+ Tool zo" if locale == "C" else "✓ Tool zoë".encode())

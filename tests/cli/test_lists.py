@@ -221,7 +221,7 @@ def test_statistics_are_bounded_and_show_the_cost_at_80_columns(tmp_path: Path) 
     assert re.fullmatch(r"… and \d+ more types; --all shows each", shown[-2])
     assert "$0.0019" in shown[-1]
     assert len(lines(path, "stats", "--all")) == 1 + 61 + 60 + 1
-    assert len(lines(path, "stats", "--limit", "4")) == 1 + 4 + 2 + 1
+    assert len(lines(path, "stats", "--limit", "4")) == 1 + 4 + 3 + 1
     document = json.loads(call(path, "stats", "--json").output)
     assert document["total"] == len(document["stats"]) == 121
     document = json.loads(call(path, "stats", "--json", "--limit", "4").output)

@@ -97,8 +97,9 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     assert "error: ToolFailed: total is 114, but paid 7" in text
     assert "the model had said: I will pay, number 14." in text
     assert "after it: 1 failed attempt with the same arguments, and none that passed" in text
-    shown = call(db, "show", group["run_id"], "--full").stdout
-    assert re.search(r"#2 ├─✗ Tool pay.*\n.*but paid 7$", shown, re.MULTILINE)
+    assert re.search(
+        r"#2 ├─✗ Tool pay.*\n.*but paid 7$", call(db, "show", group["run_id"], "--full").stdout, re.MULTILINE
+    )
     assert "elsewhere: 14× in 7 other runs" in text
     assert "the passing run of task t7: " in text
     assert "passing   2 ✓ Tool look" in text
@@ -264,13 +265,21 @@ def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "filter", ["--task 999", "--meta trial=7", "--since 2999-01-01", "--signature abcd", "--agent booking@7"]
+    ("filter", "there"),
+    [
+        ("--task 999", "; tasks: 't"),
+        ("--meta trial=7", ""),
+        ("--since 2999-01-01", ""),
+        ("--signature abcd", "; signatures: '"),
+        ("--agent booking@7", "; versions: '"),
+    ],
 )
-def test_a_filter_that_no_run_matches_is_named(db: Path, filter: str) -> None:
+def test_a_filter_that_no_run_matches_is_named_with_what_there_is(db: Path, filter: str, there: str) -> None:
     name, _, value = filter.removeprefix("--").partition(" ")
     for command in ("why", "runs"):
-        (shown,) = lines(db, command, *filter.split())
-        assert shown == f"no run matches {name}={value}"
+        shown = " ".join(lines(db, command, *filter.split()))
+        assert shown.startswith(f"no run matches {name}={value}{there}")
+        assert there or shown.endswith(value)
 
 
 def test_a_filter_does_not_select_a_run_that_is_named(db: Path) -> None:

@@ -97,6 +97,100 @@ def test_quotes_in_a_cookie_take_no_longer_than_other_characters(at_login: Clien
     assert took[2] < 20 * took[1]
 
 
+# The list
+
+
+def test_the_list_begins_with_what_happened(make: Make, db: Database, run: str) -> None:
+    assert 'id="answer-text"' in make().get("/").text
+    db.agent_instances.finish(run, "failed")
+    client = make()
+    answer = client.get("/answer.json").json()
+    assert (answer["head"], [part["text"] for part in answer["parts"]]) == ("1 run in the last day", ["1 failed"])
+    (part,) = answer["parts"]
+    assert client.get(f"/runs.json{part['href'].removeprefix('./')}").json()["total"] == 1
+    assert client.get("/answer.json?agent=other&status=failed").json()["head"] == "No run"
+    (bar,) = answer["bars"]
+    assert client.get(f"/runs.json{bar['href'].removeprefix('./')}").json()["total"] == 1
+    assert (bar["failed"], bar["passed"]) == ([0.0, 44.0], [0.0, 0.0])
+
+
+def test_the_list_is_sorted_by_a_column_of_the_address(make: Make, db: Database, run: str) -> None:
+    busy = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(busy)
+    for _ in range(3):
+        db.agent_spans.create(busy, "tool", "complete", {"name": "dig"}, {})
+    later = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    client = make()
+
+    def ids(query: str) -> list[str]:
+        return [row["id"] for row in client.get(f"/runs.json{query}").json()["runs"]]
+
+    assert ids("") == ids("?sort=nonsense") == [later, busy, run]
+    assert ids("?sort=spans") == [busy, run, later]
+    page = client.get("/?sort=spans&agent=a").text
+    assert 'aria-sort="descending"><a href="./?agent=a&amp;sort=spans">Steps' in page
+    assert '<a href="./?agent=a">Started' in page
+    assert f'href="runs/{busy}?agent=a"' in page  # so that the way back keeps the filter
+    assert 'href=".././?agent=a"' in client.get(f"/runs/{busy}?agent=a", headers=HTML).text
+
+
+def test_a_row_has_the_verdict_the_first_prompt_and_the_cause(make: Make, db: Database) -> None:
+    made = db.agent_instances.register("a", agent_version={"external_identifier": "2"}, task="t").id
+    db.agent_instances.start(made)
+    db.agent_spans.create(made, "message", "complete", {"role": "user", "content": "Book\na flight"}, None)
+    error = {"error": {"type": "SoldOut", "message": "no seat"}}
+    db.agent_spans.create(made, "tool", "failed", {"name": "book"}, error)
+    db.agent_instances.finish(made, "complete")
+    db.scores.record(made, "reward", 0)
+    db.scores.record(made, "mark", label="bad", by="human")
+    good = db.agent_instances.register("a", agent_version={"external_identifier": "2"}).id
+    db.agent_instances.start(good)
+    db.agent_instances.finish(good, "complete")
+    db.scores.record(good, "reward", 1)
+    passed, missed = make().get("/runs.json").json()["runs"]
+    assert (passed["mark"], passed["cells"]["status"], passed["cells"]["why"]) == ("complete", "passed", "")
+    cells = missed["cells"]
+    assert (missed["mark"], cells["status"], cells["marks"]) == ("missed", "missed reward ≥ 1", "bad")
+    assert (cells["about"], cells["why"]) == ("t: Book a flight", "Tool book: SoldOut: no seat")
+    assert missed["titles"]["status"] == "complete; reward 0 (by code); mark bad (by human)"
+
+
+def test_runs_are_marked_and_the_marks_taken_back(make: Make, db: Database, run: str) -> None:
+    other = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    client = make()
+    form: dict[str, Any] = {"runs": [run, other], "label": "bad", "note": "it loops"}
+    assert client.post("/marks", json=form, headers=SAME).json() == {"marked": 2}
+    (score,) = db.scores.list(run)
+    assert (score.name, score.label, score.explanation, score.source) == ("mark", "bad", "it loops", "human")
+    assert db.runs(mark="bad").total == 2
+    assert client.post("/marks", json={"runs": [run], "label": ""}, headers=SAME).json() == {"marked": 1}
+    assert db.runs(mark="bad").total == 1
+    refused: list[dict[str, Any]] = [{}, {"runs": []}, {"runs": run, "label": "x"}, {"runs": ["x"] * 101, "label": "x"}]
+    for wrong in refused:
+        assert client.post("/marks", json=wrong, headers=SAME).status_code == 422
+    assert client.post("/marks", json={"runs": ["none"], "label": "x"}, headers=SAME).status_code == 404
+
+
+def test_only_our_own_pages_may_mark(make: Make, db: Database, run: str) -> None:
+    form = {"runs": [run], "label": "bad"}
+    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        assert refusal(make().post("/marks", json=form, headers=headers)) == (403, "not_permitted")
+    assert refusal(make(token=TOKEN).post("/marks", json=form, headers=SAME))[0] == 401
+    assert refusal(make(read_only=True).post("/marks", json=form, headers=SAME)) == (403, "not_permitted")
+    assert "mark-selected" not in make(read_only=True).get("/").text
+    assert db.scores.list(run) == []
+
+
+def test_several_runs_are_exported_as_one_file(make: Make, db: Database, run: str) -> None:
+    other = db.agent_instances.register("other agent", agent_version={}, agent_schema_version={}).id
+    client = make()
+    answer = client.get(f"/export?run={run}&run={other}")
+    assert answer.headers["content-disposition"] == 'attachment; filename="2-runs.html"'
+    assert "other agent" in answer.text
+    assert client.get("/export").status_code == 422
+    assert client.get("/export?run=none").status_code == 404
+
+
 @pytest.mark.parametrize("said", ["agentspan_theme=dark", "=; a=b;agentspan_theme=light; agentspan_theme = dark ;c"])
 def test_a_cookie_is_found_among_others(at_login: Client, said: str) -> None:
     assert 'data-theme="dark"' in at_login.get("/login", headers={"Cookie": said}).text
@@ -109,7 +203,8 @@ def pages_of(run: str) -> list[str]:
 
 def data_of(run: str) -> list[str]:
     names = ("facts", "spans", "conversation", "stats", "why", "own-times", "search?q=a", "export")
-    return ["/runs.json", "/steps.json?grep=a", *(f"/runs/{run}/{name}" for name in names)]
+    across = ["/runs.json", "/answer.json", "/steps.json?grep=a", f"/export?run={run}"]
+    return [*across, *(f"/runs/{run}/{name}" for name in names)]
 
 
 # Headers
@@ -292,7 +387,9 @@ def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: 
     assert step["repeats"] == 0
     page = client.get("/", params={"grep": "<img src=x>"}).text
     assert "<img src=x>" not in page
-    assert "No run has “&lt;img src=x&gt;” in its own id" in page
+    assert (
+        "“&lt;img src=x&gt;” is in no run&#39;s own id" in page or "“&lt;img src=x&gt;” is in no run's own id" in page
+    )
     for _ in range(170):
         db.agent_spans.create(other, "tool", "complete", {"name": "dig", "arguments": {"where": "garden"}}, {})
     assert found("garden&agent=researcher") == ("0 of the latest 200 steps with this text (211 in the file)", 0)

@@ -82,6 +82,7 @@ RESULTS: dict[str, Callable[[Database, str], Any]] = {
     "run": lambda db, run: db.run(run),
     "steps": lambda db, run: db.run(run).steps,
     "stats": lambda db, run: db.stats(),
+    "costs": lambda db, run: db.costs("tool"),
     "stats_by_version": lambda db, run: db.stats_by_version(),
     "search": lambda db, run: db.search("e*"),
     "why": lambda db, run: db.why(),
@@ -253,7 +254,8 @@ def test_a_database_shows_its_latest_runs_and_says_where_it_is(tmp_path: Path) -
         assert not path.exists()
         run = failing_run(db)
         shown = check_static(db._repr_html_())
-        assert str(path) in shown.text
+        assert "a & b.db" in shown.text
+        assert str(path) not in shown.text
         assert run in shown.text
         assert "researcher 1.2" in shown.text
     with agentspan.open(agentspan.MemoryStorage()) as db:

@@ -1,7 +1,7 @@
 """The page of failures: the groups of failed runs, and what goes with failure, as `agentspan why` prints them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan.analysis import by_name, failure_text
@@ -45,7 +45,7 @@ def groups(storage: Storage, address: Address) -> dict[str, Any]:
     short |= by_name.short_ids(storage, [group.run_id for group in shown])
     tables = []
     for title, of_kind in (
-        (_title(found), kinds[0]),
+        (_title(found, kinds[0]), kinds[0]),
         ("Without a failed step, by how they ended", kinds[1]),
     ):
         rows = [_group(group, short, found, address) for group in of_kind[:most]]
@@ -62,9 +62,9 @@ def groups(storage: Storage, address: Address) -> dict[str, Any]:
     }
 
 
-def _title(found: Why) -> str:
+def _title(found: Why, failures: Sequence[Group]) -> str:
     of = "Failed runs" if found.failed else "Runs with a failed step"
-    several = " (a run can be in several)" if len(found.groups) > 1 else ""
+    several = " (a run can be in several)" if failure_text.overlap(failures, found) else ""
     return f"{of}, by what failed{several}"
 
 

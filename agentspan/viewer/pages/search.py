@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agentspan.analysis.by_name import STEP
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import PER_RUN, RUNS, Hit, HitsByRun, RunHits, search_by_run
 from agentspan.analysis.tree import run_name, session_title
@@ -76,8 +77,8 @@ def _hit(hit: Hit) -> dict[str, Any]:
     return {
         "link": f"runs/{hit.run_id}#span={hit.span_id}",
         "status": hit.status,
-        "summary": hit.summary,
-        "step": "" if hit.step is None else f"step {hit.step:,}",
+        "summary": "" if hit.field == "summary" else hit.summary,
+        "step": "" if hit.step is None else f"step {STEP}{hit.step}",
         "parts": [*parts, (hit.snippet[done:], False)],
         "repeats": f"and in {noun(hit.repeats, 'later step')}" if hit.repeats else "",
     }

@@ -5,7 +5,7 @@ import { findById } from "./dom.js";
 const STORED = "agentspan-follow";
 
 /** Return the checkbox of the setting; null in an exported file. */
-const setting = () => /** @type {HTMLInputElement | null} */ (findById("follow"));
+const setting = () => /** @type {HTMLInputElement | null} */ (findById("updates"));
 
 /** Let Ctrl-K go to the search, and keep the setting in this browser. */
 export function startBar() {

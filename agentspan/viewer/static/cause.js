@@ -31,5 +31,5 @@ export function causeCard(why, { run, isLocal, onStep }) {
     const link = isLocal ? null : el("a", { class: "button", href: compare }, "Compare");
     fact("compare", el("span", null, `${why.nearest_text} `), el("code", null, why.nearest), el("p", { class: "hint" }, why.parting), ...(link ? [link] : []));
   }
-  return el("section", { class: "cause", "aria-label": title }, el("h3", null, title), sentence, facts);
+  return el("section", { class: "cause", "aria-label": title }, el("h2", null, title), sentence, facts);
 }

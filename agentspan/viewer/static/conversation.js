@@ -355,7 +355,7 @@ export class Conversation {
     const fold = () => this._fold(entry.section, !isFolded);
     const button =
       isAgain || !entry.section ? el("span", null, title) : el("button", { type: "button", class: "twist", "aria-expanded": String(!isFolded), onclick: fold }, title);
-    const node = el("h3", { class: `agent${isFolded && !isAgain ? " shut" : ""}` }, button, ...figures.map((text) => el("span", { class: "figure" }, text)));
+    const node = el("h2", { class: `agent${isFolded && !isAgain ? " shut" : ""}` }, button, ...figures.map((text) => el("span", { class: "figure" }, text)));
     node.style.setProperty("--deep", String(Math.max(0, this._depthOf(entry.section) - 1)));
     return { key, node, number: null, entry };
   }

@@ -94,6 +94,12 @@ export class Detail {
     this.box.setAttribute("aria-busy", "false");
   }
 
+  /** Show the same span with what the tree knows now, without reading it again. */
+  refresh() {
+    const at = this.spans.indexOf.get(this.shown?.id ?? "");
+    if (at !== undefined) this._draw(at, this.shown);
+  }
+
   /** Read the shown span again, if that failed. */
   retry() {
     if (this.unread >= 0) this.show(this.unread);

@@ -32,7 +32,7 @@ const POLL_ACTIVE_MS = 1000;
 const POLL_IDLE_MS = 10_000;
 const POLL_SLOW_MS = 5000; // at most, after a slow answer: one moment of a busy machine must not silence the page
 const POLL_SLOW_ACTIVE_MS = 1500; // a step is seen within two seconds after it is stored
-const OWN_EVERY_MS = 5000; // own times of a run under way
+const OWN_EVERY_MS = 5000; // own times of a run under way; less often where they take long
 const SAID_MS = 5000; // a message at the foot of the tree
 
 /**
@@ -86,7 +86,7 @@ export class RunPage {
     this.wanted = 0; // the way to the cause of a failure, asked for before it was known
     this.slow = -1; // the span to which the way along the slowest has led
     this.follows = false; // whether the newest step is kept in sight
-    this.ownAt = -Infinity; // when the own times were asked for
+    this.ownAt = -Infinity; // when the own times may be read again
     this.ownChanges = -1; // what they were computed of
     this.timer = 0;
     /** @type {View} */
@@ -165,17 +165,20 @@ export class RunPage {
   async _readOwnTimes() {
     const changes = this.spans.changes;
     const now = performance.now();
-    if (changes === this.ownChanges || (this._isActive() && now - this.ownAt < OWN_EVERY_MS)) return;
-    [this.ownAt, this.ownChanges] = [now, changes];
+    if (changes === this.ownChanges || (this._isActive() && now < this.ownAt)) return;
+    this.ownAt = Infinity; // while they are being read
+    this.ownChanges = changes;
     try {
       this.spans.setOwn(await this.source.ownTimes());
+      this.ownAt = now + Math.max(OWN_EVERY_MS, 20 * (performance.now() - now));
     } catch {
+      this.ownAt = now + OWN_EVERY_MS;
       this.ownChanges = -1;
       return;
     }
     byId("panel-tree").classList.toggle("with-own", this.spans.own.size > 0);
     this.tree.refresh();
-    if (this.tree.selected >= 0) this.detail.show(this.tree.selected);
+    this.detail.refresh();
   }
 
   /**
@@ -484,7 +487,8 @@ export class RunPage {
     fact("program", run.program);
     fact("commit", run.git_commit);
     fact("task", run.task);
-    fact("session", run.session);
+    const session = run.session && new URLSearchParams({ session: run.session });
+    fact("session", session && !this.source.isLocal ? el("a", { href: `../sessions?${session}` }, run.session) : run.session);
     fact("user", run.user);
     fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;

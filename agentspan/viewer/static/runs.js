@@ -4,18 +4,22 @@ import { whileFollowing } from "./bar.js";
 import { byId, el, inside, setAttribute, setText } from "./dom.js";
 import { followSteps } from "./found.js";
 import { Lost } from "./lost.js";
+import { followAnswer } from "./overview.js";
+import { showPicked, startPicking } from "./picked.js";
 import { listenToRows, openOnClick } from "./rows.js";
 import { poll } from "./source.js";
 
 const EVERY_MS = 1000;
 const SLOW_MS = 4000; // at most, after a slow answer: the first runs of an import are seen within five seconds
 
+const OPTIONAL = ["marks", "tokens", "cost"]; // columns that are left out where no run has a value
+
 const tableBody = () => byId("runs", HTMLTableSectionElement);
 
 export function startRunsPage() {
   const form = byId("filters", HTMLFormElement);
   /** @type {NodeListOf<HTMLInputElement | HTMLSelectElement>} */
-  const fields = form.querySelectorAll("input, select");
+  const fields = form.querySelectorAll("[name]");
   for (const field of fields) {
     if (field instanceof HTMLSelectElement || field.type === "checkbox") field.addEventListener("change", () => form.requestSubmit());
   }
@@ -28,7 +32,9 @@ export function startRunsPage() {
   });
   for (const row of tableBody().rows) openOnClick(row);
   listenToRows("#runs a, #found-steps a", () => byId("grep").focus());
+  startPicking();
   followSteps();
+  followAnswer(!document.body.dataset.adding);
   follow();
 }
 
@@ -63,9 +69,12 @@ function update(page) {
     if (body.rows[n] !== row) body.insertBefore(row, body.rows[n] ?? null);
   });
   for (const row of known.values()) row.remove();
+  showPicked();
+  byId("runs-table").dataset.empty = OPTIONAL.filter((name) => !page.runs.some((run) => run.cells[name])).join(" ");
   if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) focused.focus();
   setText(byId("count"), page.count);
   byId("nothing").hidden = page.runs.length > 0;
+  byId("sums").hidden = !page.runs.length;
   byId("runs-table").hidden = !page.runs.length;
 }
 
@@ -75,9 +84,6 @@ function makeRow(id) {
   const template = inside(byId("run-row", HTMLTemplateElement).content, "tr");
   const row = document.importNode(template, true);
   row.dataset.run = id;
-  /** @type {HTMLAnchorElement} */
-  const link = inside(row, "a");
-  link.href = `runs/${encodeURIComponent(id)}`;
   openOnClick(row);
   return row;
 }
@@ -94,8 +100,9 @@ function fillRow(row, run) {
     setText(cell, run.cells[name]);
     setAttribute(cell, "title", run.titles[name]);
   }
+  setAttribute(inside(row, "a"), "href", run.href);
   inside(row, ".mark").className = `mark ${run.mark}`;
-  row.className = run.mark;
+  row.className = `${run.mark}${row.classList.contains("picked") ? " picked" : ""}`;
   inside(row, "[data-cell=failed]").classList.toggle("bad", run.cells.failed !== "");
 }
 

@@ -345,7 +345,9 @@ export class Spans {
       }
       this.rowOf[at] = count;
       rows[count++] = at;
-      number += this.folded.has(at) ? this.size[at] : 1 + this.hidden(at).length;
+      const others = this.hidden(at);
+      if (others.length) number += others.reduce((sum, other) => sum + this.size[other], this.size[at]);
+      else number += this.folded.has(at) ? this.size[at] : 1;
     }
     this.rows = rows.subarray(0, count);
   }
@@ -356,6 +358,18 @@ export class Spans {
    */
   hidden(at) {
     return (!this.unfolded.has(at) && this.alike.get(at)) || NONE;
+  }
+
+  /**
+   * Tell whether a span is one of the equal failures that another row stands for, or inside one.
+   * @param {number} at
+   */
+  isInOther(at) {
+    for (let above = at; above >= 0; above = this.parents[above]) {
+      const first = this.firstOf.get(above);
+      if (first !== undefined && !this.unfolded.has(first)) return true;
+    }
+    return false;
   }
 
   /**
@@ -376,7 +390,8 @@ export class Spans {
    * @param {boolean} shut
    */
   fold(at, shut) {
-    const [set, isIn] = this.size[at] > 1 ? [this.folded, shut] : [this.unfolded, !shut];
+    if (this.alike.has(at)) this.folded.delete(at);
+    const [set, isIn] = this.alike.has(at) ? [this.unfolded, !shut] : [this.folded, shut];
     if (isIn) set.add(at);
     else set.delete(at);
   }
@@ -385,7 +400,7 @@ export class Spans {
   foldAll(shut) {
     this.folded.clear();
     this.unfolded.clear();
-    for (let at = 0; at < this.length; at++) if (this.canFold(at) && (shut || this.size[at] === 1)) this.fold(at, shut);
+    for (let at = 0; at < this.length; at++) if (this.canFold(at) && (shut || this.alike.has(at))) this.fold(at, shut);
   }
 
   /**
@@ -393,9 +408,12 @@ export class Spans {
    * @param {number} at
    */
   reveal(at) {
-    const first = this.firstOf.get(at);
-    let changed = first !== undefined && !this.unfolded.has(first);
-    if (first !== undefined) this.unfolded.add(first);
+    let changed = false;
+    for (let above = at; above >= 0; above = this.parents[above]) {
+      const first = this.firstOf.get(above) ?? (above !== at && this.alike.has(above) ? above : -1);
+      changed ||= first >= 0 && !this.unfolded.has(first);
+      if (first >= 0) this.unfolded.add(first);
+    }
     if (this._isLeftOut(at)) {
       this.isQuiet = false;
       changed = true;

@@ -281,6 +281,8 @@ interface TurnPage {
 /** Statistics of a span type, or of one label of it (analysis.stats.Stat). */
 interface Stat {
   kind: string;
+  /** Why the row is shown only on request: "" where it is shown (data.statistics). */
+  left: "" | "once" | "more";
   schema_name: string;
   label: string | null;
   count: number;
@@ -302,6 +304,14 @@ interface Stat {
 interface Statistics {
   bounds_ms: number[];
   stats: Stat[];
+  rests: StatRest[];
+}
+
+/** How many rows are shown only on request: labels of a type, or types (analysis.runs.Rest). */
+interface StatRest {
+  schema_name: string | null;
+  number: number;
+  is_once: boolean;
 }
 
 interface Matches {
@@ -312,9 +322,45 @@ interface Matches {
 /** A row of the list of runs: its cells as text, by column (listing). */
 interface RunRow {
   id: string;
+  href: string;
   mark: string;
   cells: Record<string, string>;
   titles: Record<string, string>;
+}
+
+/** What happened lately (viewer.answer). */
+interface Answer {
+  runs: number;
+  head: string;
+  parts: AnswerPart[];
+  sums: string;
+  causes: AnswerCause[] | null;
+  rest: string;
+  bars: AnswerBar[];
+  since: string;
+  until: string;
+}
+
+interface AnswerPart {
+  mark: string;
+  text: string;
+  href: string;
+}
+
+interface AnswerCause {
+  runs: string;
+  text: string;
+  only: string;
+  href: string;
+}
+
+/** The runs that began in a range of times: of each part its top and its height. */
+interface AnswerBar {
+  label: string;
+  href: string;
+  passed: [number, number];
+  other: [number, number];
+  failed: [number, number];
 }
 
 interface RunListPage {

@@ -8,7 +8,7 @@ import { moment, plural } from "../../../agentspan/viewer/static/format.js";
 import { missing } from "../../../agentspan/viewer/static/print.js";
 import { hashOf, placeOf, sinceOf } from "../../../agentspan/viewer/static/run.js";
 import { matchesOf, placeAmong } from "../../../agentspan/viewer/static/search.js";
-import { barsOf, bucketsOf, keyOf, shorten, slowestOf } from "../../../agentspan/viewer/static/stats.js";
+import { barsOf, bucketsOf, keyOf, rowsOf, slowestOf } from "../../../agentspan/viewer/static/stats.js";
 import { idsOf, spansOf } from "./recorded.mjs";
 
 // Conversation
@@ -82,35 +82,29 @@ test("the line of a section has only the figures that are known", () => {
 function stat(schema_name, label = null, rest = {}) {
   const counts = { count: 1, failed: 0, cancelled: 0, open: 0, total_ms: 1, is_aggregate: false, histogram: [] };
   const unknown = { p50_ms: null, p95_ms: null, p99_ms: null, max_ms: null, input_tokens: null, output_tokens: null };
-  return { kind: "tool", schema_name, label, ...counts, ...unknown, cost_usd: null, ...rest };
+  return { kind: "tool", left: "", schema_name, label, ...counts, ...unknown, cost_usd: null, ...rest };
 }
 
-/** @param {ReturnType<typeof shorten>} rows */
-const named = (rows) => rows.map((row) => ("of" in row ? `${row.left} of ${row.of}` : (row.label ?? row.schema_name)));
+/**
+ * Return the rows that are shown of statistics.
+ * @param {Stat[]} stats
+ * @param {StatRest[]} rests
+ * @param {...string} asked
+ */
+function rowsShown(stats, rests, ...asked) {
+  const rows = rowsOf({ stats, rests, bounds_ms: [] }, new Set(asked));
+  return rows.map((row) => ("of" in row ? `${row.number} ${row.left} of ${row.of}${row.unsent ? `, ${row.unsent} unsent` : ""}` : (row.label ?? row.schema_name)));
+}
 
-test("few statistics are all shown", () => {
-  const stats = [stat("llm"), stat("llm", "m"), stat("tool")];
-  assert.deepEqual(shorten(stats, new Set(), false), stats);
-});
-
-test("the labels that took longest stay, and a type that was asked for is shown whole", () => {
-  const labels = Array.from({ length: 70 }, (_, n) => stat("tool", `t${n}`, { total_ms: n }));
-  const stats = [stat("llm"), stat("tool"), ...labels];
-  const rows = named(shorten(stats, new Set(), false));
-  assert.equal(rows.length, 61);
-  assert.deepEqual([...rows.slice(0, 3), ...rows.slice(-2)], ["llm", "tool", "t12", "t69", "12 of tool"]);
-  assert.deepEqual(shorten(stats, new Set(["tool"]), false), stats);
-});
-
-test("half of the rows are for types, until all are asked for", () => {
-  const names = Array.from({ length: 40 }, (_, n) => `type${n}`);
-  const types = names.flatMap((name) => [stat(name), stat(name, "a"), stat(name, "b")]);
-  const some = named(shorten(types, new Set(), false));
-  assert.equal(some.filter((name) => name.startsWith("type")).length, 30);
-  assert.equal(some.at(-1), "10 of null");
-  const all = named(shorten(types, new Set(), true));
-  assert.equal(all.filter((name) => name.startsWith("type")).length, 40);
-  assert.equal(all.includes("10 of null"), false);
+test("what is shown only on request has a row with its number", () => {
+  const rare = ["a", "b"].map((label) => stat("tool", label, { left: "once" }));
+  const stats = [stat("llm"), stat("llm", "m"), stat("tool"), stat("tool", "big"), ...rare, stat("chain", null, { left: "more" }), stat("chain", "c", { left: "more" })];
+  const rests = [{ schema_name: "tool", number: 312, is_once: true }, { schema_name: null, number: 1, is_once: false }];
+  const types = ["llm", "m", "tool", "big"];
+  assert.deepEqual(rowsShown(stats, rests), [...types, "312 once of tool", "1 more of null"]);
+  assert.deepEqual(rowsShown(stats, rests, "once\0tool"), [...types, "a", "b", "312 once of tool, 310 unsent", "1 more of null"]);
+  assert.deepEqual(rowsShown(stats, rests, "more\0"), [...types, "312 once of tool", "chain", "1 more of chain"]);
+  assert.deepEqual(rowsShown(stats, rests, "more\0", "more\0chain"), [...types, "312 once of tool", "chain", "c"]);
 });
 
 test("histograms show the buckets that are used, and at least a handful", () => {

@@ -1,0 +1,121 @@
+"""Two examples of each command, as its help prints them. A test parses them all, and runs what it can."""
+
+EXAMPLES = {
+    "runs": (
+        ("the failed runs of the last day", "runs --failed --since 1d"),
+        ("the ten runs that cost most", "runs --sort cost -n 10"),
+    ),
+    "show": (
+        ("the latest run", "show -"),
+        ("its step 12, in full", "show -#12"),
+    ),
+    "search": (
+        ("the steps that have both words", "search timeout booking"),
+        ("a phrase, in the latest run", "search '\"read timed out\"' --run -"),
+    ),
+    "stats": (
+        ("all runs of the last week", "stats --since 7d"),
+        ("an agent, version by version", "stats --agent researcher --by version"),
+    ),
+    "session": (
+        ("the conversation of a user", "session trip-7"),
+        ("where a passed run has a reward of 1", "session trip-7 --outcome 'reward>=1'"),
+    ),
+    "cost": (
+        ("this week, by model", "cost --since 7d"),
+        ("by agent, sub-agents included", "cost --by agent"),
+    ),
+    "sql": (
+        ("the longest step, in ms", 'sql "select max(duration_ms) from spans"'),
+        ("the names of all runs' agents", 'sql "select distinct agent from runs"'),
+    ),
+    "open": (
+        ("the list of all runs", "open"),
+        ("the latest run", "open -"),
+    ),
+    "why": (
+        ("what failed in the last week", "why --since 7d"),
+        ("why the latest run failed", "why -"),
+    ),
+    "diff": (
+        ("two versions of an agent", "diff researcher@1.1 researcher@1.2"),
+        ("what came into a model call", "diff -#2 --context"),
+    ),
+    "versions": (
+        ("whether the newest version is worse", "versions researcher"),
+        ("the agents that have several", "versions"),
+    ),
+    "check": (
+        ("all runs, as pyproject.toml says", "check"),
+        ("one version, with a report for CI", "check version=1.2 --junit report.xml"),
+    ),
+    "score": (
+        ("the latest run was good", "score - --mark good"),
+        ("a number for its step 12", "score -#12 relevance 0.5"),
+    ),
+    "record": (
+        ("a program, with its own options", "record my_agent.py --fast"),
+        ("a module", "record -m my_agents.nightly"),
+    ),
+    "sessions": (
+        ("all sessions on this machine", "sessions"),
+        ("those of Claude Code in the last week", "sessions claude --since 7d"),
+    ),
+    "watch": (
+        ("the sessions of Claude Code", "watch claude"),
+        ("all, also without a terminal", "watch --unattended"),
+    ),
+    "tail": (
+        ("the latest run, and those after it", "tail"),
+        ("one run, from its first step on", "tail - --one --all"),
+    ),
+    "serve": (
+        ("this file, on port 8484", "serve"),
+        ("with the sessions of Claude Code", "serve --watch claude"),
+    ),
+    "terminate": (
+        ("the latest run", "terminate - --reason 'too expensive'"),
+        ("the latest run of a version", "terminate researcher@1.2 --reason stuck"),
+    ),
+    "demo": (
+        ("into agentspan.db", "demo"),
+        ("into a file of its own", "demo --db demo.db"),
+    ),
+    "export": (
+        ("a run as one page for a browser", "export - --format html -o run.html"),
+        ("the failed runs as a table", "export --failed -o failed.csv"),
+    ),
+    "import": (
+        ("the sessions of Claude Code", "import claude"),
+        ("what export wrote", "import runs.jsonl.gz"),
+    ),
+    "copy": (
+        ("to another file", "copy archive.db"),
+        ("to a collector, from now on", "copy http://localhost:4318 --follow"),
+    ),
+    "backup": (
+        ("the file", "backup today.db"),
+        ("another file", "backup today.db --db other.db"),
+    ),
+    "init": (
+        ("migrate a file", "init"),
+        ("make the tables on a server", "init postgresql://localhost/agents"),
+    ),
+    "doctor": (
+        ("look, and change nothing", "doctor --dry-run"),
+        ("close runs made by id, too", "doctor --idle 2h"),
+    ),
+    "prune": (
+        ("a month, and what failed, stays", "prune --older-than 30d --keep-failed"),
+        ("what would go", "prune --max-size 500MB --dry-run"),
+    ),
+    "rederive": (
+        ("the costs of all runs", "rederive --prices"),
+        ("the summaries of the latest run", "rederive - --summaries"),
+    ),
+    "completion": (
+        ("for bash", "completion bash >> ~/.bashrc"),
+        ("for zsh", "completion zsh >> ~/.zshrc"),
+    ),
+}
+"""By command: what an example is about, and the example without the name of the program."""
