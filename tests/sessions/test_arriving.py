@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from agentspan.api.context import Context
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.sessions.arriving import Arrival
+from agentspan.sessions.arriving import TOGETHER, Arrival
 from agentspan.sessions.records import Record, Step, Unread, unknown
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
@@ -81,6 +81,21 @@ def test_each_of_many_steps_is_redacted_also_in_its_summary(storage: Storage, le
         assert ("[redacted]" in repr(span)) == (span.started_at in {_at(at) for at in range(150) if at % 40 < 2})
     first = next(span for span in found if span.started_at == _at(0))
     assert (first.summary or "").startswith("Tool Bash(command=DB_PASSWORD=[redacted] make) → made 0")
+
+
+def test_many_small_steps_are_searched_for_credentials_together(storage: Storage) -> None:
+    redaction, sizes = SentRedaction(), list[int]()
+    among = redaction.suspicious_among
+
+    def counted(texts: Sequence[str]) -> list[int]:
+        sizes.append(len(texts))
+        return among(texts)
+
+    redaction.suspicious_among = counted
+    arrival = Arrival(Context(storage, redacts=redaction))
+    arrival.take("toy", [session(), *(tool(f"t{at}", at, output="made") for at in range(2 * TOGETHER + 1))])
+    arrival.finish(live=False)
+    assert sizes == [2 * TOGETHER, 2 * TOGETHER, 2]
 
 
 def _at(second: int) -> str:
