@@ -251,6 +251,13 @@ def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
     assert call(db, "show", "-", "--slow", "2", "--failed").output.endswith("0 of 18 spans\n")
 
 
+def test_a_span_has_the_time_in_which_nothing_inside_it_ran(db: Path, run: str) -> None:
+    with agentspan.open(db) as opened:
+        answer = next(span.id for span in opened.agent_spans.list(run) if span.payload == {"name": "answer"})
+    assert "  self     1.5 s" in lines(db, "show", answer)
+    assert json.loads(call(db, "show", answer, "--json").output)["own_ms"] == 1500.0
+
+
 def test_that_no_step_failed_is_said_with_the_next_command(tmp_path: Path) -> None:
     tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
     with tracer.run("a") as run, tracer.span("tool", {"name": "look"}):
