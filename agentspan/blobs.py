@@ -5,6 +5,7 @@ data URL. A text that encoding would write differently (spaces, missing or wrong
 encoded again, give the same text.
 """
 
+import heapq
 import re
 from base64 import b64encode, urlsafe_b64encode
 from binascii import Error, a2b_base64
@@ -28,6 +29,9 @@ _WINDOW = lazy_pattern(rf"[A-Za-z0-9+/_-]{{{_STEP}}}")
 _TO_WINDOW = lazy_pattern(rf"(?s:.{{{_STEP}}})*?(?={_WINDOW.pattern})")
 _RUN = lazy_pattern(r"[A-Za-z0-9+/_-]*={0,2}")
 _URL = lazy_pattern(r"data:([A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60})(?:;[A-Za-z0-9.=+_-]*)*;base64,\Z")
+_SHORT_IMAGE = lazy_pattern(
+    rf"data:image/[a-z]{{3,4}};base64,([A-Za-z0-9+/_-]{{16,{LEAST - 1}}}={{0,2}}(?![A-Za-z0-9+/=_-]))"
+)
 _NEAR = 200
 """How many characters before and after a blob are searched for a JSON member that names its type."""
 _TYPE = lazy_pattern(
@@ -117,6 +121,15 @@ def blobs_in(text: str) -> Iterator[Blob]:
         at = -(-end // _STEP) * _STEP
 
 
+def pictures_in(text: str) -> Iterator[Blob]:
+    """Yield the blobs in a text, and images in data URLs that are too short for a blob, in order."""
+    if "data:image/" not in text:
+        return blobs_in(text)
+    short = (_blob(text, *found.span(1), least=1) for found in _SHORT_IMAGE.finditer(text))
+    images = (blob for blob in short if blob is not None and _type_of(blob.data[:12]) in IMAGES)
+    return heapq.merge(blobs_in(text), images, key=lambda blob: blob.start)
+
+
 def has_blobs(text: str) -> bool:
     """Return whether a text, or JSON text, contains a blob."""
     return next(blobs_in(text), None) is not None
@@ -155,11 +168,15 @@ def described(text: str) -> str:
     return replaced(text, lambda blob: f"[{blob.description}]")
 
 
-def replaced(text: str, of: Callable[[Blob], str]) -> str:
-    """Return a text in which `of(blob)` replaces each blob; the same object if the text has no blob."""
+def replaced(text: str, of: Callable[[Blob], str], *, found_in: Callable[[str], Iterator[Blob]] = blobs_in) -> str:
+    """Return a text in which `of(blob)` replaces each blob; the same object if the text has no blob.
+
+    Args:
+        found_in: finds what is replaced: `blobs_in` or `pictures_in`.
+    """
     pieces: list[str] = []
     copied = 0
-    for blob in blobs_in(text):
+    for blob in found_in(text):
         pieces += (text[copied : blob.start], of(blob))
         copied = blob.end
     return "".join((*pieces, text[copied:])) if pieces else text
@@ -170,9 +187,9 @@ def ending_of(media_type: str) -> str:
     return _ENDINGS.get(media_type, "bin")
 
 
-def _blob(text: str, start: int, end: int) -> Blob | None:
+def _blob(text: str, start: int, end: int, *, least: int = LEAST) -> Blob | None:
     length = end - start
-    if length < LEAST or length % 4 or not _is_quoted(text, start, end):
+    if length < least or length % 4 or not _is_quoted(text, start, end):
         return None
     media_type = _declared_type(text, start, end) or _type_by_start(text, start)
     if media_type is None and not _looks_like_base64(text, start):

@@ -18,11 +18,14 @@ from agentspan.storage.registry import OpenedLater, chosen, location_of
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
+    from agentspan.analysis.costs import By, Costs
     from agentspan.analysis.diff import RunDiff
     from agentspan.analysis.drift import Drift
     from agentspan.analysis.filter_words import RunKeywords, TimedRunKeywords
+    from agentspan.analysis.overview import Overview
     from agentspan.analysis.runs import StatsByVersion
     from agentspan.analysis.search import Hits
+    from agentspan.analysis.stored_run import StoredRun
     from agentspan.analysis.tables import Engine
     from agentspan.analysis.why import RunWhy, Why
     from agentspan.api.context import Context
@@ -172,6 +175,9 @@ class Database:
             until: the latest start of a run, exclusive; in the same forms as `since`.
             grep: a text in the run's own names, metadata, result or error; case is ignored.
             git_commit: the first characters of the git commit that the program ran from.
+            touched: a file that a call of a tool names: its path, or the end of it.
+            project: the folder in which the run worked, or one above it.
+            tool, model: the name of a tool or a model that the run called; `*` is any text.
 
         Raises:
             InvalidValue: a time, a rule, the signature or `status` is invalid.
@@ -179,8 +185,48 @@ class Database:
         """
         with host.importing:
             from agentspan.analysis.runs import find_runs, selected
+            from agentspan.viewer.notebook import shown
 
-        return find_runs(self._recorded, selected(self._recorded, filter), limit=limit, offset=offset, sort=sort)
+        storage = self._recorded
+        return shown(find_runs(storage, selected(storage, filter), limit=limit, offset=offset, sort=sort))
+
+    def run(self, run: str) -> "StoredRun":
+        """Return one run: its facts, its steps, its tree as text, why it failed. A notebook shows it in the viewer.
+
+        Args:
+            run: an id, a unique prefix of an id, `-` for the latest run, or `AGENT@VERSION`.
+
+        Raises:
+            NotFound: no such run exists.
+            InvalidValue: several ids begin with the prefix.
+        """
+        with host.importing:
+            from agentspan.analysis.by_name import find_run
+            from agentspan.viewer.notebook import ShownRun
+
+        return ShownRun(self._recorded, find_run(self._recorded, run))
+
+    def overview(self, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]") -> "Overview":
+        """Return what happened to the runs of the last day that has some: failures, missed goals, causes, sums.
+
+        Args:
+            outcome: the rule that decides whether a run that completed passed, such as `reward>=1`; when left out, a
+                rule that runs missed, over a score with two values; for `status` none.
+            filter: keywords that select the runs (see `runs`); `since` replaces the last day.
+
+        Raises:
+            InvalidValue: `outcome` is not a rule, or a time is invalid.
+            NotFound: the agent does not exist.
+        """
+        with host.importing:
+            from agentspan.analysis.outcomes import rule_of
+            from agentspan.analysis.overview import overview
+            from agentspan.analysis.runs import selected
+            from agentspan.viewer.notebook import shown
+
+        storage, rule = self._recorded, rule_of(outcome)
+        by_status = outcome is not None and rule is None
+        return shown(overview(storage, selected(storage, filter), rule, by_status=by_status))
 
     def stats(
         self,
@@ -204,10 +250,11 @@ class Database:
         with host.importing:
             from agentspan.analysis.filter_words import filter_of
             from agentspan.analysis.runs import selected_ids, stats
+            from agentspan.viewer.notebook import ShownStats
 
         ids = selected_ids(self._recorded, run, filter)
         times = filter_of({"since": since, "until": until})
-        return stats(self._recorded, runs=ids, since=times.since, until=times.until)
+        return ShownStats(stats(self._recorded, runs=ids, since=times.since, until=times.until))
 
     def stats_by_version(
         self,
@@ -229,9 +276,29 @@ class Database:
         with host.importing:
             from agentspan.analysis.filter_words import filter_of
             from agentspan.analysis.runs import selected, stats_by_version
+            from agentspan.viewer.notebook import shown
 
         times = filter_of({"since": since, "until": until})
-        return stats_by_version(self._recorded, selected(self._recorded, filter), since=times.since, until=times.until)
+        asked = selected(self._recorded, filter)
+        return shown(stats_by_version(self._recorded, asked, since=times.since, until=times.until))
+
+    def costs(self, by: "By" = "model", **filter: "Unpack[TimedRunKeywords]") -> "Costs":
+        """Return what runs cost, and what the caches of models' providers saved.
+
+        Args:
+            by: what the rows are: `model`, `day` (in UTC), `agent`, `project`, `tool`, `version` or `session`.
+            filter: keywords that select the runs (see `runs`).
+
+        Raises:
+            InvalidValue: `by` is another text, or a keyword is invalid.
+            NotFound: the agent does not exist.
+        """
+        with host.importing:
+            from agentspan.analysis.costs import costs
+            from agentspan.analysis.runs import selected
+            from agentspan.viewer.notebook import shown
+
+        return shown(costs(self._recorded, selected(self._recorded, filter), by))
 
     def search(
         self,
@@ -257,10 +324,11 @@ class Database:
         with host.importing:
             from agentspan.analysis.runs import selected_ids
             from agentspan.analysis.search import located, search
+            from agentspan.viewer.notebook import shown
 
         storage = self._recorded
         ids = selected_ids(storage, run, filter)
-        return located(storage, search(storage, words, runs=ids, limit=limit, offset=offset, progress=progress))
+        return shown(located(storage, search(storage, words, runs=ids, limit=limit, offset=offset, progress=progress)))
 
     def diff(self, a: str, b: str, *, against: str | None = None) -> "RunDiff":
         """Return where two runs part: their steps aligned, and the first one that differs.
@@ -277,9 +345,10 @@ class Database:
         with host.importing:
             from agentspan.analysis.by_name import find_run
             from agentspan.analysis.diff import diff
+            from agentspan.viewer.notebook import shown
 
         storage = self._recorded
-        return diff(storage, find_run(storage, a).id, find_run(storage, b).id, baseline=against)
+        return shown(diff(storage, find_run(storage, a).id, find_run(storage, b).id, baseline=against))
 
     @overload
     def why(self, run: str, *, outcome: str | None = None) -> "RunWhy": ...
@@ -306,11 +375,12 @@ class Database:
             from agentspan.analysis.outcomes import rule_of
             from agentspan.analysis.runs import selected
             from agentspan.analysis.why import why, why_run
+            from agentspan.viewer.notebook import shown
 
         storage, rule = self._recorded, rule_of(outcome)
         if run is not None:
-            return why_run(storage, find_run(storage, run), rule)
-        return why(storage, selected(storage, filter), rule)
+            return shown(why_run(storage, find_run(storage, run), rule))
+        return shown(why(storage, selected(storage, filter), rule))
 
     def drift(
         self, base: str, head: str, *, outcome: str | None = None, least: Mapping[str, float] | None = None
@@ -333,10 +403,11 @@ class Database:
             from agentspan.analysis.drift import drift, least_of
             from agentspan.analysis.filter_words import parse
             from agentspan.analysis.outcomes import rule_of
+            from agentspan.viewer.notebook import shown
 
         storage = self._recorded
         filters = (resolved(storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
-        return drift(storage, *filters, rule=rule_of(outcome), least=least_of(least or {}))
+        return shown(drift(storage, *filters, rule=rule_of(outcome), least=least_of(least or {})))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: "Engine | None" = None
@@ -457,6 +528,24 @@ class Database:
         """
         if self._closes:
             self._storage.close()
+
+    def __repr__(self) -> str:
+        where = self._where
+        return f"<agentspan.Database {'in memory' if where is None else where}>"
+
+    @property
+    def _where(self) -> Location | None:
+        if isinstance(self._storage, OpenedLater):
+            return self._storage.location
+        return self._storage.capabilities().location
+
+    def _repr_html_(self) -> str:
+        with host.importing:
+            from agentspan.viewer.notebook import database_html
+
+        where = self._where
+        name = "in memory" if where is None else str(where) if where.path is None else where.path.name
+        return database_html(self.storage if has_storage(self) else None, name)
 
     def __enter__(self) -> Self:
         return self

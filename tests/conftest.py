@@ -66,6 +66,8 @@ time.tzset()
 
 ON_POSTGRES = (
     "analysis/test_id_prefixes.py", "analysis/test_reading.py", "analysis/test_runs.py", "analysis/test_search.py",
+    "analysis/test_costs.py", "analysis/test_session_runs.py", "analysis/test_side_by_side.py",
+    "analysis/test_versions.py",
     "analysis/test_stats.py", "maintenance/", "api/", "recording/test_blocks.py", "recording/test_faults.py",
     "recording/test_running.py", "recording/test_runs_apart.py", "recording/test_termination.py", "serve/test_blobs.py",
     "sessions/test_claude_store.py", "storage/", "viewer/test_data.py",

@@ -144,8 +144,8 @@ def section(heading: str) -> str:
 
 
 def row(text: str, first: str) -> str:
-    """The row of a Markdown table whose first cell begins like this."""
-    found = [line for line in text.splitlines() if line.startswith(f"| {first}")]
+    """The row of a Markdown table whose first cell begins with these whole words."""
+    found = [line for line in text.splitlines() if re.match(rf"\| {re.escape(first)}(?!\w)", line)]
     assert len(found) == 1, f"{len(found)} rows begin with {first!r}"
     return found[0]
 
@@ -181,7 +181,7 @@ FUNCTIONS: list[tuple[str, Any]] = [
     (section("## Opening a database"), agentspan.open),
     *(
         (section("## Reading"), getattr(agentspan.Database, name))
-        for name in ("runs", "stats", "stats_by_version", "search", "diff", "why", "drift", "dataframe")
+        for name in ("runs", "run", "stats", "stats_by_version", "search", "diff", "why", "drift", "dataframe")
     ),
     (section("### `Database.doctor`"), agentspan.Database.doctor),
     (section("### `Database.prune`"), agentspan.Database.prune),

@@ -201,8 +201,8 @@ class Findings:
         stratified: whether runs were compared within tasks.
         tested_pooled: the number of features tested over all runs together. The q of each pooled finding is corrected
             for this number; the interval of its odds ratio is not.
-        detectable: if nothing was found: the least odds ratio of the most informative feature that would be found in
-            four of five such sets of runs; infinite if none would. None if nothing was tested, or something was found.
+        detectable: the least odds ratio of the most informative feature that would be found in four of five such sets
+            of runs, if it were the only cause; infinite if none would. None if nothing was tested.
     """
 
     findings: tuple[Finding, ...]
@@ -261,7 +261,7 @@ def _tested(
     is_alarm = bool(q_values) and q_values[0] <= FALSE_ALARMS
     clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if is_alarm and q <= FDR]
     detectable = None
-    if tested and not clear:
+    if tested:
         most = max((each for _, _, each in tested), key=lambda each: each.variance)
         detectable = most.detectable(FALSE_ALARMS / len(tested), POWER)
     findings = tuple(_finding(feature, found, q, stratified) for q, (_, feature, found) in clear)
@@ -462,6 +462,7 @@ def run_features(
     failures: Iterable[FailureSum] | None = None,
     *,
     read: Sequence[RunBrief] | None = None,
+    without: Collection[str] = (),
     progress: Progress | None = None,
 ) -> list[Feature]:
     """Return the features that some runs have and others lack.
@@ -471,6 +472,7 @@ def run_features(
         tags: the tags of each run, by run id.
         failures: the failures of at least these runs; read from the storage when left out.
         read: the runs whose payloads are read; all when left out.
+        without: the names of features that are left out.
         progress: called with (done, total) while an index is built.
     """
     ids = frozenset(run.id for run in runs)
@@ -486,7 +488,7 @@ def run_features(
         *_sizes(runs),
         *_how_used(steps),
     ]
-    return distinct(found, ids)
+    return distinct([each for each in found if each.text not in without] if without else found, ids)
 
 
 def distinct(features: Iterable[Feature], ids: frozenset[str]) -> list[Feature]:

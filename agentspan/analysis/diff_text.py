@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from agentspan.analysis.baseline import MAX_RUNS, Against, By, Does
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
-from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.tree import run_name
 from agentspan.schemas.builtin import built_in_part
 from agentspan.text import amounts, cost_text, count_text, cut, dotted, duration_text, noun, one_line, printable
@@ -177,9 +177,14 @@ def change_text(change: StepChange) -> str:
     title = f"{step.title if step else ''}{inside}"
     if change.kind in ("added", "removed"):
         return f"only {_numbers(change.a, change.b)}: {title}"
-    what = KINDS["answer"] if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
+    what = kind_text(change)
     is_other = change.a is not None and change.b is not None and change.a.title != change.b.title
     return f"{_numbers(change.a, change.b)} {what}{', B' if is_other else ''}: {title}"
+
+
+def kind_text(change: StepChange) -> str:
+    """Return the kind of a change in words. Another result of a model is another answer."""
+    return KINDS["answer"] if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
 
 
 def attempts_text(step: DiffStep) -> str:
@@ -203,6 +208,21 @@ def _change(a: N | None, b: N | None, text_of: Callable[[N], str]) -> str:
     if a is None or b is None:
         return ""
     return f"{'+' if b > a else '−' if b < a else '±'}{text_of(abs(b - a))}"
+
+
+CONTEXT = 60
+"""The number of unchanged characters of a text that are shown before and after a change."""
+
+
+def shortened(words: Sequence[Words]) -> Iterator[Words]:
+    """Yield the parts of a text difference, of the long unchanged ones only CONTEXT characters around changes."""
+    for number, part in enumerate(words):
+        text = part.text
+        if part.op == "same" and len(text) > 2 * CONTEXT:
+            head = text[:CONTEXT] if number else ""
+            tail = text[-CONTEXT:] if number < len(words) - 1 else ""
+            text = f"{head} … {tail}"
+        yield Words(part.op, text)
 
 
 MAX_TITLE = 200

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from agentspan import jsontext
+from agentspan.analysis import messages
 from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
 from agentspan.analysis.outcomes import Run
 from agentspan.analysis.tree import began, build, every, in_time, title_of
@@ -30,7 +31,7 @@ from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, SpansOf, StepUses
 from agentspan.storage.row_by_row import leaves
-from agentspan.storage.sums import FailureSum, StepUse
+from agentspan.storage.sums import FailureSum, RunBrief, StepUse
 
 TITLE = 200
 
@@ -57,6 +58,7 @@ class FailedStep:
         passed_later: if unrecovered: the number of the next call of the same tool, in turn with the failed one, that
             passed with other arguments; None if no call did.
         changes: the differences of the arguments of `passed_later` from those of the failed step.
+        user_text: the last text of a user before the step; None if there was none.
     """
 
     span_id: str
@@ -75,6 +77,7 @@ class FailedStep:
     recovered_by: int | None
     passed_later: int | None
     changes: tuple[FieldChange, ...]
+    user_text: str | None = None
 
 
 class _Tree:
@@ -179,6 +182,7 @@ def _described(
         None if recovery is None else tree.number[recovery.id],
         None if later is None else tree.number[later.id],
         () if later is None else _changes(failed, later),
+        _prompt(failed, asking, tree),
     )
 
 
@@ -306,6 +310,23 @@ def _words(model: AgentSpanRow) -> str | None:
     return text if type(text) is str and text.strip() else None
 
 
+def _prompt(failed: AgentSpanRow, asking: AgentSpanRow | None, tree: _Tree) -> str | None:
+    """Return the last text of a user before a step: as the model call that requested the step was sent it, else as the
+    nearest message span before the step has it; None without one.
+    """
+    if asking is not None:
+        payload = messages.value_of(described(asking.payload))
+        said = [message["text"] for message, _ in messages.sent(payload) if message["role"] == "user"]
+        if any(said):
+            return next(text for text in reversed(said) if text)
+    earlier = in_time(span for span in tree.spans if _is(span, "message") and began(span) < began(failed))
+    for span in reversed(earlier):
+        said = [message["text"] for message in messages.spoken(span) if message["role"] == "user" and message["text"]]
+        if said:
+            return said[-1]
+    return None
+
+
 def _call_id(span: AgentSpanRow) -> str | None:
     """Return the call id of a tool span as JSON text; None for other spans, or without an id."""
     payload = jsontext.decode(described(span.payload)) if _is(span, "tool") else None
@@ -355,16 +376,18 @@ class OwnErrors:
 
     Args:
         sums: the failures of all runs that will be examined.
+        most_spans: the largest number of spans that are read.
     """
 
-    def __init__(self, storage: Storage, sums: Iterable[FailureSum]) -> None:
+    def __init__(self, storage: Storage, sums: Iterable[FailureSum], *, most_spans: int = READ_SPANS) -> None:
         self._storage = storage
         self._failures: dict[str, set[str]] = {}
         for each in sums:
             self._failures.setdefault(each.run_id, set()).add(each.signature.id)
         self._lasting: dict[str, tuple[bool, frozenset[str]]] = {}
         self._alike: dict[tuple[str, frozenset[str]], bool] = {}
-        self._room = READ_SPANS
+        self._lasting_alike: dict[tuple[str | None, frozenset[str]], frozenset[str]] = {}
+        self._room = most_spans
 
     def is_own(self, run: Run) -> bool:
         """Return whether a run has an error of its own, which no unrecovered step raised."""
@@ -379,6 +402,19 @@ class OwnErrors:
             return self._alike.get((own.id, failures), False)
         self._alike.setdefault((own.id, failures), read[0])
         return read[0]
+
+    def lasting(self, run: RunBrief) -> frozenset[str] | None:
+        """Return the ids of the signatures of the failures from which a run did not recover; None over the limit.
+
+        Over the limit, a run with the same error and the same failures as one that was read is judged like it.
+        """
+        own = run_signature(run.error)
+        alike = None if own is None else own.id, frozenset(self._failures.get(run.id, ()))
+        read = self._read(run) if run.id in self._lasting or run.spans <= self._room else None
+        if read is None:
+            return self._lasting_alike.get(alike)
+        self._lasting_alike.setdefault(alike, read[1])
+        return read[1]
 
     def recovered_in_all(self, signature_id: str, runs: Iterable[Run]) -> bool:
         """Return whether every run recovered from all failures with a signature; False if a run could not be read."""

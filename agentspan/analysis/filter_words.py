@@ -96,6 +96,8 @@ TEXTS = (
     "git_commit",
     "touched",
     "project",
+    "tool",
+    "model",
 )
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
@@ -129,6 +131,8 @@ class RunKeywords(TypedDict, total=False):
     git_commit: str | None
     touched: str | None
     project: str | None
+    tool: str | None
+    model: str | None
 
 
 class TimedRunKeywords(RunKeywords, total=False):

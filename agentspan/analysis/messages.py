@@ -6,11 +6,12 @@ Nothing is dropped: a value in an unknown form becomes JSON text, and unknown me
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.builtin import built_in_part
 
 ROLES = {"model": "assistant", "ai": "assistant", "human": "user", "developer": "system", "function": "tool"}
 MAX_PART = 20_000
@@ -104,6 +105,19 @@ def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
             texts.append(value)
             found += _read(value, "user", known)
     return found
+
+
+def first_prompt(spans: Iterable[AgentSpanRow]) -> str | None:
+    """Return the text of the first message of a user in some spans; None without one."""
+    for span in spans:
+        kind = built_in_part(span.schema_name)
+        found = spoken(span) if kind == "message" else []
+        if kind == "llm":
+            found = [message for message, _ in sent(value_of(span.payload))]
+        for message in found:
+            if message["role"] == "user" and message["text"].strip():
+                return message["text"]
+    return None
 
 
 def _read(value: Any, role: str, known: Known) -> list[Keyed]:

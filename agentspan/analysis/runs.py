@@ -1,9 +1,10 @@
 """Lists the runs that match a filter, with the sums over their spans; statistics of spans by type, label and version.
 
-Conditions on scores, marks and signatures are evaluated first: they are replaced by the ids of the matching runs.
+Conditions on scores, marks, signatures, tools and the like are evaluated first: ids of the matching runs replace them.
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,10 +15,10 @@ from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import MARK
+from agentspan.schemas.span_types import fallback
 from agentspan.storage import row_by_row
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
@@ -30,29 +31,38 @@ from agentspan.storage.questions import (
     RunsWhere,
     SpanStats,
     Touched,
+    Used,
 )
 from agentspan.storage.row_by_row import matches, names_of
 from agentspan.storage.sums import Progress, RunBrief, RunList, RunSummary, Stat
-from agentspan.text import one_line
 
 ANY_MARK = "*"
 
 
-def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
+TOOLS = frozenset({"tool"})
+MODELS = frozenset({"llm", "embedding"})
+"""The built-in span types whose label is the name of a model."""
+
+
+def by_ids(storage: Storage, filter: RunFilter, progress: Progress | None = None) -> RunFilter:
     """Return a filter in which `ids` replaces the conditions that need other rows, or a value in the metadata.
 
-    These are `scores`, `mark`, `signature`, `touched` and `project`.
+    These are `scores`, `mark`, `signature`, `touched`, `project`, `tool` and `model`.
+
+    Args:
+        progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: a condition on a score is not a rule, or the signature is not one.
     """
     ids = filter.ids
-    for each in _sets(storage, filter):
+    for each in _sets(storage, filter, progress):
         ids = each if ids is None else ids & each
-    return filter._replace(ids=ids, scores=(), mark=None, signature=None, touched=None, project=None)
+    filter = filter._replace(ids=ids, scores=(), mark=None, signature=None)
+    return filter._replace(touched=None, project=None, tool=None, model=None)
 
 
-def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
+def _sets(storage: Storage, filter: RunFilter, progress: Progress | None) -> Iterator[frozenset[str]]:
     rules = [*filter.scores]
     if filter.mark is not None and filter.mark != ANY_MARK:
         rules.append(f"{MARK}=={filter.mark}")
@@ -67,6 +77,10 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
         yield storage.ask(Touched(filter.touched))
     if filter.project is not None:
         yield in_project(storage, filter.project)
+    if filter.tool is not None:
+        yield storage.ask(Used(TOOLS, filter.tool, progress))
+    if filter.model is not None:
+        yield storage.ask(Used(MODELS, filter.model, progress))
 
 
 def in_project(storage: Storage, project: str) -> frozenset[str]:
@@ -128,14 +142,14 @@ def find_runs(
         sort: the order, if not by creation: the longest first, the most expensive first …
         progress: called with (done, total) while an index is built.
     """
-    return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter()), limit, offset, sort, progress))
+    return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter(), progress), limit, offset, sort, progress))
 
 
 def run_briefs(
     storage: Storage, filter: RunFilter | None = None, *, progress: Progress | None = None
 ) -> list[RunBrief]:
     """Return all runs that match a filter in brief form, without metadata and results, the latest first."""
-    return storage.ask(BriefsWhere(by_ids(storage, filter or RunFilter()), progress))
+    return storage.ask(BriefsWhere(by_ids(storage, filter or RunFilter(), progress), progress))
 
 
 def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = None) -> list[str]:
@@ -184,28 +198,6 @@ def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: R
     return found
 
 
-MAX_REASON = 300
-"""The largest number of characters of a failure reason."""
-
-
-def failure_reason(storage: Storage, run: RunSummary) -> str | None:
-    """Return the reason of a termination, else the run's error, else its latest failed step; None without a failure."""
-    row = run.run
-    if row.termination_reason:
-        return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
-    if text := run_error(row):
-        return one_line(text, MAX_REASON)
-    if not run.failed:
-        return None
-    where = {"agent_instance_id": row.id, "status": "failed"}
-    span = next(scan(storage, AgentSpanRow, where, descending=True, limit=1), None)
-    if span is None:
-        return None
-    # Without the step's input, which could leave no room for the error.
-    error, name = span_error(span), " ".join(text for text in (span.schema_title, span.label) if text)
-    return one_line(title_of(span, MAX_REASON) if error is None else f"{name}: {error}", MAX_REASON)
-
-
 def stats(
     storage: Storage,
     *,
@@ -215,7 +207,7 @@ def stats(
     runs: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Stat]:
-    """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
+    """Return statistics per span type, each followed by those of its labels, in the order of `in_order`.
 
     Args:
         run: the id of the only run whose spans count; all runs when left out.
@@ -230,29 +222,45 @@ def stats(
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:
-    """Sort statistics: types by total time, the longest first, each followed by its labels by total time."""
+    """Sort statistics: models and tools first, then by total time, the longest first; each type before its labels."""
     found = list(found)
-    types = {stat.schema_name: (-stat.total_ms, stat.schema_name) for stat in found if stat.label is None}
+    types = {
+        stat.schema_name: (fallback(stat.schema_name).name not in FIRST, -stat.total_ms, stat.schema_name)
+        for stat in found
+        if stat.label is None
+    }
     return sorted(found, key=lambda s: (types[s.schema_name], s.label is not None, -s.total_ms, s.label or ""))
 
 
+FIRST = frozenset({"llm", "tool", "mcp"})
+"""The built-in span types whose statistics come first."""
+ONCE = 8
+"""The number of labels that occur once which `shorten` keeps of a type. More are names of single steps."""
+
+
 class Rest(NamedTuple):
-    """The number of rows that `shorten` left out: labels of the type `schema_name`, or types if that is None."""
+    """The number of rows that `shorten` left out: labels of the type `schema_name`, or types if that is None.
+
+    `is_once` tells that they are labels that occur once.
+    """
 
     schema_name: str | None
     number: int
+    is_once: bool = False
 
 
-def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
+def shorten(found: list[Stat], rows: int, *, once: int | None = ONCE) -> list[Stat | Rest]:
     """Shorten statistics to about `rows` types and labels; a Rest replaces the rows that are left out.
 
     At least half of the rows are types, if there are enough types. The labels with the longest total time stay.
 
     Args:
         found: statistics in the order of `stats`.
+        once: the number of labels that occur once to keep of each type; None for no such limit.
     """
     types = [stat for stat in found if stat.label is None]
-    labels = [stat for stat in found if stat.label is not None]
+    single = _single(found, once)
+    labels = [stat for stat in found if stat.label is not None and (stat.schema_name, stat.label) not in single]
     shown = {stat.schema_name for stat in types[: max(1, rows // 2, rows - len(labels))]}
     longest = sorted((s for s in labels if s.schema_name in shown), key=lambda stat: -stat.total_ms)
     kept = {(stat.schema_name, stat.label) for stat in longest[: max(0, rows - len(shown))]}
@@ -265,9 +273,23 @@ def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
         short += [type_, *some]
         if len(some) < len(own):
             short.append(Rest(type_.schema_name, len(own) - len(some)))
+        if alone := sum(name == type_.schema_name for name, _ in single):
+            short.append(Rest(type_.schema_name, alone, is_once=True))
     if len(shown) < len(types):
         short.append(Rest(None, len(types) - len(shown)))
     return short
+
+
+def _single(found: Iterable[Stat], once: int | None) -> set[tuple[str, str | None]]:
+    """Return the types and labels of statistics of one span beyond the first `once` of their type."""
+    kept = Counter[str]()
+    single: set[tuple[str, str | None]] = set()
+    for stat in found if once is not None else ():
+        if stat.label is not None and stat.count == 1:
+            kept[stat.schema_name] += 1
+            if kept[stat.schema_name] > (once or 0):
+                single.add((stat.schema_name, stat.label))
+    return single
 
 
 MOST_VERSIONS = 20
@@ -340,7 +362,9 @@ def stats_by_version(
         ids.setdefault((run.agent, run.version), []).append(run.id)
     every: Sequence[str] | None = None if filter == RunFilter() else [id for group in ids.values() for id in group]
     found = stats(storage, since=since, until=until, runs=every, progress=progress)
-    kept = {(each.schema_name, each.label) for each in shorten(found, most_labels) if not isinstance(each, Rest)}
+    kept = {
+        (each.schema_name, each.label) for each in shorten(found, most_labels, once=None) if not isinstance(each, Rest)
+    }
     versions = []
     for (agent, version), group in [*ids.items()][:most_versions]:
         own = found if len(ids) == 1 else stats(storage, since=since, until=until, runs=group)

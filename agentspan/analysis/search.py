@@ -3,18 +3,23 @@
 A text that several spans of a run repeat is found only in the first of them (see storage.text_search).
 """
 
+import re
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from agentspan.analysis.by_name import BETWEEN, find_run_or_span
 from agentspan.analysis.tree import build, numbers
+from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import row_by_row, text_search
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Outlines, Search
 from agentspan.storage.row_by_row import names_of
-from agentspan.storage.sums import Progress
-from agentspan.text import one_line
+from agentspan.storage.sums import FoundSpan, Progress
+from agentspan.text import noun, one_line
 
 PAGE = 50
 SNIPPET = 160
@@ -113,6 +118,130 @@ def located(storage: Storage, hits: Hits, *, most_steps: int = MOST_STEPS) -> Hi
             for hit in hits.hits
         ]
     )
+
+
+EXAMINED = 500
+"""The largest number of latest hits that are grouped by run."""
+RUNS = 20
+"""The number of runs on a page of hits by run."""
+PER_RUN = 3
+"""The number of hits of a run that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHits:
+    """The hits in one run.
+
+    Attributes:
+        run: the run.
+        agent, version: the names of its agent and version.
+        steps: the number of examined hits in the run.
+        hits: the latest of these, at most as many as were asked for, with the number of their step.
+    """
+
+    run: AgentInstanceRow
+    agent: str
+    version: str
+    steps: int
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HitsByRun:
+    """A page of the hits of a search, by run. The run with the latest hit comes first.
+
+    Attributes:
+        runs: the runs of the page.
+        total: the number of all hits.
+        examined: the number of latest hits that were grouped.
+        found: the number of runs with examined hits.
+        named: the run or span whose id, or the beginning of it, the text is; or the run with this external_identifier.
+    """
+
+    runs: tuple[RunHits, ...]
+    total: int
+    examined: int
+    found: int
+    named: AgentInstanceRow | AgentSpanRow | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every hit was examined."""
+        return self.examined == self.total
+
+    def __str__(self) -> str:
+        steps = noun(self.total, "step")
+        if self.is_whole:
+            return f"{steps} in {noun(self.found, 'run')}" if self.total else "no step"
+        return f"{steps}; the latest {self.examined:,} are in {noun(self.found, 'run')}"
+
+
+def search_by_run(
+    storage: Storage,
+    words: str | Sequence[str],
+    *,
+    run: str | None = None,
+    runs: Collection[str] | None = None,
+    limit: int = RUNS,
+    offset: int = 0,
+    per_run: int = PER_RUN,
+    examined: int = EXAMINED,
+    progress: Progress | None = None,
+) -> HitsByRun:
+    """Return the spans that contain all words, grouped by run.
+
+    Args:
+        words, run, runs: as for `search`.
+        limit: the largest number of runs.
+        offset: the number of runs to skip.
+        per_run: the largest number of hits of a run that are returned.
+        examined: the largest number of hits that are grouped; the latest ones.
+        progress: called with (done, total) while an index is built.
+    """
+    asked = text_search.terms(words)
+    text = words if isinstance(words, str) else " ".join(words)
+    named = None if run is not None else named_by(storage, text.removesuffix(text_search.PREFIX))
+    if not asked:
+        return HitsByRun((), 0, 0, 0, named)
+    question = Search(asked, examined, 0, runs if run is None else [run], progress)
+    found, total = storage.ask(question) if run is None else row_by_row.answer(storage, question)
+    groups: dict[str, list[FoundSpan]] = {}
+    for each in found:
+        groups.setdefault(each.span.agent_instance_id, []).append(each)
+    chosen = [*groups][offset : offset + limit]
+    shown = [each for id in chosen for each in groups[id][:per_run]]
+    hits = Hits([hit(each.span, asked)._replace(repeats=each.repeats) for each in shown], total)
+    by_run: dict[str, list[Hit]] = {}
+    for one in located(storage, hits).hits:
+        by_run.setdefault(one.run_id, []).append(one)
+    rows = storage.ask(Find(*chosen)).rows
+    made = []
+    for id in chosen:
+        row = rows[id][1] if id in rows else None
+        if isinstance(row, AgentInstanceRow):
+            first = by_run[id][0]
+            made.append(RunHits(row, first.agent, first.version, len(groups[id]), tuple(by_run[id])))
+    return HitsByRun(tuple(made), total, len(found), len(groups), named)
+
+
+def named_by(storage: Storage, text: str) -> AgentInstanceRow | AgentSpanRow | None:
+    """Return the run or span that a text names: by its id or the beginning of it, or by a run's external_identifier."""
+    text = text.strip().strip('"')
+    if not text or len(text) > LONGEST_ID or not text.isprintable():
+        return None
+    for row in scan(storage, AgentInstanceRow, {"external_identifier": text}, descending=True, limit=1):
+        return row
+    if _ID.fullmatch(text) is None:
+        return None
+    try:
+        return find_run_or_span(storage, text)
+    except AgentspanError:
+        return None
+
+
+LONGEST_ID = 500
+_ID = re.compile(rf"[0-9a-z]{{8,32}}(?:{BETWEEN}[0-9a-z]{{4,}})?")
+"""The ids, and beginnings of ids, that a search looks for: shorter ones are words."""
 
 
 def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:

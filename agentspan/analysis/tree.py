@@ -183,11 +183,19 @@ def closed_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
 
 def score_text(score: ScoreRow) -> str:
     """Return a line such as `reward 0.5 half: booked twice (by model judge-2)`."""
+    return f"{judgement_text(score)} (by {judge_text(score)})"
+
+
+def judgement_text(score: ScoreRow) -> str:
+    """Return what a score says, without who judged: `reward 0.5 half: booked twice`."""
     value = None if score.value is None else f"{score.value:.6g}"
     judged = " ".join(part for part in (score.name, value, score.label) if part is not None)
-    why = "" if score.explanation is None else f": {score.explanation}"
-    by = " ".join(part for part in (score.source, score.identifier) if part is not None)
-    return f"{judged}{why} (by {by})"
+    return judged if score.explanation is None else f"{judged}: {score.explanation}"
+
+
+def judge_text(score: ScoreRow) -> str:
+    """Return who judged, such as `model judge-2`."""
+    return score.source if score.identifier is None else f"{score.source} {score.identifier}"
 
 
 FOLD_FROM = 4
@@ -298,9 +306,8 @@ def own_ms(span: AgentSpanRow, children: Iterable[AgentSpanRow]) -> float:
     for child in children:  # children are in order of start
         if child.started_at is None or child.duration_ms is None:
             continue
-        begin = max(reached, millis_between(span.started_at, child.started_at))
-        reached = max(
-            begin, min(span.duration_ms, millis_between(span.started_at, child.started_at) + child.duration_ms)
-        )
+        offset = millis_between(span.started_at, child.started_at)
+        begin = max(reached, offset)
+        reached = max(begin, min(span.duration_ms, offset + child.duration_ms))
         covered += reached - begin
     return max(0.0, span.duration_ms - covered)

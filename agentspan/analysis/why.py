@@ -3,9 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from math import sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from agentspan import clock
 from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
@@ -22,6 +24,48 @@ from agentspan.storage.row_by_row import names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
 
 Kind = Literal["step", "run", "ending"]
+
+
+class Periods(NamedTuple):
+    """Periods of equal length, one after another, in which runs are counted.
+
+    Attributes:
+        first_at: the beginning of the first period, as stored text.
+        seconds: the length of a period.
+        number: the number of periods, at most MOST_PERIODS.
+    """
+
+    first_at: str
+    seconds: int
+    number: int
+
+    def counted(self, times: Iterable[str]) -> tuple[int, ...]:
+        """Return the number of these times, as stored text, in each period; times outside count at the nearest end."""
+        counts = [0] * self.number
+        first = clock.to_datetime(self.first_at)
+        for at in times:
+            place = int((clock.to_datetime(at) - first).total_seconds() // self.seconds)
+            counts[min(max(place, 0), self.number - 1)] += 1
+        return tuple(counts)
+
+
+MOST_PERIODS = 30
+"""The largest number of periods of a histogram."""
+LENGTHS_S = (60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 604_800, 2_419_200)
+"""The lengths of a period, in seconds: 1, 5, 15 minutes, 1, 3, 6, 12 hours, a day, 1, 4 weeks. Longer: multiples."""
+_MONDAY_S = 4 * 86_400
+"""A Monday, in seconds since 1970: weeks begin on Mondays, in UTC."""
+
+
+def periods_of(times: Collection[str]) -> Periods | None:
+    """Return periods of the least length of which at most MOST_PERIODS cover these times; None without times."""
+    if not times:
+        return None
+    first, last = (int(clock.to_datetime(text).timestamp()) - _MONDAY_S for text in (min(times), max(times)))
+    lengths = chain(LENGTHS_S, (LENGTHS_S[-1] * 2**power for power in count(1)))
+    seconds = next(each for each in lengths if last // each - first // each < MOST_PERIODS)
+    start = first // seconds
+    return Periods(clock.to_text((start * seconds + _MONDAY_S) * 10**9), seconds, last // seconds - start + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +87,7 @@ class Group:
         span_id: the id of the last span with this failure in that run; None if no span failed.
         recovered: whether every run recovered from every such failure (see failures); False if unknown.
         agents: the number of the runs of each agent.
+        histogram: the number of the runs that started in each of the periods of Why.periods.
     """
 
     signature: str
@@ -59,28 +104,21 @@ class Group:
     span_id: str | None
     recovered: bool = False
     agents: Mapping[str, int] = field(default_factory=dict)
+    histogram: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """The reasons for which runs failed.
+class FailedShare:
+    """The share of runs that failed.
 
     Attributes:
         outcome: the rule that decides whether a run failed; None if the status decides.
         runs: the number of runs with an outcome.
         failed: the number of failed runs.
         interval: the 95 % interval of the share of failed runs; None if no run has an outcome.
-        unknown: the number of runs without an outcome. They count only here, and in `groups` if no run failed.
-        silent: the number of runs that failed without a failed step.
-        groups: the failed runs in groups: failures first, then endings; in each, the groups in which failed and
-            passed runs differ most come first. If no run failed by its status: the runs with a failed step, the
-            largest group first.
-        findings: the features that are associated with failure.
-        compared: the number of runs that were sampled for `findings` (see associations.drawn).
-        read: the number of sampled runs whose arguments were read.
-        missed: if no run failed by its status: a rule over a score that some runs missed; None if there is no rule.
-        with_step: if no run failed: the number of runs with a failed step, with an outcome and without one.
+        unknown: the number of runs without an outcome. They count only here, and in the groups if no run failed.
         open: the number of runs without an outcome that have not ended.
+        missed: if no run failed by its status: a rule over a score that some runs missed; None if there is no rule.
     """
 
     outcome: str | None
@@ -88,14 +126,77 @@ class Why:
     failed: int
     interval: Interval | None
     unknown: int
+    open: int
+    missed: Missed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Why(FailedShare):
+    """The reasons for which runs failed.
+
+    Attributes:
+        silent: the number of runs that failed without a failed step.
+        groups: the failed runs in groups: failures first, then endings; in each, the groups in which failed and
+            passed runs differ most come first. If no run failed by its status: the runs with a failed step, the
+            largest group first.
+        findings: the features that are associated with failure; of a single signature: with the failures in `groups`.
+        comparable: the number of runs that could be compared for `findings`: all with an outcome; of a single
+            signature: the failed runs in `groups`, and those that passed.
+        compared: the number of these runs that were sampled (see associations.drawn).
+        read: the number of sampled runs whose arguments were read.
+        with_step: if no run failed: the number of runs with a failed step, with an outcome and without one.
+        periods: the periods of time that the histograms count in; None without runs.
+        histogram: the number of runs with an outcome that started in each period.
+        signature: the signature that selected the groups; None for all groups.
+    """
+
     silent: int
     groups: tuple[Group, ...]
     findings: Findings
+    comparable: int
     compared: int
     read: int
-    missed: Missed | None
-    with_step: tuple[int, int] = (0, 0)
-    open: int = 0
+    with_step: tuple[int, int]
+    periods: Periods | None
+    histogram: tuple[int, ...]
+    signature: str | None
+
+
+def failed_share(
+    storage: Storage,
+    filter: RunFilter | None = None,
+    rule: OutcomeRule | None = None,
+    *,
+    progress: Progress | None = None,
+) -> FailedShare:
+    """Return the share of failed runs of those that match a filter; its signature is ignored, as by `why`.
+
+    Args:
+        rule: the rule that decides whether a run failed; the status decides when left out.
+        progress: called with (done, total) while an index is built.
+
+    Raises:
+        InvalidValue: the rule is over a score that no run has.
+    """
+    check_known(storage, rule)
+    found = run_briefs(storage, (filter or RunFilter())._replace(signature=None), progress=progress)
+    return FailedShare(*_share(storage, found, outcomes(storage, found, rule), rule))
+
+
+def _share(
+    storage: Storage, found: Sequence[RunBrief], passed: Mapping[str, bool | None], rule: OutcomeRule | None
+) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None]:
+    counts = Counter(passed[run.id] for run in found)
+    known, failed = counts[True] + counts[False], counts[False]
+    return (
+        None if rule is None else str(rule),
+        known,
+        failed,
+        wilson(failed, known) if known else None,
+        counts[None],
+        sum(passed[run.id] is None and run.status in OPEN for run in found),
+        missed_rule(storage, found) if rule is None and not failed else None,
+    )
 
 
 def why(
@@ -108,6 +209,8 @@ def why(
     """Return why the runs that match a filter failed.
 
     Args:
+        filter: selects the runs. Its signature selects the groups instead: all runs that match the rest of the filter
+            are counted, and the failed runs of the groups are compared with those that passed.
         rule: the rule that decides whether a run failed; the status decides when left out.
         progress: called with (done, total) while an index is built.
 
@@ -115,7 +218,9 @@ def why(
         InvalidValue: the rule is over a score that no run has.
     """
     check_known(storage, rule)
-    found = run_briefs(storage, filter, progress=progress)
+    filter = filter or RunFilter()
+    wanted = (filter.signature or "").lower()
+    found = run_briefs(storage, filter._replace(signature=None), progress=progress)
     passed = outcomes(storage, found, rule)
     known = [run for run in found if passed[run.id] is not None]
     failed = [run for run in known if not passed[run.id]]
@@ -128,21 +233,35 @@ def why(
     errors = OwnErrors(storage, sums)
     own = [run for run in failed if run.id not in with_steps or errors.is_own(run)]
     without = [run for run in others if run.id not in with_steps or errors.is_own(run)]
-    groups = [*_by_step(looked_at, sums, others, errors), *_by_ending(storage, own, without, others, len(failed))]
-    compared, read = drawn(known, {run.id for run in failed}) if failed and others else ([], [])
+    periods = periods_of([run.began for run in (*known, *looked_at)])
+    groups = [
+        *_by_step(looked_at, sums, others, errors, periods),
+        *_by_ending(storage, own, without, others, len(failed), periods),
+    ]
+    groups = [each for each in groups if each[0].signature.startswith(wanted)]
+    explained, implied = failed, frozenset[str]()
+    if wanted:
+        inside = {run.id for _, runs in groups for run in runs}
+        explained = [run for run in failed if run.id in inside]
+        implied = frozenset(name for group, _ in groups for name in _implied(group))
+    ids = {run.id for run in explained}
+    candidates = known if explained is failed else [run for run in known if passed[run.id] or run.id in ids]
+    compared, read = drawn(candidates, ids) if explained and others else ([], [])
     features = run_features(
-        storage, compared, storage.ask(Tags([run.id for run in compared])), sums, read=read, progress=progress
+        storage,
+        compared,
+        storage.ask(Tags([run.id for run in compared])),
+        sums,
+        read=read,
+        without=implied,
+        progress=progress,
     )
     return Why(
-        None if rule is None else str(rule),
-        len(known),
-        len(failed),
-        wilson(len(failed), len(known)) if known else None,
-        len(found) - len(known),
+        *_share(storage, found, passed, rule),
         len(silent),
         tuple(
             sorted(
-                groups,
+                (group for group, _ in groups),
                 key=lambda group: (
                     group.kind == "ending",
                     -_contrast(group.runs, len(failed), group.passed or 0, len(others)),
@@ -154,15 +273,23 @@ def why(
         ),
         find(
             features,
-            {run.id: not passed[run.id] for run in compared},
+            {run.id: run.id in ids for run in compared},
             {run.id: (run.agent_id, run.task) for run in compared},
         ),
+        len(candidates),
         len(compared),
         len(read),
-        missed_rule(storage, found) if rule is None and not failed else None,
         (0, 0) if failed else (len(looked_at) - unknown, unknown),
-        sum(passed[run.id] is None and run.status in OPEN for run in found),
+        periods,
+        periods.counted(run.began for run in known) if periods else (),
+        filter.signature,
     )
+
+
+def _implied(group: Group) -> Iterator[str]:
+    """Yield the names of the features that every run of a group has by the definition of the group."""
+    step = group.text.partition(": ")[0]
+    yield from (f"error {group.text}", f"error {group.signature[:4]} {group.text}", f"{step} failed", f"{step} used")
 
 
 def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> float:
@@ -174,8 +301,12 @@ def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> f
 
 
 def _by_step(
-    runs: Collection[RunBrief], sums: Iterable[FailureSum], others: Collection[RunBrief], errors: OwnErrors
-) -> Iterator[Group]:
+    runs: Collection[RunBrief],
+    sums: Iterable[FailureSum],
+    others: Collection[RunBrief],
+    errors: OwnErrors,
+    periods: Periods | None,
+) -> Iterator[tuple[Group, list[RunBrief]]]:
     by_id = {run.id: run for run in runs}
     groups: dict[Signature, list[FailureSum]] = defaultdict(list)
     passed: Counter[Signature] = Counter()
@@ -186,7 +317,8 @@ def _by_step(
             passed[each.signature] += 1
     for group, own in groups.items():
         last = own[0] if len(own) == 1 else max(own, key=lambda each: each.run_id)
-        yield Group(
+        having = [by_id[each.run_id] for each in own]
+        found = Group(
             group.id,
             "step",
             group.text,
@@ -196,17 +328,24 @@ def _by_step(
             passed[group] if others else None,
             min(each.first_at for each in own),
             max(each.last_at for each in own),
-            _counts(by_id[each.run_id].version for each in own),
+            _counts(run.version for run in having),
             last.run_id,
             last.span_id,
-            errors.recovered_in_all(group.id, (by_id[each.run_id] for each in own)),
-            _counts(by_id[each.run_id].agent for each in own),
+            errors.recovered_in_all(group.id, having),
+            _counts(run.agent for run in having),
+            periods.counted(run.began for run in having) if periods else (),
         )
+        yield found, having
 
 
 def _by_ending(
-    storage: Storage, own: Sequence[RunBrief], quiet: Sequence[RunBrief], others: Collection[RunBrief], failed: int
-) -> Iterator[Group]:
+    storage: Storage,
+    own: Sequence[RunBrief],
+    quiet: Sequence[RunBrief],
+    others: Collection[RunBrief],
+    failed: int,
+    periods: Periods | None,
+) -> Iterator[tuple[Group, list[RunBrief]]]:
     """Group failed runs by their own error, else by how they ended.
 
     If more than COMPARED_RUNS runs passed without a failed step, the endings of passed runs are not read.
@@ -224,10 +363,12 @@ def _by_ending(
         times = [run.began for run in runs]
         id = max(run.id for run in runs)
         number = len(passed.get((kind, group), ())) if is_compared else None
-        yield Group(
+        found = Group(
             group.id, kind, group.text, len(runs), 0, len(runs) / failed, number, min(times), max(times),
             _counts(run.version for run in runs), id, None, agents=_counts(run.agent for run in runs),
+            histogram=periods.counted(times) if periods else (),
         )  # fmt: skip
+        yield found, runs
 
 
 def _endings(storage: Storage, silent: Sequence[RunBrief]) -> dict[tuple[Kind, Signature], list[RunBrief]]:

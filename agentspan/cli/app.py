@@ -81,9 +81,12 @@ COMMANDS = {
         "one, or - for the latest run. Or it is a step, by its number in the tree, such as -#12, or by its id.",
         "search": "Find the steps that have all WORDS.\n\nThey are in its summary, payload or result. 'Two words' in "
         "quotes are a phrase; book* finds booking.",
+        "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
         "stats": "Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
         "runs, of those that match, or of RUN. --since and --until are about steps here, the other "
         "filters about their runs.",
+        "cost": "Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches saved."
+        "\n\nA cost belongs to the day on which its run began. By tool it is that of all model calls inside its calls.",
         "sql": "Answer a QUERY in SQL over the tables and views.\n\nIt cannot write. With - as QUERY it is read "
         "from stdin.",
         "open": "Open the viewer in a browser: the list of runs, or the page of RUN.\n\nIt is that of a running "
@@ -97,6 +100,8 @@ COMMANDS = {
         "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
         "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, as "
         "`show` numbers them, such as -#12; A alone is compared with the call before it.",
+        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before.\n\n"
+        "It may differ only by chance. Without AGENT, list the agents with several versions.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
         "score": "Add a score, a mark or a note to a run or a step.\n\nRUN may be a step, such as -#12. NAME is what "
@@ -227,15 +232,26 @@ def _first(help: str) -> str:
     return help.partition("\n\n")[0]
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
     "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
 )
 @click.pass_context
 def main(ctx: click.Context, db: str | None) -> None:
-    """A flight recorder for AI agents: record runs into one SQLite file, and read them."""
+    """A flight recorder for AI agents: record runs into one SQLite file, and read them.
+
+    Without a command: what happened to the runs of the last day.
+    """
     ctx.obj = db
+    if ctx.invoked_subcommand is None:
+        from agentspan.cli.overview import answer_alone
+
+        answer_alone(ctx)
 
 
 class _Command(click.Command):

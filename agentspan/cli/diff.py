@@ -20,7 +20,8 @@ from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part, plain_change, sentences
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.side_by_side import Side, sides, with_divergences
+from agentspan.analysis.tree import judgement_text, run_name
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import diff_contexts
@@ -48,7 +49,7 @@ from agentspan.cli.output import (
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
-from agentspan.text import noun, printable
+from agentspan.text import cost_text, count_text, duration_text, noun, printable
 
 MAX_CHANGES = 20
 """The number of changes after the divergence that are shown without `--full`."""
@@ -60,8 +61,6 @@ WIDE = 110
 """The terminal width from which the comparison of groups shows intervals and percentiles."""
 PROPERTIES = ("is_significant", "is_worse", "is_small", "is_turned")
 """The properties of a DriftRow that the document of `--json` has besides its fields."""
-CONTEXT = 60
-"""The number of unchanged characters of a text that are shown before and after a change."""
 COLORS = {
     "removed": "red", "added": "green", "figures": "bright_black", "words": "bright_black", "same": "bright_black",
     "moved": "yellow",
@@ -73,6 +72,7 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 @command("diff")
 @click.argument("a", metavar="[A", required=False, type=RUN)
 @click.argument("b", metavar="B]", required=False, type=RUN)
+@click.argument("more", metavar="[C …]", nargs=-1, type=RUN)
 @click.option(
     "--full", is_flag=True, help="Show every difference: each step, also if only words differ; for groups, each row."
 )
@@ -99,6 +99,7 @@ def diff_command(
     /,
     a: str | None,
     b: str | None,
+    more: tuple[str, ...],
     base: str | None,
     head: str | None,
     outcome: str | None,
@@ -110,6 +111,12 @@ def diff_command(
     **how: Any,
 ) -> None:
     """Compare two runs, two groups of runs, or what two model calls read."""
+    if more:
+        if not (base is head is outcome is against is by is None) or least or of_context or how["markdown"]:
+            raise click.UsageError("of three runs and more, only --full and --json go with the ids")
+        with opened(ctx, db) as database:
+            _several(database.storage, (a or "", b or "", *more), as_json=how["as_json"])
+        return
     if of_context:
         if base or head or outcome or least or against or by or how["markdown"]:
             raise click.UsageError("--context compares two model calls: only --full and --json go with it")
@@ -149,6 +156,59 @@ def _two_runs(
         echo_lines(as_markdown(found))
     else:
         page(_lines(found, full=full))
+
+
+def _several(storage: Storage, runs: Sequence[str], *, as_json: bool) -> None:
+    """Print several runs side by side, and where each parts from the first."""
+    found = with_divergences(storage, sides(storage, [by_name.find_run(storage, run).id for run in runs]))
+    if as_json:
+        document({"runs": [_plain_side(side) for side in found]})
+        return
+    ids = by_name.short_ids(storage, [side.run.run.id for side in found])
+    rows = [
+        ["agent", *(run_name(side.run.agent, side.run.version) for side in found)],
+        ["verdict", *(str(side.verdict) for side in found)],
+        ["why", *(side.cause.text if side.cause else "" for side in found)],
+        ["took", *("" if side.run.duration_ms is None else duration_text(side.run.duration_ms) for side in found)],
+        ["steps", *(f"{side.run.spans:,}" for side in found)],
+        ["failed", *(f"{side.run.failed:,}" for side in found)],
+        ["tokens", *("" if side.tokens is None else count_text(side.tokens) for side in found)],
+        ["cost", *("" if side.run.cost_usd is None else cost_text(side.run.cost_usd) for side in found)],
+        ["scores", *("; ".join(map(judgement_text, side.scores)) for side in found)],
+        ["parts", *("" if side.is_same is None else _parts(side) for side in found)],
+    ]
+    room = max(10, (width() - 9 - 2 * len(found)) // len(found))
+    cells = [[name, *(fit(text, room) for text in texts)] for name, *texts in rows if any(texts)]
+    table(["", *(ids[side.run.run.id] for side in found)], cells)
+
+
+def _parts(side: Side) -> str:
+    found = side.divergence
+    if found is None:
+        return "the same steps"
+    step = found.b or found.a
+    return f"{'' if step is None else f'at step {step.number:,}: '}{diff_text.parting(found, 'the first', 'this one')}"
+
+
+def _plain_side(side: Side) -> dict[str, Any]:
+    """Return a run as the document of `--json` has it."""
+    run = side.run
+    return {
+        "run_id": run.run.id,
+        "agent": run.agent,
+        "version": run.version,
+        "verdict": side.verdict._asdict(),
+        "cause": None if side.cause is None else side.cause.text,
+        "task": run.run.task,
+        "duration_ms": run.duration_ms,
+        "spans": run.spans,
+        "failed": run.failed,
+        "tokens": side.tokens,
+        "cost_usd": run.cost_usd,
+        "scores": [{"name": each.name, "value": each.value, "label": each.label} for each in side.scores],
+        "is_same": side.is_same,
+        "divergence": None if side.divergence is None else asdict(side.divergence),
+    }
 
 
 def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
@@ -207,23 +267,12 @@ def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Ite
             continue
         yield "    " + style(path, bold=True)
         if any(part.op == "same" and part.text.strip() for part in field.words):
-            yield from _wrapped([*_shortened(field.words)], columns - 6, full=full)
+            yield from _wrapped([*diff_text.shortened(field.words)], columns - 6, full=full)
         else:
             yield from (f"      {_styled(fit(text, columns - 10), op)}" for op, text in values)
     if len(shown) < len(fields):
         more = noun(len(fields) - len(shown), "more member", "more members")
         yield style(f"    {more}; --full shows each", fg="bright_black")
-
-
-def _shortened(words: tuple[Words, ...]) -> Iterator[Words]:
-    """Shorten the long unchanged parts of a text difference to CONTEXT characters around changes."""
-    for number, part in enumerate(words):
-        text = part.text
-        if part.op == "same" and len(text) > 2 * CONTEXT:
-            head = text[:CONTEXT] if number else ""
-            tail = text[-CONTEXT:] if number < len(words) - 1 else ""
-            text = f"{head} … {tail}"
-        yield Words(part.op, text)
 
 
 def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:
@@ -333,14 +382,14 @@ def _verdict(
         raise Unanswered(drift_text.sentence(found, base, head) + known)
     about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
     if as_json:
-        document(_plain(found, base, head) | ({} if change is None else {"change": plain_change(change)}))
+        document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}))
     elif markdown:
         echo_lines(drift_text.markdown(found, base, head, whole=full))
         echo_lines(f"\n{escaped(line, MAX_SENTENCE)}" for line in about)
     else:
         for line in about:
             echo_lines(wrap(line, width(), 4))
-        _print_groups(found, base, head, full=full)
+        print_groups(found, base, head, full=full)
 
 
 def _numbers(words: Sequence[str]) -> dict[str, float]:
@@ -354,7 +403,7 @@ def _numbers(words: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
+def plain_groups(found: Drift, base: str, head: str) -> dict[str, Any]:
     """Return the document of `--json` for the comparison of two groups."""
     rows = [
         asdict(row) | {"metric": row.metric._asdict(), **{name: getattr(row, name) for name in PROPERTIES}}
@@ -367,7 +416,8 @@ def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
     return asdict(found) | {"missed": missed} | own
 
 
-def _print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
+def print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
+    """Print the verdict on two groups of runs, and its table."""
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4):
         echo_lines([style(line, fg=color, bold=True)])

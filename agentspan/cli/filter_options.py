@@ -48,6 +48,8 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
     ("touched", "Only in which a tool was called with this file: its path, or the end of it.", {"metavar": "PATH"}),
     ("project", "Only in this folder, or below it; * is any text; a name: any folder of it.", {"metavar": "FOLDER"}),
+    ("tool", "Only in which this tool was called: its name; * is any text.", {"metavar": "NAME"}),
+    ("model", "Only in which this model was called: its name; * is any text.", {"metavar": "NAME"}),
 )
 
 

@@ -8,10 +8,10 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.analysis.by_name import AT
+from agentspan.analysis.causes import Judged, page_of
 from agentspan.analysis.runs import (
     Rest,
     StatsByVersion,
-    failure_reason,
     find_runs,
     ids_of,
     shorten,
@@ -43,9 +43,7 @@ from agentspan.cli.output import (
     zone_name,
 )
 from agentspan.database import Database
-from agentspan.journal.writers import Lives
-from agentspan.model.changes import OPEN
-from agentspan.model.rows import AgentInstanceRow, ScoreRow
+from agentspan.model.rows import ScoreRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, RunSort
 from agentspan.storage.row_by_row import labels_of, tokens_of
@@ -78,34 +76,30 @@ def runs_command(
     filter = filter_in(storage, filters)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
-    stale = left_open(storage, [run.run for run in found.runs])
+    page = page_of(storage, found.runs)
     if as_json:
-        document(_plain_runs(storage, found, stale))
+        document(_plain_runs(storage, found, page))
         return
     if not found.total:
         echo_lines(wrap(no_run(storage, filter, asked), width(), 4))
         return
+    stale = {id for id, judged in page.verdicts.items() if judged.kind == "left"}
     labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
-    _table(storage, found.runs, stale, {id: one.scores for id, one in labels.items()})
+    _table(storage, found.runs, page, {id: one.scores for id, one in labels.items()})
     click.echo(_runs_total(found, offset))
     if stale:
         click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
 
 
-def left_open(storage: Storage, runs: Sequence[AgentInstanceRow]) -> set[str]:
-    """Return the ids of the runs that are still open although their programs have died."""
-    lives = Lives(storage)
-    return {run.id for run in runs if run.status in OPEN and lives.of(run.writer_id) == "dead"}
-
-
-def _plain_runs(storage: Storage, found: RunList, stale: set[str]) -> dict[str, Any]:
+def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any]:
     return {
         "runs": [
             {
                 **plain,
                 "agent": run_name(run.agent, run.version),
-                "reason": failure_reason(storage, run),
-                "abandoned": run.run.id in stale or run.run.closed_by == "abandoned",
+                "verdict": page.verdicts[run.run.id]._asdict(),
+                "reason": page.causes[run.run.id].text if run.run.id in page.causes else None,
+                "abandoned": page.verdicts[run.run.id].kind == "left" or run.run.closed_by == "abandoned",
                 "input_tokens": run.input_tokens,
                 "output_tokens": run.output_tokens,
                 "cost_usd": run.cost_usd,
@@ -117,7 +111,7 @@ def _plain_runs(storage: Storage, found: RunList, stale: set[str]) -> dict[str, 
     }
 
 
-def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Mapping[str, Sequence[ScoreRow]]) -> None:
+def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mapping[str, Sequence[ScoreRow]]) -> None:
     ids = by_name.short_ids(storage, [run.run.id for run in runs])
     columns = width()
     id_columns = max([len(id) for id in ids.values()], default=by_name.SHORTEST_ID)
@@ -132,9 +126,13 @@ def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Ma
         took = "" if row.duration_ms is None else duration_text(row.duration_ms)
         at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
         tokens = tokens_of(run)
+        judged = page.verdicts[row.id]
+        stale = "?" if judged.kind == "left" else ""
+        missed = judged.kind == "missed"
+        shown = f"{judged.mark if missed else MARKS[row.status]} {'missed' if missed else row.status}{stale}"
         click.echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
-            + status_style(pad(f"{MARKS[row.status]} {row.status}{'?' if row.id in stale else ''}", 12), row.status)
+            + status_style(pad(shown, 12), "failed" if missed else row.status)
             + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
             + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
             + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")
@@ -144,9 +142,8 @@ def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Ma
         title = session_title(row)
         if title is not None:
             click.echo("  " + style(fit(title, columns - 2), bold=True))
-        reason = failure_reason(storage, run)
-        if reason is not None:
-            click.echo("  " + status_style(fit(reason, columns - 2), "failed"))
+        if row.id in page.causes:
+            click.echo("  " + status_style(fit(page.causes[row.id].text, columns - 2), "failed"))
         for score in scores.get(row.id, ()):
             click.echo("  " + fit(score_text(score), columns - 2))
 
@@ -290,7 +287,8 @@ def _stats_total(found: list[Stat]) -> str:
 def _rest(rest: Rest) -> str:
     if rest.schema_name is None:
         return f"… and {noun(rest.number, 'more type')}; --all shows each"
-    return f"  … and {rest.number:,} more; --all shows each"
+    more = "more that occur once" if rest.is_once else "more"
+    return f"  … and {rest.number:,} {more}; --all shows each"
 
 
 def _row(stat: Stat) -> list[str]:

@@ -8,11 +8,9 @@ from agentspan.cli.completion import RUN
 from agentspan.cli.output import Failed, answer, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.scores import MARK, NOTE, SOURCES, Source
+from agentspan.model.scores import MARK, NOTE, SOURCES, Source, typed
 from agentspan.storage.questions import SpansOf
 from agentspan.text import noun
-
-TRUTHS = {"true": True, "false": False}
 
 
 @command("score", context_settings={"ignore_unknown_options": True})  # a VALUE may be -1
@@ -40,7 +38,7 @@ def score_command(
 ) -> None:
     """Add a score; without a name, a mark or a note. With `remove`, remove the scores of the name and identifier."""
     for each in (name, value):
-        if each is not None and each.startswith("-") and not isinstance(_value(each), float):
+        if each is not None and each.startswith("-") and not isinstance(typed(each), float):
             raise click.NoSuchOption(each)
     if remove and (value or mark or note):
         raise Failed("--remove stands alone: it takes back the value, the mark and the note")
@@ -61,8 +59,8 @@ def score_command(
             )
         done = f"{' and '.join(removed)} removed from" if removed else f"there was no {name or MARK} on"
     else:
-        typed = mark if value is None else _value(value)
-        number, label = (None, typed) if isinstance(typed, str) else (typed, None)
+        judgement = mark if value is None else typed(value)
+        number, label = (None, judgement) if isinstance(judgement, str) else (judgement, None)
         database.scores.record(
             judged.id,
             name or (MARK if mark else NOTE),
@@ -76,17 +74,6 @@ def score_command(
     scores = [score.model_dump(mode="json") for score in database.scores.list(judged.id)]
     text = safe(f"{done} {'span' if isinstance(judged, AgentSpanRow) else 'run'} {judged.id}")
     answer({"target_id": judged.id, "scores": scores, "total": len(scores)}, text, as_json=as_json)
-
-
-def _value(text: str) -> float | bool | str:
-    """Parse the value of a score from the command line: true or false, else a number, else a word."""
-    truth = TRUTHS.get(text.lower())
-    if truth is not None:
-        return truth
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 @command("terminate")

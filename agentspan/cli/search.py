@@ -6,6 +6,7 @@
 import csv
 import io
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ import click
 from agentspan.analysis import by_name
 from agentspan.analysis.by_name import STEP
 from agentspan.analysis.runs import ids_of
-from agentspan.analysis.search import Hit, located, search
+from agentspan.analysis.search import Hit, HitsByRun, located, search, search_by_run
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
@@ -39,11 +40,14 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, Select
 from agentspan.storage.sums import Answer
 from agentspan.text import dotted, noun
 
 FOUND_SPANS = 20
+NOTHING_FOUND = "nothing found; words must be whole, or end in *: book* finds booking"
 ZONED = 72
 """The terminal width from which times show the name of their zone."""
 
@@ -51,6 +55,7 @@ ZONED = 72
 @command("search")
 @click.argument("words", nargs=-1, required=True)
 @click.option("--run", metavar="RUN", type=RUN, help="Search only in this run.")
+@click.option("--by-run", is_flag=True, help="Group the steps by run, three of each; -n and --offset then count runs.")
 @filter_options
 @page_options(FOUND_SPANS)
 @reads
@@ -59,6 +64,7 @@ def search_command(
     words: tuple[str, ...],
     *,
     run: str | None,
+    by_run: bool,
     limit: int,
     offset: int,
     as_json: bool,
@@ -73,15 +79,19 @@ def search_command(
         raise click.UsageError("--run and filters of runs exclude each other")
     with bar("indexing") as progress:
         ids = None if filter == RunFilter() else ids_of(storage, filter, progress=progress)
+        if by_run:
+            grouped = search_by_run(storage, words, run=run_id, runs=ids, limit=limit, offset=offset, progress=progress)
+            no_runs = no_run(storage, filter, asked) if asked and not grouped.total else ""
+            _print_by_run(storage, grouped, no_runs, words=words, as_json=as_json)
+            return
         found = search(storage, words, run=run_id, limit=limit, offset=offset, runs=ids, progress=progress)
     found = located(storage, found)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
     if not found.total:
-        nothing = "nothing found; words must be whole, or end in *: book* finds booking"
-        no_runs = ids is not None and not ids
-        echo_lines(wrap(no_run(storage, filter, asked) if no_runs else nothing, width(), 4))
+        is_empty = ids is not None and not ids
+        echo_lines(wrap(no_run(storage, filter, asked) if is_empty else NOTHING_FOUND, width(), 4))
         return
     for hit in found.hits:
         columns = width()
@@ -102,6 +112,56 @@ def search_command(
         top = found.hits[0]
         named = top.span_id if top.step is None else f"{by_name.short_id(storage, top.run_id)}{STEP}{top.step}"
         echo_lines(hint("show the top hit in its run", to_copy("show", named, "--around"), width()))
+
+
+def _print_by_run(storage: Storage, found: HitsByRun, no_runs: str, *, words: Sequence[str], as_json: bool) -> None:
+    """Print hits by run."""
+    named = found.named
+    if as_json:
+        document(
+            {
+                "runs": [
+                    {
+                        "run_id": each.run.id,
+                        "agent": each.agent,
+                        "version": each.version,
+                        "status": each.run.status,
+                        "steps": each.steps,
+                        "hits": [hit._asdict() for hit in each.hits],
+                    }
+                    for each in found.runs
+                ],
+                "total": found.total,
+                "examined": found.examined,
+                "found": found.found,
+                "named": None if named is None else named.id,
+            }
+        )
+        return
+    columns = width()
+    if named is not None:
+        kind = "run" if isinstance(named, AgentInstanceRow) else "step"
+        echo_lines(hint(f"{words[0]} names a {kind}", to_copy("show", named.id), columns))
+    if not found.total:
+        if named is None:
+            echo_lines(wrap(no_runs or NOTHING_FOUND, columns, 4))
+        return
+    short = by_name.short_ids(storage, [each.run.id for each in found.runs])
+    for each in found.runs:
+        at = local(each.run.started_at or each.run.inserted_at).strftime("%m-%d %H:%M:%S")
+        facts = dotted(run_name(each.agent, each.version), at, noun(each.steps, "step"))
+        mark = status_style(MARKS[each.run.status], each.run.status)
+        click.echo(mark + " " + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True))
+        for hit in each.hits:
+            step = "" if hit.step is None else f"step {STEP}{hit.step}"
+            head = f"{MARKS[hit.status]} {dotted(step, hit.schema_name)}"
+            click.echo("  " + style(fit(head, columns - 2), fg="bright_black"))
+            click.echo("    " + _snippet(hit, columns - 4))
+        if len(each.hits) < each.steps:
+            more = to_copy("search", *words, "--run", short[each.run.id])
+            echo_lines("  " + line for line in hint(f"{each.steps - len(each.hits):,} more", more, columns - 2))
+    rest = f"; {len(found.runs):,} of them are listed" if len(found.runs) < found.found else ""
+    click.echo(f"{found}{rest}")
 
 
 def _place(hit: Hit) -> str:

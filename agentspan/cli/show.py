@@ -479,11 +479,19 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     """Print one span in full; images and other blobs are shown by type and size only."""
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
+    own = _own_time(storage, row)
     steps = numbers(build(storage.ask(Outlines(row.agent_instance_id))))
     if as_json:
         (found,), judged = plain_rows(storage, [row]), plain_rows(storage, scores)
         found["number"] = steps[row.id]
-        document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
+        document(
+            {
+                "span": found,
+                "own_ms": own,
+                "violations": [violation._asdict() for violation in violations],
+                "scores": judged,
+            }
+        )
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
     closed = closed_text(row)
@@ -497,6 +505,7 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
         "started": _time(row.started_at),
         "finished": _time(row.finished_at),
         "took": None if row.duration_ms is None else duration_text(row.duration_ms),
+        "self": None if own is None else duration_text(own),
         "tokens": _tokens(row.input_tokens, row.output_tokens),
         "cost": None if row.cost_usd is None else cost_text(row.cost_usd),
     }
@@ -527,6 +536,14 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
 
 def _numbered(number: int | None) -> str:
     return "" if number is None else f" ({STEP}{number})"
+
+
+def _own_time(storage: Storage, row: AgentSpanRow) -> float | None:
+    """Return the time in ms in which no child of a span ran; None for an open span."""
+    if row.duration_ms is None:
+        return None
+    rows = storage.ask(Outlines(row.agent_instance_id))
+    return tree.own_ms(row, tree.in_time(each for each in rows if each.parent_span_id == row.id))
 
 
 def _show_json(name: str, value: Any) -> None:

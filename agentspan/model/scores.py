@@ -144,6 +144,17 @@ _VALUES, _LABELS = ("score", "value", "rating"), ("label", "verdict")
 _EXPLANATIONS = ("explanation", "reason", "comment", "report")
 
 
+def typed(text: str) -> bool | float | str:
+    """Parse the value of a score that a person typed: true or false, else a number, else a word."""
+    truth = {"true": True, "false": False}.get(text.lower())
+    if truth is not None:
+        return truth
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def judgements(name: str, payload: Mapping[str, Any]) -> dict[str, Judgement]:
     """Return the judgements that a quality payload holds, by the names of their scores.
 

@@ -73,6 +73,49 @@ def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
     return None
 
 
+class CacheEffect(NamedTuple):
+    """What a provider's cache changed in the price of a call, in US dollars.
+
+    Attributes:
+        saved: what the tokens that were read would have cost more as plain input.
+        extra: what the tokens that were written cost more than plain input.
+    """
+
+    saved: float
+    extra: float
+
+
+def cache_effect(
+    models: Sequence[str | None], provider: str | None, input_tokens: int, read: int, written: int, written_1h: int
+) -> CacheEffect | None:
+    """Return what a cache changed in the price of a call; None for a model without known prices.
+
+    Args:
+        models: the names of the model, of which the first with known prices counts: the one that answered, and the one
+            that was asked.
+        input_tokens: with or without those of the cache.
+        read, written, written_1h: tokens that were read from the cache, and written to it; of these, for an hour.
+    """
+    prices = next((found for model in models if model and (found := prices_of(model, provider)) is not None), None)
+    if prices is None or "in" not in prices:
+        return None
+    whole = _with_cache(input_tokens, read, written)
+    plain = _at(prices["in"], whole)
+    at_write = _at(prices.get("write", plain), whole)
+    for_an_hour = _at(prices.get("write_1h", _HOUR * plain if "write" in prices else plain), whole)
+    saved = read * (plain - _at(prices.get("read", plain), whole))
+    extra = (written - written_1h) * (at_write - plain) + written_1h * (for_an_hour - plain)
+    return CacheEffect(saved / _MILLION, extra / _MILLION)
+
+
+def _with_cache(sent: int, read: int, write: int) -> int:
+    """Return all input tokens of a call.
+
+    Anthropic's input tokens exclude those of the cache; OpenTelemetry's conventions include them.
+    """
+    return sent if read + write <= sent else sent + read + write
+
+
 def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> Tokens:
     sent, made = max(0, input_tokens or 0), max(0, output_tokens or 0)
     if _DETAILS.isdisjoint(fields):  # most calls
@@ -82,8 +125,7 @@ def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
         return max(0, count(fields.get(name)) or 0)
 
     read, write = number("cached_tokens"), number("cache_write_tokens")
-    # Anthropic's input tokens exclude those of the cache; OpenTelemetry's conventions include them.
-    whole = sent if read + write <= sent else sent + read + write
+    whole = _with_cache(sent, read, write)
     audio = number("input_audio_tokens"), number("output_audio_tokens")
     return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"), min(write, number(_HOUR_TOKENS)))
 

@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -24,18 +25,38 @@ from agentspan.analysis import by_name
 from agentspan.analysis.context_diff import since_previous
 from agentspan.api.context import Context
 from agentspan.api.runs import TerminateInstance
+from agentspan.api.spans import ScoreInstance, ScoreTarget
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.scores import MARK, NOTE, typed
+from agentspan.serve.kept import Kept
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
+from agentspan.serve.pages import Pages
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
 from agentspan.serve.writes import WriteQueue
-from agentspan.storage.questions import SpansOf
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, NewestScores, SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
+from agentspan.viewer.address import Address, address_of, number
+from agentspan.viewer.answer import answer
 from agentspan.viewer.conversation import blobs_of
-from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, number, unsummed
+from agentspan.viewer.listing import (
+    COLUMNS,
+    FORM,
+    MORE,
+    PAGE,
+    SINCE,
+    agent_names,
+    found_steps,
+    listing,
+    sort_of,
+    unsummed,
+)
+from agentspan.viewer.page import Page
+from agentspan.viewer.pages import PAGES
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -54,11 +75,18 @@ LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
 TURNS = 500
 """The most turns of a conversation in one answer."""
+BEFORE = 50
+"""The number of turns before the one that is asked for."""
 MATCHES = 5000
 """The most spans that a search in a run marks."""
-LONGEST_FORM = 16 * 2**10
-"""The most bytes that a page sends: a token, or the reason of a termination."""
-_PAGE = re.compile(r"(?:runs(?:/[A-Za-z0-9_-]+)+)?")
+MOST_SELECTED = 100
+"""The most runs that one request marks or exports."""
+REASONS = 100
+"""The most runs of which the reason of their failure is kept."""
+LONGEST_FORM = 64 * 2**10
+"""The most bytes that a page sends: a token, the reason of a termination, or a note."""
+_NAMES = [page.name for page in PAGES]
+_PAGE = re.compile(rf"(?:(?:{'|'.join(['runs', *_NAMES])})(?:/[A-Za-z0-9_-]+)+|{'|'.join(_NAMES)})?")
 """The path of a page. It has no dot, neither plain nor as `%2e`: an address with dots could leave the viewer."""
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -72,16 +100,24 @@ def routes(
     guarded: list[tuple[str, Handler, str]] = [
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
+        ("/answer.json", viewer.answer_data, "GET"),
         ("/steps.json", viewer.steps_data, "GET"),
+        ("/export", viewer.export_runs, "GET"),
+        ("/marks", viewer.mark, "POST"),
+        ("/stamp", viewer.stamp, "GET"),
+        *((f"/{page.path}", viewer.page(page), "GET") for page in PAGES),
         ("/runs/{run_id}", viewer.run, "GET"),
-        ("/runs/{run_id}/facts", viewer.facts, "GET"),
-        ("/runs/{run_id}/spans", viewer.spans, "GET"),
-        ("/runs/{run_id}/spans/{span_id}", viewer.span, "GET"),
+        ("/runs/{run_id}/facts", viewer.or_page(viewer.facts), "GET"),
+        ("/runs/{run_id}/spans", viewer.or_page(viewer.spans), "GET"),
+        ("/runs/{run_id}/spans/{span_id}", viewer.or_page(viewer.span), "GET"),
         ("/runs/{run_id}/spans/{span_id}/blobs/{sha256}", viewer.blob, "GET"),
-        ("/runs/{run_id}/spans/{span_id}/context", viewer.context, "GET"),
-        ("/runs/{run_id}/conversation", viewer.conversation, "GET"),
-        ("/runs/{run_id}/stats", viewer.stats, "GET"),
-        ("/runs/{run_id}/search", viewer.search, "GET"),
+        ("/runs/{run_id}/spans/{span_id}/context", viewer.or_page(viewer.context), "GET"),
+        ("/runs/{run_id}/conversation", viewer.or_page(viewer.conversation, "conversation"), "GET"),
+        ("/runs/{run_id}/stats", viewer.or_page(viewer.stats, "stats"), "GET"),
+        ("/runs/{run_id}/search", viewer.or_page(viewer.search), "GET"),
+        ("/runs/{run_id}/why", viewer.or_page(viewer.why), "GET"),
+        ("/runs/{run_id}/own-times", viewer.or_page(viewer.own_times), "GET"),
+        ("/runs/{run_id}/scores", viewer.score, "POST"),
         ("/runs/{run_id}/export", viewer.export, "GET"),
         ("/runs/{run_id}/terminate", viewer.terminate, "POST"),
         ("/logout", viewer.logout, "POST"),
@@ -105,9 +141,14 @@ class Viewer:
         self._sessions = LoginSessions(token, ctx.storage, tuning.kept_logouts)
         self._read_only = read_only
         self._sums_s = tuning.run_list_sums_s
-        self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
+        self._pages = Pages(ctx.storage)
+        self._file = _file_of(ctx.storage)
+        self._listings: dict[Address, asyncio.Task[dict[str, Any]]] = {}
+        self._kept: Kept[dict[str, Any]] = Kept(ctx.storage)
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
         self._details = ThreadPoolExecutor(1, "agentspan-details")
+        self._explaining = ThreadPoolExecutor(1, "agentspan-why")
+        self._reasons: OrderedDict[str, tuple[object, dict[str, Any]]] = OrderedDict()
 
     def guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
@@ -131,22 +172,37 @@ class Viewer:
 
     async def runs(self, request: Request) -> Response:
         """Answer with the list of runs."""
-        asked = _asked(request)
-        found = await self._listing(asked, self._sums_s)
+        address = _address(request)
+        found = await self._listing(address, self._sums_s)
         if found is None:
-            found = await asyncio.to_thread(unsummed, self._storage, asked)
+            found = await asyncio.to_thread(unsummed, self._storage, address)
         agents = await asyncio.to_thread(agent_names, self._storage)
-        after = asked.offset + len(found["runs"])
+        after, agent = address.offset + len(found["runs"]), address.word("agent")
+        known = [(name, value) for name, value in address.words if name not in FORM]
         return self._page(
             "runs.html",
             request,
-            asked=asked,
-            agents=agents if not asked.agent or asked.agent in agents else [asked.agent, *agents],
+            address=address,
+            answer=await self._answer(address, self._sums_s),
+            agents=agents if not agent or agent in agents else [agent, *agents],
             since=SINCE,
-            newer=None if not asked.offset else _address(asked, max(0, asked.offset - PAGE)),
-            older=_address(asked, after) if after < found["total"] else None,
+            columns=COLUMNS,
+            sort=sort_of(address),
+            fields=[*known, *((name, "") for name in MORE if not address.word(name))],
+            field_names=MORE,
+            more=bool(known),
+            newer=None if not address.offset else address.same(offset=max(0, address.offset - PAGE) or None),
+            older=address.same(offset=after) if after < found["total"] else None,
             **found,
         )
+
+    def page(self, page: Page) -> Handler:
+        """Return the handler of a page across runs."""
+
+        async def handler(request: Request) -> Response:
+            return await self._pages.answer(page, request, partial(self._rendered, request=request))
+
+        return handler
 
     async def run(self, request: Request) -> Response:
         """Answer with a run's page. The page then loads its spans as JSON."""
@@ -155,7 +211,12 @@ class Viewer:
             return RedirectResponse(run.id, 303)
         facts = await asyncio.to_thread(data.run_facts, self._storage, run, counted=False)
         return self._page(
-            "run.html", request, run=facts, data=Markup(export.embedded(facts)), shell=Markup(export.shell())
+            "run.html",
+            request,
+            address=_address(request),
+            run=facts,
+            data=Markup(export.embedded(facts)),
+            shell=Markup(export.shell()),
         )
 
     async def login_page(self, request: Request) -> Response:
@@ -173,17 +234,39 @@ class Viewer:
         parts = (part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id]))
         return await streamed(parts, "text/html", headers, self._one_by_one)
 
+    async def export_runs(self, request: Request) -> Response:
+        """Answer with several runs as one file."""
+        ids = request.query_params.getlist("run")[:MOST_SELECTED]
+        runs = [await asyncio.to_thread(by_name.find_run, self._storage, id) for id in ids]
+        if not runs:
+            raise InvalidValue("run", "must name at least one run")
+        headers = {"Content-Disposition": f'attachment; filename="{len(runs)}-runs.html"'}
+        parts = (
+            part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id for run in runs])
+        )
+        return await streamed(parts, "text/html", headers, self._one_by_one)
+
     # JSON
 
     async def runs_data(self, request: Request) -> Response:
         """Answer with the list of runs as JSON, to update the page."""
-        found = await self._listing(_asked(request))
+        found = await self._listing(_address(request))
+        assert found is not None  # None only with a time limit
+        return respond(found)
+
+    async def stamp(self, request: Request) -> Response:
+        """Answer with a text that is another one after each commit; null if that is unknown."""
+        return respond({"stamp": await asyncio.to_thread(self._pages.stamp)})
+
+    async def answer_data(self, request: Request) -> Response:
+        """Answer with what happened lately, with causes, as JSON (see answer)."""
+        found = await self._answer(_address(request))
         assert found is not None  # None only with a time limit
         return respond(found)
 
     async def steps_data(self, request: Request) -> Response:
         """Answer with the steps that contain the text of the list's filter (see found_steps)."""
-        return respond(await self._alone(found_steps, self._storage, _asked(request)))
+        return respond(await self._alone(found_steps, self._storage, _address(request)))
 
     async def facts(self, request: Request) -> Response:
         """Answer with the facts at the head of a run's page, as JSON (see data.run_facts)."""
@@ -205,12 +288,7 @@ class Viewer:
             start = cursor or from_all
             return {**data.columns(self._storage, run, after=after, since=since, cursor=start), "run": facts}
 
-        answer = respond(await asyncio.to_thread(read))
-        if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
-            return answer
-        packed = await asyncio.to_thread(gzip.compress, answer.body, 1)
-        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return Response(packed, 200, headers, media_type="application/json")
+        return await _compressed(request, respond(await asyncio.to_thread(read)))
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
@@ -236,20 +314,23 @@ class Viewer:
         return respond(await self._alone(read))
 
     async def conversation(self, request: Request) -> Response:
-        """Answer with a page of the conversation's turns, and the number of all turns."""
+        """Answer with turns of the conversation from `offset` on, or around the `span`, and with its sections."""
         run = await self._found(request)
-        offset = number(request.query_params.get("offset"))
+        offset, span_id = number(request.query_params.get("offset")), request.query_params.get("span")
 
         def read() -> Response:
-            turns = conversation.of_run(self._storage.ask(SpansOf(run.id)))
-            return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
+            turns, sections = found = conversation.of_run(self._storage.ask(SpansOf(run.id)))
+            place = None if span_id is None else found.place_of(self._found_span(run.id, span_id))
+            first = offset if place is None else max(0, place - BEFORE)
+            page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
+            return respond({**page, "offset": first, "place": place})
 
-        return await self._alone(read)
+        return await _compressed(request, await self._alone(read))
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""
         run = await self._found(request)
-        return respond(await asyncio.to_thread(data.statistics, self._storage, run.id))
+        return await _compressed(request, respond(await asyncio.to_thread(data.statistics, self._storage, run.id)))
 
     async def search(self, request: Request) -> Response:
         """Answer with the ids of the spans that contain the words, and the number of all such spans."""
@@ -271,6 +352,22 @@ class Viewer:
         await self._write_queue.run(TerminateInstance(fields))
         run = await self._found(request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
+    async def mark(self, request: Request) -> Response:
+        """Mark runs with a label, and perhaps a note; without a label, withdraw their marks."""
+        if self._read_only:
+            return refuse("not_permitted", "this server only reads")
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+        form = await _said(request)
+        ids, label = form.get("runs"), form.get("label") or None
+        if not isinstance(ids, list) or not 0 < len(ids) <= MOST_SELECTED:
+            raise InvalidValue("runs", f"must be a list of 1 to {MOST_SELECTED} ids")
+        judged = {"label": label, "explanation": form.get("note") or None} if label else {"withdraw": True}
+        for id in ids:
+            fields = {"agent_instance_id": id, "name": MARK, "source": "human", **judged}
+            await self._write_queue.run(ScoreInstance(fields))
+        return respond({"marked": len(ids)})
 
     async def login(self, request: Request) -> Response:
         """Check the token, and begin a login session."""
@@ -298,19 +395,90 @@ class Viewer:
             self._sessions.end(request, response)
         return response
 
+    # More of a run's page
+
+    def or_page(self, handler: Handler, view: str = "tree") -> Handler:
+        """Return a handler of JSON that sends somebody who opens its address to the run's page with the same view."""
+
+        async def answer(request: Request) -> Response:
+            if not _wants_page(request):
+                return await handler(request)
+            span = request.path_params.get("span_id")
+            place = {"span": span} if span else {"view": view} if view != "tree" else {}
+            run_id = quote(request.path_params["run_id"], safe="")
+            return RedirectResponse(f"{_up(request)}runs/{run_id}{f'#{urlencode(place)}' if place else ''}", 303)
+
+        return answer
+
+    async def why(self, request: Request) -> Response:
+        """Answer with why the run failed (see data.why), kept until the run, its spans or scores change."""
+        run = await self._found(request)
+
+        def read() -> dict[str, Any]:
+            scores = [score.id for score in self._storage.ask(NewestScores([run.id]))]
+            state = run, self._storage.ask(Counts([run.id]))[run.id], scores
+            kept = self._reasons.pop(run.id, None)
+            found = data.why(self._storage, run) if kept is None or kept[0] != state else kept[1]
+            self._reasons[run.id] = state, found
+            if len(self._reasons) > REASONS:
+                self._reasons.popitem(last=False)
+            return found
+
+        return respond(await asyncio.get_running_loop().run_in_executor(self._explaining, read))
+
+    async def own_times(self, request: Request) -> Response:
+        """Answer with the time of each span in which none of its children ran (see data.own_times)."""
+        run = await self._found(request)
+        return respond(await self._alone(data.own_times, self._storage, run.id))
+
+    async def score(self, request: Request) -> Response:
+        """Add or remove a score, a mark or a note of the run or of one of its spans, as `agentspan score` does."""
+        if self._read_only:
+            return refuse("not_permitted", "this server only reads")
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+        form = await _said(request)
+        run = await self._found(request)
+        span_id = form.get("span_id")
+        if span_id is not None:
+            await asyncio.to_thread(self._found_span, run.id, str(span_id))
+        await self._write_queue.run(ScoreTarget(_judged(form) | {"target_id": span_id or run.id}))
+        return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
     async def _is_allowed(self, request: Request) -> bool:
         if self._sessions.waits:
             return await asyncio.to_thread(self._sessions.allows, request)
         return self._sessions.allows(request)
 
-    async def _listing(self, asked: Asked, patience_s: float | None = None) -> dict[str, Any] | None:
+    async def _listing(self, address: Address, patience_s: float | None = None) -> dict[str, Any] | None:
         """Return the runs with their sums; None after `patience_s`: adding them up goes on for the next request."""
-        task = self._listings.get(asked)
+        task = self._listings.get(address)
         if task is None:
-            task = self._listings[asked] = asyncio.create_task(asyncio.to_thread(listing, self._storage, asked))
-            task.add_done_callback(lambda done: (self._listings.pop(asked, None), done.cancelled() or done.exception()))
+            task = self._listings[address] = asyncio.create_task(asyncio.to_thread(listing, self._storage, address))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            task.add_done_callback(lambda _: self._listings.pop(address, None))
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
+
+    async def _answer(self, address: Address, patience_s: float | None = None) -> dict[str, Any] | None:
+        """Return the answer above the list; after `patience_s` without its causes, or None."""
+        asked = address._replace(own=())
+
+        def begin(*, with_causes: bool) -> "asyncio.Task[dict[str, Any]]":
+            read = partial(answer, self._storage, asked, with_causes=with_causes)
+            task = asyncio.ensure_future(self._kept.get(("answer", asked, with_causes), read))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return task
+
+        if patience_s is None or self._kept.has(("answer", asked, True)):
+            return await begin(with_causes=True)
+        first = begin(with_causes=False)
+        await asyncio.wait({first}, timeout=patience_s)
+        if not first.done():
+            return None
+        whole = begin(with_causes=True)
+        await asyncio.wait({whole}, timeout=patience_s)
+        return whole.result() if whole.done() else first.result()
 
     async def _alone(self, read: Callable[..., T], *arguments: Any) -> T:
         """Run a read that takes much memory. Such reads run one at a time, in a thread of their own."""
@@ -336,33 +504,80 @@ class Viewer:
         return RedirectResponse(f"{_up(request)}login?{urlencode({'next': _path(request) + query})}", 303)
 
     def _page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> Response:
+        return HTMLResponse(self._rendered(name, request=request, **values).encode("utf-8", "backslashreplace"), status)
+
+    def _rendered(self, name: str, *, request: Request, **values: Any) -> str:
+        """Return a template with the values that all pages have, and these."""
         theme = cookie(request, "agentspan_theme")
-        shown = (
-            templates()
-            .get_template(name)
-            .render(
-                up=_up(request),
-                version=export.version(),
-                theme=theme if theme in ("dark", "light") else None,
-                has_session=self._sessions.is_asked,
-                read_only=self._read_only,
-                **values,
-            )
-        )
-        return HTMLResponse(shown.encode("utf-8", "backslashreplace"), status)
+        common: dict[str, Any] = {
+            "up": _up(request),
+            "version": export.version(),
+            "theme": theme if theme in ("dark", "light") else None,
+            "has_session": self._sessions.is_asked,
+            "read_only": self._read_only,
+            "file": self._file,
+            "file_name": self._file.rstrip("/").rpartition("/")[2] or self._file,
+            "pages": BAR,
+            "address": Address(),
+        }
+        return templates().get_template(name).render({**common, **values})
+
+
+BAR = [("", "Runs"), *((page.name, page.title) for page in PAGES if page.in_bar)]
+"""The paths and the titles of the pages in the bar."""
+
+
+def _file_of(storage: Storage) -> str:
+    """Return the storage's file for people: its path or URL, without a password."""
+    location = storage.capabilities().location
+    return "memory" if location is None else str(location)
+
+
+def _judged(form: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a score from a form: `name` and `value`, or `mark`, or only a `note`; or `remove`.
+
+    Raises:
+        InvalidValue: the form has a name and a mark, or a value that is no text.
+    """
+    name, value, mark, note = (form.get(key) or None for key in ("name", "value", "mark", "note"))
+    who = {"identifier": form.get("identifier") or None, "source": "human"}
+    if form.get("remove"):
+        return {"name": name, "withdraw": True, **who}
+    if name and mark:
+        raise InvalidValue("mark", "has no name: it is a score of the name `mark`")
+    if value is not None and not isinstance(value, str):
+        raise InvalidValue("value", "must be text, as a person types it")
+    judgement = mark if value is None else typed(value)
+    number, label = (None, judgement) if isinstance(judgement, str) else (judgement, None)
+    return {"name": name or (MARK if mark else NOTE), "value": number, "label": label, "explanation": note, **who}
+
+
+async def _compressed(request: Request, answer: Response) -> Response:
+    """Return a large answer compressed, for a browser that reads that."""
+    if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
+        return answer
+    packed = await asyncio.to_thread(gzip.compress, bytes(answer.body), 1)
+    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return Response(packed, 200, headers, media_type="application/json")
+
+
+STATIC: dict[str, tuple[Callable[[], str], str]] = {
+    "viewer.js": (export.script, "text/javascript"),
+    "viewer.css": (export.style, "text/css"),
+}
 
 
 async def static(request: Request) -> Response:
     """Answer with the script or the style sheet. Their addresses have a version, which changes with the contents."""
-    known: dict[str, tuple[Callable[[], str], str]] = {
-        "viewer.js": (export.script, "text/javascript"),
-        "viewer.css": (export.style, "text/css"),
-    }
     name = request.path_params["name"]
-    if name not in known:
+    if name not in STATIC:
         return _with_headers(refuse("not_found", "there is no such path"))
-    content, kind = known[name]
-    response = _with_headers(Response(content(), media_type=kind))
+    content, kind = STATIC[name]
+    headers = {"Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+    body = export.packed(content()) if "Content-Encoding" in headers else content()
+    response = _with_headers(Response(body, headers=headers, media_type=kind))
     response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == export.version() else "no-cache"
     return response
 
@@ -388,15 +603,8 @@ def _wants_page(request: Request) -> bool:
     return request.method == "GET" and "text/html" in request.headers.get("accept", "")
 
 
-def _asked(request: Request) -> Asked:
-    return asked_for(request.query_params.multi_items())
-
-
-def _address(asked: Asked, offset: int) -> str:
-    parameters = {**asked._asdict(), "failed": "1" if asked.failed else "", "offset": offset or ""}
-    more = parameters.pop("more")
-    query = urlencode([*((name, value) for name, value in parameters.items() if value), *more])
-    return f"?{query}" if query else "./"
+def _address(request: Request) -> Address:
+    return address_of(request.query_params.multi_items())
 
 
 def _onward(where: object) -> str:

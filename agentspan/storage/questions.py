@@ -8,6 +8,7 @@ for a storage that lacks its own. Any other question is answered only by a stora
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
@@ -27,11 +28,13 @@ from typing import (
 from agentspan import jsontext
 from agentspan.model.changes import Key
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
+from agentspan.schemas.builtin import built_in_part
 from agentspan.storage.answers import Found, KeyRow, LatestScore, Rows, SpanCounts, SpanMark, SpanSum
 
 if TYPE_CHECKING:
     from agentspan.storage.sums import (  # noqa: F401 (in texts, so that a program that only records imports none)
         Answer,
+        CachedCall,
         Changed,
         Dropped,
         FailureSum,
@@ -76,11 +79,13 @@ class RunFilter(NamedTuple):
         mark: the label of the run's newest mark; `*` for any.
         signature: the id of a failure in the run, or of the way the run ended, or the beginning of such an id (see
             schemas.signatures).
-        ids: the only runs that match. `analysis.runs` replaces scores, mark, signature, touched and project by ids, so
-            that a storage never has to evaluate those.
+        ids: the only runs that match. `analysis.runs` replaces scores, mark, signature, touched, project, tool and
+            model by ids, so that a storage never has to evaluate those.
         touched: the path of a file that a call of a tool names, or the end of that path (see schemas.file_paths).
         project: a folder, or a pattern with `*`: the `cwd` in the run's metadata is it, or below it. Without `/`, the
             name of a folder.
+        tool: the name of a tool that the run called, or a pattern with `*`, such as `mcp__*`.
+        model: the name of a model that the run called, or a pattern with `*`.
     """
 
     agent: str | None = None
@@ -102,6 +107,8 @@ class RunFilter(NamedTuple):
     signature: str | None = None
     touched: str | None = None
     project: str | None = None
+    tool: str | None = None
+    model: str | None = None
 
 
 def contains_text(needle: str, *texts: str | None) -> bool:
@@ -347,7 +354,7 @@ class RunsWhere(Question["RunList"]):
     """A page of the runs that match a filter. Runs that are equal by `sort` are sorted by their ids, the latest first.
 
     Attributes:
-        filter: without scores, mark, signature, touched and project, which `analysis.runs` has replaced by ids.
+        filter: without the conditions that `analysis.runs` has replaced by ids (see RunFilter).
         limit: the largest number of runs; None for all.
         offset: how many runs to skip.
         progress: called with the amount done and the total amount, while an index is built.
@@ -435,6 +442,38 @@ class Touched(Question[frozenset[str]]):
     """
 
     path: str
+
+
+class Used(Question[frozenset[str]]):
+    """The ids of the runs with a span, of any status, of some types and with some label: that used a tool or a model.
+
+    Attributes:
+        types: the built-in types of the spans (see schemas.builtin.built_in_part): `tool`, or `llm` and `embedding`.
+        name: the label, or a pattern: `*` is any text. Capitals count.
+        progress: called with the amount done and the total amount, while an index is built.
+    """
+
+    types: frozenset[str]
+    name: str
+    progress: Progress | None = None
+
+    def includes(self, schema_name: str, label: str | None) -> bool:
+        """Return whether a span with this type and label counts."""
+        if not label or built_in_part(schema_name) not in self.types:
+            return False
+        if "*" not in self.name:
+            return label == self.name
+        return re.fullmatch(".*".join(map(re.escape, self.name.split("*"))), label, re.DOTALL) is not None
+
+
+class CachedCalls(Question["list[CachedCall]"]):
+    """The calls of models that read from, or wrote to, their provider's cache, in any order. Aggregates are left out.
+
+    Attributes:
+        runs: the ids of the runs whose spans are read; None for all runs.
+    """
+
+    runs: Collection[str] | None = None
 
 
 class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
-from agentspan import clock
+from agentspan import clock, jsontext
 from agentspan.errors import StorageError
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import (
@@ -22,6 +22,7 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.scores import age, counting
+from agentspan.schemas.aliases import count as tokens_in
 from agentspan.schemas.file_paths import normal, touches
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
 from agentspan.schemas.span_types import returned_error
@@ -30,6 +31,7 @@ from agentspan.storage.answers import LatestScore, SpanMark, SpanSum
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
+    CachedCalls,
     FailureSums,
     Find,
     LatestScores,
@@ -48,11 +50,13 @@ from agentspan.storage.questions import (
     StepUses,
     Tags,
     Touched,
+    Used,
     contains_text,
     has_meta,
 )
 from agentspan.storage.sums import (
     BOUNDS_MS,
+    CachedCall,
     FailureSum,
     FoundSpan,
     RunBrief,
@@ -173,6 +177,57 @@ def touched(storage: Storage, asked: Touched) -> frozenset[str]:
         for run in scan(storage, AgentInstanceRow)
         if any(touches(span.schema_name, span.payload, path) for span in storage.ask(SpansOf(run.id)))
     )
+
+
+def used(storage: Storage, asked: Used) -> frozenset[str]:
+    """Return the ids of the runs with a span of the asked types and label."""
+    return frozenset(
+        run.id
+        for run in scan(storage, AgentInstanceRow)
+        if any(asked.includes(span.schema_name, span.label) for span in storage.ask(SpansOf(run.id)))
+    )
+
+
+CACHE_FIELDS = ("cached_tokens", "cache_write_tokens")
+"""The members of a result that count tokens of a cache. A call whose result has neither used none."""
+
+
+def cached_call(
+    run_id: str, schema_name: str, label: str | None, input_tokens: int | None, payload: str | None, result: str
+) -> CachedCall | None:
+    """Return the use of a cache by a call; None if its result has no tokens of one.
+
+    Args:
+        payload, result: JSON texts, or their beginnings as they are stored: only plain members at the top are read.
+    """
+    found = jsontext.decode(result)
+    if type(found) is not dict:
+        return None
+    read, written = (max(0, tokens_in(found.get(name)) or 0) for name in CACHE_FIELDS)
+    if not read and not written:
+        return None
+    sent = None if payload is None else jsontext.decode(payload)
+    both = {**sent, **found} if type(sent) is dict else found
+    model, provider = (name if type(name := both.get(key)) is str else None for key in ("response_model", "provider"))
+    hour = min(written, max(0, tokens_in(found.get("cache_write_1h_tokens")) or 0))
+    return CachedCall(run_id, schema_name, label or None, model, provider, input_tokens or 0, read, written, hour)
+
+
+def cached_calls(storage: Storage, asked: CachedCalls) -> list[CachedCall]:
+    """Return the calls of models that used a cache."""
+    runs = [row.id for row in scan(storage, AgentInstanceRow)] if asked.runs is None else dict.fromkeys(asked.runs)
+    return [
+        found
+        for run in runs
+        for span in storage.ask(SpansOf(run))
+        if span.result_payload is not None and not span.is_aggregate
+        if any(f'"{name}"' in span.result_payload for name in CACHE_FIELDS)
+        if (
+            found := cached_call(
+                run, span.schema_name, span.label, span.input_tokens, span.payload, span.result_payload
+            )
+        )
+    ]
 
 
 def runs_where(storage: Storage, asked: RunsWhere) -> RunList:
@@ -457,6 +512,8 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     LatestScores: latest_scores,
     Tags: tags,
     Touched: touched,
+    Used: used,
+    CachedCalls: cached_calls,
     RunsWhere: runs_where,
     BriefsWhere: briefs_where,
     SpanStats: span_stats,

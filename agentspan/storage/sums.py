@@ -232,6 +232,29 @@ class StepUse(NamedTuple):
     reason: str | None
 
 
+class CachedCall(NamedTuple):
+    """The tokens of a model call that its provider's cache changed the price of.
+
+    Attributes:
+        label: the label of the span: the model that was asked.
+        model: the model that answered (`response_model`), if it is known.
+        provider: the provider in the payload, if it is known.
+        input_tokens: as recorded: with or without those of the cache.
+        read, written, written_1h: the tokens that were read from the cache, and written to it; of those written, how
+            many for an hour.
+    """
+
+    run_id: str
+    schema_name: str
+    label: str | None
+    model: str | None
+    provider: str | None
+    input_tokens: int
+    read: int
+    written: int
+    written_1h: int
+
+
 class Changed(NamedTuple):
     """The spans that were committed since a cursor.
 

@@ -10,11 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
+from agentspan import clock
 from agentspan.analysis import messages
 from agentspan.analysis.messages import Call, Message
-from agentspan.blobs import Blob, blobs_in, replaced
+from agentspan.blobs import Blob, pictures_in, replaced
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.span_types import returned_error
@@ -36,7 +37,7 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
 
 
 def linked(span: AgentSpanRow) -> AgentSpanRow:
-    """Return a span whose base64 data is replaced by texts such as `[image/png, 3.0 MB, SHA-256]`."""
+    """Return a span whose base64 data, small images included, is replaced by texts: `[image/png, 3.0 MB, SHA-256]`."""
     payload = _linked(span.payload)
     result = None if span.result_payload is None else _linked(span.result_payload)
     if payload is span.payload and result is span.result_payload:
@@ -45,14 +46,14 @@ def linked(span: AgentSpanRow) -> AgentSpanRow:
 
 
 def blobs_of(span: AgentSpanRow) -> Iterator[tuple[str, Blob]]:
-    """Yield the blobs in a span's payload and result, each with the hexadecimal SHA-256 of its bytes."""
+    """Yield the blobs and small images in a span's payload and result, with the hexadecimal SHA-256 of their bytes."""
     for text in (span.payload, span.result_payload or ""):
-        for blob in blobs_in(text):
+        for blob in pictures_in(text):
             yield sha256(blob.data).hexdigest(), blob
 
 
 def _linked(text: str) -> str:
-    return replaced(text, lambda blob: f"[{blob.description}, {sha256(blob.data).hexdigest()}]")
+    return replaced(text, lambda blob: f"[{blob.description}, {sha256(blob.data).hexdigest()}]", found_in=pictures_in)
 
 
 _KEPT = frozenset({"agent", "llm", "message", "tool"})
@@ -65,8 +66,51 @@ MOST_TURNS = 30_000
 """The number of turns after which no further payload is read. A turn takes 1 to 2 kB of memory."""
 
 
-def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_turns: int = MOST_TURNS) -> list[Turn]:
-    """Return the turns of a run. Payloads of span types without turns are not kept in memory.
+class Section(TypedDict):
+    """An agent's part of a conversation, with those of the agents in it. Its turns follow each other.
+
+    Attributes:
+        id: the id of its thread (see Turn).
+        parent: the id of the section in which this one stands; None for the outermost.
+        name: the name of the agent; None outside any agent.
+        turns: the number of turns, with those of the sections in it. So are the other figures.
+        tokens: the tokens of its spans, input and output; None if none is known.
+        cost_usd: the cost of its spans in USD; None if none is known.
+        duration_ms: the time from the begin of its first span to the end of the last one.
+    """
+
+    id: str
+    parent: str | None
+    name: str | None
+    turns: int
+    tokens: int | None
+    cost_usd: float | None
+    duration_ms: float
+
+
+class Conversation(NamedTuple):
+    """The turns of a run in order, and the sections that they are in, by the id of the section."""
+
+    turns: list[Turn]
+    sections: dict[str, Section]
+
+    def place_of(self, span: AgentSpanRow) -> int | None:
+        """Return the index of the turn that shows a span, else of the first turn that began later; None without turns.
+
+        The turn of an llm span is its answer, else the first step that it asked for.
+        """
+        own = [at for at, turn in enumerate(self.turns) if turn["span"] == span.id]
+        if own:
+            return next((at for at in own if self.turns[at]["side"] == "out"), own[-1])
+        asked = (at for at, turn in enumerate(self.turns) if turn["asked_by"] == span.id)
+        later = (at for at, turn in enumerate(self.turns) if turn["at"] >= start_of(span))
+        return next(asked, next(later, len(self.turns) - 1 if self.turns else None))
+
+
+def of_run(
+    spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_turns: int = MOST_TURNS
+) -> Conversation:
+    """Return the conversation of a run. Payloads of span types without turns are not kept in memory.
 
     If a run exceeds the limits, only its first spans are read, and the last turn contains the number of the others.
     """
@@ -84,7 +128,8 @@ def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_
     reader = _Reader(sorted(kept, key=lambda span: (start_of(span), span.id)), most_turns)
     found = reader.ordered()
     missing += reader.missing
-    return [*found, _end(found[-1], missing)] if missing and found else found
+    sections = reader.sections()
+    return Conversation([*found, _end(found[-1], missing)] if missing and found else found, sections)
 
 
 def _end(last: Turn, missing: int) -> Turn:
@@ -132,6 +177,7 @@ class _Reader:
     def __init__(self, spans: list[AgentSpanRow], most_turns: int) -> None:
         self.missing = 0
         self._most = most_turns
+        self._spans = spans
         self._threads = Threads(spans, _opening)
         self._threads_so_far: dict[Thread, _ThreadState] = defaultdict(_ThreadState)
         self._number = 0
@@ -177,6 +223,30 @@ class _Reader:
         for call, how, turn in self._done_by:
             call[how] = numbers[id(turn)]
         return ordered
+
+    def sections(self) -> dict[str, Section]:
+        """Return the sections that have turns, and those around them, by id."""
+        found: dict[str, Section] = {}
+        times: dict[str, tuple[str, str]] = {}
+        for thread, so_far in self._threads_so_far.items():
+            for each in _and_around(thread) if so_far.turns else ():
+                section = found.setdefault(each.id, _section(each))
+                section["turns"] += len(so_far.turns)
+        for span in self._spans:
+            if kind_of(span) == "agent":
+                continue  # repeats the figures of the spans in it
+            start, end = start_of(span), span.finished_at or span.updated_at
+            tokens = [each for each in (span.input_tokens, span.output_tokens) if each is not None]
+            for section in (found[each.id] for each in _and_around(self._threads.of(span)) if each.id in found):
+                first, last = times.get(section["id"], (start, end))
+                times[section["id"]] = min(first, start), max(last, end)
+                if tokens and not span.is_aggregate:
+                    section["tokens"] = (section["tokens"] or 0) + sum(tokens)
+                if span.cost_usd is not None and not span.is_aggregate:
+                    section["cost_usd"] = (section["cost_usd"] or 0.0) + span.cost_usd
+        for id, (first, last) in times.items():
+            found[id]["duration_ms"] = clock.millis_between(first, last)
+        return found
 
     def _prepare(self, span: AgentSpanRow) -> None:
         """Create the turn of a tool span before any span is read, because calls and answers are compared with it."""
@@ -415,15 +485,29 @@ def _opening(span: AgentSpanRow) -> Opening | None:
     return (system, rest[0], len(rest)) if rest else None
 
 
+def _and_around(thread: Thread) -> Iterator[Thread]:
+    """Yield a thread and those around it, the innermost first."""
+    at: Thread | None = thread
+    while at is not None:
+        yield at
+        at = at.parent
+
+
+def _section(thread: Thread) -> Section:
+    return {
+        "id": thread.id,
+        "parent": None if thread.parent is None else thread.parent.id,
+        "name": thread.name,
+        "turns": 0,
+        "tokens": None,
+        "cost_usd": None,
+        "duration_ms": 0.0,
+    }
+
+
 def _is_related(one: Thread, other: Thread) -> bool:
     """Return whether two threads are the same, or one is nested in the other."""
-    for low, high in ((one, other), (other, one)):
-        at: Thread | None = low
-        while at is not None:
-            if at is high:
-                return True
-            at = at.parent
-    return False
+    return one in _and_around(other) or other in _and_around(one)
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:

@@ -4,19 +4,29 @@ Spans are sent as columns, because 10,000 objects would repeat every name 10,000
 labels, statuses) are listed once and referenced by index. Payloads are sent for one span at a time.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from agentspan import clock, jsontext
-from agentspan.analysis.runs import stats
-from agentspan.analysis.tree import closed_text, score_text, session_title, title_of
+from agentspan.analysis import why_text
+from agentspan.analysis.runs import Rest, shorten, stats
+from agentspan.analysis.tree import (
+    closed_text,
+    in_time,
+    judge_text,
+    judgement_text,
+    own_ms,
+    session_title,
+    title_of,
+)
+from agentspan.analysis.why import RunWhy, why_run
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES
 from agentspan.model.columns import other_facts
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow, Violation
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.span_types import error_text, fallback
 from agentspan.schemas.templates import inline
@@ -25,7 +35,7 @@ from agentspan.storage.access import span_pages
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of
-from agentspan.storage.sums import BOUNDS_MS
+from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
 from agentspan.viewer.conversation import linked
 
@@ -33,8 +43,16 @@ CHUNK = 20_000
 """The largest number of spans in one response; a larger run takes several responses."""
 FIRST_CHUNK = 2000
 """The number of spans in the first response; it is small so that the page can show them early."""
+ROWS = 60
+"""The number of types and labels whose statistics are shown at first."""
+MOST_HIDDEN = 500
+"""The largest number of types and labels whose statistics are sent to be shown on request."""
 MAX_ERROR = 300
 MAX_INLINE = 160
+MAX_EXPLAINED = 50_000
+"""The largest number of spans of a run whose failure is explained: all its payloads are read for that."""
+MAX_FACT = 4000
+"""The largest number of characters of a fact about a failure."""
 
 
 def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) -> dict[str, Any]:
@@ -73,9 +91,74 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "session": run.session,
         "user": run.user,
         "tags": labels.tags,
-        "scores": [score_text(score) for score in labels.scores],
+        "scores": [score_facts(score) for score in labels.scores],
         "spans": storage.ask(Counts([run.id]))[run.id]._asdict() if counted else None,
     }
+
+
+def score_facts(score: ScoreRow) -> dict[str, Any]:
+    """Return a score as a page shows it: what it says, who judged, and when; and what it takes to remove it."""
+    return {
+        "target": score.target_id,
+        "name": score.name,
+        "source": score.source,
+        "identifier": score.identifier,
+        "text": judgement_text(score),
+        "by": judge_text(score),
+        "at": score.inserted_at,
+    }
+
+
+def why(storage: Storage, run: AgentInstanceRow) -> dict[str, Any]:
+    """Return why a run failed, in the words of `agentspan why RUN`.
+
+    Returns:
+        `why`: None if the run did not fail, or has more than MAX_EXPLAINED spans; else an object, see types.d.ts. A run
+        that passed by its status failed if it missed a rule over a score (see outcomes.missed_rule).
+    """
+    if storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
+        return {"why": None}
+    found = why_run(storage, run)
+    if found.missed is not None:
+        found = why_run(storage, run, found.missed.rule)
+    return {"why": _why(found) if found.passed is False else None}
+
+
+def _why(found: RunWhy) -> dict[str, Any]:
+    step, nearest, other = found.step, found.nearest, found.elsewhere
+    facts = [(fact.label, fact.text[:MAX_FACT]) for fact in why_text.step_facts(found)]
+    return {
+        "rule": found.outcome,
+        "sentence": why_text.sentence(found),
+        "error": found.error and found.error[:MAX_FACT],
+        "step": step and step.span_id,
+        "number": step and step.number,
+        "facts": facts,
+        "signature": found.signature.id,
+        "elsewhere": why_text.elsewhere(found) if step else None,
+        "others": other.runs if other else 0,
+        "nearest": nearest and nearest.run_id,
+        "nearest_text": why_text.nearest(found, nearest),
+        "parting": nearest and why_text.parting(nearest),
+    }
+
+
+def own_times(storage: Storage, run_id: str) -> dict[str, Any]:
+    """Return the own time in ms of each span of a run that has children and has ended, by id (see tree.own_ms).
+
+    The own time of a span without children is its duration.
+    """
+    rows = in_time(storage.ask(Outlines(run_id)))
+    children: dict[str, list[AgentSpanRow]] = defaultdict(list)
+    for row in rows:
+        if row.parent_span_id is not None:
+            children[row.parent_span_id].append(row)
+    own = {
+        row.id: round(own_ms(row, children[row.id]), 3)
+        for row in rows
+        if row.duration_ms is not None and row.id in children
+    }
+    return {"own_ms": own}
 
 
 def origin_of(run: AgentInstanceRow) -> str:
@@ -151,9 +234,27 @@ def columns(
 
 
 def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
-    """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets."""
-    rows = [{"kind": fallback(stat.schema_name).name, **asdict(stat)} for stat in stats(storage, run=run_id)]
-    return {"bounds_ms": BOUNDS_MS, "stats": rows}
+    """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets.
+
+    `left` tells why a row is shown only on request: "once" or "more" (see shorten); else it is "". `rests` has the
+    number of such rows of each type, of which at most 500 are sent.
+    """
+    found = stats(storage, run=run_id)
+    short = shorten(found, ROWS)
+    shown = {(each.schema_name, each.label) for each in short if not isinstance(each, Rest)}
+    rows, hidden = [], 0
+    for stat in found:
+        is_shown = (stat.schema_name, stat.label) in shown
+        hidden += not is_shown
+        if is_shown or hidden <= MOST_HIDDEN:
+            left = "" if is_shown else "once" if stat.count == 1 and stat.label is not None else "more"
+            kind = fallback(stat.schema_name).name
+            rows.append({"kind": kind, "left": left, **{name: getattr(stat, name) for name in Stat.__slots__}})
+    return {
+        "bounds_ms": BOUNDS_MS,
+        "stats": rows,
+        "rests": [each._asdict() for each in short if isinstance(each, Rest)],
+    }
 
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:
@@ -176,13 +277,15 @@ def details(storage: Storage, spans: Sequence[AgentSpanRow], lives: Lives) -> It
     """Yield spans of one run in full, with their violations and scores."""
     run_id = spans[0].agent_instance_id
     violations = storage.ask(Violations([span.id for span in spans], instance_id=run_id))
-    scores: dict[str, list[str]] = {}
+    scores: dict[str, list[dict[str, Any]]] = {}
     for score in storage.ask(NewestScores([run_id])):
-        scores.setdefault(score.target_id, []).append(score_text(score))
+        scores.setdefault(score.target_id, []).append(score_facts(score))
     return (_detail(linked(span), lives, violations[span.id], scores.get(span.id, [])) for span in spans)
 
 
-def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], scores: Sequence[str]) -> dict[str, Any]:
+def _detail(
+    span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], scores: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         "id": span.id,
         "schema_name": span.schema_name,

@@ -3,129 +3,100 @@
 The page also lists the steps that contain the text of the filter, from a search of all spans of the file.
 """
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agentspan import clock, jsontext
-from agentspan.analysis.filter_words import MANY, NAMES, filter_of
+from agentspan.analysis.causes import Judged, Scored, Verdict, VerdictKind, left_open, page_of, verdict
+from agentspan.analysis.messages import first_prompt
 from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
-from agentspan.analysis.tree import session_title
-from agentspan.errors import InvalidValue
-from agentspan.journal.writers import Lives
-from agentspan.model.changes import OPEN
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
-from agentspan.schemas.span_types import error_text
+from agentspan.analysis.tree import score_text, session_title
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
+from agentspan.model.scores import MARK
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Query, RunFilter
-from agentspan.storage.row_by_row import names_of
+from agentspan.storage.questions import SORTS, Find, Query, RunSort
+from agentspan.storage.row_by_row import Labels, labels_of, names_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import cost_text, count_text, duration_text, one_line, visible
+from agentspan.viewer.address import Address
 
 PAGE = 50
+FIRST_SPANS = 4
+"""The number of steps among which the first prompt of a run is looked for."""
+FIRST_BYTES = 20_000
 MAX_AGENTS = 500
 MAX_ABOUT = 200
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
 
 
-class Asked(NamedTuple):
-    """The filter of the list of runs, from the query of the page's URL.
-
-    Attributes:
-        more: (name, value) pairs of the filter grammar without a field in the page's form.
-    """
-
-    agent: str = ""
-    status: str = ""
-    since: str = ""
-    failed: bool = False
-    grep: str = ""
-    git_commit: str = ""
-    more: tuple[tuple[str, str], ...] = ()
-    offset: int = 0
-
-    @property
-    def is_filtered(self) -> bool:
-        """Return whether any filter is set; the offset is ignored."""
-        return self._replace(offset=0) != Asked()
-
-    def filter(self) -> RunFilter:
-        """Return the filter of the runs. Invalid values, such as an unknown status, are ignored."""
-        words: dict[str, object] = {name: [] for name in MANY}
-        for name, value in (*self.more, *((name, getattr(self, name)) for name in FORM)):
-            value = value.strip() if isinstance(value, str) else value
-            if value and _is_valid(name, value):
-                words[name] = [*cast(list[str], words[name]), value] if name in MANY else value
-        return filter_of(words)
-
-
-FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
+FORM = ("agent", "status", "since", "failed", "grep")
 """The names of the filter grammar that have a field in the page's form."""
+MORE = {
+    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "mark": "Mark", "score": "Score",
+    "error": "Error", "tool": "Tool", "model": "Model", "until": "Before", "project": "Project", "git_commit": "Commit",
+}  # fmt: skip
+"""The names of the filter grammar that have a field among the further ones, with their labels."""
+COLUMNS: tuple[tuple[str, str, RunSort | None], ...] = (
+    ("status", "Verdict", None),
+    ("name", "Agent", None),
+    ("about", "About", None),
+    ("why", "Why", None),
+    ("marks", "Marks", None),
+    ("started", "Started (UTC)", "started"),
+    ("took", "Took", "duration"),
+    ("spans", "Steps", "spans"),
+    ("failed", "Failed", "failed"),
+    ("tokens", "Tokens", "tokens"),
+    ("cost", "Cost", "cost"),
+)
+"""The columns of the list: name, title, and the order that a click on the title asks for."""
 
 
-def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
-    """Parse the query of a URL: of a form field's name the last value counts, of other names all values."""
-    parameters = dict(pairs := [*pairs])
-    return Asked(
-        agent=parameters.get("agent", ""),
-        status=parameters.get("status", ""),
-        since=parameters.get("since", ""),
-        failed=bool(parameters.get("failed")),
-        grep=parameters.get("grep", ""),
-        git_commit=parameters.get("git_commit", ""),
-        more=tuple((name, value) for name, value in pairs if value and name in NAMES and name not in FORM),
-        offset=number(parameters.get("offset")),
-    )
-
-
-def number(text: str | None) -> int:
-    """Parse a number of a URL's query: 0 for anything that is none, at most 2**31."""
-    return min(int(text), 2**31) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
-
-
-def _is_valid(name: str, value: object) -> bool:
-    try:
-        filter_of({name: value})
-    except InvalidValue:
-        return False
-    return True
-
-
-def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
+def listing(storage: Storage, address: Address) -> dict[str, Any]:
     """Return a page of runs as JSON values.
 
     Returns:
         `runs`, each with its `cells`; `count`, a text with the numbers of shown and of all runs; `total`, the number of
         all matching runs; `preparing`, False because the sums over spans are complete (see unsummed).
     """
-    found = find_runs(storage, asked.filter(), limit=PAGE, offset=asked.offset)
-    lives = Lives(storage)
+    found = find_runs(storage, address.filter(), limit=PAGE, offset=address.offset, sort=sort_of(address))
+    rows = [summary.run for summary in found.runs]
+    page = page_of(storage, found.runs)
+    labels = labels_of(storage, [row.id for row in rows]) if rows else {}
     return {
-        "runs": [_run(run, lives) for run in found.runs],
+        "runs": [_judged(storage, summary, page, labels, address) for summary in found.runs],
         "total": found.total,
-        "count": _count(found, asked.offset),
+        "count": _count(found, address.offset),
         "preparing": False,
     }
 
 
-def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
+def sort_of(address: Address) -> RunSort:
+    """Return the order of the list; the latest run first if the address has none, or an unknown one."""
+    asked = address.get("sort")
+    return next((sort for sort in SORTS if sort == asked), SORTS[0])
+
+
+def unsummed(storage: Storage, address: Address) -> dict[str, Any]:
     """Return a page of runs without sums, while the spans are still being summed; without runs if a filter is set."""
-    query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset, with_total=True)
-    page = storage.ask(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
+    query = Query("agent_instance", descending=True, limit=PAGE, offset=address.offset, with_total=True)
+    page = storage.ask(query) if not address.words and sort_of(address) == SORTS[0] else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
     named = storage.ask(Find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)})).rows
-    lives = Lives(storage)
+    left, scored = left_open(storage, rows), Scored(storage, None)
     runs = []
     for row in rows:
         agent, version = named[row.agent_id][1], named[row.agent_version_id][1]
         assert isinstance(agent, AgentRow)
         assert isinstance(version, AgentVersionRow)
         sums = (0, 0, 0, None, None, None, row.duration_ms)
-        run = _run(RunSummary(row, agent.name, version.external_identifier, *sums), lives)
+        summary = RunSummary(row, agent.name, version.external_identifier, *sums)
+        run = _run(summary, verdict(row, scored, left), address)
         runs.append({**run, "cells": {**run["cells"], "spans": "…"}})
     return {"runs": runs, "total": page.counted(), "count": PREPARING, "preparing": True}
 
@@ -136,27 +107,63 @@ def agent_names(storage: Storage) -> list[str]:
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
 
-def _run(summary: RunSummary, lives: Lives) -> dict[str, Any]:
+_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "running": "active"}
+"""The names of the marks of a page, where they are not the kinds of verdicts."""
+
+
+def _run(
+    summary: RunSummary,
+    judged: Verdict,
+    address: Address,
+    why: str = "",
+    scores: Sequence[ScoreRow] = (),
+    prompt: str = "",
+) -> dict[str, Any]:
     run = summary.run
-    left = run.status in OPEN and lives.of(run.writer_id) == "dead"
     started = run.started_at or run.inserted_at
     return {
         "id": run.id,
-        "mark": "left" if left else run.status,
+        "href": address.link(f"runs/{run.id}"),
+        "mark": _MARKS.get(judged.kind, judged.kind),
         "cells": {
-            "status": "left open" if left else run.status,
+            "status": judged.text,
             "agent": summary.agent,
             "version": "" if summary.version == "default" else summary.version,
-            "about": _about(summary),
-            "started": started[:19].replace("T", " "),
-            "took": _took(summary, is_under_way=run.status == "active" and not left),
+            "about": _about(summary, prompt),
+            "why": why,
+            "marks": _line(", ".join(score.label for score in scores if score.name == MARK and score.label)),
+            "started": started[5:19].replace("T", " "),
+            "took": _took(summary, is_under_way=judged.kind == "running"),
             "spans": f"{summary.spans:,}",
             "failed": f"{summary.failed:,}" if summary.failed else "",
             "tokens": _tokens(summary.input_tokens, summary.output_tokens),
             "cost": _cost(summary.cost_usd),
         },
-        "titles": {"started": started, "agent": run.id},
+        "titles": {
+            "started": started,
+            "agent": run.id,
+            "status": "; ".join([run.status, *map(score_text, scores)]),
+            "why": why,
+        },
     }
+
+
+def _judged(
+    storage: Storage, summary: RunSummary, page: Judged, labels: Mapping[str, Labels], address: Address
+) -> dict[str, Any]:
+    id = summary.run.id
+    why = _line(page.causes[id].text) if id in page.causes else ""
+    prompt = _first_prompt(storage, summary.run)
+    return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
+
+
+def _first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
+    """Return the first prompt of a run that has no title; only its first steps are read."""
+    if session_title(run) is not None:
+        return ""
+    where = {"agent_instance_id": run.id}
+    rows = storage.ask(Query("agent_span", where, limit=FIRST_SPANS, most_bytes=FIRST_BYTES)).rows
+    return first_prompt(row for row in rows if isinstance(row, AgentSpanRow)) or ""
 
 
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
@@ -169,19 +176,17 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     return duration_text(max(0.0, clock.millis_between(started, clock.now())))
 
 
-def _about(summary: RunSummary) -> str:
-    """Return the text that distinguishes a run: its error, the title of its session, or its name and metadata."""
+def _about(summary: RunSummary, prompt: str) -> str:
+    """Return what a run was about: the title of its session; else its task and first prompt, its name and metadata."""
     run = summary.run
-    if run.termination_reason:
-        return _line(run.termination_reason)
-    if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
-        return _line(text)
     if (title := session_title(run)) is not None:
         return _line(title)
+    if prompt:
+        return _line(f"{run.task}: {prompt}" if run.task else prompt)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     members = metadata if isinstance(metadata, dict) else {}
     parts = [f"{name}={_value(value)}" for name, value in list(members.items())[:6]]
-    return _line(" ".join([run.external_identifier or "", *parts]))
+    return _line(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
 
 
 def _value(value: Any) -> str:
@@ -222,7 +227,7 @@ EXAMINED = 200
 """The number of hits whose runs are checked against the other filters, because the search has no filters of runs."""
 
 
-def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
+def found_steps(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the spans that contain the text of a filter, the latest first, of runs that match its other fields.
 
     All words of the text must occur; the last word also matches as a prefix.
@@ -233,9 +238,9 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
         the text); and `count`, a text with the number of all hits. With other conditions, only the latest EXAMINED hits
         are checked against them: `count` then has the number of matches among these.
     """
-    others = asked._replace(grep="", offset=0)
-    is_filtered = others != Asked()
-    found = search(storage, query_of(asked.grep), limit=EXAMINED if is_filtered else SHOWN)
+    others = address._replace(words=tuple(pair for pair in address.words if pair[0] != "grep"))
+    is_filtered = bool(others.words)
+    found = search(storage, query_of(address.word("grep")), limit=EXAMINED if is_filtered else SHOWN)
     rows = storage.ask(Find(*{hit.run_id for hit in found.hits})).rows
     runs = [row for _, row in rows.values() if isinstance(row, AgentInstanceRow)]
     names = names_of(storage, runs)

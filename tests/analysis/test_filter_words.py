@@ -1,6 +1,7 @@
 """The one grammar of filters: words, times, agents and versions."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from agentspan import clock
 from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.by_name import resolved
 from agentspan.analysis.filter_words import NAMES, filter_of, parse
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import find_runs, ids_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
 from agentspan.ids import IdSource
@@ -39,6 +40,30 @@ def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
     )
     words = {"since": "1d", "until": "1d", "status": "complete", "score": "a>1", "meta": "a=b"}
     assert filter_of({name: words.get(name, "x") for name in NAMES}) != RunFilter()
+
+
+def test_a_tool_or_a_model_selects_the_runs_that_called_it(db: Database) -> None:
+    tracer = agentspan.Tracer(db.storage, raise_errors=True)
+    ids = []
+    for tool, model in (("mcp__git__log", "claude-a-1"), ("Bash", "claude-a-2"), ("bash", "gpt-a")):
+        with tracer.run("a") as run, tracer.span("x:tool", {"name": tool}), tracer.span("llm", {"model": model}):
+            tracer.span("agent", {"name": "Agent"}).__enter__()  # it stays open, and is no tool
+        ids.append(run.id)
+    assert tracer.flush()
+
+    def found(text: str) -> list[int]:
+        assert {run.run.id for run in db.runs(**_keywords(text)).runs} == {*ids_of(db.storage, parse(text))}
+        return sorted(map(ids.index, ids_of(db.storage, parse(text))))
+
+    assert found("tool=Bash") == [1]
+    assert found("tool=mcp__*") == [0]
+    assert found("model=claude-*") == [0, 1]
+    assert found("model=claude-* tool=Bash") == [1]
+    assert found("tool=Agent") == found("tool=claude-a-1") == found("model=Bash") == found("tool=bas") == []
+
+
+def _keywords(text: str) -> Any:
+    return dict(word.split("=") for word in text.split())
 
 
 def test_scores_marks_tasks_and_tags_select_runs(db: Database) -> None:

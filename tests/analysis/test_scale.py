@@ -16,6 +16,7 @@ from agentspan.analysis.search import search
 from agentspan.analysis.why import why
 from agentspan.storage.questions import RunFilter
 from agentspan.storage.sqlite.index import index_file
+from agentspan.storage.sqlite.index.full_text import LISTED_FROM
 from tests.cli.calling import lines
 from tests.tiers import longer
 
@@ -124,3 +125,14 @@ def test_a_large_run_is_shown_whole(path: Path) -> None:
         large = next(run.run.id for run in find_runs(db.storage, limit=None).runs if run.spans >= 10_000)
     shown = lines(path, "show", large, "--full")
     assert len([line for line in shown if "▕" in line]) == 10_000
+
+
+def test_a_search_of_many_spans_in_some_runs_counts_as_one_of_all_runs(path: Path) -> None:
+    with agentspan.open(path) as db:
+        every = search(db.storage, "flight*", limit=1)
+        assert every.total >= LISTED_FROM
+        agents = [ids_of(db.storage, RunFilter(agent=name)) for name in ("airline", "researcher", "triage")]
+        found = [search(db.storage, "flight*", limit=3, runs=runs) for runs in agents]
+        assert sum(each.total for each in found) == every.total
+        for each, runs in zip(found, agents, strict=True):
+            assert {hit.run_id for hit in each.hits} <= {*runs}

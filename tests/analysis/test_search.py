@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.analysis.search import SNIPPET, search
+from agentspan.analysis.search import SNIPPET, search, search_by_run
 from agentspan.database import Database
 from agentspan.storage import text_search
 from agentspan.storage.memory import MemoryStorage
@@ -158,3 +158,62 @@ def test_of_a_hit_in_a_large_payload_only_the_surroundings_are_kept(db: Database
 def test_the_tokens_of_a_long_text_are_those_of_its_pieces(text: str) -> None:
     long = f"{'word ' * 20_000}{text * 20_000}{'x' * 200_000} {text}"
     assert text_search._tokens(long) == f" {' '.join(text_search.TOKEN.findall(long))} "
+
+
+def _runs_with_steps(db: Database, *numbers: int) -> list[str]:
+    runs = []
+    for number in numbers:
+        run = db.agent_instances.register(
+            "a", agent_version={"external_identifier": "2"}, external_identifier=f"t-{number}"
+        )
+        for step in range(number):
+            result = {"output": f"gate {step} is open"}
+            db.agent_spans.create(run.id, "tool", "complete", {"name": "look"}, result)
+        runs.append(run.id)
+    return runs
+
+
+def test_hits_are_grouped_by_run_the_run_with_the_latest_hit_first(db: Database) -> None:
+    one, five, two = _runs_with_steps(db, 1, 5, 2)
+    found = search_by_run(db.storage, "gate")
+    assert str(found) == "8 steps in 3 runs"
+    assert [(each.run.id, each.steps, len(each.hits)) for each in found.runs] == [
+        (two, 2, 2),
+        (five, 5, 3),
+        (one, 1, 1),
+    ]
+    assert [hit.step for hit in found.runs[1].hits] == [5, 4, 3]
+    assert {(each.agent, each.version) for each in found.runs} == {("a", "2")}
+    paged = [search_by_run(db.storage, "gate", limit=1, offset=number) for number in range(4)]
+    assert [each for page in paged for each in page.runs] == [*found.runs]
+    assert {(page.total, page.found) for page in paged} == {(8, 3)}
+    assert [each.run.id for each in search_by_run(db.storage, "gate", runs=[one, two]).runs] == [two, one]
+    (alone,) = search_by_run(db.storage, "gate", run=five, per_run=9).runs
+    assert (alone.run.id, len(alone.hits)) == (five, 5)
+    nothing = search_by_run(db.storage, "nowhere")
+    assert (str(nothing), nothing.runs, nothing.named) == ("no step", (), None)
+    assert search_by_run(db.storage, "   ").runs == ()
+
+
+def test_of_many_hits_the_latest_are_grouped(db: Database) -> None:
+    runs = _runs_with_steps(db, 3, 4, 2)
+    found = search_by_run(db.storage, "gate", examined=5)
+    assert [each.run.id for each in found.runs] == [runs[2], runs[1]]
+    assert (found.total, found.examined, found.is_whole) == (9, 5, False)
+    assert str(found) == "9 steps; the latest 5 are in 2 runs"
+
+
+def test_an_id_leads_to_its_run_or_step(db: Database) -> None:
+    first, second = _runs_with_steps(db, 1, 2)
+    (step,) = [span.id for span in db.storage.ask(SpansOf(first))]
+
+    def named(text: str) -> str | None:
+        row = search_by_run(db.storage, text).named
+        return None if row is None else row.id
+
+    assert named(first) == first
+    assert named(f" {step} ") == step
+    assert named("t-2") == second
+    assert named(f"{first}*") == first
+    for text in ("gate", "-", "a@2", first[:8], "", "\x00", "\udc80", "t-9", "0" * 32, "x" * 10_000):
+        assert named(text) is None, text

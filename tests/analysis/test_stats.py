@@ -123,8 +123,26 @@ def test_statistics_are_shortened_to_so_many_rows_and_say_what_is_left_out(types
         assert len(known) == types
 
 
-def stat(schema_name: str, label: str | None) -> Stat:
-    return Stat(schema_name, label, 1, 0, 0, 0, 1.0, 1.0, 1.0, 1.0, 1.0, (), None, None, None, False)
+def test_labels_that_occur_once_are_one_row() -> None:
+    labels = [stat("tool", name, count=1 + (name == "often")) for name in ("a", "often", *"bcdefghijk")]
+    found = [stat("llm", None), stat("llm", "m", count=1), stat("tool", None), *labels]
+    shown = shorten(found, 40)
+    assert shown == [*found[:2], found[2], *labels[:9], Rest("tool", 3, is_once=True)]
+    assert shorten(found, 40, once=None) == found
+
+
+def test_models_and_tools_come_first(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    for seconds, name in enumerate(("mcp", "llm", "tool", "chain", "agent"), 1):
+        times = {"started_at": T.format(0), "finished_at": T.format(seconds)}
+        db.agent_spans.create(run.id, name, "complete", {"name": name}, {}, **times)
+    for found in (stats(db.storage), stats(db.storage, run=run.id)):
+        types = [stat.schema_name for stat in found if stat.label is None]
+        assert types == ["tool", "llm", "mcp", "agent", "chain"]
+
+
+def stat(schema_name: str, label: str | None, *, count: int = 2) -> Stat:
+    return Stat(schema_name, label, count, 0, 0, 0, 1.0, 1.0, 1.0, 1.0, 1.0, (), None, None, None, False)
 
 
 def record_versions(db: Database, versions: str) -> None:

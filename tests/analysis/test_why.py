@@ -1,6 +1,7 @@
 """Why runs failed: groups of failures and of endings, on both storages, whatever the order in which they came."""
 
 import random
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -8,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.analysis import failure_text
 from agentspan.analysis.outcomes import OutcomeRule
-from agentspan.analysis.why import Group, why, why_run
+from agentspan.analysis.why import MOST_PERIODS, Group, Periods, failed_share, periods_of, why, why_run
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.questions import Find
+from agentspan.storage.questions import Find, RunFilter
 from tests.tiers import longer
 
 
@@ -408,3 +410,69 @@ def test_groups_are_ordered_by_how_much_failed_and_passed_runs_differ(db: Databa
     assert ("error Tool pay: ToolFailed: card declined", True) in [
         (each.feature, each.stratified) for each in found.findings.findings
     ]
+
+
+def test_periods_are_the_least_that_cover_the_times() -> None:
+    def at(day: int, hour: int = 0, minute: int = 0) -> str:
+        return f"2026-11-{day:02}T{hour:02}:{minute:02}:00.000000Z"
+
+    assert periods_of([]) is None
+    assert periods_of([at(26, 3, 7)]) == (at(26, 3, 7), 60, 1)
+    assert periods_of([at(26, 3, 59), at(26, 3, 7)]) == (at(26, 3, 5), 300, 11)
+    days = periods_of([at(2, 5), at(26, 3)])
+    assert days == (at(2), 86_400, 25)
+    assert days.counted([at(2, 5), at(2, 23), at(26, 3), at(27)]) == (2, *[0] * 23, 2)
+    weeks = periods_of([at(4), "2027-02-03T00:00:00.000000Z"])
+    assert weeks == (at(2), 604_800, 14)  # a Monday
+    long = periods_of(["1990-01-01T00:00:00.000000Z", at(4)])
+    assert long is not None
+    assert long.number <= MOST_PERIODS
+
+
+def test_groups_count_their_runs_by_period(db: Database, recorded: Recorded) -> None:
+    for error in ("one", "one", "two", None):
+        run = recorded.run()
+        recorded.tool(run, "pay", error)
+        recorded.end(run, "failed" if error else "complete")
+    found = why(db.storage)
+    assert found.periods is not None
+    assert sum(found.histogram) == found.runs == 4
+    assert [sum(group.histogram) for group in found.groups] == [group.runs for group in found.groups] == [2, 1]
+    assert all(len(group.histogram) == found.periods.number for group in found.groups)
+
+
+def test_a_signature_selects_a_group_of_all_runs_and_what_goes_with_it(db: Database, recorded: Recorded) -> None:
+    for number in range(60):
+        run = recorded.run()
+        kind = number % 3
+        recorded.tool(run, "look", currency="EUR" if kind == 0 else "USD")
+        recorded.tool(run, "pay", {0: "no euros", 1: None, 2: "closed"}[kind])
+        recorded.end(run, "complete" if kind == 1 else "failed")
+    every = why(db.storage)
+    wanted = next(group for group in every.groups if "no euros" in group.text)
+    found = why(db.storage, RunFilter(signature=wanted.signature[:6]))
+    assert found.groups == (wanted,)
+    assert (found.runs, found.failed, found.comparable) == (every.runs, every.failed, 40) == (60, 40, 40)
+    assert [each.feature for each in found.findings.findings] == ["Tool look with currency=EUR"]
+    (finding,) = found.findings.findings
+    assert (finding.failed_with, finding.failed, finding.passed_with, finding.passed) == (20, 20, 0, 20)
+    assert why(db.storage, RunFilter(signature="0" * 12)).groups == ()
+
+
+def test_the_share_of_failed_runs_is_that_of_why(db: Database, recorded: Recorded) -> None:
+    for status in ("failed", "complete", "complete"):
+        recorded.end(recorded.run(), status)
+    recorded.run()
+    share, found = failed_share(db.storage), why(db.storage)
+    assert (share.runs, share.failed, share.unknown, share.open) == (3, 1, 1, 1)
+    for field in fields(share):
+        assert getattr(share, field.name) == getattr(found, field.name)
+    assert failure_text.head(share) == "1 of 3 runs failed (33%, 6–79%) · 1 more is still open"
+    assert failed_share(db.storage, RunFilter(signature="abcd")) == share
+
+
+def test_bars_are_as_high_as_their_counts() -> None:
+    assert failure_text.bars([0, 1, 4, 8]) == " ▁▄█"
+    assert failure_text.bars([]) == ""
+    lengths = [failure_text.length_text(Periods("", seconds, 1)) for seconds in (60, 900, 3600, 86_400, 2_419_200)]
+    assert lengths == ["minute", "15 minutes", "hour", "day", "4 weeks"]

@@ -105,21 +105,22 @@ def conversation(pages: Pages) -> Recording:
 def test_a_conversation_shows_what_differs_and_leads_to_what_is_equal(pages: Pages) -> None:
     page = pages.show(conversation(pages), "conversation")
     turns = page.locator(".turn")
-    expect(page.locator(".turn .agent")).to_have_text(["left", "right"])
+    expect(page.locator("#turns .agent button")).to_have_text(["left", "right"])
     assert [text.split("\n")[0] for text in page.locator(".turn .message > header b").all_inner_texts()] == [
         *("system", "user", "assistant", "pay", "critic unseen", "assistant"),
         *("system", "user", "assistant", "pay", "tool", "critic unseen", "assistant"),
     ]
     expect(turns.nth(2).locator(".call")).to_have_text("pay same as turn 4")
     expect(turns.nth(3).locator(".args")).to_have_text('(to=bob, body={"text":"x","bcc":"y"})')
-    expect(turns.nth(5)).to_contain_text("The model was sent again: turns 1–4")
+    turns.nth(5).get_by_text("4 messages as before").click()
+    expect(turns.nth(5)).to_contain_text("Read again: turns 1–4")
     expect(turns.nth(8).locator(".differs")).to_have_text("differs from the tool's step, turn 10")
     expect(turns.nth(9).locator(".differs")).to_have_text(
         "differs from what the model asked or was told, turn 9, turn 11"
     )
     expect(turns.nth(10).locator(".differs")).to_have_text("differs from the tool's step, turn 10")
     expect(turns.nth(10)).to_contain_text("paid twice")
-    expect(turns.nth(12)).to_contain_text("The model was sent again: turns 7–9")
+    turns.nth(12).get_by_text("3 messages as before").click()
     for class_name in page.locator(".turn, .message").evaluate_all("(nodes) => nodes.map((node) => node.className)"):
         assert "critic" not in class_name
         assert "unseen" not in class_name

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.full
 
 STACKTRACE = "Traceback (most recent call last):\n" + '  File "deep.py", line 7, in walk\n    walk()\n' * 400
-TYPES, TOOLS = 40, 70
+TYPES, TOOLS = 80, 70
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,8 @@ def test_many_types_and_labels_are_shown_on_demand(file: str, open_page: Opener)
     rows = page.locator("#stats tbody tr")
     more = page.locator("#stats tbody").get_by_role("button", name=re.compile("^Show "))
     expect(rows).to_have_count(60 + 2)
-    expect(more.last).to_have_text(f"Show {TYPES + 2 - 30} more types")
+    expect(more.last).to_have_text(f"Show {TYPES + 2 - 51} more types")
+    expect(more.first).to_have_text(f"Show {TOOLS + 5 - 8} labels that occur once")
     more.first.click()
     expect(page.locator("#stats tr", has_text=re.compile("^tool69"))).to_have_count(1)
     more.last.click()

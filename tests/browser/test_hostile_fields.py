@@ -50,19 +50,22 @@ SCAN = r"""() => {
     const marked = /B\d{3}|E\d{3}|unseen/, found = [];
     if (window.hit) found.push(`it ran: ${window.hit}`);
     const forbidden = new Set("IMG IFRAME OBJECT EMBED BASE AUDIO VIDEO FORM STYLE SCRIPT LINK".split(" "));
-    const forms = new Set(["filters", "terminate-form"]), read = new Set(["title", "aria-label", "value"]);
+    const forms = new Set(["filters", "terminate-form", "score-form", "mark-form"]);
+    const read = new Set(["title", "aria-label", "value"]);
     for (const node of document.querySelectorAll("*")) {
         const name = node.tagName.toUpperCase();
-        const isOurs = node.parentElement === document.head || forms.has(node.id)
+        const isOurs = node.parentElement === document.head || forms.has(node.id) || node.className === "look"
             || (name === "SCRIPT" && (node.type === "application/json" || document.body.dataset.page === "file"));
         if (forbidden.has(name) && !isOurs) found.push(`an element: ${node.outerHTML.slice(0, 90)}`);
-        const isPicture = node.namespaceURI.endsWith("svg") && !node.closest(".histogram");
+        const isPicture = node.namespaceURI.endsWith("svg") && !node.closest(".histogram, .over-time");
         if (isPicture) found.push(`a picture: ${node.outerHTML.slice(0, 90)}`);
         for (const {name: attribute, value} of node.attributes) {
             if (/^on|^srcdoc$|^formaction$/i.test(attribute)) found.push(`a handler: ${attribute}`);
             const said = value.replace(/\b[0-9a-z]{32}\b/g, ""); // an id may look like a mark
             const isData = /javascript:/i.test(said) || (marked.test(said) && said !== "unseen");
-            if (isData && !read.has(attribute)) found.push(`an attribute: ${attribute}=${value}`);
+            // An address of our own pages, with the filter in its query.
+            const isOwn = attribute === "href" && /^(\.\.?\/)*[\w\/-]*(\?[\w%&=.+*~-]*)?$/.test(value);
+            if (isData && !isOwn && !read.has(attribute)) found.push(`an attribute: ${attribute}=${value}`);
         }
     }
     return found;

@@ -1,7 +1,9 @@
 """The pages in narrow windows, on paper and in forced colours; their search; and what axe-core finds in them."""
 
 import os
+import re
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,11 @@ import pytest
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.gestures import count_of, expect, press, selected
-from tests.browser.recorded import Recording, database, failing_run, hostile_run, long_run
+from tests.browser.recorded import Recording, at, database, failing_run, hostile_run, long_run
 from tests.serve.servers import serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.full
 
@@ -30,7 +32,7 @@ class Pages:
 
     def __init__(self, runs: str, empty: str, login: str, ids: dict[str, str], file: str) -> None:
         self.runs, self.empty, self.login, self.file = runs, empty, login, file
-        self.failing, self.hostile, self.wide, self.long = (f"{runs}/runs/{ids[name]}" for name in ids)
+        self.failing, self.hostile, self.wide, self.long, self.failed = (f"{runs}/runs/{ids[name]}" for name in ids)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,7 @@ def pages(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("pages")
     with database(folder / "runs.db") as db:
         ids = {"failing": failing_run(db), "hostile": hostile_run(db), "wide": wide_run(db), "long": long_run(db, ROWS)}
+        ids["failed"] = failed_run(db)
         page = folder / "run.html"
         page.write_text(export.html(db.storage, [ids["failing"], ids["wide"]]), encoding="utf-8")
     database(folder / "empty.db").close()
@@ -68,6 +71,22 @@ def wide_run(db: Any) -> str:
     return run.finish(721)
 
 
+def failed_run(db: Any) -> str:
+    """A run that failed in a step with a traceback, and has a score, beside one that passed."""
+    trace = 'Traceback\n  File "a.py", line 1\n  File "/x/site-packages/httpx/b.py", line 2\nLate'
+    error = {"error": {"type": "Late", "message": "not paid", "stacktrace": trace}}
+    runs = []
+    for fails in (False, True):
+        run = Recording(db, "payer", task="7")
+        around = run.span("agent", {"name": "payer"}, {}, end=3)
+        result, status = (error, "failed") if fails else ({"output": 1}, "complete")
+        run.span("tool", {"name": "pay", "arguments": {"sum": 4}}, result, status=status, parent=around)  # type: ignore[arg-type]
+        db.agent_instances.finish(run.id, "failed" if fails else "complete", timestamp=at(3))
+        db.scores.record(run.id, "reward", 1 - fails, explanation="by hand", by="human", identifier="ann")
+        runs.append(run.id)
+    return runs[-1]
+
+
 # Search
 
 
@@ -75,7 +94,7 @@ def test_the_list_finds_what_stands_in_a_payload(pages: Pages, open_page: Opener
     page = open_page(f"{pages.runs}/?grep=no+answ", ready=False)  # only in a result
     expect(page.locator("#found-count")).to_have_text("1 step:")
     assert "No run is like that" not in page.inner_text("body")
-    expect(page.locator("#nothing")).to_contain_text("in its own id, names, metadata, result or error")
+    expect(page.locator("#nothing")).to_contain_text("in no run's own id, names, metadata, result or error")
     step = page.locator("#found-steps li")
     expect(step).to_contain_text("Tool search_logs(query=timeout)")
     expect(step.locator("mark")).to_have_text(["no", "answer"])
@@ -163,7 +182,7 @@ def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) 
         assert page.evaluate(cut) == [], width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.getElementById('tree').clientHeight") > 100
-        assert page.evaluate("document.querySelector('.row .text').clientWidth") > 100
+        assert page.evaluate("document.querySelector('.row:not([hidden]) .text').clientWidth") > 100
         page.locator("#tree").focus()
         press(page, "g", "G")
         expect(page.locator(".row.selected")).to_be_in_viewport(ratio=0.9)
@@ -207,15 +226,45 @@ def test_keys_of_one_character_can_be_turned_off(pages: Pages, open_page: Opener
     expect(page.locator("#grep")).to_be_focused()
 
 
-def test_the_splitter_says_where_it_is(pages: Pages, open_page: Opener) -> None:
+def test_the_splitters_say_where_they_are_and_are_kept(pages: Pages, open_page: Opener) -> None:
     page = open_page(pages.failing)
-    splitter = page.locator("#splitter")
-    expect(splitter).to_have_attribute("aria-valuenow", "440")
-    splitter.focus()
-    press(page, "ArrowLeft")
-    expect(splitter).to_have_attribute("aria-valuenow", "472")
-    press(page, *["ArrowRight"] * 8)
-    expect(splitter).to_have_attribute("aria-valuenow", str(splitter.get_attribute("aria-valuemin")))
+    for name, key, width in (("#splitter", "ArrowLeft", "#detail"), ("#lane-splitter", "ArrowLeft", "#axis")):
+        splitter = page.locator(name)
+        before = int(page.eval_on_selector(width, "(e) => e.offsetWidth"))
+        expect(splitter).to_have_attribute("aria-valuenow", str(before))
+        splitter.focus()
+        press(page, key)
+        expect(splitter).to_have_attribute("aria-valuenow", str(before + 32))
+        assert page.eval_on_selector(width, "(e) => e.offsetWidth") == before + 32
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    for name, width in (("#splitter", "#detail"), ("#lane-splitter", "#axis")):
+        kept = page.locator(name).get_attribute("aria-valuenow")
+        assert kept == str(page.eval_on_selector(width, "(e) => e.offsetWidth"))
+        page.locator(name).focus()
+        press(page, *["ArrowRight"] * 12)
+        expect(page.locator(name)).to_have_attribute(
+            "aria-valuenow", str(page.locator(name).get_attribute("aria-valuemin"))
+        )
+    page.locator("#splitter").dblclick()  # back to the width that fits
+    expect(page.locator("#splitter")).to_have_attribute("aria-valuenow", "384")
+
+
+def test_a_wide_window_has_three_panes(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.failing, width=3840)
+    press(page, "e")
+    expect(page.locator("#tree")).to_be_visible()
+    expect(page.locator("#detail .failure")).to_be_visible()
+    expect(page.locator("#turns .turn.current")).to_contain_text("search_logs")
+    places = "(e) => [e.getBoundingClientRect().left, e.getBoundingClientRect().right]"
+    panes = [page.eval_on_selector(name, places) for name in ("#panel-tree", "#detail", "#panel-conversation")]
+    assert panes[0][1] <= panes[1][0] < panes[1][1] <= panes[2][0]
+    assert min(right - left for left, right in panes) > 800
+    press(page, "2", "j")
+    expect(page.locator("#tree .row.selected .text")).to_contain_text("LLM gpt-4.1: 20")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    expect(page.locator("#panel-tree")).to_be_hidden()
+    expect(page.locator("#panel-conversation")).to_be_visible()
 
 
 # Paper
@@ -261,6 +310,41 @@ VANISHED = """() => [...document.querySelectorAll(".mark, .kind, .bar, .fold.wid
     const behind = getComputedStyle(e.closest(".row.selected") ?? document.body).backgroundColor;
     return ["rgba(0, 0, 0, 0)", behind].includes(getComputedStyle(e).backgroundColor);
   }).map((e) => e.className)"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_bars_and_marks_are_painted_in_forced_colours(pages: Pages, browser: "Browser", scheme: Any) -> None:
+    """What a computed style says is not what is painted: the pixels tell."""
+    with browser.new_context(forced_colors="active", color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(pages.failing)
+        page.wait_for_selector("html[data-ready]")
+        page.keyboard.press("j")
+        for name in (".row .bar", ".row .mark.failed", ".row .mark.complete", ".row .kind", "#axis canvas"):
+            for part in page.locator(f"{name}:visible").all()[:4]:
+                assert len(colours_of(page, part)) > 1 or name == ".row .bar", name
+        bars = page.locator(".row:not(.selected) .bar:visible").all()[:3]
+        behind = "getComputedStyle(document.body).backgroundColor"
+        channels = tuple(int(each) for each in re.findall(r"\d+", page.evaluate(behind))[:3])
+        assert bars
+        assert all(colours_of(page, bar) - {channels} for bar in bars)
+
+
+def colours_of(page: "Page", part: "Locator") -> set[tuple[int, int, int]]:
+    """The colours of an element as it is painted."""
+    shot = b64encode(part.screenshot()).decode()
+    read = """async (shot) => {
+      const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${shot}`)).blob());
+      const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+      context.drawImage(image, 0, 0);
+      const { data } = context.getImageData(0, 0, image.width, image.height);
+      return [...new Set(Array.from({ length: data.length / 4 }, (_, n) => data.slice(4 * n, 4 * n + 3).join()))];
+    }"""
+    blank = page.context.new_page()  # without the policy of the viewer's pages
+    found = blank.evaluate(read, shot)
+    blank.close()
+    return {tuple(map(int, each.split(","))) for each in found}  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -317,6 +401,12 @@ def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "keys", "", ("?",)
     yield "error", pages.hostile, ("e",)
     yield "stats", pages.wide, ("3",)
+    yield "why", pages.failed, ()
+    yield "leaf", "", ("e", "f")
+    yield "score", "", ("m",)
+    yield "cost", f"{pages.runs}/cost", ()
+    yield "compare", f"{pages.runs}/compare?a={pages.failing[-32:]}&b={pages.wide[-32:]}", ()
+    yield "nothing to compare", f"{pages.empty}/compare", ()
     yield "file", pages.file, ("e",)
 
 
@@ -341,12 +431,15 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
                 expect(page.locator("#found")).to_have_text("2 of 2")
             if name == "found":
                 expect(page.locator("#found-steps li")).to_have_count(2)
-            for width in (1440, 400):
+            for width in (1440, 400, 3840):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme="light")
                 found += [(name, width, "light", *each) for each in page.evaluate(run, everything)]
                 page.emulate_media(color_scheme="dark")  # which changes colours, and nothing else
                 found += [(name, width, "dark", *each) for each in page.evaluate(run, colours)]
                 looked += 2
+            page.emulate_media(color_scheme="light", forced_colors="active")
+            found += [(name, "forced", *each) for each in page.evaluate(run, everything)]
+            page.emulate_media(forced_colors="none")
     assert found == []
-    assert looked == 52
+    assert looked == 114

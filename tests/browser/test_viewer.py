@@ -39,7 +39,7 @@ def test_keys_of_the_tree_leave_the_other_views_alone(site: Site, open_page: Ope
     expect(panel).to_be_focused()
     expect(page.locator(".turn").first).to_be_visible()
     before = selected(page).text_content()
-    press(page, "PageDown", "j", "h")
+    press(page, "PageDown", "+", " ")
     page.wait_for_function("() => document.getElementById('panel-conversation').scrollTop > 100")
     assert page.locator("#tree .row.selected .text").text_content() == before
     press(page, "e")

@@ -47,12 +47,13 @@ def test_the_list_leads_to_a_run_and_can_be_filtered(site: Site, open_page: Open
     page.select_option("[name=agent]", "researcher")
     page.wait_for_url("**/?agent=researcher")
     expect(page.locator("#runs tr")).to_have_count(1)
-    expect(page.locator("#runs tr")).to_contain_text("ticket=OPS-1")
+    expect(page.locator("#runs tr")).to_contain_text("Why are invoices late?")
     press(page, "j", "Enter")
     page.wait_for_selector("html[data-ready]")
     assert page.url.startswith(site.failing)
-    page.get_by_role("link", name="Runs").click()
-    expect(page.locator("#runs tr")).to_have_count(3)
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.wait_for_url("**/?agent=researcher")  # the list as it was left
+    expect(page.locator("#runs tr")).to_have_count(1)
 
 
 def test_the_tree_is_walked_with_keys_to_what_failed(site: Site, open_page: Opener) -> None:
@@ -102,6 +103,10 @@ def test_the_conversation_reads_like_one(site: Site, open_page: Opener, shots: P
     assert "TimeoutError: no answer" in texts[2]
     assert "The report holds a lock." in texts[3]
     page.screenshot(path=shots / "conversation.png")
+    turns.nth(3).get_by_text("The report holds a lock.").click()
+    expect(turns.nth(3)).to_have_attribute("aria-current", "true")
+    expect(page.locator("#detail h2")).to_contain_text("The report holds a lock.")
+    page.wait_for_url("**#span=*view=conversation")
     turns.nth(2).hover()
     turns.nth(2).get_by_text("Open span").click()
     expect(selected(page)).to_contain_text("Tool search_logs")

@@ -62,6 +62,21 @@ def test_the_first_divergence_is_open_and_what_is_the_same_is_folded(db: Path) -
     assert all(len(line) <= 80 for line in shown)
 
 
+def test_three_runs_are_side_by_side(db: Path) -> None:
+    a, b = ids(db)
+    head, *rows = lines(db, "diff", a, b, b[:20], columns=120)
+    assert head.split() == [a[: len(head.split()[0])], b[: len(head.split()[1])]]
+    shown = {row.split()[0]: row for row in rows}
+    assert shown["verdict"].split() == ["verdict", "✓", "passed", "✓", "passed"]
+    assert shown["steps"].split() == ["steps", "3", "4"]
+    assert shown["parts"].endswith("at step 3: other arguments")
+    found = json.loads(call(db, "diff", a, a, b, "--json").output)["runs"]
+    assert [(each["run_id"], each["is_same"]) for each in found] == [(a, None), (b, False)]
+    assert found[1]["divergence"]["kind"] == "arguments"
+    for more in (("--markdown",), ("--against", "all"), ("--context",)):
+        assert "only --full and --json" in call(db, "diff", a, b, a, *more).output
+
+
 def test_a_run_is_the_same_as_itself(db: Path) -> None:
     assert lines(db, "diff", "-", "-")[-1] == "the same steps in both: 4"
     found = json.loads(call(db, "diff", "-", "-", "--json").output)

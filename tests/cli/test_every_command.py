@@ -36,7 +36,7 @@ def record(db: Path, text: str) -> agentspan.Run:
         with tracer.span("tool", {"name": f"t{text}", "arguments": {text: text}}):
             raise ZeroDivisionError(text)
 
-    with tracer.run("other", task="other"), tracer.span("tool", {"name": f"t{text}"}):
+    with tracer.run("other", task="other", session="talk"), tracer.span("tool", {"name": f"t{text}"}):
         pass
     with pytest.raises(ZeroDivisionError):
         run()
@@ -70,7 +70,12 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "check": [["check", "--config", str(empty)], ["check", "all", "--config", str(empty), "--markdown"]],
         "tail": [["tail", "-", "--one"]],
         "stats": [["stats"], ["stats", "-"], ["stats", "--by", "version"]],
-        "search": [["search", "findme"], ["search", "findme", "--run", "-"], ["search", "\x1b[31m"]],
+        "search": [
+            *(["search", *words] for words in (["findme"], ["findme", "--run", "-"], ["\x1b[31m"])),
+            *(["search", words, "--by-run"] for words in ("findme", run.id, "\x1b[31m")),
+        ],
+        "session": [["session", "talk"], ["session", "no\x1b[31m"]],
+        "versions": [["versions"], ["versions", run.agent_id], ["versions", "no\x1b[31m"]],
         "sql": [
             ["sql", "select * from spans"],
             ["sql", "select * from spans", "--format", "csv"],
@@ -112,6 +117,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "sessions": [["sessions"], ["sessions", "no\x1b[31m"]],
         "watch": [["watch", "--unattended"], ["watch", "no\x1b[31m"]],
         "record": [["record", "--list"]],
+        "cost": [["cost"], ["cost", "--by", "tool"]],
         "completion": [["completion", "bash"], ["completion", "\x1b[31m"]],
         "init": [["init"], ["init", "no\x1b[31m://x"]],
     }

@@ -126,7 +126,7 @@ def test_search_finds_a_code(db: Path) -> None:
     assert [hit["snippet"][start:stop] for start, stop in hit["matches"]] == ["booked"]
     assert lines(db, "search", "sold", "out")[-3] == "1 of 1 span"
     assert lines(db, "search", "out sold")[-1] == "nothing found; words must be whole, or end in *: book* finds booking"
-    assert lines(db, "search", "booked", "--task", "none") == ["no run matches task=none"]
+    assert lines(db, "search", "booked", "--task", "none") == ["no run matches task=none; there are no tasks yet"]
     assert lines(db, "search", "booked", "--run", "-")[-3] == "1 of 1 span"
     assert lines(db, "search", "booked", "--offset", "3")[-3] == "1 of 4 spans, from number 4 on"
 
@@ -221,7 +221,7 @@ def test_statistics_are_bounded_and_show_the_cost_at_80_columns(tmp_path: Path) 
     assert re.fullmatch(r"… and \d+ more types; --all shows each", shown[-2])
     assert "$0.0019" in shown[-1]
     assert len(lines(path, "stats", "--all")) == 1 + 61 + 60 + 1
-    assert len(lines(path, "stats", "--limit", "4")) == 1 + 4 + 2 + 1
+    assert len(lines(path, "stats", "--limit", "4")) == 1 + 4 + 3 + 1
     document = json.loads(call(path, "stats", "--json").output)
     assert document["total"] == len(document["stats"]) == 121
     document = json.loads(call(path, "stats", "--json", "--limit", "4").output)

@@ -97,9 +97,8 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     assert "error: ToolFailed: total is 114, but paid 7" in text
     assert "the model had said: I will pay, number 14." in text
     assert "after it: 1 failed attempt with the same arguments, and none that passed" in text
-    assert re.search(
-        r"#2 ├─✗ Tool pay.*\n.*but paid 7$", call(db, "show", group["run_id"], "--full").stdout, re.MULTILINE
-    )
+    shown = call(db, "show", group["run_id"], "--full").stdout
+    assert re.search(r"#2 ├─✗ Tool pay.*\n.*but paid 7$", shown, re.MULTILINE)
     assert "elsewhere: 14× in 7 other runs" in text
     assert "the passing run of task t7: " in text
     assert "passing   2 ✓ Tool look" in text
@@ -502,3 +501,24 @@ def test_where_nothing_goes_with_failure_it_is_said_what_would_be_missed(tmp_pat
     said = r"a cause of less than ×[\d.]+ would be missed more than once in five times; most of these things would need"
     assert re.search(said, text)
     assert "q = " not in text
+
+
+def test_bars_show_when_the_runs_of_a_group_began_and_a_signature_shows_one_group(tmp_path: Path) -> None:
+    path = tmp_path / "days.db"
+    with agentspan.open(path) as db:
+        for day in (2, 3, 3, 9):
+            run = db.agent_instances.register("booking", agent_version={"external_identifier": "1"})
+            db.agent_instances.start(run.id, timestamp=f"2026-11-{day:02}T10:00:00Z")
+            result = {"error": {"type": "Broken", "message": "even" if day % 2 else "odd"}}
+            db.agent_spans.create(run.id, "tool", "failed", {"name": "pay"}, result)
+            db.agent_instances.finish(run.id, "failed", timestamp=f"2026-11-{day:02}T10:00:09Z")
+    text = "\n".join(lines(path, "why"))
+    assert "      runs a 6 hours ▕    █" in text, text
+    found = document(path)
+    assert found["periods"] == {"first_at": "2026-11-02T06:00:00.000000Z", "seconds": 21600, "number": 29}
+    assert sum(found["histogram"]) == 4
+    odd = next(group["signature"] for group in found["groups"] if group["text"].endswith("odd"))
+    shown = lines(path, "why", "--signature", odd)
+    assert shown[0].startswith("4 of 4 runs failed")
+    assert [line[:4] for line in shown if "Tool pay" in line] == [odd[:4]]
+    assert [group["signature"] for group in document(path, "--signature", odd)["groups"]] == [odd]

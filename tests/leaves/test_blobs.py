@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.blobs import ANY_TYPE, LEAST, blobs_in, described, encoded, ending_of, is_blob
+from agentspan.blobs import ANY_TYPE, LEAST, blobs_in, described, encoded, ending_of, is_blob, pictures_in, replaced
 
 PNG = b"\x89PNG\r\n\x1a\n" + Random(1).randbytes(3000)
 B64 = b64encode(PNG).decode()
@@ -136,3 +136,37 @@ def test_a_blob_is_described_by_type_and_size() -> None:
 def test_a_file_has_an_ending_of_a_fixed_list() -> None:
     assert ending_of("image/jpeg") == "jpg"
     assert ending_of("text/../../x") == ending_of(ANY_TYPE) == "bin"
+
+
+SHORT = b"\x89PNG\r\n\x1a\n" + Random(3).randbytes(60)
+
+
+def test_a_short_image_in_a_data_url_is_a_picture_and_no_blob() -> None:
+    url = f"data:image/png;base64,{b64encode(SHORT).decode()}"
+    for text in (
+        url,
+        json.dumps({"url": url}),
+        json.dumps({"arguments": json.dumps([url])}),
+        f"![it]({url}) and {url}",
+    ):
+        assert not list(blobs_in(text))
+        assert next((blob.media_type, blob.data) for blob in pictures_in(text)) == ("image/png", SHORT)
+        assert replaced(text, lambda blob: blob.media_type, found_in=pictures_in) != text
+    long = f"data:image/png;base64,{B64}"
+    assert [blob.data for blob in pictures_in(json.dumps([url, long, url]))] == [SHORT, PNG, SHORT]
+    assert list(pictures_in(long)) == list(blobs_in(long))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAAAA",  # no PNG
+        f"data:image/svg;base64,{b64encode(b'<svg>' * 9).decode()}",
+        f"data:image/png;base64,{b64encode(SHORT).decode()[:-1]}",
+        f"data:text/html;base64,{b64encode(SHORT).decode()}",
+        f"data:image/png;base64,{b64encode(SHORT).decode()} and more",
+        "data:image/png;base64,",
+    ],
+)
+def test_what_only_looks_like_a_short_image_stays_text(url: str) -> None:
+    assert not list(pictures_in(json.dumps(url)))

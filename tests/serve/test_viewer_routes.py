@@ -20,7 +20,7 @@ from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_routes
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD
-from agentspan.viewer import export
+from agentspan.viewer import data, export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, details, refusal
@@ -97,6 +97,100 @@ def test_quotes_in_a_cookie_take_no_longer_than_other_characters(at_login: Clien
     assert took[2] < 20 * took[1]
 
 
+# The list
+
+
+def test_the_list_begins_with_what_happened(make: Make, db: Database, run: str) -> None:
+    assert 'id="answer-text"' in make().get("/").text
+    db.agent_instances.finish(run, "failed")
+    client = make()
+    answer = client.get("/answer.json").json()
+    assert (answer["head"], [part["text"] for part in answer["parts"]]) == ("1 run in the last day", ["1 failed"])
+    (part,) = answer["parts"]
+    assert client.get(f"/runs.json{part['href'].removeprefix('./')}").json()["total"] == 1
+    assert client.get("/answer.json?agent=other&status=failed").json()["head"] == "No run"
+    (bar,) = answer["bars"]
+    assert client.get(f"/runs.json{bar['href'].removeprefix('./')}").json()["total"] == 1
+    assert (bar["failed"], bar["passed"]) == ([0.0, 44.0], [0.0, 0.0])
+
+
+def test_the_list_is_sorted_by_a_column_of_the_address(make: Make, db: Database, run: str) -> None:
+    busy = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(busy)
+    for _ in range(3):
+        db.agent_spans.create(busy, "tool", "complete", {"name": "dig"}, {})
+    later = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    client = make()
+
+    def ids(query: str) -> list[str]:
+        return [row["id"] for row in client.get(f"/runs.json{query}").json()["runs"]]
+
+    assert ids("") == ids("?sort=nonsense") == [later, busy, run]
+    assert ids("?sort=spans") == [busy, run, later]
+    page = client.get("/?sort=spans&agent=a").text
+    assert 'aria-sort="descending"><a href="./?agent=a&amp;sort=spans">Steps' in page
+    assert '<a href="./?agent=a">Started' in page
+    assert f'href="runs/{busy}?agent=a"' in page  # so that the way back keeps the filter
+    assert 'href=".././?agent=a"' in client.get(f"/runs/{busy}?agent=a", headers=HTML).text
+
+
+def test_a_row_has_the_verdict_the_first_prompt_and_the_cause(make: Make, db: Database) -> None:
+    made = db.agent_instances.register("a", agent_version={"external_identifier": "2"}, task="t").id
+    db.agent_instances.start(made)
+    db.agent_spans.create(made, "message", "complete", {"role": "user", "content": "Book\na flight"}, None)
+    error = {"error": {"type": "SoldOut", "message": "no seat"}}
+    db.agent_spans.create(made, "tool", "failed", {"name": "book"}, error)
+    db.agent_instances.finish(made, "complete")
+    db.scores.record(made, "reward", 0)
+    db.scores.record(made, "mark", label="bad", by="human")
+    good = db.agent_instances.register("a", agent_version={"external_identifier": "2"}).id
+    db.agent_instances.start(good)
+    db.agent_instances.finish(good, "complete")
+    db.scores.record(good, "reward", 1)
+    passed, missed = make().get("/runs.json").json()["runs"]
+    assert (passed["mark"], passed["cells"]["status"], passed["cells"]["why"]) == ("complete", "passed", "")
+    cells = missed["cells"]
+    assert (missed["mark"], cells["status"], cells["marks"]) == ("missed", "missed reward ≥ 1", "bad")
+    assert (cells["about"], cells["why"]) == ("t: Book a flight", "Tool book: SoldOut: no seat")
+    assert missed["titles"]["status"] == "complete; reward 0 (by code); mark bad (by human)"
+
+
+def test_runs_are_marked_and_the_marks_taken_back(make: Make, db: Database, run: str) -> None:
+    other = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    client = make()
+    form: dict[str, Any] = {"runs": [run, other], "label": "bad", "note": "it loops"}
+    assert client.post("/marks", json=form, headers=SAME).json() == {"marked": 2}
+    (score,) = db.scores.list(run)
+    assert (score.name, score.label, score.explanation, score.source) == ("mark", "bad", "it loops", "human")
+    assert db.runs(mark="bad").total == 2
+    assert client.post("/marks", json={"runs": [run], "label": ""}, headers=SAME).json() == {"marked": 1}
+    assert db.runs(mark="bad").total == 1
+    refused: list[dict[str, Any]] = [{}, {"runs": []}, {"runs": run, "label": "x"}, {"runs": ["x"] * 101, "label": "x"}]
+    for wrong in refused:
+        assert client.post("/marks", json=wrong, headers=SAME).status_code == 422
+    assert client.post("/marks", json={"runs": ["none"], "label": "x"}, headers=SAME).status_code == 404
+
+
+def test_only_our_own_pages_may_mark(make: Make, db: Database, run: str) -> None:
+    form = {"runs": [run], "label": "bad"}
+    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        assert refusal(make().post("/marks", json=form, headers=headers)) == (403, "not_permitted")
+    assert refusal(make(token=TOKEN).post("/marks", json=form, headers=SAME))[0] == 401
+    assert refusal(make(read_only=True).post("/marks", json=form, headers=SAME)) == (403, "not_permitted")
+    assert "mark-selected" not in make(read_only=True).get("/").text
+    assert db.scores.list(run) == []
+
+
+def test_several_runs_are_exported_as_one_file(make: Make, db: Database, run: str) -> None:
+    other = db.agent_instances.register("other agent", agent_version={}, agent_schema_version={}).id
+    client = make()
+    answer = client.get(f"/export?run={run}&run={other}")
+    assert answer.headers["content-disposition"] == 'attachment; filename="2-runs.html"'
+    assert "other agent" in answer.text
+    assert client.get("/export").status_code == 422
+    assert client.get("/export?run=none").status_code == 404
+
+
 @pytest.mark.parametrize("said", ["agentspan_theme=dark", "=; a=b;agentspan_theme=light; agentspan_theme = dark ;c"])
 def test_a_cookie_is_found_among_others(at_login: Client, said: str) -> None:
     assert 'data-theme="dark"' in at_login.get("/login", headers={"Cookie": said}).text
@@ -108,8 +202,9 @@ def pages_of(run: str) -> list[str]:
 
 
 def data_of(run: str) -> list[str]:
-    names = ("facts", "spans", "conversation", "stats", "search?q=a", "export")
-    return ["/runs.json", "/steps.json?grep=a", *(f"/runs/{run}/{name}" for name in names)]
+    names = ("facts", "spans", "conversation", "stats", "why", "own-times", "search?q=a", "export")
+    across = ["/runs.json", "/answer.json", "/steps.json?grep=a", f"/export?run={run}"]
+    return [*across, *(f"/runs/{run}/{name}" for name in names)]
 
 
 # Headers
@@ -265,8 +360,8 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert count("score=reward==good").startswith("0 of 0")  # a label, where there are numbers
     page = client.get("/?agent=many").text
     assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
-    assert 'href="?agent=many&amp;offset=50"' in page
-    assert 'href="?agent=many"' in client.get("/?agent=many&offset=50").text
+    assert 'href="./?agent=many&amp;offset=50"' in page
+    assert 'href="./?agent=many"' in client.get("/?agent=many&offset=50").text
 
 
 def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: Make, db: Database, run: str) -> None:
@@ -292,7 +387,9 @@ def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: 
     assert step["repeats"] == 0
     page = client.get("/", params={"grep": "<img src=x>"}).text
     assert "<img src=x>" not in page
-    assert "No run has “&lt;img src=x&gt;” in its own id" in page
+    assert (
+        "“&lt;img src=x&gt;” is in no run&#39;s own id" in page or "“&lt;img src=x&gt;” is in no run's own id" in page
+    )
     for _ in range(170):
         db.agent_spans.create(other, "tool", "complete", {"name": "dig", "arguments": {"where": "garden"}}, {})
     assert found("garden&agent=researcher") == ("0 of the latest 200 steps with this text (211 in the file)", 0)
@@ -315,8 +412,11 @@ def test_data_of_a_run(make: Make, run: str, span: str) -> None:
     assert (later["columns"]["id"], later["run"]["spans"]["total"]) == ([], 1)
     assert client.get(f"/runs/{run}/spans?since=").json()["columns"]["id"] == [span]
     assert client.get(f"/runs/{run}/spans/{span}").json()["payload"] == '{"model":"m","messages":[]}'
-    assert client.get(f"/runs/{run}/conversation").json()["total"] == 1
-    assert client.get(f"/runs/{run}/conversation?offset=1").json() == {"turns": [], "total": 1}
+    conversation = client.get(f"/runs/{run}/conversation").json()
+    assert (conversation["total"], conversation["offset"], conversation["sections"][""]["turns"]) == (1, 0, 1)
+    page = client.get(f"/runs/{run}/conversation?offset=1").json()
+    assert (page["turns"], page["total"], page["offset"], page["place"]) == ([], 1, 1, None)
+    assert client.get(f"/runs/{run}/conversation?span={span}").json()["place"] == 0
     assert client.get(f"/runs/{run}/search?q=garden*").json() == {"ids": [span], "total": 1}
     assert client.get(f"/runs/{run}/stats").json()["stats"][0]["schema_name"] == "llm"
 
@@ -483,7 +583,7 @@ def test_the_session_is_a_cookie_that_says_nothing_and_that_no_script_gets(make:
     assert "Path=/" in cookie
     assert "Secure" not in cookie
     for path in (*pages_of(run), *data_of(run)):
-        assert client.get(path, headers=HTML).status_code == 200, path
+        assert client.get(path, headers=HTML if path in pages_of(run) else {}).status_code == 200, path
     assert "Secure" in log_in(make(token=TOKEN, base="https://localhost")).headers["set-cookie"]
     behind_a_proxy = {**SAME, "Origin": "https://runs.example"}
     assert "Secure" in client.post("/login", json={"token": TOKEN}, headers=behind_a_proxy).headers["set-cookie"]
@@ -633,6 +733,93 @@ def test_a_file_that_is_opened_for_reading_only_is_not_written(tmp_path: Path) -
     ):
         response = client.post(f"/runs/{run}/terminate", json={"reason": "no"}, headers=SAME)
         assert refusal(response) == (403, "not_permitted")
+
+
+# Scores, marks and notes
+
+
+def test_our_own_page_may_judge_a_run_or_a_step_and_take_it_back(make: Make, db: Database, run: str, span: str) -> None:
+    client = make()
+
+    def send(**form: Any) -> list[tuple[str, str]]:
+        answer = client.post(f"/runs/{run}/scores", json=form, headers=SAME)
+        assert answer.status_code == 200, answer.text
+        return [(score["text"], score["by"]) for score in answer.json()["run"]["scores"]]
+
+    assert send(mark="bad", note="it loops") == [("mark bad: it loops", "human")]
+    assert send(name="reward", value="0.5", identifier="ann")[1:] == [("reward 0.5", "human ann")]
+    assert send(mark="good")[-1] == ("mark good", "human")  # the newest counts
+    assert send(name="mark", remove=True) == [("reward 0.5", "human ann")]
+    assert send(name="reward", identifier="ann", remove=True) == []
+    assert send(span_id=span, note="look here") == []
+    (note,) = client.get(f"/runs/{run}/spans/{span}").json()["scores"]
+    assert (note["name"], note["text"]) == ("note", "note: look here")
+    assert [(score.label, score.explanation, score.source) for score in db.scores.list(span)] == [
+        (None, "look here", "human")
+    ]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"name": "a"}, {"name": "a", "mark": "good"}, {"name": "a", "value": 1}, {"note": 7}, {"note": "x" * 10_001}],
+)
+def test_a_judgement_that_says_nothing_or_too_much_is_refused(make: Make, db: Database, run: str, form: Any) -> None:
+    assert make().post(f"/runs/{run}/scores", json=form, headers=SAME).status_code == 422
+    assert db.scores.list(run) == []
+
+
+def test_only_steps_of_the_run_are_judged(make: Make, db: Database, run: str, span: str) -> None:
+    other = db.agent_instances.register("other", agent_version={}, agent_schema_version={}).id
+    for body in ({"note": "x", "span_id": span}, {"note": "x", "span_id": other}, {"note": "x", "span_id": "none"}):
+        assert make().post(f"/runs/{other}/scores", json=body, headers=SAME).status_code in (404, 422)
+    assert db.scores.list(span) == []
+
+
+def test_no_other_page_and_no_reading_server_judges(make: Make, db: Database, run: str) -> None:
+    body = {"mark": "bad"}
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {}):
+        assert refusal(make().post(f"/runs/{run}/scores", json=body, headers=headers)) == (403, "not_permitted")
+    assert refusal(make(read_only=True).post(f"/runs/{run}/scores", json=body, headers=SAME)) == (403, "not_permitted")
+    assert refusal(make(token=TOKEN).post(f"/runs/{run}/scores", json=body, headers=SAME)) == (401, "not_authenticated")
+    assert db.scores.list(run) == []
+
+
+# What an address of JSON shows a person, and why a run failed
+
+
+def test_an_address_of_json_leads_a_person_to_the_page_with_that_view(make: Make, run: str, span: str) -> None:
+    client = make()
+    for path, place in {
+        "stats": "#view=stats",
+        "conversation": "#view=conversation",
+        "why": "",
+        "facts": "",
+        "own-times": "",
+        f"spans/{span}": f"#span={span}",
+    }.items():
+        page = client.get(f"/runs/{run}/{path}", headers=HTML)
+        assert page.status_code == 303, path
+        assert urljoin(f"http://localhost/runs/{run}/{path}", page.headers["location"]) == (
+            f"http://localhost/runs/{run}{place}"
+        )
+        assert client.get(f"/runs/{run}/{path}").headers["content-type"] == "application/json"
+
+
+def test_why_a_run_failed_is_computed_once_until_the_run_changes(
+    make: Make, db: Database, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    why = data.why
+    monkeypatch.setattr(data, "why", lambda storage, row: asked.append(row.id) or why(storage, row))
+    client = make()
+    assert client.get(f"/runs/{run}/why").json() == {"why": None}
+    db.agent_instances.finish(run, "failed")
+    for _ in range(2):
+        assert client.get(f"/runs/{run}/why").json()["why"]["sentence"].startswith("No step failed.")
+    assert len(asked) == 2
+    db.scores.record(run, "reward", 1)
+    client.get(f"/runs/{run}/why")
+    assert len(asked) == 3
 
 
 # Below another application

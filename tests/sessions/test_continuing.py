@@ -4,7 +4,8 @@ from pathlib import Path
 
 import agentspan
 from agentspan.sessions.continuing import command_of
-from agentspan.viewer.listing import Asked, listing
+from agentspan.viewer.address import Address
+from agentspan.viewer.listing import listing
 from tests.cli.calling import lines
 from tests.sessions.steps import Told, arrive, runs_of
 
@@ -49,6 +50,6 @@ def test_the_list_of_runs_has_the_titles_of_sessions(tmp_path: Path) -> None:
     told = Told("s-1", metadata={"cwd": "/work/shop", "title": "Refunds"})
     with agentspan.open(tmp_path / "a.db") as database:
         arrive(database, told, format="claude")
-        cells = listing(database.storage, Asked())["runs"][0]["cells"]
+        cells = listing(database.storage, Address())["runs"][0]["cells"]
     assert cells["about"] == "shop: Refunds"
     assert "  shop: Refunds" in lines(tmp_path / "a.db", "runs")

@@ -33,6 +33,7 @@ from agentspan.storage.questions import (
     RunSums,
     RunsWhere,
     StepUses,
+    Used,
 )
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.index import answers as index_answers
@@ -77,6 +78,7 @@ QUESTIONS: list[Callable[[Any], Any]] = [
     lambda storage: find_runs(storage, RunFilter(agent="b", status="active", grep="B"), limit=None),
     lambda storage: sorted(storage.ask(FailureSums(ids_of(storage))), key=repr),
     lambda storage: sorted(storage.ask(StepUses(ids_of(storage))), key=repr),
+    lambda storage: sorted(storage.ask(Used(frozenset({"tool", "llm"}), "f*"))),
     run_briefs,
     lambda storage: sorted(storage.ask(RunSums(ids_of(storage)[::2])), key=repr),
     stats,

@@ -12,6 +12,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BackUp,
+    CachedCalls,
     ChangedSpans,
     Compact,
     Damage,
@@ -41,8 +42,8 @@ TESTS = sorted(name for name, _ in inspect.getmembers(StorageContract, inspect.i
 FIELDS = ("location", "journals", "keeps_contents")
 """What a storage can claim to be."""
 TESTED = {
-    BackUp, ChangedSpans, Compact, Damage, NewestScores, Notes, Outlines, Partitions, RemoveRuns, RunsWhere, Select,
-    SpanSums, StoredKeys, Touched, WaitAtMost,
+    BackUp, CachedCalls, ChangedSpans, Compact, Damage, NewestScores, Notes, Outlines, Partitions, RemoveRuns,
+    RunsWhere, Select, SpanSums, StoredKeys, Touched, WaitAtMost,
 }  # fmt: skip
 """Questions after which tests are named that are skipped."""
 

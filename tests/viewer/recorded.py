@@ -44,6 +44,9 @@ class Recorded:
         return [(turn["role"], turn["text"]) for turn in self.turns()]
 
     def turns(self) -> list[turns.Turn]:
+        return self.conversation().turns
+
+    def conversation(self) -> conversation.Conversation:
         return conversation.of_run(self.db.storage.ask(SpansOf(self.run)))
 
 

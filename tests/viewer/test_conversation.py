@@ -252,7 +252,7 @@ def test_whatever_was_recorded_can_be_read(payload: Any, result: Any) -> None:
 def test_spans_that_are_their_own_ancestors_end(recorded: Recorded) -> None:
     first = recorded.add("message", user("a"))
     spans = list(recorded.db.storage.ask(SpansOf(recorded.run)))
-    assert conversation.of_run([spans[0]._replace(parent_span_id=first)])[0]["agent"] is None
+    assert conversation.of_run([spans[0]._replace(parent_span_id=first)]).turns[0]["agent"] is None
 
 
 def test_a_conversation_that_is_too_large_says_what_it_does_not_show(recorded: Recorded) -> None:
@@ -260,11 +260,11 @@ def test_a_conversation_that_is_too_large_says_what_it_does_not_show(recorded: R
         recorded.add("llm", {"model": "m", "messages": [user(f"{number} {'x' * 1000}")]}, {"text": f"answer {number}"})
         recorded.add("tool", {"name": "look", "arguments": {"q": number}}, {"output": f"found {number}"})
     spans = [*recorded.db.storage.ask(SpansOf(recorded.run))]
-    whole = conversation.of_run(spans)
+    whole = conversation.of_run(spans).turns
     assert len(whole) == 18
     for cut, missing in (
-        (conversation.of_run(spans, most_bytes=3500), 5),
-        (conversation.of_run(spans, most_turns=7), 7),
+        (conversation.of_run(spans, most_bytes=3500).turns, 5),
+        (conversation.of_run(spans, most_turns=7).turns, 7),
     ):
         assert [(turn["span"], turn["text"]) for turn in cut[:-1]] == [
             (turn["span"], turn["text"]) for turn in whole[: len(cut) - 1]

@@ -4,6 +4,7 @@ from typing import Any
 
 import agentspan
 from agentspan.database import Database
+from agentspan.model.changes import SpanStatus
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Outlines, SpansOf
@@ -177,7 +178,9 @@ def test_a_detail_has_the_scores_of_its_span_that_count(db: Database) -> None:
     db.scores.record(span, "correct", 0)
     db.scores.record(span, "correct", 1, explanation="it is")
     db.scores.record(run.id, "reward", 1)
-    assert data.detail(db.storage, stored(db, span))["scores"] == ["correct 1: it is (by code)"]
+    (score,) = data.detail(db.storage, stored(db, span))["scores"]
+    assert (score["name"], score["text"], score["by"], score["target"]) == ("correct", "correct 1: it is", "code", span)
+    assert score["at"] == db.scores.list(span)[0].inserted_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     assert data.detail(db.storage, stored(db, other))["scores"] == []
 
 
@@ -253,3 +256,63 @@ def test_rows_made_by_hand_do_not_break_the_page(tmp_path: Any) -> None:
     assert data.detail(db.storage, row)["messages"] == []
     assert data.columns(db.storage, run)["errors"] == {}
     db.close()
+
+
+def judged(db: Database, *, passes: bool, error: str | None = None) -> str:
+    """A run of the task 7 that asks a model, and calls a tool."""
+    run = instance(db, task="7").id
+
+    def span(name: str, status: SpanStatus, payload: Any, result: Any, second: int) -> None:
+        at = [f"2026-11-24T10:00:{each:02d}Z" for each in (second, second + 1)]
+        db.agent_spans.create(run, name, status, payload, result, started_at=at[0], finished_at=at[1])
+
+    question = {"role": "user", "content": "Book it, please"}
+    span("message", "complete", question, None, 1)
+    span("llm", "complete", {"model": "m", "messages": [question]}, {"text": "I book it now"}, 2)
+    arguments = {"name": "book", "arguments": {"seat": 4}}
+    if error is None:
+        span("tool", "complete", arguments, {"output": "done"}, 4)
+    else:
+        span("tool", "failed", arguments, {"error": {"type": "Full", "message": error}}, 4)
+    db.agent_instances.finish(run, "complete" if passes else "failed", timestamp="2026-11-24T10:00:09Z")
+    return run
+
+
+def test_why_a_run_failed_is_told_with_its_leaf_its_prompt_and_a_run_to_compare_with(db: Database) -> None:
+    passed, other = judged(db, passes=True), judged(db, passes=False, error="no seat 3")
+    failed = judged(db, passes=False, error="no seat 4")
+    assert data.why(db.storage, stored(db, passed)) == {"why": None}
+    why = data.why(db.storage, stored(db, failed))["why"]
+    leaf = next(span.id for span in db.agent_spans.list(failed) if span.status == "failed")
+    assert (why["step"], why["number"], why["rule"]) == (leaf, 3, None)
+    assert why["sentence"] == "Step 3 failed: Tool book(seat=4)"
+    facts = dict(why["facts"])
+    assert facts["error"] == "Full: no seat 4"
+    assert facts["given"] == '{"seat": 4}'
+    assert facts["the user had said"] == "Book it, please"
+    assert facts["the model had said"] == "I book it now"
+    assert (why["others"], why["elsewhere"]) == (1, "1× in 1 other run")
+    assert (why["nearest"], why["nearest_text"]) == (passed, "the passing run of task 7")
+    assert data.why(db.storage, stored(db, other))["why"]["signature"] == why["signature"]
+
+
+def test_a_run_that_completed_may_have_missed_the_rule_over_a_score(db: Database) -> None:
+    good, bad = judged(db, passes=True), judged(db, passes=True)
+    db.scores.record(good, "reward", 1)
+    db.scores.record(bad, "reward", 0)
+    why = data.why(db.storage, stored(db, bad))["why"]
+    assert (why["rule"], why["step"], why["nearest"]) == ("reward>=1", None, good)
+    assert why["sentence"].startswith("No step failed. It ended: ")
+    assert data.why(db.storage, stored(db, good)) == {"why": None}
+
+
+def test_a_span_with_children_has_a_time_of_its_own(db: Database) -> None:
+    run = instance(db)
+    root = db.agent_spans.create(
+        run.id, "agent", "complete", {"name": "a"}, {}, started_at=SECOND, finished_at="2026-11-24T10:00:11Z"
+    ).id
+    finished(db, run, parent=root)  # 2 s
+    finished(db, run, parent=root)  # at the same time
+    going = db.agent_spans.create(run.id, "chain", "active", {"name": "b"}, started_at=SECOND).id
+    finished(db, run, parent=going)
+    assert data.own_times(db.storage, run.id) == {"own_ms": {root: 8000.0}}

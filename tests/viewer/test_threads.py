@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from agentspan.storage.questions import SpansOf
+from agentspan.viewer.conversation import Conversation
 from tests.viewer.recorded import CALL, Recorded, assistant, system, user
 
 
@@ -132,3 +134,43 @@ def test_agents_within_agents_of_any_depth_are_read(recorded: Recorded) -> None:
         recorded.add("llm", {"model": "m", "messages": [user("Pay")]}, {"tool_calls": [CALL]}, parent=parent)
         recorded.add("tool", {"name": "pay", "call_id": "c1"}, {"output": "ok"}, parent=parent)
     assert [turn["agent"] for turn in recorded.turns()] == [f"{number}" for number in range(100) for _ in range(3)]
+
+
+def test_a_section_has_the_figures_of_its_agent_and_of_the_agents_in_it(recorded: Recorded) -> None:
+    outer = recorded.add("agent", {"name": "outer"}, {"usage": {"input_tokens": 999}}, seconds=0, lasts=20)
+    asked = {"model": "m", "messages": [user("Do")]}
+    recorded.add("llm", asked, {"text": "I ask.", "input_tokens": 10, "output_tokens": 2}, parent=outer, seconds=1)
+    inner = recorded.add("agent", {"name": "inner"}, parent=outer, seconds=3, lasts=6)
+    answer = {"text": "Found.", "input_tokens": 5, "output_tokens": 1, "cost_usd": 0.25}
+    recorded.add("llm", {"model": "m", "messages": [user("Find")]}, answer, parent=inner, seconds=4, lasts=3)
+    recorded.add(
+        "llm", {"model": "m", "messages": [user("Do"), assistant("x")]}, {"text": "Done."}, parent=outer, seconds=15
+    )
+    turns, sections = recorded.conversation()
+    names = ("parent", "name", "turns", "tokens", "cost_usd")
+    assert {id: tuple(each[name] for name in names) for id, each in sections.items()} == {  # type: ignore[literal-required]
+        "": (None, None, 6, 18, 0.25),
+        outer: ("", "outer", 6, 18, 0.25),
+        inner: (outer, "inner", 2, 6, 0.25),
+    }  # fmt: skip
+    assert [sections[id]["duration_ms"] for id in (outer, inner)] == [14_000, 3_000]
+    assert {turn["thread"] for turn in turns} == {outer, inner}
+
+
+def test_each_step_leads_to_a_turn(recorded: Recorded) -> None:
+    agent = recorded.add("agent", {"name": "a"}, seconds=0, lasts=30)
+    asking = recorded.add(
+        "llm", {"model": "m", "messages": [user("Pay")]}, {"tool_calls": [CALL]}, parent=agent, seconds=1
+    )
+    paying = {"name": "pay", "arguments": {"to": "bob", "sum": 1}, "call_id": "c1"}
+    tool = recorded.add("tool", paying, {"output": "paid"}, parent=agent, seconds=2)
+    chain = recorded.add("chain", {"name": "c"}, parent=agent, seconds=3)
+    last = recorded.add("llm", {"model": "m", "messages": [user("And?")]}, {"text": "Done."}, parent=agent, seconds=4)
+    late = recorded.add("chain", {"name": "d"}, parent=agent, seconds=5)
+    found = recorded.conversation()
+    assert [(turn["span"], turn["text"]) for turn in found.turns] == [
+        (asking, "Pay"), (tool, "paid"), (last, "And?"), (last, "Done."),
+    ]  # fmt: skip
+    spans = {span.id: span for span in recorded.db.storage.ask(SpansOf(recorded.run))}
+    assert [found.place_of(spans[id]) for id in (agent, asking, tool, chain, last, late)] == [0, 0, 1, 2, 3, 3]
+    assert Conversation([], {}).place_of(spans[agent]) is None

@@ -10,12 +10,16 @@ import pytest
 from agentspan.analysis import by_name
 from agentspan.analysis.context_diff import since_previous
 from agentspan.analysis.messages import Call, Message, Part
+from agentspan.analysis.runs import Rest
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow, Violation
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.sums import Stat
 from agentspan.viewer import data, export
-from agentspan.viewer.listing import Asked, found_steps, listing, unsummed
+from agentspan.viewer.address import Address
+from agentspan.viewer.answer import answer
+from agentspan.viewer.conversation import Section
+from agentspan.viewer.listing import found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall
 
 INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -37,13 +41,21 @@ def written(db: Database) -> dict[str, Any]:
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
+    db.scores.record(run, "reward", 0)
+    failed = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(failed)
+    db.agent_spans.create(failed, "tool", "failed", {"name": "x"}, {"error": "no"})
+    db.agent_instances.finish(failed, "failed")
     row, stored = by_name.find_run(db.storage, run), by_name.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
-    detail, page = data.detail(db.storage, stored), listing(db.storage, Asked())
-    found = found_steps(db.storage, Asked(grep="hello"))
+    detail, page = data.detail(db.storage, stored), listing(db.storage, Address())
+    found = found_steps(db.storage, Address((("grep", "hello"),)))
     return {
-        "Run": data.run_facts(db.storage, row),
+        "Run": (facts := data.run_facts(db.storage, row)),
+        "Score": facts["scores"][0],
+        "Why": data.why(db.storage, by_name.find_run(db.storage, failed))["why"],
+        "OwnTimes": data.own_times(db.storage, run),
         "SpanChunk": columns,
         "SentColumns": columns["columns"],
         "SpanType": columns["types"][0],
@@ -55,6 +67,10 @@ def written(db: Database) -> dict[str, Any]:
         "ContextElement": context["changes"][0],
         "Statistics": statistics,
         "Stat": statistics["stats"][0],
+        "Answer": (happened := answer(db.storage, Address(), with_causes=True)),
+        "AnswerPart": happened["parts"][0],
+        "AnswerCause": happened["causes"][0],
+        "AnswerBar": happened["bars"][0],
         "RunListPage": page,
         "RunRow": page["runs"][0],
         "FoundSteps": found,
@@ -66,7 +82,8 @@ def written(db: Database) -> dict[str, Any]:
     "name",
     [
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
-        "RunListPage", "RunRow", "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement",
+        "RunListPage", "RunRow", "Answer", "AnswerPart", "AnswerCause", "AnswerBar",
+        "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement", "Score", "Why", "OwnTimes",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:
@@ -78,12 +95,14 @@ def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None
     [
         ("SpanCounts", SpanCounts._fields),
         ("Turn", Turn.__annotations__),
+        ("Section", Section.__annotations__),
         ("Message", Message.__annotations__),
         ("Call", Call.__annotations__),
         ("TurnCall", TurnCall.__annotations__),
         ("Part", Part.__annotations__),
         ("Violation", Violation._fields),
-        ("Stat", {"kind", *(field.name for field in fields(Stat))}),
+        ("StatRest", Rest._fields),
+        ("Stat", {"kind", "left", *(field.name for field in fields(Stat))}),
     ],
 )
 def test_the_types_describe_the_rows(name: str, names: Collection[str]) -> None:
@@ -91,4 +110,4 @@ def test_the_types_describe_the_rows(name: str, names: Collection[str]) -> None:
 
 
 def test_the_list_has_the_same_form_while_it_is_added_up(db: Database) -> None:
-    assert members("RunListPage") == set(unsummed(db.storage, Asked()))
+    assert members("RunListPage") == set(unsummed(db.storage, Address()))

@@ -31,6 +31,7 @@ from agentspan.storage.questions import (
     RunsWhere,
     SpanStats,
     StepUses,
+    Used,
 )
 from agentspan.storage.sums import (
     BOUNDS_MS,
@@ -345,6 +346,25 @@ def span_stats(connections: Connections, asked: SpanStats) -> list[Stat]:
     return [_stat(*key, group, found) for key, group in groups.items()]
 
 
+_USERS = "select distinct s.agent_instance_id from index_facts s where s.grp = any(%s)"
+_OTHER_USERS = """
+select agent_instance_id, schema_name, label from finished_spans s where {0} and label <> ''
+union select agent_instance_id, schema_name, label from open_spans where label <> ''
+"""
+
+
+def used(connections: Connections, asked: Used) -> frozenset[str]:
+    """Return the ids of the runs with a span of the asked types and label."""
+    with current(connections, numbers_of(connections), asked.progress) as (connection, cursor):
+        is_late, rewritten = late(cursor)
+        others = rows_of(connection, _OTHER_USERS.format(is_late), rewritten)
+        found = {run for run, name, label in others if asked.includes(name, label)}
+        if cursor is not None:
+            groups = [group for group, name, label, _ in rows_of(connection, _GROUPS) if asked.includes(name, label)]
+            found |= {run for (run,) in rows_of(connection, _USERS, (groups,)) if run not in rewritten}
+    return frozenset(found)
+
+
 def _add_finished(
     connection: Connection, groups: Groups, names: Sequence[tuple[int, str, str, int]], source: _Source
 ) -> bool:
@@ -396,5 +416,6 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
     RunSums: run_sums,
     FailureSums: failure_sums,
     StepUses: step_uses,
+    Used: used,
 }
 """The function for each type of question."""

@@ -57,6 +57,7 @@ from agentspan.storage.postgres.statements import OUTLINE, SPAN_TABLES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     Account,
+    CachedCalls,
     ChangedSpans,
     Counts,
     Find,
@@ -73,7 +74,8 @@ from agentspan.storage.questions import (
     Touched,
     Violations,
 )
-from agentspan.storage.sums import Changed
+from agentspan.storage.row_by_row import cached_call
+from agentspan.storage.sums import CachedCall, Changed
 
 T = TypeVar("T")
 Answers = Mapping[type[Question[Any]], Callable[[Any, Any], Any]]
@@ -89,6 +91,12 @@ _TOOL_CALLS = (
     "select agent_instance_id, schema_name, payload from agent_spans where position(%s in payload) > 0 and "
     "(schema_name in ('tool', 'mcp') or strpos(schema_name, ':tool') > 0 or strpos(schema_name, ':mcp') > 0)"
 )
+_CACHED_CALLS = """
+select agent_instance_id, schema_name, label, input_tokens,
+       case when strpos(payload, '"provider"') > 0 or strpos(payload, '"response_model"') > 0 then payload end,
+       result_payload
+from agent_spans where is_aggregate = 0
+and (strpos(result_payload, '"cached_tokens"') > 0 or strpos(result_payload, '"cache_write_tokens"') > 0)"""
 _TAGS = "select agent_instance_id, tag from tags where agent_instance_id = any(%s)"
 # The newest score of each judge (`identifier`) counts. If it is empty, the judge has withdrawn it. Of the scores of a
 # run's judges, the newest one is the result.
@@ -274,6 +282,14 @@ def _touched(lends: Lends, asked: Touched) -> frozenset[str]:
     return frozenset(id for id, schema_name, payload in rows if touches(schema_name, payload, path))
 
 
+def _cached_calls(lends: Lends, asked: CachedCalls) -> list[CachedCall]:
+    of_runs = "" if asked.runs is None else " and agent_instance_id = any(%s)"
+    values = () if asked.runs is None else (storable(list(asked.runs)),)
+    with lends.reading() as connection:
+        rows = rows_of(connection, _CACHED_CALLS + of_runs, values)
+    return [found for row in rows if (found := cached_call(*row)) is not None]
+
+
 def _span_marks(lends: Lends, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
     found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
     with lends.reading() as connection:
@@ -302,6 +318,7 @@ ANSWERS: Answers = {
     LatestScores: _latest_scores,
     Tags: _tags,
     Touched: _touched,
+    CachedCalls: _cached_calls,
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }

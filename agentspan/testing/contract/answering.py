@@ -16,6 +16,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     SORTS,
     BriefsWhere,
+    CachedCalls,
     FailureSums,
     Find,
     LatestScores,
@@ -35,6 +36,7 @@ from agentspan.storage.questions import (
     StepUses,
     Tags,
     Touched,
+    Used,
 )
 from agentspan.storage.row_by_row import added_up
 from agentspan.storage.text_search import terms
@@ -100,6 +102,33 @@ class Answering(Base):
         assert storage.ask(Touched("src/a%_é.py")) == {runs[0].id}
         assert storage.ask(Touched("/work/shop/src/b.py")) == {runs[1].id}
 
+    def test_calls_that_used_a_cache_have_their_tokens(self, storage: Storage) -> None:
+        """Of a result, only whole numbers at its top count, and of those only what a cache read or wrote."""
+        self.answered(storage, CachedCalls)
+        runs = [self.instance(storage) for _ in range(3)]
+        results = (
+            '{"cached_tokens":7,"response_model":"m-1","text":"\\ud800"}',
+            '{"cache_write_tokens":9,"cache_write_1h_tokens":4}',
+            '{"cached_tokens":0}', '{"cached_tokens":"7"}', '{"cached_tokens":-7}', '{"a":{"cached_tokens":7}}', "[]",
+            '{"cached_tokens":2.0,"cache_write_tokens":1,"cache_write_1h_tokens":5}', '"\\"cached_tokens\\""', None,
+        )  # fmt: skip
+        for run in runs[:2]:
+            for number, result in enumerate(results):
+                payload = '{"provider":"p","messages":[{"role":"user","content":"hello"}]}' if number % 2 else "{}"
+                span = self.rows.span(run, payload=payload, is_aggregate=0)
+                self.put(
+                    storage, span._replace(status="complete", label="m", result_payload=result, input_tokens=number)
+                )
+        self.put(storage, self.rows.span(runs[2], is_aggregate=1)._replace(result_payload=results[0]))
+        ids = [run.id for run in runs]
+        for asked in (None, ids, ids[1:], [ids[0], "nothing"], []):
+            found, wanted = storage.ask(CachedCalls(asked)), row_by_row.answer(storage, CachedCalls(asked))
+            assert sorted(found, key=repr) == sorted(wanted, key=repr)
+        name = runs[0].id, self.rows.span(runs[0]).schema_name, "m"
+        assert sorted(storage.ask(CachedCalls(ids[:1])), key=repr) == [
+            (*name, "m-1", None, 0, 7, 0, 0), (*name, None, "p", 1, 0, 9, 4), (*name, None, "p", 7, 2, 1, 1),
+        ]  # fmt: skip
+
     def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """The answers are compared for random runs, before and after spans end and runs are removed."""
         self.answered(storage, RunsWhere)
@@ -152,6 +181,9 @@ class Answering(Base):
             assert_same(StepUses(asked), in_order=False)
         for wanted in (ids, some, []):
             assert_same(RunSums(wanted), in_order=False)
+        for name in (*MODELS, "*", "g*", "*[", "G*", "\ud800"):
+            for types in (("llm",), ("tool", "agent"), ()):
+                assert_same(Used(frozenset(types), name or ""))
         for words in SEARCHES:
             limit, offset = chance.choice(((1000, 0), (2, 1)))
             search = Search(terms(words), limit, offset, chance.choice((None, some)))

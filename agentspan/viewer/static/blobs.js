@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { named } from "./longtext.js";
 
-const BLOB = /\[([a-z0-9.+-]+\/[a-z0-9.+-]+), ([\d.,]+ [kM]?B), ([0-9a-f]{64})\]/g;
+const BLOB = /\[([a-z0-9.+-]+\/[a-z0-9.+-]+), ([\d.,]+ (?:[kM]?B|bytes)), ([0-9a-f]{64})\]/g;
 // What agentspan/blobs.py lists. An SVG can hold scripts: it is never shown.
 const IMAGES = new Set(["image/png", "image/jpeg", "image/gif", "image/webp"]);
 const AUDIO = new Set(["audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/mp4", "audio/webm"]);

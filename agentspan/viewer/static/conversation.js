@@ -1,48 +1,96 @@
-// The conversation of a run: its messages, and its tool calls with their answers, thread by thread.
+// The conversation of a run, section by section: each agent has one, with those of the agents in it. It follows the selected step.
 
 import { gallery } from "./blobs.js";
-import { add, byId, el, messageOf, setText } from "./dom.js";
+import { add, byId, el, messageOf, setAttribute, setText, targetOf } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { parse } from "./jsontext.js";
+import { isForKeys } from "./keys.js";
 import { longText, named } from "./longtext.js";
-import { argumentList, callCard, folded, lookOf, messageCard, partList, textsOf } from "./messages.js";
+import { markdownSwitch } from "./markdown.js";
+import { argumentList, callCard, folded, lookOf, messageCard, partList, proseOf, textsOf } from "./messages.js";
 import { cut } from "./visible.js";
 
-/** @import { Spans } from "./spans.js" */
+/**
+ * @import { Spans } from "./spans.js"
+ * @typedef {{ turn: number, section: "" } | { turn: -1, section: string, isAgain: boolean }} Entry a turn, or the line of a section;
+ *   `isAgain` where a section goes on after one in it
+ * @typedef {{ key: string, node: HTMLElement, number: HTMLElement | null, entry: Entry }} Card an entry on the page
+ */
 
 const PAGE = 60;
 const SHORT = 400;
-
-/** @typedef {{ key: string, node: HTMLElement, number: HTMLElement }} Card a turn on the page */
+const LONG_SECTION = 20; // turns; a longer section in another one begins folded
 
 export class Conversation {
   /**
    * @param {Spans} spans
    * @param {RunSource} source
-   * @param {{ onOpen: (id: string) => void }} handlers
+   * @param {{ onOpen: (id: string) => void, onSelect: (id: string) => void }} handlers `onOpen` shows a step in the tree,
+   *   `onSelect` selects it and stays here
    */
-  constructor(spans, source, { onOpen }) {
+  constructor(spans, source, { onOpen, onSelect }) {
     this.spans = spans;
     this.source = source;
     this.onOpen = onOpen;
+    this.onSelect = onSelect;
+    this.panel = byId("panel-conversation");
     this.box = byId("turns");
     this.note = byId("turns-note");
     this.more = byId("turns-more");
-    /** @type {Turn[]} */
+    this.earlier = byId("turns-earlier");
+    /** @type {Turn[]} those that are loaded, one after another */
     this.turns = [];
+    this.first = 0; // the number of turns before these
+    this.total = 0;
+    /** @type {Record<string, Section>} */
+    this.sections = {};
+    /** @type {Map<string, boolean>} what the reader folded or unfolded */
+    this.folded = new Map();
+    /** @type {Entry[]} */
+    this.entries = [];
     /** @type {Card[]} */
     this.cards = [];
-    this.total = 0;
+    this.start = 0; // the entry that the first card shows
     this.changes = -1;
+    this.wanted = ""; // the selected step
+    this.current = -1; // the number of its turn
     this.isUpdating = false;
     this.isFetching = false;
+    this.markdown = markdownSwitch(byId("turns-markdown"), "conversation", () => this._draw(this.start, this.cards.length));
+    byId("turns-fold-all").addEventListener("click", () => this.foldAll(true));
+    byId("turns-unfold-all").addEventListener("click", () => this.foldAll(false));
     this.more.addEventListener("click", () => this._showMore());
+    this.earlier.addEventListener("click", () => this._showEarlier());
+    this.box.addEventListener("click", (event) => this._click(event));
+    document.addEventListener("keydown", (event) => this._key(event));
     const observer = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this._showMore(), {
-      root: byId("panel-conversation"),
+      root: this.panel,
       rootMargin: "600px",
     });
     observer.observe(this.more);
+  }
+
+  /** How many turns are on the page. */
+  get shown() {
+    return this.cards.filter(({ entry }) => entry.turn >= 0).length;
+  }
+
+  get isShown() {
+    return !this.panel.hidden;
+  }
+
+  /**
+   * Show the turns, at the selected step; those that are here already are brought up to date.
+   * @param {string} id the selected step; "" for none
+   */
+  async open(id) {
+    this.wanted = id;
+    if (!this.turns.length && id) {
+      await this._read({ span: id });
+      this.changes = this.spans.changes;
+    } else await this.update();
+    await this.follow(id);
   }
 
   /** Read the turns again as far as they are here: new ones may be among them. Those that are the same stay on the page. */
@@ -51,20 +99,19 @@ export class Conversation {
     this.isUpdating = true;
     try {
       const changes = this.spans.changes;
+      const before = this.turns.length;
       /** @type {Turn[]} */
       const turns = [];
       let page;
       do {
-        page = await this.source.conversation(turns.length);
+        page = await this.source.conversation({ offset: this.first + turns.length });
         turns.push(...page.turns);
-      } while (page.turns.length && turns.length < Math.min(page.total, this.turns.length));
-      const wasAtEnd = this.cards.length >= this.turns.length;
-      this.turns = turns;
-      this.total = page.total;
-      this._draw(Math.min(this.cards.length, turns.length));
-      if (wasAtEnd || this.cards.length < PAGE) this._showMore();
+      } while (page.turns.length && turns.length < Math.min(page.total - this.first, before));
+      const wasAtEnd = this.start + this.cards.length >= this.entries.length;
+      this._take({ ...page, turns, offset: this.first });
+      this._draw(this.start, this.cards.length);
+      if (wasAtEnd || this.cards.length < PAGE) await this._showMore();
       this.changes = changes;
-      this._showCount();
     } catch (error) {
       setText(this.note, messageOf(error));
     } finally {
@@ -72,12 +119,130 @@ export class Conversation {
     }
   }
 
+  /** @param {TurnPage} page */
+  _take({ turns, offset, total, sections }) {
+    this.turns = turns;
+    this.first = offset;
+    this.total = total;
+    this.sections = sections;
+    this._list();
+  }
+
+  _list() {
+    this.entries = entriesOf(this.turns, this.sections, (id) => this._isFolded(id));
+    byId("turns-fold").hidden = !this._nested().length;
+  }
+
+  /** @param {string} id */
+  _isFolded(id) {
+    const section = this.sections[id];
+    // The agent that says most is the one to read.
+    return this.folded.get(id) ?? Boolean(section && section.turns > LONG_SECTION && section.turns < this.total / 2 && this._nested().includes(section));
+  }
+
+  /** Return the sections that stand in another one. */
+  _nested() {
+    const all = Object.values(this.sections);
+    const outside = all.reduce((sum, { parent, turns }) => sum + (parent === "" ? turns : 0), 0);
+    const hasOutside = (this.sections[""]?.turns ?? 0) > outside;
+    return all.filter(({ parent }) => parent !== null && (parent !== "" || hasOutside));
+  }
+
+  /**
+   * Read turns in place of those that are here; return the number of the turn that was asked for.
+   * @param {{ offset?: number, span?: string }} from
+   */
+  async _read(from) {
+    try {
+      const page = await this.source.conversation(from);
+      this._take(page);
+      this._draw(0, PAGE);
+      return page.place ?? -1;
+    } catch (error) {
+      setText(this.note, messageOf(error));
+      return -1;
+    }
+  }
+
+  /**
+   * Show the turn of a step, and mark it. A step without one, such as a chain, is shown by the turn after it.
+   * @param {string} id
+   */
+  async follow(id) {
+    this.wanted = id;
+    if (!this.isShown || !this.turns.length) return;
+    const shown = this.turns[this.current - this.first];
+    if (id && shown && (shown.span === id || shown.asked_by === id)) return;
+    let number = id ? turnOf(this.turns, id) : -1;
+    if (number >= 0) number += this.first;
+    else if (id && !this.source.isLocal) {
+      const page = await this.source.conversation({ span: id }).catch(() => null);
+      if (id !== this.wanted || !page) return;
+      number = page.place ?? -1;
+      if (number >= 0 && !this._has(number)) this._take(page);
+    }
+    this._mark(number);
+    if (number >= 0) this._reveal(number);
+  }
+
+  /** @param {number} number */
+  _has(number) {
+    return number >= this.first && number < this.first + this.turns.length;
+  }
+
+  /**
+   * Unfold what a turn is in, draw it, and scroll to it where it is not visible.
+   * @param {number} number
+   */
+  _reveal(number) {
+    const turn = this.turns[number - this.first];
+    if (!turn) return null;
+    for (const id of pathOf(this.sections, turn.thread)) if (this._isFolded(id)) this.folded.set(id, false);
+    this._list();
+    const at = this.entries.findIndex((entry) => entry.turn === number - this.first);
+    const end = this.start + this.cards.length;
+    if (at < this.start - PAGE || at > end + PAGE) this._draw(Math.max(0, at - PAGE / 2), PAGE);
+    else this._draw(Math.min(this.start, at), Math.max(end, at + 1) - Math.min(this.start, at));
+    const node = this.cards[at - this.start]?.node ?? null;
+    if (node && !isWithin(node, this.panel)) node.scrollIntoView({ block: "center" });
+    return node;
+  }
+
+  /** @param {number} number */
+  _mark(number) {
+    this.current = number;
+    for (const card of this.cards) this._markCard(card);
+  }
+
+  /** @param {Card} card */
+  _markCard({ node, entry }) {
+    const isCurrent = entry.turn >= 0 && entry.turn + this.first === this.current;
+    const isOfStep = entry.turn >= 0 && this.current >= 0 && this.turns[entry.turn]?.span === this.turns[this.current - this.first]?.span;
+    node.classList.toggle("current", isCurrent);
+    node.classList.toggle("of-step", isOfStep);
+    setAttribute(node, "aria-current", isCurrent ? "true" : null);
+  }
+
+  /**
+   * Select the step of a turn.
+   * @param {number} at the place of the turn in those that are loaded
+   */
+  _select(at) {
+    const turn = this.turns[at];
+    if (!turn) return;
+    this._mark(at + this.first);
+    this.wanted = turn.span;
+    this.onSelect(turn.span);
+  }
+
   async _showMore() {
-    if (this.cards.length >= this.turns.length && this.turns.length < this.total && !this.isFetching) {
+    const end = this.start + this.cards.length;
+    while (end + PAGE > this.entries.length && this.first + this.turns.length < this.total && !this.isFetching) {
       this.isFetching = true;
       try {
-        const { turns } = await this.source.conversation(this.turns.length);
-        this.turns.push(...turns);
+        const page = await this.source.conversation({ offset: this.first + this.turns.length });
+        this._take({ ...page, turns: [...this.turns, ...page.turns], offset: this.first });
+        if (!page.turns.length) break;
       } catch (error) {
         setText(this.note, messageOf(error));
         return;
@@ -85,44 +250,79 @@ export class Conversation {
         this.isFetching = false;
       }
     }
-    this._draw(Math.min(this.cards.length + PAGE, this.turns.length));
-    this._showCount();
+    this._draw(this.start, end - this.start + PAGE);
+  }
+
+  async _showEarlier() {
+    if (!this.start && this.first && !this.isFetching) {
+      this.isFetching = true;
+      const offset = Math.max(0, this.first - 5 * PAGE);
+      try {
+        const page = await this.source.conversation({ offset });
+        const turns = page.turns.slice(0, this.first - offset);
+        const before = this.entries.length;
+        this._take({ ...page, turns: [...turns, ...this.turns] });
+        this.start = Math.max(0, this.entries.length - before);
+      } catch (error) {
+        setText(this.note, messageOf(error));
+        return;
+      } finally {
+        this.isFetching = false;
+      }
+    }
+    const start = Math.max(0, this.start - PAGE);
+    this._draw(start, this.cards.length + this.start - start);
   }
 
   /** Show all turns that are loaded. */
   showLoaded() {
-    this._draw(this.turns.length);
-    this._showCount();
+    this._draw(0, this.entries.length);
   }
 
   /**
-   * Show so many turns. What is on the page for an equal turn stays, with what the reader unfolded in it.
+   * Show so many entries. What is on the page for an equal one stays, with what the reader unfolded in it.
+   * @param {number} start
    * @param {number} count
    */
-  _draw(count) {
+  _draw(start, count) {
     /** @type {Map<string, Card[]>} */
     const known = new Map();
     for (const card of this.cards) known.set(card.key, [...(known.get(card.key) ?? []), card]);
-    this.cards = this.turns.slice(0, count).map((turn, n) => {
-      const heading = headingAt(this.turns, n);
-      const key = JSON.stringify([turn, heading]);
-      return known.get(key)?.shift() ?? this._card(key, turn, heading);
+    this.start = start;
+    this.cards = this.entries.slice(start, start + count).map((entry) => {
+      const key = this._keyOf(entry);
+      const card = known.get(key)?.shift() ?? (entry.turn < 0 ? this._line(key, entry) : this._card(key, entry));
+      card.entry = entry;
+      return card;
     });
     const kept = new Set(this.cards.map(({ node }) => node));
     for (const child of [...this.box.children]) if (!(child instanceof HTMLElement && kept.has(child))) child.remove();
     // Cards that stay are not moved: that would drop the focus.
-    this.cards.forEach(({ node, number }, n) => {
-      setText(number, `${n + 1}`);
+    this.cards.forEach((card, n) => {
+      const { node, number, entry } = card;
+      if (number) setText(number, `${this.first + entry.turn + 1}`);
       if (this.box.children[n] !== node) this.box.insertBefore(node, this.box.children[n] ?? null);
+      this._markCard(card);
     });
+    this._showCount();
+  }
+
+  /** @param {Entry} entry */
+  _keyOf(entry) {
+    if (entry.turn >= 0) return JSON.stringify([this.turns[entry.turn], this.markdown.isOn, this._depthOf(this.turns[entry.turn].thread)]);
+    return JSON.stringify([entry, this.sections[entry.section], this._isFolded(entry.section)]);
   }
 
   _showCount() {
-    this.more.hidden = this.cards.length >= this.total;
-    this.more.textContent = `${format.whole(this.cards.length)} of ${format.whole(this.total)} turns; show more`;
-    this.note.textContent = this.total
-      ? `${format.whole(this.cards.length)} of ${format.plural(this.total, "turn")}`
-      : "This run has no llm, tool or message spans.";
+    const { shown } = this;
+    const isEnd = this.start + this.cards.length >= this.entries.length && this.first + this.turns.length >= this.total;
+    this.more.hidden = isEnd;
+    this.more.textContent = "Show more";
+    this.earlier.hidden = !this.start && !this.first;
+    this.earlier.textContent = "Show earlier turns";
+    const turns = format.plural(this.total, "turn");
+    const text = shown === this.total ? turns : `${format.whole(shown)} of ${turns}`;
+    setText(this.note, this.total ? text : "This run has no llm, tool or message spans.");
   }
 
   /**
@@ -130,19 +330,66 @@ export class Conversation {
    * @param {number} number
    */
   async _goTo(number) {
-    while (this.cards.length < number && this.cards.length < this.total) await this._showMore();
-    const node = this.cards[number - 1]?.node;
-    node?.scrollIntoView({ block: "center" });
-    node?.focus({ preventScroll: true });
+    if (!this._has(number - 1)) await this._read({ offset: Math.max(0, number - 1 - PAGE / 2) });
+    this._reveal(number - 1)?.focus({ preventScroll: true });
+  }
+
+  /** @param {string} thread */
+  _depthOf(thread) {
+    return pathOf(this.sections, thread).filter(Boolean).length;
+  }
+
+  /**
+   * Return the line of a section: its name, and what it took.
+   * @param {string} key
+   * @param {Entry} entry
+   * @returns {Card}
+   */
+  _line(key, entry) {
+    const section = this.sections[entry.section];
+    const name = section?.name ?? (entry.section ? "Agent" : "Outside any agent");
+    const isAgain = "isAgain" in entry && entry.isAgain;
+    const isFolded = this._isFolded(entry.section);
+    const figures = isAgain || !section || !entry.section ? [] : figuresOf(section);
+    const title = isAgain ? `${name}, continued` : name;
+    const fold = () => this._fold(entry.section, !isFolded);
+    const button =
+      isAgain || !entry.section ? el("span", null, title) : el("button", { type: "button", class: "twist", "aria-expanded": String(!isFolded), onclick: fold }, title);
+    const node = el("h2", { class: `agent${isFolded && !isAgain ? " shut" : ""}` }, button, ...figures.map((text) => el("span", { class: "figure" }, text)));
+    node.style.setProperty("--deep", String(Math.max(0, this._depthOf(entry.section) - 1)));
+    return { key, node, number: null, entry };
+  }
+
+  /**
+   * @param {string} id
+   * @param {boolean} isFolded
+   */
+  _fold(id, isFolded) {
+    this.folded.set(id, isFolded);
+    this._list();
+    const count = this.cards.length;
+    this._draw(Math.min(this.start, this.entries.length), Math.max(count, PAGE));
+    const line = this.cards.find(({ entry }) => entry.section === id && entry.turn < 0);
+    line?.node.querySelector("button")?.focus({ preventScroll: true });
+  }
+
+  /**
+   * Fold or unfold all sections that are in another one.
+   * @param {boolean} isFolded
+   */
+  foldAll(isFolded) {
+    for (const { id } of this._nested()) this.folded.set(id, isFolded);
+    this._list();
+    this._draw(Math.min(this.start, Math.max(0, this.entries.length - PAGE)), PAGE);
   }
 
   /**
    * @param {string} key
-   * @param {Turn} turn
-   * @param {string} heading
+   * @param {Entry} entry
    * @returns {Card}
    */
-  _card(key, turn, heading) {
+  _card(key, entry) {
+    const turn = this.turns[entry.turn];
     const isCut = turn.length > turn.text.length;
     const rest = format.plural(turn.length - turn.text.length, "more character");
     const text = isCut ? `${turn.text}… (${rest} in the span)` : turn.text;
@@ -150,13 +397,24 @@ export class Conversation {
     const open = el("button", { type: "button", class: "quiet", onclick: () => this.onOpen(turn.span) }, "Open span");
     const head = [...this._notes(turn), el("span", { class: "gap" }), open, number];
     const isStep = turn.role === "tool" && turn.side === "";
+    const prose = proseOf(this.markdown.isOn);
     const body = isStep
       ? this._stepCard(turn, text, head)
-      : messageCard({ ...turn, text }, { head, isCut, card: (call) => this._callCard(call), address: this._address(turn) });
-    const model = turn.role === "tool" ? "The model that asked" : "The model";
-    if (turn.again.length) body.append(el("p", { class: "again" }, `${model} was sent again: `, ...this._links(turn.again)));
-    const node = el("div", { class: `turn from-${lookOf(turn.role)}`, tabindex: "-1" }, heading ? el("div", { class: "agent" }, heading) : null, body);
-    return { key, node: named(node, turn.span), number };
+      : messageCard({ ...turn, text }, { head, isCut, prose, card: (call) => this._callCard(call), address: this._address(turn) });
+    if (turn.again.length) body.append(this._again(turn));
+    const node = el("div", { class: `turn from-${lookOf(turn.role)}`, tabindex: "-1" }, body);
+    node.style.setProperty("--deep", String(this._depthOf(turn.thread)));
+    return { key, node: named(node, turn.span), number, entry };
+  }
+
+  /**
+   * Return what a call was sent again, in one line that unfolds.
+   * @param {Turn} turn
+   */
+  _again({ role, again }) {
+    const count = again.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+    const model = role === "tool" ? " by the model that asked" : "";
+    return folded("again", `${format.plural(count, "message")} as before`, () => el("p", null, `Read again${model}: `, ...this._links(again)));
   }
 
   /**
@@ -232,16 +490,171 @@ export class Conversation {
       turn.error ? longText(turn.error, SHORT, { class: "error-text" }) : null,
     );
   }
+
+  /**
+   * Select the turn on which somebody clicked; not where they press a button, or mark a text.
+   * @param {MouseEvent} event
+   */
+  _click(event) {
+    const target = targetOf(event);
+    if (target?.closest("button, a, summary, input, audio, .json") || getSelection()?.isCollapsed === false) return;
+    const node = target?.closest(".turn");
+    const card = this.cards.find((each) => each.node === node);
+    if (card) this._select(card.entry.turn);
+  }
+
+  /**
+   * Go from turn to turn, and fold sections.
+   * @param {KeyboardEvent} event
+   */
+  _key(event) {
+    if (document.body.dataset.view !== "conversation" || event.defaultPrevented || !isForKeys(event)) return;
+    const target = targetOf(event);
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      j: () => this._move(1),
+      k: () => this._move(-1),
+      g: () => this._moveTo(this.first ? null : 0, 0),
+      G: () => this._moveTo(this.first + this.turns.length < this.total ? null : this.turns.length - 1, this.total - 1),
+      h: () => this._foldAround(true),
+      l: () => this._foldAround(false),
+      H: () => this.foldAll(true),
+      L: () => this.foldAll(false),
+      Enter: () => byId("detail").focus(),
+    };
+    const isControl = target?.closest("button, a, summary, #detail, [role=tab], [role=separator]");
+    const action = event.key === "Enter" && isControl ? undefined : keys[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+
+  /**
+   * Select the turn some turns after the current one.
+   * @param {1 | -1} by
+   */
+  async _move(by) {
+    const shown = this.entries.filter(({ turn }) => turn >= 0);
+    const at = shown.findIndex(({ turn }) => turn + this.first === this.current);
+    if (by > 0 && at === shown.length - 1) await this._showMore();
+    if (by < 0 && at === 0) await this._showEarlier();
+    const all = this.entries.filter(({ turn }) => turn >= 0);
+    const from = all.findIndex(({ turn }) => turn + this.first === this.current);
+    const next = all[from < 0 ? 0 : Math.min(all.length - 1, Math.max(0, from + by))];
+    if (next) this._pick(next.turn);
+  }
+
+  /**
+   * Select the first or the last turn; it is read where it is not here.
+   * @param {number | null} at
+   * @param {number} number
+   */
+  async _moveTo(at, number) {
+    if (at === null) await this._read({ offset: Math.max(0, number - PAGE) });
+    this._pick(number - this.first);
+  }
+
+  /** @param {number} at */
+  _pick(at) {
+    const hadFocus = this.panel.contains(document.activeElement);
+    this._select(at);
+    const node = this._reveal(at + this.first);
+    if (hadFocus) node?.focus({ preventScroll: true });
+  }
+
+  /**
+   * Fold the section of the current turn, or unfold the first folded one below it.
+   * @param {boolean} isFolded
+   */
+  _foldAround(isFolded) {
+    const focused = this.cards.find(({ node, entry }) => entry.turn < 0 && node.contains(document.activeElement));
+    const turn = this.turns[this.current - this.first];
+    const id = focused?.entry.section ?? (isFolded ? turn?.thread : this.entries.find(({ section }) => section && this._isFolded(section))?.section);
+    if (id) this._fold(id, isFolded);
+  }
 }
 
 /**
- * Return the name of a turn's thread, where the turn before is of another one.
+ * Return the entries to show: turns, each section's line before its first turn, and a line where a section goes on after one in it.
+ * Turns of folded sections are left out.
  * @param {Turn[]} turns
- * @param {number} n
+ * @param {Record<string, Section>} sections
+ * @param {(id: string) => boolean} isFolded
+ * @returns {Entry[]}
  */
-export function headingAt(turns, n) {
-  const { thread, agent } = turns[n];
-  if (thread === (n ? turns[n - 1].thread : "")) return "";
-  const isContinued = turns.slice(0, n).some((turn) => turn.thread === thread);
-  return `${agent ?? (thread ? "Agent" : "Outside any agent")}${isContinued ? ", continued" : ""}`;
+export function entriesOf(turns, sections, isFolded) {
+  /** @type {Entry[]} */
+  const entries = [];
+  const known = new Set([""]); // sections that have their line
+  const begun = new Set(); // those of which a turn came
+  let before = "";
+  let isHidden = false;
+  turns.forEach(({ thread }, turn) => {
+    if (thread !== before || !turn) {
+      isHidden = false;
+      const path = pathOf(sections, thread);
+      for (const id of path) {
+        if (!isHidden && !known.has(id)) entries.push({ turn: -1, section: id, isAgain: false });
+        known.add(id);
+        isHidden ||= Boolean(id) && isFolded(id);
+      }
+      const isBack = turn && !pathOf(sections, before).every((id) => path.includes(id));
+      const last = entries.at(-1);
+      const hasLine = last && last.turn < 0 && last.section === thread;
+      if (!isHidden && isBack && !hasLine) entries.push({ turn: -1, section: thread, isAgain: begun.has(thread) });
+      before = thread;
+    }
+    begun.add(thread);
+    if (!isHidden) entries.push({ turn, section: "" });
+  });
+  return entries;
+}
+
+/**
+ * Return the ids of the sections around a thread, the outermost first, with its own.
+ * @param {Record<string, Section>} sections
+ * @param {string} thread
+ */
+export function pathOf(sections, thread) {
+  const path = [thread];
+  for (let at = sections[thread]?.parent; at !== null && at !== undefined && !path.includes(at); at = sections[at]?.parent) path.unshift(at);
+  return path;
+}
+
+/**
+ * Return the place of the turn that shows a step: its answer, its last one, the first step that it asked for, or an agent's first
+ * turn; -1 where none does.
+ * @param {Turn[]} turns
+ * @param {string} id
+ */
+export function turnOf(turns, id) {
+  const answer = turns.findIndex(({ span, side }) => span === id && side === "out");
+  if (answer >= 0) return answer;
+  const own = turns.findLastIndex(({ span }) => span === id);
+  if (own >= 0) return own;
+  const asked = turns.findIndex(({ asked_by }) => asked_by === id);
+  return asked >= 0 ? asked : turns.findIndex(({ thread }) => thread === id);
+}
+
+/**
+ * Return the figures of a section as texts.
+ * @param {Section} section
+ */
+export function figuresOf({ turns, tokens, cost_usd, duration_ms }) {
+  const figures = [format.plural(turns, "turn")];
+  if (tokens !== null) figures.push(`${format.count(tokens)} tok`);
+  if (cost_usd !== null) figures.push(format.cost(cost_usd));
+  if (duration_ms) figures.push(format.duration(duration_ms));
+  return figures;
+}
+
+/**
+ * Tell whether the beginning of an element is visible in a box.
+ * @param {HTMLElement} node
+ * @param {HTMLElement} box
+ */
+function isWithin(node, box) {
+  const { top } = node.getBoundingClientRect();
+  const around = box.getBoundingClientRect();
+  return top >= around.top && top < around.bottom - 40;
 }

@@ -10,6 +10,8 @@ import { member, Members, parse, write } from "./jsontext.js";
 import { longText, named, saveButton } from "./longtext.js";
 import { messageCard, textsOf } from "./messages.js";
 import { Parts } from "./parts.js";
+import { scoreSection } from "./scores.js";
+import { frames } from "./traceback.js";
 import { withoutError } from "./tree.js";
 
 /** @import { Spans } from "./spans.js" */
@@ -24,14 +26,16 @@ const SIDES = [
 const SHOWN = 12;
 const UNFINISHED = "No result yet: the span has not finished.";
 const TRACE = 6000; // characters of a traceback that are shown at once
+const FOLDABLE = 100_000; // characters of a traceback up to which the frames of libraries are folded
 
 export class Detail {
   /**
    * @param {Spans} spans
    * @param {RunSource} source
-   * @param {{ onSelect: (at: number) => void, now: () => number }} handlers
+   * @param {{ onSelect: (at: number) => void, now: () => number, scoring: Parameters<typeof scoreSection>[1] }} handlers
    */
-  constructor(spans, source, { onSelect, now }) {
+  constructor(spans, source, { onSelect, now, scoring }) {
+    this.scoring = scoring;
     this.spans = spans;
     this.source = source;
     this.onSelect = onSelect;
@@ -88,6 +92,12 @@ export class Detail {
     named(this.box, "run");
     this.parts.show(subject, parts);
     this.box.setAttribute("aria-busy", "false");
+  }
+
+  /** Show the same span with what the tree knows now, without reading it again. */
+  refresh() {
+    const at = this.spans.indexOf.get(this.shown?.id ?? "");
+    if (at !== undefined) this._draw(at, this.shown);
   }
 
   /** Read the shown span again, if that failed. */
@@ -157,8 +167,9 @@ export class Detail {
       if (value.some((part) => part !== null && part !== "")) list.append(el("div", null, el("dt", null, name), add(el("dd"), ...value)));
     };
     const isRunning = columns.status[at] === "active" && !columns.left_open[at];
-    fact("step", format.whole(this.spans.numberOf(at)));
+    if (this.spans.isWhole) fact("step", `#${this.spans.numberOf(at)}`);
     fact("took", format.duration(columns.duration_ms[at] ?? (isRunning ? this.now() - columns.start_ms[at] : null)));
+    fact("self", format.duration(this.spans.own.get(at)));
     if (columns.left_open[at]) fact("ended", `not known; the run's last known moment is +${format.duration(this.spans.lastKnown)}`);
     fact("began", columns.status[at] === "pending" ? "" : `+${format.duration(Math.max(0, columns.start_ms[at]))}`);
     fact("model or name", columns.label[at]);
@@ -179,7 +190,6 @@ export class Detail {
       if (detail.closed) fact("closed", `by being ${detail.closed}`);
       fact("program", detail.program);
       for (const [name, value] of Object.entries(detail.facts)) fact(name.replaceAll("_", " "), value);
-      for (const score of detail.scores) fact("score", score);
     }
     fact("id", el("code", null, this.spans.ids[at]), copyButton(this.spans.ids[at]));
     return list;
@@ -203,7 +213,7 @@ export class Detail {
    * @param {SpanDetail} detail
    * @returns {DetailPart[]}
    */
-  _body(at, { payload, result_payload: result, violations, messages }) {
+  _body(at, { payload, result_payload: result, violations, messages, scores }) {
     const isOpen = this.spans.isOpen(at);
     const hasFailed = this.spans.columns.status[at] === "failed";
     const id = this.spans.ids[at];
@@ -211,6 +221,7 @@ export class Detail {
     const inMessages = blobHashes(messages.flatMap(textsOf));
     return [
       { name: "failure", data: [result, hasFailed], make: () => failure(errorIn(result, hasFailed)) },
+      { name: "scores", data: [JSON.stringify(scores)], make: () => scoreSection(scores, this.scoring) },
       { name: "violations", data: [JSON.stringify(violations)], make: () => violationList(violations) },
       ...SIDES.map(({ side, title }) => ({
         name: `messages ${side}`,
@@ -296,23 +307,31 @@ export function failure(error) {
 }
 
 /**
- * Return a traceback. Its last line is the error's message: where it is long, its beginning is left out until asked for.
+ * Return a traceback: its last lines, then its frames, of which those of libraries are folded.
  * @param {string} text
  */
 function traceback(text) {
-  const saved = { text, suffix: "txt" };
-  /** @param {string} part */
-  const lines = (part) =>
-    longText(part, TRACE, { class: "source trace", role: "group", "aria-label": "Traceback", tabindex: 0 }, saved);
-  if (text.length <= TRACE * 1.2) return [lines(text)];
+  const box = el("div", { class: "source trace", role: "group", "aria-label": "Traceback", tabindex: 0 });
+  if (text.length <= FOLDABLE) return [add(box, ...frames(text, (lines) => endOf(lines, lines)))];
+  return [add(box, ...endOf(text, text))];
+}
+
+/**
+ * Return lines of a traceback. The last ones matter most: where there are many, the beginning is left out until asked for.
+ * @param {string} text
+ * @param {string} whole what is saved
+ */
+function endOf(text, whole) {
+  const saved = { text: whole, suffix: "txt" };
+  if (text.length <= TRACE * 1.2) return [el("div", null, text)];
   const begin = text.indexOf("\n", text.length - TRACE) + 1 || text.length - TRACE;
   const more = el("button", { type: "button", class: "more" }, `Show the ${format.whole(begin)} characters before`);
   const tools = el("div", { class: "tools" }, more, saveButton(saved));
   more.addEventListener("click", () => {
-    tools.after(lines(text.slice(0, begin)));
+    tools.after(longText(text.slice(0, begin), TRACE, {}, saved));
     more.remove();
   });
-  return [tools, lines(text.slice(begin))];
+  return [tools, el("div", null, text.slice(begin))];
 }
 
 /** @param {Violation[]} violations */

@@ -2,7 +2,7 @@
 
 /** @import { Spans } from "./spans.js" */
 
-const ALIKE_FROM = 4; // as FOLD_FROM in analysis/tree_folding.py
+const ALIKE_FROM = 4; // as FOLD_FROM in analysis/tree.py
 
 /**
  * Return the spans in which a failure arose. One whose child failed did not cause it: the error passed through it. But
@@ -32,24 +32,29 @@ export function causesOf(spans) {
 }
 
 /**
- * Return groups of siblings in a row that failed alike, by their signature, and have no children: the first of each,
- * with the others.
+ * Return groups of siblings in a row that failed alike, by their signature, whatever is inside them: the first of each, with
+ * the others.
  * @param {Spans} spans
  */
 export function alikeOf(spans) {
   const { status, signature } = spans.columns;
-  /** @type {(a: number, b: number) => boolean} */
-  const isAlike = (a, b) =>
-    status[b] === "failed" && spans.size[b] === 1 && spans.parents[a] === spans.parents[b] && signature[a] === signature[b];
+  const { order, size, parents } = spans;
   /** @type {Map<number, number[]>} */
   const groups = new Map();
-  const order = spans.order;
-  for (let number = 0; number < order.length; ) {
+  /** @type {Set<number>} */
+  const taken = new Set();
+  for (let number = 0; number < order.length; number++) {
     const at = order[number];
-    let next = number + 1;
-    if (status[at] === "failed" && spans.size[at] === 1) while (next < order.length && isAlike(at, order[next])) next++;
-    if (next - number >= ALIKE_FROM) groups.set(at, Array.from(order.subarray(number + 1, next)));
-    number = next;
+    if (status[at] !== "failed" || taken.has(at)) continue;
+    const others = [];
+    for (let next = number + size[at]; next < order.length; next += size[order[next]]) {
+      const other = order[next];
+      if (status[other] !== "failed" || parents[other] !== parents[at] || signature[other] !== signature[at]) break;
+      others.push(other);
+    }
+    if (others.length + 1 < ALIKE_FROM) continue;
+    groups.set(at, others);
+    for (const other of others) taken.add(other);
   }
   return groups;
 }

@@ -1,5 +1,6 @@
 // The steps that contain the text of the list's filter: searched when the page is shown, and again from time to time.
 
+import { whileFollowing } from "./bar.js";
 import { add, byId, el, findById, messageOf, setText } from "./dom.js";
 import { plural } from "./format.js";
 import { Parts } from "./parts.js";
@@ -24,7 +25,7 @@ export async function followSteps() {
       setTimeout(resolve, wait);
       addEventListener("serverback", resolve, { once: true });
     });
-    while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+    await whileFollowing();
   }
 }
 

@@ -1,16 +1,14 @@
-// The keys of the pages, the setting that turns those of one character off, and the splitter between tree and detail.
+// The keys of the pages, and the setting that turns those of one character off.
 
-import { byId, setAttribute, targetOf } from "./dom.js";
+import { byId, targetOf } from "./dom.js";
 
 /** @import { RunPage } from "./run.js" */
 
 /** @param {Element | null} target */
 const isTyping = (target) => target?.closest("input, textarea, select, dialog[open]");
 
-const SEEKING = new Set(["e", "E", "n", "N"]); // these show the tree from every view
+const SEEKING = new Set(["e", "E", "n", "N", "s", "S"]); // these show the tree from every view
 const STORED = "agentspan-letter-keys";
-const NARROWEST = 300;
-const ROOM_OF_TREE = 360;
 
 /**
  * Tell whether a page's keys may take a key: not while somebody types, and a single character only while the setting is on.
@@ -71,8 +69,10 @@ export function listenToKeys(page) {
       if (at >= 0 && spans.canFold(at)) tree.fold(at, !spans.isFolded(at));
     },
     Enter: () => byId("detail").focus(),
-    e: () => tree.seekCause(1),
-    E: () => tree.seekCause(-1),
+    e: () => page.seekCause(1),
+    E: () => page.seekCause(-1),
+    s: () => page.seekSlow(1),
+    S: () => page.seekSlow(-1),
     n: () => page.search.step(1),
     N: () => page.search.step(-1),
     "+": () => axis.zoom(0.5, middle(page)),
@@ -88,6 +88,10 @@ export function listenToKeys(page) {
   const everywhere = {
     "/": () => page.search.focus(),
     "?": () => help.showModal(),
+    f: () => page.toggleFollow(),
+    m: () => page.openScores(),
+    J: () => page.goToRun(1),
+    K: () => page.goToRun(-1),
     1: () => go(page, "tree"),
     2: () => go(page, "conversation"),
     3: () => go(page, "stats"),
@@ -107,7 +111,6 @@ export function listenToKeys(page) {
     action();
   });
   startKeyHelp();
-  listenToSplitter(byId("splitter"), byId("run"));
 }
 
 /**
@@ -142,36 +145,4 @@ export function zoomTo({ tree, axis, spans }) {
   const to = spans.end(at, tree.now);
   const room = Math.max((to - from) * 0.08, (axis.end - axis.start) / 1e5);
   axis.show(from - room, to + room);
-}
-
-/**
- * Let a handle set the width of the detail.
- * @param {HTMLElement} handle
- * @param {HTMLElement} box
- */
-function listenToSplitter(handle, box) {
-  /** @param {number} px */
-  const set = (px) => {
-    box.style.setProperty("--detail", `${Math.round(Math.min(Math.max(px, NARROWEST), widest()))}px`);
-    tell();
-  };
-  const widest = () => Math.max(NARROWEST, box.clientWidth - ROOM_OF_TREE);
-  const tell = () => {
-    setAttribute(handle, "aria-valuemin", NARROWEST);
-    setAttribute(handle, "aria-valuemax", widest());
-    setAttribute(handle, "aria-valuenow", Math.min(byId("detail").offsetWidth, widest()));
-  };
-  new ResizeObserver(tell).observe(box);
-  tell();
-  handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
-  handle.addEventListener("pointermove", (event) => {
-    if (handle.hasPointerCapture(event.pointerId)) set(box.getBoundingClientRect().right - event.clientX);
-  });
-  handle.addEventListener("keydown", (event) => {
-    const by = event.key === "ArrowLeft" ? 32 : event.key === "ArrowRight" ? -32 : 0;
-    if (!by) return;
-    event.preventDefault();
-    event.stopPropagation();
-    set(byId("detail").offsetWidth + by);
-  });
 }

@@ -81,8 +81,9 @@ function nameOf(node) {
  * @param {HTMLElement} node where they will be
  */
 function blocks(text, node) {
-  const { fontSize, whiteSpace } = getComputedStyle(node);
-  const perRow = whiteSpace === "pre" ? Infinity : Math.max(20, node.clientWidth / (0.55 * parseFloat(fontSize)));
+  const { fontFamily, fontSize, whiteSpace } = getComputedStyle(node);
+  const width = (fontFamily.includes("mono") ? 0.6 : 0.55) * parseFloat(fontSize); // of a character
+  const perRow = whiteSpace === "pre" ? Infinity : Math.max(20, node.clientWidth / width - 2); // a row ends with a word
   return split(text).map((part) => {
     const block = el("div", { class: "block" }, part);
     let rows = 0;

@@ -1,10 +1,13 @@
 // The entry point: starts the page that this document is.
 
+import { startBar } from "./bar.js";
 import { byId, el, findById, messageOf, setText } from "./dom.js";
+import { startPartsPage } from "./page.js";
 import { RunPage } from "./run.js";
 import { fileList, startRunsPage } from "./runs.js";
 import { FileSource, jsonBlock, post, ServerSource } from "./source.js";
 import { startTheme } from "./theme.js";
+import { keepList, restoreList } from "./trail.js";
 
 function startLoginPage() {
   const form = byId("login");
@@ -36,6 +39,7 @@ function placeToGo(next) {
 function startRunPage() {
   /** @type {Run} */
   const run = jsonBlock("data");
+  restoreList();
   new RunPage(run, new ServerSource(run)).load();
 }
 
@@ -70,11 +74,16 @@ function listenToLogout() {
 }
 
 startTheme();
+startBar();
 listenToLogout();
 /** @type {Record<string, () => void>} */
 const pages = {
   login: startLoginPage,
-  runs: startRunsPage,
+  parts: startPartsPage,
+  runs: () => {
+    keepList();
+    startRunsPage();
+  },
   run: startRunPage,
   file: startFilePage,
 };

@@ -6,6 +6,7 @@ import { plural } from "./format.js";
 import { jsonTree } from "./json.js";
 import { Members, parse, write } from "./jsontext.js";
 import { longText, named } from "./longtext.js";
+import { markdown } from "./markdown.js";
 
 /** @import { BlobAddress } from "./blobs.js" */
 
@@ -25,19 +26,28 @@ const LOOKS = new Map([
 export const lookOf = (role) => LOOKS.get(role) ?? "other";
 
 /**
+ * Return what shows the text of a message: as Markdown, or as it is.
+ * @param {boolean} isMarkdown
+ * @returns {(text: string, limit: number, saved?: Saved | null) => Node}
+ */
+export const proseOf = (isMarkdown) => (text, limit, saved) =>
+  isMarkdown ? markdown(text, limit, saved) : longText(text, limit, { class: "prose" }, saved);
+
+/**
  * Return a message: its role, its text, its tool calls, and what else it holds. A long system prompt begins folded.
  * @param {{ role: string, name?: string | null, text: string, others: Part[], calls: Call[], error?: string | null }} message
- * @param {{ head?: Child[], card?: (call: any) => Node, isCut?: boolean, address?: BlobAddress }} [options] what follows the
- *   role; how a call is shown; whether the text is only the beginning of the recorded one; where its images are
+ * @param {{ head?: Child[], card?: (call: any) => Node, isCut?: boolean, address?: BlobAddress, prose?: ReturnType<typeof proseOf> }} [options]
+ *   what follows the role; how a call is shown; whether the text is only the beginning of the recorded one; where its images are; how
+ *   its text is shown
  */
-export function messageCard(message, { head = [], card = (call) => callCard(call), isCut, address } = {}) {
+export function messageCard(message, { head = [], card = (call) => callCard(call), isCut, address, prose = proseOf(false) } = {}) {
   const limit = message.role === "system" ? FOLDED : LONG;
   const name = message.name && message.name !== message.role ? el("span", { class: "note" }, message.name) : null;
   const article = el(
     "article",
     { class: `message ${lookOf(message.role)}` },
     el("header", null, el("b", null, message.role || "no role"), name, ...head),
-    message.text ? longText(message.text, limit, { class: "prose" }, isCut ? null : undefined) : null,
+    message.text ? prose(message.text, limit, isCut ? null : undefined) : null,
     partList(message.others),
     address ? gallery(textsOf(message), address) : null,
     ...message.calls.map(card),

@@ -29,9 +29,8 @@ export function missing({ view, run, spans, conversation }) {
   if (view === "stats") return "";
   const command = `\`agentspan show ${run.id}\` prints all.`;
   if (view === "conversation") {
-    const { cards, total } = conversation;
-    const shown = cards.length;
-    return shown < total ? `Only the first ${whole(shown)} of ${plural(total, "turn")} are printed here. ${command}` : "";
+    const { shown, total } = conversation;
+    return shown < total ? `Only ${whole(shown)} of ${plural(total, "turn")} are printed here. ${command}` : "";
   }
   const rows = spans.rows.length;
   const total = run.spans?.total ?? spans.length;

@@ -1,6 +1,8 @@
 // The page of a run: its head and its three views. While the run is active, the page polls for its changes.
 
 import { Axis } from "./axis.js";
+import { whileFollowing } from "./bar.js";
+import { causeCard } from "./cause.js";
 import { Conversation } from "./conversation.js";
 import { Detail, failure, statusMark } from "./detail.js";
 import { add, byId, el, findById, messageOf, setText } from "./dom.js";
@@ -8,15 +10,19 @@ import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { parse } from "./jsontext.js";
 import { listenToKeys } from "./keys.js";
+import { Layout } from "./layout.js";
 import { Lost } from "./lost.js";
 import { listenToPrinting } from "./print.js";
+import { listenToScores, openScores, scoreSection } from "./scores.js";
 import { Search } from "./search.js";
 import { isOpenStatus, Spans } from "./spans.js";
 import { Stats } from "./stats.js";
 import { colors } from "./theme.js";
+import { listBefore, neighbour } from "./trail.js";
 import { Tree } from "./tree.js";
 import { visible } from "./visible.js";
 
+const WIDE = globalThis.matchMedia?.("(min-width: 2200px)"); // as in media.css: tree, details and conversation stand side by side
 /** @type {View[]} */
 const VIEWS = ["tree", "conversation", "stats"];
 const AT_ONCE = 200_000; // spans that are loaded without a click on "Load the rest"
@@ -26,6 +32,8 @@ const POLL_ACTIVE_MS = 1000;
 const POLL_IDLE_MS = 10_000;
 const POLL_SLOW_MS = 5000; // at most, after a slow answer: one moment of a busy machine must not silence the page
 const POLL_SLOW_ACTIVE_MS = 1500; // a step is seen within two seconds after it is stored
+const OWN_EVERY_MS = 5000; // own times of a run under way; less often where they take long
+const SAID_MS = 5000; // a message at the foot of the tree
 
 /**
  * Return the span and the view that an address names; no view where it names another one.
@@ -71,17 +79,37 @@ export class RunPage {
     this.loadAll = () => {};
     this.isLoadingAll = false;
     this.shown = ""; // what the detail of the selected span was made of
+    /** Why the run failed; null where it did not, or nobody knows yet. @type {Why | null} */
+    this.why = null;
+    this.isExplained = false;
+    /** @type {1 | -1 | 0} */
+    this.wanted = 0; // the way to the cause of a failure, asked for before it was known
+    this.slow = -1; // the span to which the way along the slowest has led
+    this.follows = false; // whether the newest step is kept in sight
+    this.ownAt = -Infinity; // when the own times may be read again
+    this.ownChanges = -1; // what they were computed of
+    this.timer = 0;
     /** @type {View} */
     this.view = "tree";
+    this.layout = new Layout(this.spans);
     this.axis = new Axis(byId("axis"), () => this._redraw());
     this.tree = new Tree(this.spans, this.axis, {
       onSelect: (at) => {
+        this._stopFollowing();
+        this.wanted = 0;
         this._drawNotices(); // to show a step may have needed all rows
         this._showDetail(at);
+        this.conversation.follow(this.spans.ids[at] ?? "");
       },
     });
-    this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
-    this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1) });
+    this.canJudge = !source.isLocal && document.body.dataset.readOnly !== "true";
+    const onRemove = (/** @type {Score} */ score) => this._remove(score);
+    this.scoring = this.canJudge ? { onAdd: () => this.openScores(), onRemove } : null;
+    this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now(), scoring: this.scoring });
+    this.conversation = new Conversation(this.spans, source, {
+      onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1),
+      onSelect: (id) => this.tree.select(this.spans.indexOf.get(id) ?? -1),
+    });
     this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
     const onStep = () => {
       if (this.view !== "tree") this.show("tree");
@@ -107,11 +135,159 @@ export class RunPage {
       if (this.next && this.spans.length >= AT_ONCE && !this.isLoadingAll) await this._untilLoadAll();
     } while (this.next);
     byId("panel-tree").setAttribute("aria-busy", "false");
+    this.spans.isWhole = true;
     this._showRun();
     this._followAddress();
+    if (WIDE.matches && this.view === "tree") this.show("tree");
     addEventListener("hashchange", () => this._followAddress());
     document.documentElement.dataset.ready = "true";
+    this.search.retry();
+    this._readWhy();
+    this._readOwnTimes();
+    this.seekCause(this.wanted);
     if (!this.source.isLocal) this._follow();
+  }
+
+  /** Read why the run failed, if it has ended. */
+  async _readWhy() {
+    const isOver = !isOpenStatus(this.run.status);
+    try {
+      this.why = isOver ? await this.source.why() : null;
+    } catch {
+      this.why = null; // the page is the same without; the next change of the run asks again
+    }
+    this.isExplained = true;
+    if (this.tree.selected < 0 && this.why) this._showRun();
+    this.seekCause(this.wanted);
+  }
+
+  /** Read the own times of the spans, if spans have changed. */
+  async _readOwnTimes() {
+    const changes = this.spans.changes;
+    const now = performance.now();
+    if (changes === this.ownChanges || (this._isActive() && now < this.ownAt)) return;
+    this.ownAt = Infinity; // while they are being read
+    this.ownChanges = changes;
+    try {
+      this.spans.setOwn(await this.source.ownTimes());
+      this.ownAt = now + Math.max(OWN_EVERY_MS, 20 * (performance.now() - now));
+    } catch {
+      this.ownAt = now + OWN_EVERY_MS;
+      this.ownChanges = -1;
+      return;
+    }
+    byId("panel-tree").classList.toggle("with-own", this.spans.own.size > 0);
+    this.tree.refresh();
+    this.detail.refresh();
+  }
+
+  /**
+   * Go to the step in which the failure arose, or from one such step to the next. While the run is not loaded, the wish is kept.
+   * @param {1 | -1 | 0} by
+   */
+  seekCause(by) {
+    if (!by) return;
+    const waits = !this.spans.isWhole || (this.run.status === "failed" && !this.isExplained && this.tree.selected < 0);
+    if (waits && !(this.spans.isWhole && this.wanted)) {
+      this.wanted = by;
+      if (!this.spans.isWhole) this._loadRest();
+      return this.say("Goes to the cause of the failure as soon as the run is loaded…", true);
+    }
+    this.wanted = 0;
+    this.say("");
+    const leaf = this.spans.indexOf.get(this.why?.step ?? "");
+    if (by > 0 && this.tree.selected < 0 && leaf !== undefined) this.tree.select(leaf);
+    else if (!this.tree.seekCause(by)) this.say(this.why ? this.why.sentence : "No step failed.");
+  }
+
+  /**
+   * Go to the next step in the order of the time in which no step inside ran: from the slowest on.
+   * @param {1 | -1} by
+   */
+  seekSlow(by) {
+    const order = this.spans.slowest();
+    if (!order.length) return this.say("No step has ended yet.");
+    const from = this.tree.selected >= 0 && this.tree.selected === this.slow ? order.indexOf(this.slow) : by > 0 ? -1 : order.length;
+    const place = (from + by + order.length) % order.length;
+    this.slow = order[place];
+    this.tree.select(this.slow);
+    this.say(`Number ${format.whole(place + 1)} of ${format.whole(order.length)} by self time: ${format.duration(this.spans.ownOf(this.slow))}`);
+  }
+
+  /** Keep the newest step in sight, or not any more. */
+  toggleFollow() {
+    if (this.follows) return this._stopFollowing();
+    if (!this._isActive()) return this.say("This run has ended: there is nothing to follow.");
+    this.show("tree");
+    this.follows = true;
+    this._drawFollow();
+    this.tree.showNewest();
+  }
+
+  _stopFollowing() {
+    this.follows = false;
+    this._drawFollow();
+  }
+
+  _drawFollow() {
+    const isActive = this._isActive();
+    byId("follow").hidden = !isActive;
+    byId("follow").setAttribute("aria-pressed", String(this.follows));
+    setText(byId("follow"), this.follows ? "Following" : "Follow");
+  }
+
+  /** Open the form for a score, a mark or a note of the selected step, or of the run. */
+  openScores() {
+    if (!this.canJudge) return this.say(this.source.isLocal ? "A run in a file cannot be judged." : "This server only reads.");
+    const at = this.tree.selected;
+    if (at < 0) return openScores("", "this run");
+    openScores(this.spans.ids[at], `step #${this.spans.numberOf(at)}, ${this.spans.columns.summary[at]}`);
+  }
+
+  /**
+   * Send what somebody judges, and show it.
+   * @param {Judgement} judgement
+   */
+  async judge(judgement) {
+    const { run } = await this.source.judge(judgement);
+    this.run = run;
+    const at = this.tree.selected;
+    if (at >= 0) this.detail.show(at, { again: true });
+    else this._showRun();
+    if (!judgement.span_id) this._readWhy(); // whether it missed a rule may have changed
+  }
+
+  /** @param {Score} score */
+  _remove({ target, name, identifier }) {
+    return this.judge({ span_id: target === this.run.id ? null : target, name, identifier, remove: true });
+  }
+
+  /**
+   * Show the next run of the list from which this page was opened, or the one before.
+   * @param {1 | -1} by
+   */
+  goToRun(by) {
+    const list = listBefore();
+    const next = list && !this.source.isLocal ? neighbour(list.runs, this.run.id, by) : undefined;
+    if (next) location.assign(encodeURIComponent(next));
+    else this.say(list?.runs.includes(this.run.id) ? `This is the ${by > 0 ? "last" : "first"} run of the list.` : "Open a run from the list of runs to go on to the next one.");
+  }
+
+  /**
+   * Say something at the foot of the tree; "" for nothing any more.
+   * @param {string} text
+   * @param {boolean} [stays] whether it stays until something else is said
+   */
+  say(text, stays = false) {
+    clearTimeout(this.timer);
+    byId("said").hidden = !text;
+    setText(byId("said"), text);
+    if (text && !stays) this.timer = window.setTimeout(() => this.say(""), SAID_MS);
+  }
+
+  _loadRest() {
+    this.isLoadingAll = true;
+    this.loadAll();
   }
 
   /** @returns {Promise<void>} */
@@ -140,19 +316,23 @@ export class RunPage {
    */
   _merge(chunk) {
     if (chunk.run?.title && !this.run.title) this.spans.isQuiet = true;
+    const scores = JSON.stringify(this.run.scores);
     if (chunk.run) this.run = chunk.run;
+    const isJudged = JSON.stringify(this.run.scores) !== scores;
     const atEnd = this.tree.box.scrollTop + this.tree.box.clientHeight >= this.tree.box.scrollHeight - 4;
     const follows = atEnd && this.tree.box.scrollTop > 0 && this.tree.selected < 0;
     const changed = this.spans.merge(chunk);
     if (changed) {
       this.spans.buildTree();
+      this.layout.fit();
       this._setExtent();
       this.tree.relist();
-      if (follows) this.tree.box.scrollTop = this.tree.box.scrollHeight;
+      if (this.follows) this.tree.showNewest();
+      else if (follows) this.tree.box.scrollTop = this.tree.box.scrollHeight;
       this._drawOverview();
     }
     this._drawHead();
-    return changed;
+    return changed || isJudged;
   }
 
   _setExtent() {
@@ -172,6 +352,7 @@ export class RunPage {
   // Polling needs only requests, continues after the server or the browser slept, and shows the writes of all processes.
   async _follow() {
     let readAll = -Infinity;
+    let before = this.run.status;
     for (;;) {
       const began = performance.now();
       try {
@@ -183,6 +364,9 @@ export class RunPage {
         }
         this.lost.clear();
         if (changed) this._updateViews();
+        if (isOpenStatus(before) && !isOpenStatus(this.run.status)) this._readWhy();
+        before = this.run.status;
+        this._readOwnTimes();
         const most = this._isActive() ? POLL_SLOW_ACTIVE_MS : POLL_SLOW_MS;
         const rest = Math.min(10 * (performance.now() - began), most);
         const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, rest);
@@ -190,7 +374,7 @@ export class RunPage {
       } catch (error) {
         await this.lost.wait(error);
       }
-      while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+      await whileFollowing();
     }
   }
 
@@ -215,7 +399,7 @@ export class RunPage {
   }
 
   _updateViews() {
-    if (this.view === "conversation") this.conversation.update();
+    if (this.conversation.isShown) this.conversation.update();
     if (this.view === "stats") this.stats.update();
     const at = this.tree.selected;
     if (at < 0) this._showRun();
@@ -282,6 +466,8 @@ export class RunPage {
     setText(byId("fact-cost"), sums.cost === null ? "–" : format.cost(sums.cost));
     byId("terminate").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active" || Boolean(run.title);
     byId("live").hidden = !this._isActive();
+    if (this.follows && !this._isActive()) this.follows = false;
+    this._drawFollow();
   }
 
   /** Show the run in the detail, while no span is selected. */
@@ -301,9 +487,9 @@ export class RunPage {
     fact("program", run.program);
     fact("commit", run.git_commit);
     fact("task", run.task);
-    fact("session", run.session);
+    const session = run.session && new URLSearchParams({ session: run.session });
+    fact("session", session && !this.source.isLocal ? el("a", { href: `../sessions?${session}` }, run.session) : run.session);
     fact("user", run.user);
-    for (const score of run.scores) fact("score", score);
     fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const reason = run.termination_reason;
@@ -313,9 +499,14 @@ export class RunPage {
     const hint = () => el("p", { class: "hint" }, "Select a step to see what went in and what came out. Press ? for the keys.");
     /** @type {(name: string, text: string | null, make?: (text: string) => Node | null) => DetailPart} */
     const part = (name, text, make = (json) => jsonSection(name, json)) => ({ name, data: [text], make: () => (text ? make(text) : null) });
+    const leaf = this.spans.indexOf.get(this.why?.step ?? "");
+    const onStep = leaf === undefined ? null : () => this.open(leaf);
+    const { why } = this;
     this.detail.replace(run.id, [
+      { name: "cause", data: [why, leaf], make: () => why && causeCard(why, { run: run.id, isLocal: this.source.isLocal, onStep }) },
       part("head", name, head),
       { name: "facts", data: [facts.textContent], make: () => facts },
+      { name: "scores", data: [JSON.stringify(run.scores)], make: () => scoreSection(run.scores, this.scoring) },
       part("Terminated", reason, terminated),
       part("Error", run.error, (json) => failure(parse(json))),
       part("Metadata", run.metadata),
@@ -358,21 +549,23 @@ export class RunPage {
     this.view = view;
     for (const name of VIEWS) {
       const isShown = name === view;
-      byId(`panel-${name}`).hidden = !isShown;
+      byId(`panel-${name}`).hidden = !isShown && !(WIDE.matches && view !== "stats" && name !== "stats");
       byId(`tab-${name}`).setAttribute("aria-selected", String(isShown));
       byId(`tab-${name}`).tabIndex = isShown ? 0 : -1;
     }
     document.body.dataset.view = view;
-    if (view === "conversation") this.conversation.update();
+    if (this.conversation.isShown) this.conversation.open(this.spans.ids[this.tree.selected] ?? "");
     if (view === "stats") this.stats.update();
-    if (view === "tree") {
+    if (!byId("panel-tree").hidden) {
       this._drawOverview();
+      if (this.tree.selected >= 0) this.tree.scrollTo(this.spans.rowOf[this.tree.selected]);
       this.tree.refresh();
     }
     this._writeAddress();
   }
 
   _writeAddress() {
+    if (location.protocol === "about:") return; // in the frame of a notebook, which has no address
     const run = this.source.isLocal && findById("runs-list") ? this.run.id : "";
     const hash = hashOf({ run, span: this.spans.ids[this.tree.selected] ?? "", view: this.view });
     history.replaceState(null, "", hash || location.pathname + location.search);
@@ -388,10 +581,11 @@ export class RunPage {
       byId(`tab-${this.view}`).focus();
     });
     byId("notices-show").addEventListener("click", () => this._toggleNotices());
-    byId("load-all").addEventListener("click", () => {
-      this.isLoadingAll = true;
-      this.loadAll();
-    });
+    byId("load-all").addEventListener("click", () => this._loadRest());
+    byId("follow").addEventListener("click", () => this.toggleFollow());
+    for (const moved of ["wheel", "touchmove", "pointerdown"]) {
+      this.tree.box.addEventListener(moved, () => this.follows && this._stopFollowing(), { passive: true });
+    }
     new ResizeObserver(() => this._drawOverview()).observe(byId("axis"));
     addEventListener("serverback", () => {
       this._updateViews();
@@ -399,9 +593,11 @@ export class RunPage {
       this.search.retry();
     });
     addEventListener("themechange", () => this._drawOverview());
+    WIDE.addEventListener("change", () => this.show(this.view));
     listenToKeys(this);
     listenToPrinting(this);
     this._listenToTerminate();
+    listenToScores(this);
     setInterval(() => this._grow(), 500);
   }
 

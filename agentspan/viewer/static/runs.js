@@ -1,20 +1,25 @@
 // The list of runs: the rows that the server wrote stay, and their cells are updated.
 
-import { byId, el, inside, setAttribute, setText, targetOf } from "./dom.js";
+import { whileFollowing } from "./bar.js";
+import { byId, el, inside, setAttribute, setText } from "./dom.js";
 import { followSteps } from "./found.js";
-import { isForKeys, startKeyHelp } from "./keys.js";
 import { Lost } from "./lost.js";
+import { followAnswer } from "./overview.js";
+import { showPicked, startPicking } from "./picked.js";
+import { listenToRows, openOnClick } from "./rows.js";
 import { poll } from "./source.js";
 
 const EVERY_MS = 1000;
 const SLOW_MS = 4000; // at most, after a slow answer: the first runs of an import are seen within five seconds
+
+const OPTIONAL = ["marks", "tokens", "cost"]; // columns that are left out where no run has a value
 
 const tableBody = () => byId("runs", HTMLTableSectionElement);
 
 export function startRunsPage() {
   const form = byId("filters", HTMLFormElement);
   /** @type {NodeListOf<HTMLInputElement | HTMLSelectElement>} */
-  const fields = form.querySelectorAll("input, select");
+  const fields = form.querySelectorAll("[name]");
   for (const field of fields) {
     if (field instanceof HTMLSelectElement || field.type === "checkbox") field.addEventListener("change", () => form.requestSubmit());
   }
@@ -26,35 +31,11 @@ export function startRunsPage() {
     for (const field of fields) field.disabled = false;
   });
   for (const row of tableBody().rows) openOnClick(row);
-  document.addEventListener("keydown", moveByKey);
-  startKeyHelp();
+  listenToRows("#runs a, #found-steps a", () => byId("grep").focus());
+  startPicking();
   followSteps();
+  followAnswer(!document.body.dataset.adding);
   follow();
-}
-
-/** @param {HTMLTableRowElement} row */
-function openOnClick(row) {
-  row.addEventListener("click", (event) => {
-    if (targetOf(event)?.closest("a") || getSelection()?.toString()) return;
-    inside(row, "a").click();
-  });
-}
-
-/** @param {KeyboardEvent} event */
-function moveByKey(event) {
-  if (!isForKeys(event)) return;
-  /** @type {NodeListOf<HTMLAnchorElement>} */
-  const links = document.querySelectorAll("#runs a, #found-steps a");
-  /** @type {Record<string, number>} */
-  const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
-  const by = steps[event.key];
-  if (event.key === "/") byId("grep").focus();
-  else if (event.key === "?") byId("help-dialog", HTMLDialogElement).showModal();
-  else if (by && links.length) {
-    const focused = [...links].findIndex((link) => link === document.activeElement);
-    links[focused < 0 ? 0 : Math.min(links.length - 1, Math.max(0, focused + by))].focus();
-  } else return;
-  event.preventDefault();
 }
 
 async function follow() {
@@ -63,7 +44,7 @@ async function follow() {
   if (document.body.dataset.preparing) update(await lost.until(ask));
   for (let took = 0; ; ) {
     await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, Math.min(10 * took, SLOW_MS))));
-    while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+    await whileFollowing();
     const page = await lost.until(() => {
       took = -performance.now();
       return ask();
@@ -88,9 +69,12 @@ function update(page) {
     if (body.rows[n] !== row) body.insertBefore(row, body.rows[n] ?? null);
   });
   for (const row of known.values()) row.remove();
+  showPicked();
+  byId("runs-table").dataset.empty = OPTIONAL.filter((name) => !page.runs.some((run) => run.cells[name])).join(" ");
   if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) focused.focus();
   setText(byId("count"), page.count);
   byId("nothing").hidden = page.runs.length > 0;
+  byId("sums").hidden = !page.runs.length;
   byId("runs-table").hidden = !page.runs.length;
 }
 
@@ -100,9 +84,6 @@ function makeRow(id) {
   const template = inside(byId("run-row", HTMLTemplateElement).content, "tr");
   const row = document.importNode(template, true);
   row.dataset.run = id;
-  /** @type {HTMLAnchorElement} */
-  const link = inside(row, "a");
-  link.href = `runs/${encodeURIComponent(id)}`;
   openOnClick(row);
   return row;
 }
@@ -119,8 +100,9 @@ function fillRow(row, run) {
     setText(cell, run.cells[name]);
     setAttribute(cell, "title", run.titles[name]);
   }
+  setAttribute(inside(row, "a"), "href", run.href);
   inside(row, ".mark").className = `mark ${run.mark}`;
-  row.className = run.mark;
+  row.className = `${run.mark}${row.classList.contains("picked") ? " picked" : ""}`;
   inside(row, "[data-cell=failed]").classList.toggle("bad", run.cells.failed !== "");
 }
 

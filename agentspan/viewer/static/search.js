@@ -71,7 +71,7 @@ export class Search {
     this.showCount();
   }
 
-  /** Search again, if the server did not answer. */
+  /** Search again, if the server did not answer, or not all spans were here. */
   retry() {
     if (this.hasFailed) this._run();
   }
@@ -90,8 +90,19 @@ export class Search {
     const turn = ++this.turn;
     this.hasFailed = false;
     if (!text) return this.clear();
-    const matches = matchesOf(this.spans, text);
+    const number = numberIn(text);
+    const matches = number ? new Set([this.spans.withNumber(number)].filter((at) => at >= 0)) : matchesOf(this.spans, text);
+    if (number && !this.spans.isWhole) {
+      this.hasFailed = true; // tried again when all spans are here: a step's number is its place among them
+      return setText(this.count, "loading…");
+    }
     this._mark(matches, "");
+    if (number) {
+      this.isSearching = false;
+      this.showCount();
+      if (this.wanted) this.step(this.wanted);
+      return;
+    }
     try {
       const { ids, total } = await this.source.search(text);
       if (turn !== this.turn) return;
@@ -130,6 +141,12 @@ export class Search {
     setText(this.count, `${place ? `${whole(place)} of ` : ""}${whole(matches.size)}${this.isSearching ? ", searching…" : this.note}`);
   }
 }
+
+/**
+ * Return the number of a step that is searched for, as in #12; 0 where a text is searched for.
+ * @param {string} text
+ */
+export const numberIn = (text) => Number(/^#([\d,]+)$/.exec(text)?.[1].replaceAll(",", "") ?? 0);
 
 /**
  * Return the spans whose outline has a text, in upper or lower case.

@@ -127,11 +127,11 @@ export class ServerSource {
   }
 
   /**
-   * @param {number} offset
+   * @param {{ offset?: number, span?: string }} from the first turn, or a span around whose turn to read
    * @returns {Promise<TurnPage>}
    */
-  conversation(offset) {
-    return get(`${this.base}conversation?offset=${offset}`);
+  conversation({ offset = 0, span }) {
+    return get(`${this.base}conversation?${new URLSearchParams(span === undefined ? { offset: String(offset) } : { span })}`);
   }
 
   /**
@@ -156,6 +156,24 @@ export class ServerSource {
   terminate(reason) {
     return post(`${this.base}terminate`, { reason });
   }
+
+  /**
+   * @param {Judgement} judgement
+   * @returns {Promise<{ run: Run }>}
+   */
+  judge(judgement) {
+    return post(`${this.base}scores`, { ...judgement });
+  }
+
+  /** @returns {Promise<Why | null>} */
+  async why() {
+    return (await get(`${this.base}why`)).why;
+  }
+
+  /** @returns {Promise<OwnTimes>} */
+  ownTimes() {
+    return get(`${this.base}own-times`);
+  }
 }
 
 /**
@@ -167,8 +185,8 @@ export class FileSource {
   constructor(run) {
     this.isLocal = true;
     this.run = run;
-    /** @type {Turn[] | null} */
-    this._turns = null;
+    /** @type {{ turns: Turn[], sections: Record<string, Section> } | null} */
+    this._conversation = null;
     /** @type {Map<string, SpanDetail> | null} */
     this._details = null;
     /** @type {Map<string, string> | null} */
@@ -208,13 +226,13 @@ export class FileSource {
   }
 
   /**
-   * @param {number} offset
+   * @param {{ offset?: number }} from
    * @returns {Promise<TurnPage>}
    */
-  async conversation(offset) {
-    /** @type {Turn[]} */
-    const turns = (this._turns ??= jsonBlock(`conversation-${this.run.id}`));
-    return { total: turns.length, turns: turns.slice(offset) };
+  async conversation({ offset = 0 }) {
+    /** @type {{ turns: Turn[], sections: Record<string, Section> }} */
+    const { turns, sections } = (this._conversation ??= jsonBlock(`conversation-${this.run.id}`));
+    return { turns: turns.slice(offset), total: turns.length, sections, offset, place: null };
   }
 
   /** @returns {Promise<Statistics>} */
@@ -236,6 +254,21 @@ export class FileSource {
   /** @returns {Promise<{ run: Run }>} */
   async terminate() {
     throw new Error("A run in a file cannot be terminated.");
+  }
+
+  /** @returns {Promise<{ run: Run }>} */
+  async judge() {
+    throw new Error("A run in a file cannot be judged.");
+  }
+
+  /** @returns {Promise<Why | null>} */
+  async why() {
+    return jsonBlock(`why-${this.run.id}`).why;
+  }
+
+  /** @returns {Promise<OwnTimes>} */
+  async ownTimes() {
+    return jsonBlock(`own-${this.run.id}`);
   }
 
   _readDetails() {

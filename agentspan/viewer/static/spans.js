@@ -57,6 +57,10 @@ export class Spans {
     this.notices = new Set();
     /** Whether notices have no rows: they may be half of a coding agent's session. */
     this.isQuiet = false;
+    /** @type {Map<number, number>} the time in ms in which no child of a span ran, of those that have children and have ended */
+    this.own = new Map();
+    /** Whether all spans are here: only then are numbers those of the whole run. */
+    this.isWhole = false;
     /** @type {string | null} */
     this.latest = null;
     this.changes = 0;
@@ -139,6 +143,46 @@ export class Spans {
    */
   numberOf(at) {
     return this.order.indexOf(at) + 1;
+  }
+
+  /**
+   * Return the span with a number; -1 where there is none.
+   * @param {number} number
+   */
+  withNumber(number) {
+    return this.order[number - 1] ?? -1;
+  }
+
+  /**
+   * Keep the own times that the server has computed.
+   * @param {OwnTimes} times
+   */
+  setOwn({ own_ms }) {
+    this.own.clear();
+    for (const [id, ms] of Object.entries(own_ms)) {
+      const at = this.indexOf.get(id);
+      if (at !== undefined) this.own.set(at, ms);
+    }
+  }
+
+  /**
+   * The time in ms in which none of a span's children ran; null where it is not known.
+   * @param {number} at
+   */
+  ownOf(at) {
+    return this.size[at] > 1 ? (this.own.get(at) ?? null) : this.columns.duration_ms[at];
+  }
+
+  /** Return the spans that have an own time, the slowest first. */
+  slowest() {
+    const own = Float64Array.from(this.ids, (_, at) => this.ownOf(at) ?? 0);
+    return Array.from(this.order).filter((at) => own[at] > 0).sort((a, b) => own[b] - own[a]);
+  }
+
+  /** Return the span that began last; -1 where there is none. Of several it is the last one in tree order. */
+  newest() {
+    const { start_ms, status } = this.columns;
+    return this.order.reduce((last, at) => (status[at] !== "pending" && (last < 0 || start_ms[at] >= start_ms[last]) ? at : last), -1);
   }
 
   /** @param {number} at */
@@ -301,7 +345,9 @@ export class Spans {
       }
       this.rowOf[at] = count;
       rows[count++] = at;
-      number += this.folded.has(at) ? this.size[at] : 1 + this.hidden(at).length;
+      const others = this.hidden(at);
+      if (others.length) number += others.reduce((sum, other) => sum + this.size[other], this.size[at]);
+      else number += this.folded.has(at) ? this.size[at] : 1;
     }
     this.rows = rows.subarray(0, count);
   }
@@ -312,6 +358,18 @@ export class Spans {
    */
   hidden(at) {
     return (!this.unfolded.has(at) && this.alike.get(at)) || NONE;
+  }
+
+  /**
+   * Tell whether a span is one of the equal failures that another row stands for, or inside one.
+   * @param {number} at
+   */
+  isInOther(at) {
+    for (let above = at; above >= 0; above = this.parents[above]) {
+      const first = this.firstOf.get(above);
+      if (first !== undefined && !this.unfolded.has(first)) return true;
+    }
+    return false;
   }
 
   /**
@@ -332,7 +390,8 @@ export class Spans {
    * @param {boolean} shut
    */
   fold(at, shut) {
-    const [set, isIn] = this.size[at] > 1 ? [this.folded, shut] : [this.unfolded, !shut];
+    if (this.alike.has(at)) this.folded.delete(at);
+    const [set, isIn] = this.alike.has(at) ? [this.unfolded, !shut] : [this.folded, shut];
     if (isIn) set.add(at);
     else set.delete(at);
   }
@@ -341,7 +400,7 @@ export class Spans {
   foldAll(shut) {
     this.folded.clear();
     this.unfolded.clear();
-    for (let at = 0; at < this.length; at++) if (this.canFold(at) && (shut || this.size[at] === 1)) this.fold(at, shut);
+    for (let at = 0; at < this.length; at++) if (this.canFold(at) && (shut || this.alike.has(at))) this.fold(at, shut);
   }
 
   /**
@@ -349,9 +408,12 @@ export class Spans {
    * @param {number} at
    */
   reveal(at) {
-    const first = this.firstOf.get(at);
-    let changed = first !== undefined && !this.unfolded.has(first);
-    if (first !== undefined) this.unfolded.add(first);
+    let changed = false;
+    for (let above = at; above >= 0; above = this.parents[above]) {
+      const first = this.firstOf.get(above) ?? (above !== at && this.alike.has(above) ? above : -1);
+      changed ||= first >= 0 && !this.unfolded.has(first);
+      if (first >= 0) this.unfolded.add(first);
+    }
     if (this._isLeftOut(at)) {
       this.isQuiet = false;
       changed = true;

@@ -8,8 +8,9 @@ import { Parts } from "./parts.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 7;
-const ROWS = 60; // until more are asked for
 const HINT = "Durations are those of complete and failed spans. An agent span's tokens and cost repeat those of the spans in it.";
+const LEGEND =
+  "A bar counts the spans of a range of durations; the ranges grow: 1, 2, 5, 10 … (a logarithmic scale, the same in all rows). The highest bar of a row has its full height.";
 
 export class Stats {
   /**
@@ -24,20 +25,22 @@ export class Stats {
     this.box = byId("stats");
     this.changes = -1;
     this.isUpdating = false;
-    /** @type {Set<string>} the types whose labels are all shown */
-    this.whole = new Set();
-    this.hasAllTypes = false;
+    /** @type {Set<string>} the rows that were asked for */
+    this.asked = new Set();
     const [head, body] = [el("thead"), el("tbody")];
     this.head = new Parts(head);
     this.body = new Parts(body);
-    this.shown = [el("table", null, head, body), el("p", { class: "hint" }, HINT)];
+    this.shown = [el("table", null, head, body), el("p", { class: "hint" }, LEGEND), el("p", { class: "hint" }, HINT)];
     /** @type {Statistics} */
-    this.statistics = { stats: [], bounds_ms: [] };
+    this.statistics = { stats: [], bounds_ms: [], rests: [] };
   }
 
   async update() {
     if (this.isUpdating || this.changes === this.spans.changes) return;
     this.isUpdating = true;
+    if (!this.shown[0].isConnected) {
+      this.box.replaceChildren(el("p", { class: "busy", role: "status" }, `Adding up ${format.plural(this.spans.length, "span")} …`));
+    }
     try {
       const changes = this.spans.changes;
       this.statistics = await this.source.stats();
@@ -58,35 +61,43 @@ export class Stats {
     const head = names.map((name, n) => el("th", { scope: "col", class: n ? "number" : null }, name));
     /** @param {number} bucket */
     const edge = (bucket) => el("span", null, bucket ? format.duration(bounds[bucket - 1]) : "0");
-    head.push(el("th", { scope: "col" }, el("span", { class: "scale" }, edge(first), edge(last))));
+    head.push(el("th", { scope: "col" }, "Durations, logarithmic", el("span", { class: "scale" }, edge(first), edge(last))));
     const slowest = slowestOf(this.spans);
-    /** @type {(name: string | null, text: string) => HTMLElement} */
-    const rest = (name, text) => {
-      const button = el("button", { type: "button", class: "link" }, text);
-      const row = el("tr", null, el("th", { scope: "row", colspan: names.length + 1 }, button));
-      button.addEventListener("click", () => {
-        const place = [...(row.parentNode?.children ?? [])].indexOf(row);
-        if (name === null) this.hasAllTypes = true;
-        else this.whole.add(name);
-        this._draw();
-        this.box.querySelectorAll("tbody tr")[place]?.querySelector("button")?.focus();
-      });
-      return row;
-    };
     /** @type {DetailPart[]} */
-    const rows = shorten(stats, this.whole, this.hasAllTypes).map((each) => {
+    const rows = rowsOf(this.statistics, this.asked).map((each) => {
       if ("schema_name" in each) {
         const name = keyOf(each.schema_name, each.label);
         const make = () => this._row(each, slowest, bounds, first, last);
         return { name, data: [JSON.stringify(each), slowest.get(name), first, last], make };
       }
-      const { of, left } = each;
-      const text = of === null ? `Show ${format.plural(left, "more type")}` : `Show ${format.whole(left)} more of ${of}`;
-      return { name: `\0${of}`, data: [text], make: () => rest(of, text) };
+      const { of, left, number, unsent } = each;
+      return { name: `rest ${restKey(of, left)}`, data: [number, unsent], make: () => this._rest(of, left, number, unsent, names.length + 1) };
     });
     this.head.show("", [{ name: "head", data: [first, last], make: () => el("tr", null, ...head) }]);
     this.body.show("", rows);
     if (!this.shown[0].isConnected) this.box.replaceChildren(...this.shown);
+  }
+
+  /**
+   * Return the row that stands for others, and shows them when it is asked to.
+   * @param {string | null} of
+   * @param {"once" | "more"} left
+   * @param {number} number
+   * @param {number} unsent how many of them the page does not have
+   * @param {number} columns
+   */
+  _rest(of, left, number, unsent, columns) {
+    const what = left === "once" ? `${format.plural(number, "label")} that ${number === 1 ? "occurs" : "occur"} once` : format.plural(number, of === null ? "more type" : "more label");
+    const button = el("button", { type: "button", class: "link" }, `Show ${what}`);
+    const cell = el("th", { scope: "row", colspan: columns }, unsent ? `… and ${format.whole(unsent)} more: agentspan stats RUN --all` : button);
+    const row = el("tr", { class: of === null ? null : "rest" }, cell);
+    button.addEventListener("click", () => {
+      const place = [...(row.parentNode?.children ?? [])].indexOf(row);
+      this.asked.add(restKey(of, left));
+      this._draw();
+      this.box.querySelectorAll("tbody tr")[place]?.querySelector("button")?.focus();
+    });
+    return row;
   }
 
   /**
@@ -117,34 +128,39 @@ export class Stats {
 }
 
 /**
- * Leave out types and labels until so many rows are left, as shorten in analysis/stats.py does; but what was asked
- * for is shown whole. `left` are the labels of a type, or with null the types, that are left out at this place.
- * @param {Stat[]} stats
- * @param {Set<string>} whole the types whose labels are all shown
- * @param {boolean} hasAllTypes
+ * Return the rows to show: statistics, and for those that are shown only on request one row with their number.
+ * @param {Statistics} statistics
+ * @param {Set<string>} asked the keys of the rows that were asked for
+ * @returns {(Stat | { of: string | null, left: "once" | "more", number: number, unsent: number })[]}
  */
-export function shorten(stats, whole, hasAllTypes) {
-  const types = stats.filter((stat) => stat.label === null);
-  const labels = stats.filter((stat) => stat.label !== null);
-  const most = hasAllTypes ? types.length : Math.max(1, Math.floor(ROWS / 2), ROWS - labels.length);
-  const shown = new Set(types.slice(0, most).map((stat) => stat.schema_name));
-  const longest = labels.filter((stat) => shown.has(stat.schema_name)).sort((a, b) => b.total_ms - a.total_ms);
-  const kept = new Set(longest.slice(0, Math.max(0, ROWS - shown.size)));
-  /** @type {(Stat | { of: string | null, left: number })[]} */
+export function rowsOf({ stats, rests }, asked) {
+  /** @type {ReturnType<typeof rowsOf>} */
   const rows = [];
-  let left = 0;
-  stats.forEach((stat, n) => {
-    if (!shown.has(stat.schema_name)) return;
-    if (stat.label === null || kept.has(stat) || whole.has(stat.schema_name)) rows.push(stat);
-    else left++;
-    if (left && stats[n + 1]?.schema_name !== stat.schema_name) {
-      rows.push({ of: stat.schema_name, left });
-      left = 0;
+  const isShown = (/** @type {Stat} */ { schema_name, label, left }) => !left || asked.has(restKey(label === null ? null : schema_name, left));
+  /** @type {(name: string | null, own: Stat[]) => void} */
+  const addRests = (name, own) => {
+    for (const left of /** @type {const} */ (["more", "once"])) {
+      const sent = own.filter((stat) => stat.left === left).length;
+      const number = rests.find(({ schema_name, is_once }) => schema_name === name && is_once === (left === "once"))?.number ?? sent;
+      const isAsked = asked.has(restKey(name, left));
+      if (number > (isAsked ? sent : 0)) rows.push({ of: name, left, number, unsent: isAsked ? number - sent : 0 });
     }
-  });
-  if (shown.size < types.length) rows.push({ of: null, left: types.length - shown.size });
+  };
+  const types = stats.filter(({ label }) => label === null);
+  for (const type of types.filter(isShown)) {
+    const own = stats.filter(({ schema_name, label }) => schema_name === type.schema_name && label !== null);
+    rows.push(type, ...own.filter(isShown));
+    addRests(type.schema_name, own);
+  }
+  addRests(null, types);
   return rows;
 }
+
+/**
+ * @param {string | null} name the type, null for types
+ * @param {string} left
+ */
+const restKey = (name, left) => `${left}\0${name ?? ""}`;
 
 /**
  * Return the first and the last bucket of the histograms. At least a handful, so that one bar does not look like all there is.

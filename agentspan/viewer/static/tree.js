@@ -128,11 +128,12 @@ export class Tree {
     const error = el("span", { class: "error" });
     const step = el("span", { class: "step" }, fold, mark, kind, text, " ", error, " ");
     const took = el("span", { class: "took" });
+    const own = el("span", { class: "own" });
     const bar = el("i", { class: "bar" });
     const lane = el("span", { class: "lane" }, bar);
-    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, lane);
+    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, " ", own, lane);
     this.room.append(node);
-    return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, bar, lane };
+    return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, own, bar, lane };
   }
 
   /**
@@ -161,6 +162,7 @@ export class Tree {
     setText(drawn.error, noteOf(this.spans, at));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, durationOf(this.spans, at, this.now));
+    setText(drawn.own, ownTimeOf(this.spans, at));
     const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status, isPrompt(this.spans, at) && "prompt"];
     drawn.node.className = classes.filter(Boolean).join(" ");
     this._placeBar(drawn, at);
@@ -270,14 +272,20 @@ export class Tree {
     if (at >= 0) this.select(at);
   }
 
+  /** Scroll to the row of the span that began last, or to the row in which it is folded. */
+  showNewest() {
+    const { rowOf, parents, firstOf } = this.spans;
+    let at = this.spans.newest();
+    while (at >= 0 && rowOf[at] < 0) at = firstOf.get(at) ?? parents[at];
+    if (at >= 0) this.scrollTo(rowOf[at]);
+  }
+
   /**
    * Select the next span in which a failure arose. Equal failures in one row are one of them.
    * @param {1 | -1} by
    */
   seekCause(by) {
-    const { causes, firstOf, unfolded } = this.spans;
-    const isShown = (/** @type {number | undefined} */ first) => first === undefined || unfolded.has(first);
-    return this.seek((at) => causes.has(at) && isShown(firstOf.get(at)), by);
+    return this.seek((at) => this.spans.causes.has(at) && !this.spans.isInOther(at), by);
   }
 
   /**
@@ -379,6 +387,13 @@ export function durationOf(spans, at, now) {
 }
 
 /**
+ * Return the time in which no step inside a span ran; "" where nothing is inside it, or its row stands for several.
+ * @param {Spans} spans
+ * @param {number} at
+ */
+const ownTimeOf = (spans, at) => (spans.hidden(at).length ? "" : duration(spans.own.get(at)));
+
+/**
  * Tell whether a span is what a person said.
  * @param {Spans} spans
  * @param {number} at
@@ -406,7 +421,8 @@ export function titleOf(spans, at) {
 export function labelOf(spans, at, now) {
   const { left_open, status } = spans.columns;
   // As the row reads, then the status: who speaks to a computer says what is seen.
-  const parts = [titleOf(spans, at), noteOf(spans, at), durationOf(spans, at, now), left_open[at] ? "left open" : status[at]];
+  const own = ownTimeOf(spans, at);
+  const parts = [titleOf(spans, at), noteOf(spans, at), durationOf(spans, at, now), own && `${own} of its own`, left_open[at] ? "left open" : status[at]];
   return [...new Set(parts)].filter(Boolean).join(", ");
 }
 

@@ -42,9 +42,58 @@ interface Run {
   session: string | null;
   user: string | null;
   tags: string[];
-  /** Those that count, as a line each. */
-  scores: string[];
+  /** Those that count. */
+  scores: Score[];
   spans: SpanCounts | null;
+}
+
+/** A score, a mark or a note of a run or a span (data.score_facts): what it says, who judged, and when. */
+interface Score {
+  target: string;
+  name: string;
+  source: string;
+  identifier: string | null;
+  text: string;
+  by: string;
+  at: string;
+}
+
+/** Why a run failed, in the words of `agentspan why RUN` (data.why). */
+interface Why {
+  /** The rule over a score that the run missed; null where its status decides. */
+  rule: string | null;
+  sentence: string;
+  /** The error of the run, if no step raised it. */
+  error: string | null;
+  /** The id and the number of the step that made the run fail; null where no step failed. */
+  step: string | null;
+  number: number | null;
+  /** Labels and texts about that step. */
+  facts: [string, string][];
+  signature: string;
+  /** How often other runs have the same failure, in words; and how many they are. */
+  elsewhere: string | null;
+  others: number;
+  /** The passing run to compare with, what it is, and where the two part. */
+  nearest: string | null;
+  nearest_text: string;
+  parting: string | null;
+}
+
+/** The time of each span in which none of its children ran, of those that have children and have ended (data.own_times). */
+interface OwnTimes {
+  own_ms: Record<string, number>;
+}
+
+/** What a person says about a run, or a span of it: a name with a value, a mark, a note; or what to remove. */
+interface Judgement {
+  span_id: string | null;
+  name?: string;
+  value?: string;
+  mark?: string;
+  note?: string;
+  identifier?: string | null;
+  remove?: boolean;
 }
 
 interface SpanType {
@@ -108,8 +157,8 @@ interface SpanDetail {
   messages: SpanMessage[];
   /** Columns that have no words of their own, by their name. */
   facts: Record<string, string>;
-  /** Those that count, as a line each. */
-  scores: string[];
+  /** Those that count. */
+  scores: Score[];
   violations: Violation[];
 }
 
@@ -209,14 +258,31 @@ interface Turn {
   status: SpanStatus;
 }
 
+/** An agent's part of a conversation (conversation.Section). */
+interface Section {
+  id: string;
+  parent: string | null;
+  name: string | null;
+  turns: number;
+  tokens: number | null;
+  cost_usd: number | null;
+  duration_ms: number;
+}
+
+/** Turns from number `offset` on, counted from 0; `place` is that of the turn that was asked for. */
 interface TurnPage {
   turns: Turn[];
   total: number;
+  sections: Record<string, Section>;
+  offset: number;
+  place: number | null;
 }
 
 /** Statistics of a span type, or of one label of it (analysis.stats.Stat). */
 interface Stat {
   kind: string;
+  /** Why the row is shown only on request: "" where it is shown (data.statistics). */
+  left: "" | "once" | "more";
   schema_name: string;
   label: string | null;
   count: number;
@@ -238,6 +304,14 @@ interface Stat {
 interface Statistics {
   bounds_ms: number[];
   stats: Stat[];
+  rests: StatRest[];
+}
+
+/** How many rows are shown only on request: labels of a type, or types (analysis.runs.Rest). */
+interface StatRest {
+  schema_name: string | null;
+  number: number;
+  is_once: boolean;
 }
 
 interface Matches {
@@ -248,9 +322,45 @@ interface Matches {
 /** A row of the list of runs: its cells as text, by column (listing). */
 interface RunRow {
   id: string;
+  href: string;
   mark: string;
   cells: Record<string, string>;
   titles: Record<string, string>;
+}
+
+/** What happened lately (viewer.answer). */
+interface Answer {
+  runs: number;
+  head: string;
+  parts: AnswerPart[];
+  sums: string;
+  causes: AnswerCause[] | null;
+  rest: string;
+  bars: AnswerBar[];
+  since: string;
+  until: string;
+}
+
+interface AnswerPart {
+  mark: string;
+  text: string;
+  href: string;
+}
+
+interface AnswerCause {
+  runs: string;
+  text: string;
+  only: string;
+  href: string;
+}
+
+/** The runs that began in a range of times: of each part its top and its height. */
+interface AnswerBar {
+  label: string;
+  href: string;
+  passed: [number, number];
+  other: [number, number];
+  failed: [number, number];
 }
 
 interface RunListPage {
@@ -285,10 +395,13 @@ interface RunSource {
   detail(id: string): Promise<SpanDetail>;
   context(id: string): Promise<ContextChange>;
   blob(id: string, hash: string): string | null;
-  conversation(offset: number): Promise<TurnPage>;
+  conversation(from: { offset?: number; span?: string }): Promise<TurnPage>;
   stats(): Promise<Statistics>;
   search(text: string): Promise<Matches>;
+  why(): Promise<Why | null>;
+  ownTimes(): Promise<OwnTimes>;
   terminate(reason: string): Promise<{ run: Run }>;
+  judge(judgement: Judgement): Promise<{ run: Run }>;
 }
 
 // What the modules keep in memory and pass to each other.

@@ -19,6 +19,7 @@ from agentspan.storage.questions import (
     Account,
     BackUp,
     BriefsWhere,
+    CachedCalls,
     Compact,
     Damage,
     FailureSums,
@@ -33,6 +34,7 @@ from agentspan.storage.questions import (
     SpanSums,
     StepUses,
     Touched,
+    Used,
     WaitAtMost,
 )
 from agentspan.storage.row_by_row import added_up, failures_of, summed, uses_of
@@ -146,11 +148,19 @@ class Capable(AnswersAboutScores):
         FailureSums: "failure_sums",
         StepUses: "step_uses",
         Touched: "touched",
+        Used: "used",
+        CachedCalls: "cached_calls",
         WaitAtMost: "wait_at_most",
     }
     wait_s = 10.0
 
     def touched(self, asked: Touched) -> Any:
+        return row_by_row.answer(self, asked)
+
+    def cached_calls(self, asked: CachedCalls) -> Any:
+        return row_by_row.answer(self, asked)
+
+    def used(self, asked: Used) -> Any:
         return row_by_row.answer(self, asked)
 
     def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
@@ -221,6 +231,31 @@ class StepsThatAreOpenAreUsed(Capable):
     def step_uses(self, asked: StepUses) -> Any:
         ended = {run: [span._replace(status="complete") for span in self.ask(SpansOf(run))] for run in asked.run_ids}
         return [use for run, spans in ended.items() for use in uses_of(run, spans)]
+
+
+@found_by("test_calls_that_used_a_cache_have_their_tokens")
+class CallsOfAggregatesUseACache(Capable):
+    def cached_calls(self, asked: CachedCalls) -> Any:
+        runs = [run.id for run in self.ask(Query("agent_instance")).rows] if asked.runs is None else asked.runs
+        spans = (span for run in runs for span in self.ask(SpansOf(run)) if span.result_payload is not None)
+        return [
+            found
+            for span in spans
+            if (
+                found := row_by_row.cached_call(
+                    span.agent_instance_id, span.schema_name, span.label, span.input_tokens, span.payload,
+                    span.result_payload,
+                )
+            )
+        ]  # fmt: skip
+
+
+@found_by(ANSWERED)
+class OnlyStepsThatEndedAreUses(Capable):
+    def used(self, asked: Used) -> Any:
+        runs = [run.id for run in self.ask(Query("agent_instance")).rows]
+        uses = self.ask(StepUses(runs))
+        return frozenset(use.run_id for use in uses if asked.includes(use.schema_name, use.label))
 
 
 @found_by("test_the_runs_that_touched_a_file_are_those_whose_tools_name_it")

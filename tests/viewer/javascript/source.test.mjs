@@ -30,10 +30,11 @@ test("a run's data has addresses below its page", async () => {
   const source = new ServerSource(RUN);
   await source.spans({ cursor: "c 1", after: "" });
   await source.detail("s1");
-  await source.conversation(60);
+  await source.conversation({ offset: 60 });
+  await source.conversation({ span: "s1" });
   await source.facts();
   await source.stats();
-  const urls = ["spans?cursor=c+1&after=", "spans/s1", "conversation?offset=60", "facts", "stats"];
+  const urls = ["spans?cursor=c+1&after=", "spans/s1", "conversation?offset=60", "conversation?span=s1", "facts", "stats"];
   assert.deepEqual(asked.map(({ url }) => url), urls.map((url) => `r1/${url}`));
   assert.equal(source.blob("s1", "abc"), "r1/spans/s1/blobs/abc");
 });
@@ -94,12 +95,12 @@ test("a file's blocks are those of its run", async () => {
     { id: "s2", summary: null, payload: "{}", result_payload: '{"output":"no answer"}' },
   ];
   const turns = [{ text: "one" }, { text: "two" }, { text: "three" }];
-  page({ "spans-r1": { next: null }, "details-r1": details, "conversation-r1": turns, "blobs-r1": { abc: "data:x" } });
+  page({ "spans-r1": { next: null }, "details-r1": details, "conversation-r1": { turns, sections: {} }, "blobs-r1": { abc: "data:x" } });
   const source = new FileSource(RUN);
   assert.deepEqual(await source.spans(), { next: null });
   assert.deepEqual(await source.detail("s2"), details[1]);
   await assert.rejects(source.detail("s3"), /no such span/);
-  assert.deepEqual(await source.conversation(1), { total: 3, turns: turns.slice(1) });
+  assert.deepEqual(await source.conversation({ offset: 1 }), { total: 3, turns: turns.slice(1), sections: {}, offset: 1, place: null });
   assert.deepEqual([source.blob("s1", "abc"), source.blob("s1", "def")], ["data:x", null]);
   assert.deepEqual(await source.search("late INV"), { ids: ["s1"], total: 1 });
   assert.deepEqual(await source.search("answer"), { ids: ["s2"], total: 1 });

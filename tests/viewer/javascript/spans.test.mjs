@@ -190,7 +190,7 @@ test("when all is unfolded, so are failures that are alike; when all is folded, 
   assert.equal(spans.rows.length, 1);
 });
 
-test("what differs in its error, label, type, or status, or has children, is not alike", () => {
+test("what differs in its error, label, type, or status is not alike", () => {
   /** @type {Partial<import("./recorded.mjs").Row>[]} */
   const others = [{ error: "E: other" }, { label: "other" }, { type: "step" }, { status: "complete" }];
   for (const other of others) {
@@ -198,7 +198,24 @@ test("what differs in its error, label, type, or status, or has children, is not
     rows[3] = { ...rows[3], ...other };
     assert.equal(spansOf(rows).alike.size, 0, JSON.stringify(other));
   }
-  assert.equal(spansOf([...alike(4), { id: "child", parent: "f1" }]).alike.size, 0);
+});
+
+test("failures that are alike are one row with all that is inside them, and what is searched for in it unfolds it", () => {
+  const inside = alike(4, "root").flatMap((row) => [row, { ...row, id: `in ${row.id}`, parent: row.id, label: "http" }]);
+  const spans = spansOf([{ id: "root", status: "failed" }, ...inside, { id: "after", parent: "root", start: 90 }]);
+  assert.deepEqual(idsOf(spans), ["root", "f0", "after"]);
+  assert(spans.isFolded(at(spans, "f0")));
+  assert(spans.isInOther(at(spans, "in f2")));
+  assert(!spans.isInOther(at(spans, "in f0")));
+  assert(spans.reveal(at(spans, "in f2")));
+  spans.listRows();
+  assert.deepEqual(idsOf(spans).slice(0, 4), ["root", "f0", "in f0", "f1"]);
+  assert(!spans.reveal(at(spans, "in f2")));
+  spans.fold(at(spans, "f0"), true);
+  spans.listRows();
+  assert.deepEqual(idsOf(spans), ["root", "f0", "after"]);
+  assert(spans.reveal(at(spans, "in f0")));
+  assert(!spans.isInOther(at(spans, "in f2")));
 });
 
 test("failures that differ only in values are alike", () => {

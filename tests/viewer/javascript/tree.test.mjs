@@ -66,6 +66,12 @@ test("a row says how long its span took, or why nobody knows", () => {
   assert.equal(labelOf(spans, at(spans, "pending"), 0), "pending");
 });
 
+test("the row of a step that contains others says the time of its own", () => {
+  const spans = spansOf([{ id: "a", took: 2100 }, { id: "b", parent: "a", took: 100 }]);
+  spans.setOwn({ own_ms: { a: 2000 } });
+  assert.equal(labelOf(spans, 0, 0), "a, 2.1 s, 2.0 s of its own, complete");
+});
+
 // Bars
 
 /**

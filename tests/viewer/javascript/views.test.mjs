@@ -3,29 +3,72 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { headingAt } from "../../../agentspan/viewer/static/conversation.js";
+import { entriesOf, figuresOf, pathOf, turnOf } from "../../../agentspan/viewer/static/conversation.js";
 import { moment, plural } from "../../../agentspan/viewer/static/format.js";
 import { missing } from "../../../agentspan/viewer/static/print.js";
 import { hashOf, placeOf, sinceOf } from "../../../agentspan/viewer/static/run.js";
 import { matchesOf, placeAmong } from "../../../agentspan/viewer/static/search.js";
-import { barsOf, bucketsOf, keyOf, shorten, slowestOf } from "../../../agentspan/viewer/static/stats.js";
+import { barsOf, bucketsOf, keyOf, rowsOf, slowestOf } from "../../../agentspan/viewer/static/stats.js";
 import { idsOf, spansOf } from "./recorded.mjs";
 
 // Conversation
 
-test("a turn of another thread than the one before has a heading", () => {
-  const threads = [
-    ["", null],
-    ["left", "left"],
-    ["left", "left"],
-    ["right", null],
-    ["left", "left"],
-    ["", null],
-  ];
-  const turns = /** @type {Turn[]} */ (threads.map(([thread, agent]) => ({ thread, agent })));
-  const headings = turns.map((_, n) => headingAt(turns, n));
-  assert.deepEqual(headings, ["", "left", "", "Agent", "left, continued", "Outside any agent, continued"]);
-  assert.equal(headingAt(turns.slice(1), 0), "left");
+/**
+ * Return sections by id, each in the one that is named after it.
+ * @param {Record<string, string | null>} parents
+ * @returns {Record<string, Section>}
+ */
+const sectionsOf = (parents) =>
+  Object.fromEntries(Object.entries(parents).map(([id, parent]) => [id, { id, parent, name: id, turns: 1, tokens: null, cost_usd: null, duration_ms: 0 }]));
+
+const SECTIONS = sectionsOf({ "": null, outer: "", left: "outer", right: "outer", deep: "left" });
+
+/**
+ * Return what is shown of turns in threads: numbers of turns, and names of sections.
+ * @param {string[]} threads
+ * @param {string[]} [folded]
+ */
+function shownOf(threads, folded = []) {
+  const turns = /** @type {Turn[]} */ (threads.map((thread) => ({ thread })));
+  const entries = entriesOf(turns, SECTIONS, (id) => folded.includes(id));
+  return entries.map((entry) => (entry.turn >= 0 ? entry.turn : `${entry.section}${"isAgain" in entry && entry.isAgain ? " again" : ""}`));
+}
+
+test("a section has its line before its first turn, and where it goes on after one in it", () => {
+  const threads = ["", "outer", "left", "deep", "left", "right", "outer", ""];
+  assert.deepEqual(shownOf(threads), [0, "outer", 1, "left", 2, "deep", 3, "left again", 4, "right", 5, "outer again", 6, " again", 7]);
+  assert.deepEqual(shownOf(["deep", "outer"]), ["outer", "left", "deep", 0, "outer", 1]);
+});
+
+test("a folded section hides its turns and the sections in it", () => {
+  const threads = ["outer", "left", "deep", "left", "right", "outer"];
+  assert.deepEqual(shownOf(threads, ["left"]), ["outer", 0, "left", "right", 4, "outer again", 5]);
+  assert.deepEqual(shownOf(threads, ["outer"]), ["outer"]);
+  assert.deepEqual(shownOf(threads, ["left", "right"]), ["outer", 0, "left", "right", "outer again", 5]);
+});
+
+test("the way to a section ends also where rows were made by hand", () => {
+  assert.deepEqual(pathOf(SECTIONS, "deep"), ["", "outer", "left", "deep"]);
+  assert.deepEqual(pathOf(sectionsOf({ a: "b", b: "a" }), "a"), ["b", "a"]);
+  assert.deepEqual(pathOf({}, "unknown"), ["unknown"]);
+});
+
+test("a step is shown by its answer, its last turn, what it asked for, or its agent's first turn", () => {
+  const turns = /** @type {Turn[]} */ ([
+    { span: "llm", side: "in", thread: "agent" },
+    { span: "llm", side: "out", thread: "agent" },
+    { span: "llm", side: "in", thread: "agent" },
+    { span: "quiet", side: "in", thread: "agent" },
+    { span: "quiet", side: "in", thread: "agent" },
+    { span: "tool", side: "", asked_by: "other", thread: "agent" },
+  ]);
+  assert.deepEqual(["llm", "quiet", "tool", "other", "agent", "chain"].map((id) => turnOf(turns, id)), [1, 4, 5, 5, 0, -1]);
+});
+
+test("the line of a section has only the figures that are known", () => {
+  const { left } = SECTIONS;
+  assert.deepEqual(figuresOf(left), ["1 turn"]);
+  assert.deepEqual(figuresOf({ ...left, turns: 12, tokens: 8100, cost_usd: 0.25, duration_ms: 4200 }), ["12 turns", "8.1k tok", "$0.2500", "4.2 s"]);
 });
 
 // Statistics
@@ -39,35 +82,29 @@ test("a turn of another thread than the one before has a heading", () => {
 function stat(schema_name, label = null, rest = {}) {
   const counts = { count: 1, failed: 0, cancelled: 0, open: 0, total_ms: 1, is_aggregate: false, histogram: [] };
   const unknown = { p50_ms: null, p95_ms: null, p99_ms: null, max_ms: null, input_tokens: null, output_tokens: null };
-  return { kind: "tool", schema_name, label, ...counts, ...unknown, cost_usd: null, ...rest };
+  return { kind: "tool", left: "", schema_name, label, ...counts, ...unknown, cost_usd: null, ...rest };
 }
 
-/** @param {ReturnType<typeof shorten>} rows */
-const named = (rows) => rows.map((row) => ("of" in row ? `${row.left} of ${row.of}` : (row.label ?? row.schema_name)));
+/**
+ * Return the rows that are shown of statistics.
+ * @param {Stat[]} stats
+ * @param {StatRest[]} rests
+ * @param {...string} asked
+ */
+function rowsShown(stats, rests, ...asked) {
+  const rows = rowsOf({ stats, rests, bounds_ms: [] }, new Set(asked));
+  return rows.map((row) => ("of" in row ? `${row.number} ${row.left} of ${row.of}${row.unsent ? `, ${row.unsent} unsent` : ""}` : (row.label ?? row.schema_name)));
+}
 
-test("few statistics are all shown", () => {
-  const stats = [stat("llm"), stat("llm", "m"), stat("tool")];
-  assert.deepEqual(shorten(stats, new Set(), false), stats);
-});
-
-test("the labels that took longest stay, and a type that was asked for is shown whole", () => {
-  const labels = Array.from({ length: 70 }, (_, n) => stat("tool", `t${n}`, { total_ms: n }));
-  const stats = [stat("llm"), stat("tool"), ...labels];
-  const rows = named(shorten(stats, new Set(), false));
-  assert.equal(rows.length, 61);
-  assert.deepEqual([...rows.slice(0, 3), ...rows.slice(-2)], ["llm", "tool", "t12", "t69", "12 of tool"]);
-  assert.deepEqual(shorten(stats, new Set(["tool"]), false), stats);
-});
-
-test("half of the rows are for types, until all are asked for", () => {
-  const names = Array.from({ length: 40 }, (_, n) => `type${n}`);
-  const types = names.flatMap((name) => [stat(name), stat(name, "a"), stat(name, "b")]);
-  const some = named(shorten(types, new Set(), false));
-  assert.equal(some.filter((name) => name.startsWith("type")).length, 30);
-  assert.equal(some.at(-1), "10 of null");
-  const all = named(shorten(types, new Set(), true));
-  assert.equal(all.filter((name) => name.startsWith("type")).length, 40);
-  assert.equal(all.includes("10 of null"), false);
+test("what is shown only on request has a row with its number", () => {
+  const rare = ["a", "b"].map((label) => stat("tool", label, { left: "once" }));
+  const stats = [stat("llm"), stat("llm", "m"), stat("tool"), stat("tool", "big"), ...rare, stat("chain", null, { left: "more" }), stat("chain", "c", { left: "more" })];
+  const rests = [{ schema_name: "tool", number: 312, is_once: true }, { schema_name: null, number: 1, is_once: false }];
+  const types = ["llm", "m", "tool", "big"];
+  assert.deepEqual(rowsShown(stats, rests), [...types, "312 once of tool", "1 more of null"]);
+  assert.deepEqual(rowsShown(stats, rests, "once\0tool"), [...types, "a", "b", "312 once of tool, 310 unsent", "1 more of null"]);
+  assert.deepEqual(rowsShown(stats, rests, "more\0"), [...types, "312 once of tool", "chain", "1 more of chain"]);
+  assert.deepEqual(rowsShown(stats, rests, "more\0", "more\0chain"), [...types, "312 once of tool", "chain", "c"]);
 });
 
 test("histograms show the buckets that are used, and at least a handful", () => {
@@ -130,11 +167,11 @@ test("a print says what it lacks", () => {
   /** @type {(view: View, total?: number) => string} */
   const lacks = (view, total = 1101) => {
     const run = { id: "r1", spans: { total } };
-    return missing(/** @type {any} */ ({ view, run, spans, conversation: { cards: [1, 2], total: 3 } }));
+    return missing(/** @type {any} */ ({ view, run, spans, conversation: { shown: 2, total: 3 } }));
   };
   const command = "`agentspan show r1` prints all.";
   assert.equal(lacks("stats"), "");
-  assert.equal(lacks("conversation"), `Only the first 2 of 3 turns are printed here. ${command}`);
+  assert.equal(lacks("conversation"), `Only 2 of 3 turns are printed here. ${command}`);
   assert.equal(lacks("tree"), `Only the first 1,000 of 1,101 rows are printed here. ${command}`);
   spans.fold(0, true);
   spans.listRows();

@@ -11,9 +11,10 @@ from agentspan.storage.questions import (
     Search,
     SpanStats,
     StepUses,
+    Used,
 )
 
 INDEXED: frozenset[type[Question[Any]]] = frozenset(
-    {RunsWhere, BriefsWhere, SpanStats, RunSums, FailureSums, StepUses, Search}
+    {RunsWhere, BriefsWhere, SpanStats, RunSums, FailureSums, StepUses, Used, Search}
 )
 """The questions that it answers."""

@@ -25,6 +25,7 @@ from agentspan.storage.questions import (
     Search,
     SpanStats,
     StepUses,
+    Used,
     contains_text,
     has_meta,
 )
@@ -415,6 +416,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     RunSums: span_sums.run_sums,
     FailureSums: span_sums.failure_sums,
     StepUses: span_sums.step_uses,
+    Used: span_sums.used,
     Search: full_text.search,
 }
 """Type of a question → function that answers it over a connection to the updated index, with the file attached."""

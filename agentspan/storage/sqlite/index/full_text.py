@@ -252,17 +252,28 @@ cross join recorded.agent_spans s where s.rowid = o.row
 IS_WANTED = f"""
 exists (select 1 from recorded.agent_spans s where s.rowid = texts.rowid and {index_file.OF_SPAN})
 """
+IS_LISTED = """
++rowid in (
+    select s.rowid from temp.wanted w cross join recorded.agent_spans s where s.agent_instance_id = w.id
+)
+"""
+"""The same as IS_WANTED: it lists the spans of the runs first, from an index (0.1 s for 300,000). The `+` prevents FTS5
+from looking each of them up."""
+LISTED_FROM = 10_000
+"""The number of matches from which spans are listed: for 690,000 matches it takes 0.4 s, and IS_WANTED 1.1 s."""
 
 
 def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpan], int]:
     """Return a page of the spans whose new parts contain all terms, the latest first, and the number of all of them."""
     terms, runs, end = asked.words, asked.runs, asked.offset + asked.limit
     is_match, read_also = IS_MATCH, READ_AGAIN
-    if runs is not None:
-        index_file.restrict(connection, runs)
-        is_match, read_also = f"{IS_MATCH} and {IS_WANTED}", f"{READ_AGAIN} and {index_file.OF_SPAN}"
     ending = text_search.PREFIX
     query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
+    if runs is not None:
+        index_file.restrict(connection, runs)
+        (matches,) = connection.execute(f"select count(*) from texts where {IS_MATCH}", (query,)).fetchone()
+        is_match = f"{IS_MATCH} and {IS_LISTED if matches >= LISTED_FROM else IS_WANTED}"
+        read_also = f"{READ_AGAIN} and {index_file.OF_SPAN}"
     matcher, parts = text_search.Matcher(terms), Parts(connection)
     read_again = {
         row: of_span

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
-from agentspan.storage.questions import FailureSums, RunSums, StepUses
+from agentspan.storage.questions import FailureSums, RunSums, StepUses, Used
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.reads import Rewrites
@@ -302,6 +302,12 @@ select u.run, u.grp, u.spans + u.cancelled, u.failed, u.last, substr(u.reason, 2
 from temp.wanted_numbers w cross join run_groups u where u.run = w.run
 """
 
+USERS = "select r.id from main.runs r cross join run_groups u where u.run = r.run and u.grp in ({0}) group by r.run"
+OPEN_USERS = """
+select s.agent_instance_id, s.schema_name, s.label from main.open_spans o cross join recorded.agent_spans s
+where s.rowid = o.row
+"""
+
 
 def group_names(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None, bool]]:
     """Return number of a group → its span type, its label, and whether its spans sum up others."""
@@ -330,3 +336,12 @@ def step_uses(connection: sqlite3.Connection, asked: StepUses) -> list[StepUse]:
     """Return the counts of these runs' finished spans, by run, type and label."""
     runs, names = index_file.numbered(connection, asked.run_ids), group_names(connection)
     return [StepUse(runs[run], *names[group][:2], *sums) for run, group, *sums in connection.execute(USES)]
+
+
+def used(connection: sqlite3.Connection, asked: Used) -> frozenset[str]:
+    """Return the ids of the runs with a span of the asked types and label."""
+    groups = [grp for grp, (name, label, _) in group_names(connection).items() if asked.includes(name, label)]
+    found = {run for run, name, label in connection.execute(OPEN_USERS) if asked.includes(name, label)}
+    if groups:
+        found.update(run for (run,) in connection.execute(USERS.format(", ".join(map(str, groups)))))
+    return frozenset(found)

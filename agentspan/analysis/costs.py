@@ -1,0 +1,469 @@
+"""What runs cost: by model, day, agent, project, tool, version or session; and what the providers' caches saved.
+
+Sums leave out aggregates, spans that repeat the tokens and costs of the spans in them. So the calls of a sub-agent are
+counted once, for the run that called it. A call of a model without a known price has no cost: it
+is counted apart, never as 0.
+
+A cost belongs to the day on which its run began. So each number is about whole runs, and a filter finds these runs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Any, Literal, NamedTuple, get_args
+
+from agentspan import clock
+from agentspan.analysis.by_name import AT
+from agentspan.analysis.runs import MODELS, TOOLS, find_runs, folder_of
+from agentspan.errors import InvalidValue
+from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.prices import cache_effect
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import CachedCalls, Outlines, RunFilter, RunSums
+from agentspan.storage.sums import CachedCall, Progress, RunSum, RunSummary, plus
+
+By = Literal["model", "day", "agent", "project", "tool", "version", "session"]
+BYS: tuple[By, ...] = get_args(By)
+Unit = Literal["day", "week", "month"]
+
+MOST_PERIODS = 31
+"""The largest number of periods: beyond it, days become weeks, and weeks become months."""
+READ_SPANS = 200_000
+"""The largest number of spans that are read to find the tool around each model call: those of the latest runs."""
+LEAST = 1e-9
+"""The smallest cost in dollars that is no error of rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Sums over calls of models, and other spans with tokens or a cost.
+
+    Attributes:
+        runs: the number of runs.
+        calls: the number of finished calls; by tool, the number of calls of the tool.
+        input_tokens, output_tokens: None if no span has a value.
+        cost_usd: the sum of the known costs in US dollars; None if none is known.
+        unpriced_calls, unpriced_tokens: the calls of models whose tokens are known and whose costs are not, and all
+            their tokens.
+    """
+
+    runs: int = 0
+    calls: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    unpriced_calls: int = 0
+    unpriced_tokens: int = 0
+
+
+class Period(NamedTuple):
+    """A day, a week from Monday on, or a month: its name, and its start and end (exclusive) as filters of runs."""
+
+    name: str
+    since: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """The costs of one model, day, agent …
+
+    Attributes:
+        name: its name; None for what has none: spans that are no calls of a model, calls outside of all tools, runs
+            without a folder or a session.
+        filter: the names and values of the filter that finds its runs; None without a name.
+        spent: the sums.
+        costs: the cost in each period of `Costs.periods`; None if none is known.
+    """
+
+    name: str | None
+    filter: Mapping[str, str] | None
+    spent: Spent
+    costs: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A model whose calls have tokens and no cost."""
+
+    model: str
+    calls: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRow:
+    """What the provider's cache did for one model, day, agent …
+
+    Attributes:
+        name: as in CostRow; by tool, the model.
+        calls: the number of calls that used the cache.
+        read, written, written_1h: the tokens that were read from the cache, and written to it; of these, for an hour.
+        saved_usd: what the tokens that were read would have cost more as plain input; None if no price is known.
+        extra_usd: what the tokens that were written cost more than plain input; None if no price is known.
+        unpriced_calls: the number of calls whose prices are not known.
+    """
+
+    name: str | None
+    calls: int
+    read: int
+    written: int
+    written_1h: int
+    saved_usd: float | None
+    extra_usd: float | None
+    unpriced_calls: int
+
+    @property
+    def net_usd(self) -> float | None:
+        """What the cache saved, less what writing to it cost; None if no price is known."""
+        return None if self.saved_usd is None else self.saved_usd - (self.extra_usd or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What runs cost.
+
+    Attributes:
+        by: what the rows are.
+        total: the sums over all runs.
+        rows: the most expensive first; days, the latest first.
+        unit: whether the periods are days, weeks or months.
+        periods: all periods from the first run to the last one, at most MOST_PERIODS, unless months are more.
+        costs: the cost of all runs in each period.
+        unpriced: the models without known prices, the most tokens first.
+        read_runs: by tool: the number of runs whose spans were read, the latest ones; else all.
+        cache: what the caches did, the most saved first; the first row is the sum over all; empty if no call used one.
+    """
+
+    by: By
+    total: Spent
+    rows: tuple[CostRow, ...]
+    unit: Unit
+    periods: tuple[Period, ...]
+    costs: tuple[float | None, ...]
+    unpriced: tuple[Unpriced, ...]
+    read_runs: int
+    cache: tuple[CacheRow, ...] = ()
+
+
+Used = tuple[int | None, int | None, float | None]
+"""Input tokens, output tokens and cost."""
+NOTHING: Used = (None, None, None)
+
+
+@dataclass(slots=True)
+class _Row:
+    """The sums of a row while they are added up."""
+
+    runs: set[str] = field(default_factory=set)
+    calls: int = 0
+    used: Used = NOTHING
+    unpriced: tuple[int, int] = (0, 0)
+    costs: dict[str, float] = field(default_factory=dict)
+
+    def add(self, run: str, day: str, used: Used, calls: int = 0, unpriced: tuple[int, int] = (0, 0)) -> None:
+        self.runs.add(run)
+        self.calls += calls
+        self.used = plus(self.used, used)
+        self.unpriced = plus(self.unpriced, unpriced)
+        if used[2] is not None:
+            self.costs[day] = self.costs.get(day, 0.0) + used[2]
+
+    def spent(self) -> Spent:
+        return Spent(len(self.runs), self.calls, *self.used, *self.unpriced)
+
+
+def costs(
+    storage: Storage,
+    filter: RunFilter | None = None,
+    by: str = "model",
+    *,
+    zone: tzinfo | None = UTC,
+    cache: bool = True,
+    most_spans: int = READ_SPANS,
+    progress: Progress | None = None,
+) -> Costs:
+    """Return what runs cost.
+
+    Args:
+        filter: selects the runs; all runs when left out.
+        by: what the rows are, one of BYS.
+        zone: the zone of days; None for the machine's own zone.
+        cache: also add up what caches saved. It reads the results of all calls that used one.
+        most_spans: by tool: the largest number of spans that are read, those of the latest runs.
+        progress: called with (done, total) while an index is built.
+
+    Raises:
+        InvalidValue: `by` is none of BYS, or a condition of the filter is invalid.
+    """
+    by = checked(by)
+    runs = find_runs(storage, filter, limit=None, progress=progress).runs
+    days = {run.run.id: _day(run, zone) for run in runs}
+    sums: dict[str, list[RunSum]] = {}
+    for each in storage.ask(RunSums([*days], progress)):
+        if not each.is_aggregate:
+            sums.setdefault(each.run_id, []).append(each)
+    total, rows, unpriced = _Row(), dict[str | None, _Row](), dict[str, tuple[int, int]]()
+    filters: dict[str | None, Mapping[str, str]] = {}
+    for run in runs:
+        own = sums.get(run.run.id, [])
+        calls = [each for each in own if is_model(each.schema_name)]
+        without = [each for each in calls if _is_unpriced(each)]
+        for each in without:
+            unpriced[each.label or ""] = plus(unpriced.get(each.label or "", (0, 0)), (each.spans, _tokens(each)))
+        total.add(run.run.id, days[run.run.id], _used(run), _spans(calls), _unpriced(without))
+        if by == "model":
+            _add_models(rows, run, days[run.run.id], calls)
+        elif by != "tool":
+            name, filters_of = _group(run, by, days[run.run.id], zone)
+            filters[name] = filters_of
+            rows.setdefault(name, _Row()).add(
+                run.run.id, days[run.run.id], _used(run), _spans(calls), _unpriced(without)
+            )
+    read_runs = len(runs)
+    if by == "tool":
+        read_runs = _add_tools(storage, rows, runs, days, sums, most_spans)
+    if by in ("model", "tool"):
+        filters = {name: {by: name} for name in rows if name is not None}
+    unit, periods = _periods(set(days.values()), zone)
+    place = {day: number for number, period in enumerate(periods) for day in _days_of(period)}
+    found = [
+        CostRow(name, filters.get(name) if name is not None else None, row.spent(), _in_periods(row, place, periods))
+        for name, row in rows.items()
+    ]
+    if by == "day":
+        found.sort(key=lambda row: row.name or "", reverse=True)
+    else:
+        found.sort(key=_dearest)
+    return Costs(
+        by,
+        total.spent(),
+        tuple(found),
+        unit,
+        tuple(periods),
+        _in_periods(total, place, periods),
+        tuple(sorted((Unpriced(name, *numbers) for name, numbers in unpriced.items()), key=lambda each: -each.tokens)),
+        read_runs,
+        cache_use(storage, runs, by, zone=zone, is_all=filter in (None, RunFilter())) if cache else (),
+    )
+
+
+def checked(by: str) -> By:
+    """Return `by` if it is one of BYS.
+
+    Raises:
+        InvalidValue: it is none.
+    """
+    for each in BYS:
+        if each == by:
+            return each
+    raise InvalidValue("by", f"must be one of {', '.join(BYS)}")
+
+
+def is_model(schema_name: str) -> bool:
+    """Return whether spans of this type are calls of models."""
+    return built_in_part(schema_name) in MODELS
+
+
+def _dearest(row: CostRow) -> tuple[float, int, str]:
+    spent = row.spent
+    tokens = (spent.input_tokens or 0) + (spent.output_tokens or 0)
+    return -(spent.cost_usd or 0.0), -tokens, row.name or ""
+
+
+def _used(run: RunSummary | RunSum) -> Used:
+    return run.input_tokens, run.output_tokens, run.cost_usd
+
+
+def _spans(calls: Iterable[RunSum]) -> int:
+    return sum(each.spans for each in calls)
+
+
+def _tokens(each: RunSum) -> int:
+    return (each.input_tokens or 0) + (each.output_tokens or 0)
+
+
+def _is_unpriced(each: RunSum) -> bool:
+    return each.cost_usd is None and _tokens(each) > 0
+
+
+def _unpriced(calls: Iterable[RunSum]) -> tuple[int, int]:
+    return plus((0, 0), [sum(numbers) for numbers in zip((0, 0), *((c.spans, _tokens(c)) for c in calls), strict=True)])
+
+
+def _add_models(rows: dict[str | None, _Row], run: RunSummary, day: str, calls: Sequence[RunSum]) -> None:
+    """Add the calls of each model of a run; what the run used besides is added to the row without a name."""
+    used: Used = NOTHING
+    for each in calls:
+        unpriced = (each.spans, _tokens(each)) if _is_unpriced(each) else (0, 0)
+        rows.setdefault(each.label, _Row()).add(run.run.id, day, _used(each), each.spans, unpriced)
+        used = plus(used, _used(each))
+    input_tokens = (run.input_tokens or 0) - (used[0] or 0)
+    output_tokens = (run.output_tokens or 0) - (used[1] or 0)
+    cost = (run.cost_usd or 0.0) - (used[2] or 0.0)
+    rest = input_tokens or None, output_tokens or None, cost if abs(cost) > LEAST else None
+    if rest != NOTHING:
+        rows.setdefault(None, _Row()).add(run.run.id, day, rest)
+
+
+def _add_tools(
+    storage: Storage,
+    rows: dict[str | None, _Row],
+    runs: Sequence[RunSummary],
+    days: Mapping[str, str],
+    sums: Mapping[str, Sequence[RunSum]],
+    room: int,
+) -> int:
+    """Add what each tool's calls used, with all steps inside them; return the number of runs that were read."""
+    for number, run in enumerate(runs):
+        id, room = run.run.id, room - run.spans
+        if room < 0:
+            return number
+        for each in sums.get(id, ()):
+            if each.label is not None and built_in_part(each.schema_name) in TOOLS:
+                rows.setdefault(each.label, _Row()).add(id, days[id], NOTHING, each.spans)
+        if run.input_tokens is run.output_tokens is run.cost_usd is None:
+            continue
+        spans = {span.id: span for span in storage.ask(Outlines(id))}
+        around: dict[str, str | None] = {}
+        for span in spans.values():
+            used = span.input_tokens, span.output_tokens, span.cost_usd
+            if span.is_aggregate or used == NOTHING:
+                continue
+            tool, at, seen = None, span, set[str]()
+            while at.id not in seen:  # a damaged run may have a circle of parents
+                seen.add(at.id)
+                tool = at.label if built_in_part(at.schema_name) in TOOLS and at.label else tool
+                above = spans.get(at.parent_span_id or "")
+                if above is None:
+                    break
+                at = above
+            around[span.id] = tool
+            priced = used[2] is not None or not is_model(span.schema_name) or not (used[0] or used[1])
+            unpriced = (0, 0) if priced else (1, (used[0] or 0) + (used[1] or 0))
+            own_calls = int(tool is None and is_model(span.schema_name))
+            rows.setdefault(tool, _Row()).add(id, days[id], used, own_calls, unpriced)
+    return len(runs)
+
+
+def _group(run: RunSummary, by: By, day: str, zone: tzinfo | None) -> tuple[str | None, Mapping[str, str]]:
+    """Return the name of a run's row, and the filter that finds the runs of the row."""
+    if by == "day":
+        start = date.fromisoformat(day)
+        return day, {"since": _start(start, zone), "until": _start(start + timedelta(days=1), zone)}
+    if by == "agent":
+        return run.agent, {"agent": run.agent}
+    if by == "version":
+        return f"{run.agent}{AT}{run.version}", {"agent": run.agent, "version": run.version}
+    if by == "session":
+        return run.run.session, {"session": run.run.session or ""}
+    folder = folder_of(run.run.metadata)
+    return folder, {"project": folder or ""}
+
+
+def _day(run: RunSummary, zone: tzinfo | None) -> str:
+    """Return the day on which a run began, as `2026-11-24`."""
+    text = run.run.started_at or run.run.inserted_at
+    return text[:10] if zone is UTC else clock.to_datetime(text).astimezone(zone).date().isoformat()
+
+
+def _start(day: date, zone: tzinfo | None) -> str:
+    """Return the start of a day as a filter of runs: its name in UTC, else an exact time."""
+    if zone is UTC:
+        return day.isoformat()
+    midnight = datetime.combine(day, time())
+    aware = midnight.astimezone() if zone is None else midnight.replace(tzinfo=zone)
+    return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _periods(days: set[str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:
+    """Return the periods from the first to the last day: days, else weeks, else months."""
+    if not days:
+        return "day", []
+    first, last = date.fromisoformat(min(days)), date.fromisoformat(max(days))
+    unit: Unit = "day"
+    starts = _starts(first, last, unit)
+    for larger in ("week", "month"):
+        if len(starts) > MOST_PERIODS:
+            unit = "week" if larger == "week" else "month"
+            starts = _starts(first, last, unit)
+    ends = [*starts[1:], _next(starts[-1], unit)]
+    return unit, [
+        Period(each.strftime("%Y-%m") if unit == "month" else each.isoformat(), _start(each, zone), _start(end, zone))
+        for each, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _starts(first: date, last: date, unit: Unit) -> list[date]:
+    at = first if unit == "day" else first.replace(day=1) if unit == "month" else first - timedelta(first.weekday())
+    found = [at]
+    while (at := _next(at, unit)) <= last:
+        found.append(at)
+    return found
+
+
+def _next(start: date, unit: Unit) -> date:
+    if unit == "month":
+        return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return start + timedelta(days=7 if unit == "week" else 1)
+
+
+def _days_of(period: Period) -> list[str]:
+    """Return the days of a period."""
+    name = period.name
+    if len(name) == len("2026-11"):
+        start = date.fromisoformat(f"{name}-01")
+        return [(start + timedelta(days=n)).isoformat() for n in range((_next(start, "month") - start).days)]
+    start = date.fromisoformat(name)
+    return [(start + timedelta(days=n)).isoformat() for n in range(7)]
+
+
+def _in_periods(row: _Row, place: Mapping[str, int], periods: Sequence[Period]) -> tuple[float | None, ...]:
+    found: list[float | None] = [None] * len(periods)
+    for day, cost in row.costs.items():
+        found[place[day]] = (found[place[day]] or 0.0) + cost
+    return tuple(found)
+
+
+def cache_use(
+    storage: Storage, runs: Sequence[RunSummary], by: By, *, zone: tzinfo | None = UTC, is_all: bool = False
+) -> tuple[CacheRow, ...]:
+    """Return what the providers' caches did; the first row is the sum over all. Empty if no call used a cache.
+
+    Args:
+        runs: the runs whose calls count.
+        is_all: whether these are all runs of the storage.
+    """
+    names: dict[str, str | None] = {}
+    if by not in ("model", "tool"):
+        names = {run.run.id: _group(run, by, _day(run, zone), zone)[0] for run in runs}
+    groups: dict[str | None, list[CachedCall]] = {}
+    calls = storage.ask(CachedCalls(None if is_all else [run.run.id for run in runs]))
+    for call in calls:
+        groups.setdefault(call.label if by in ("model", "tool") else names.get(call.run_id), []).append(call)
+    rows = sorted((_cache_row(name, own) for name, own in groups.items()), key=lambda row: -(row.net_usd or 0.0))
+    return (_sum(rows), *rows) if rows else ()
+
+
+def _cache_row(name: str | None, calls: Iterable[CachedCall]) -> CacheRow:
+    sums: tuple[Any, ...] = (0, 0, 0, 0, None, None, 0)
+    for call in calls:
+        names = call.model, call.label
+        found = cache_effect(names, call.provider, call.input_tokens, call.read, call.written, call.written_1h)
+        effect = (None, None, 1) if found is None else (*found, 0)
+        sums = plus(sums, (1, call.read, call.written, call.written_1h, *effect))
+    return CacheRow(name, *sums)
+
+
+def _sum(rows: Sequence[CacheRow]) -> CacheRow:
+    sums: tuple[Any, ...] = (0, 0, 0, 0, None, None, 0)
+    for row in rows:
+        used = row.calls, row.read, row.written, row.written_1h, row.saved_usd, row.extra_usd, row.unpriced_calls
+        sums = plus(sums, used)
+    return CacheRow(None, *sums)
+
+
+def cache_of(storage: Storage, filter: RunFilter | None = None, by: str = "model") -> tuple[CacheRow, ...]:
+    """Return what the providers' caches did for the runs that match a filter (see cache_use)."""
+    runs = find_runs(storage, filter, limit=None).runs
+    return cache_use(storage, runs, checked(by), is_all=filter in (None, RunFilter()))

@@ -1,0 +1,148 @@
+"""The words in which the reason of one failed run is told: lines of text for `agentspan why RUN` and the viewer."""
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agentspan import jsontext
+from agentspan.analysis import diff_text
+from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.failures import FailedStep
+from agentspan.analysis.why import Nearest, RunWhy, StillOpen
+from agentspan.text import cut, noun
+
+FIELDS = 2
+"""The largest number of differing members that are shown of a later call of the failed tool."""
+MAX_SIDE = 40
+"""The largest number of characters of a differing value."""
+
+
+class Fact(NamedTuple):
+    """A fact about a failed step.
+
+    Attributes:
+        label: the name of the fact.
+        text: the fact.
+        lines: the number of lines that a terminal shows of it.
+    """
+
+    label: str
+    text: str
+    lines: int
+
+
+def sentence(found: RunWhy) -> str:
+    """Return the reason in one sentence."""
+    step = found.step
+    if step is not None:
+        return f"Step {step.number:,} failed: {title(step)}"
+    if found.error is not None:
+        return "The run failed, but none of its steps did."
+    return f"No step failed. It ended: {found.signature.text}"
+
+
+def title(step: FailedStep) -> str:
+    """Return the title of a failed step without its error, which is a fact of its own."""
+    return step.title.partition(" → ")[0]
+
+
+def step_facts(found: RunWhy) -> Iterator[Fact]:
+    """Yield the facts about the step that made a run fail, without the same failure in other runs."""
+    step = found.step
+    if step is None:
+        return
+    yield Fact("error", step.error, 3)
+    yield Fact("given", _spaced(step.payload), 5)
+    if step.within:
+        yield Fact("in", " › ".join(step.within), 1)
+    if step.user_text is not None:
+        yield Fact("the user had said", step.user_text, 2)
+    if step.model_text is not None:
+        yield Fact("the model had said", step.model_text, 2)
+    elif step.asked_by is not None:
+        yield Fact("asked for by", f"step {step.asked_by:,}, a model call without words", 1)
+    before = _attempts(step.failed_before, step.same_before)
+    if before:
+        yield Fact("before it", before, 1)
+    after = _attempts(step.failed_after, step.same_after)
+    if after:
+        yield Fact("after it", after + ("" if step.passed_after else ", and none that passed"), 2)
+    if step.passed_later is not None:
+        yield Fact("later call", _passed_later(step), 3)
+    if step.recovered_by is not None:
+        yield Fact("recovered", _recovery(step, found.failed), 2)
+
+
+def elsewhere(found: RunWhy) -> str:
+    """Return how often other runs of the agent have the same failure."""
+    other = found.elsewhere
+    if other is not None and other.runs:
+        return f"{other.spans:,}× in {noun(other.runs, 'other run')}"
+    return "in no other run of this agent"
+
+
+def place(still_open: StillOpen) -> str:
+    """Return the place at which a run is that has not ended."""
+    if still_open.title is not None:
+        return f"in step {still_open.step:,}, {still_open.title}"
+    return f"after step {still_open.step:,}" if still_open.step else "before its first step"
+
+
+def nearest(found: RunWhy, partner: Nearest | None) -> str:
+    """Return the words before the id of the passing run to compare with; without one, a sentence."""
+    of = "this agent" if found.task is None else f"task {found.task}"
+    if partner is None:
+        return f"no passing run of {of} to compare with"
+    if not partner.same_task and found.task is not None:
+        of = f"this agent, since none of task {found.task} passed"
+    several = "the passing run" if partner.passing == 1 else f"nearest of {noun(partner.passing, 'passing run')}"
+    if partner.compared < partner.passing:
+        latest = "the latest" if partner.compared == 1 else f"nearest of the latest {partner.compared:,}"
+        several = f"{latest} of {partner.passing:,} passing runs"
+    return f"{several} of {of}"
+
+
+def parting(partner: Nearest) -> str:
+    """Return where a failed run and its passing partner part."""
+    first = partner.divergence
+    if first is None:
+        return "it has the same steps"
+    return f"{diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}"
+
+
+def _attempts(failed: int, same: int) -> str:
+    if not failed:
+        return ""
+    attempts = noun(failed, "failed attempt")
+    if failed == same:
+        return f"{attempts} with the same arguments"
+    return f"{attempts}, {same:,} of them with the same arguments" if same else f"{attempts} with other arguments"
+
+
+def _passed_later(step: FailedStep) -> str:
+    changed = ", ".join(_change(each) for each in step.changes[:FIELDS]) + ", …" * (len(step.changes) > FIELDS)
+    return f"step {step.passed_later:,} passed with other arguments: {changed}"
+
+
+def _change(change: FieldChange) -> str:
+    return f"{change.path} {_side(change.a)} → {_side(change.b)}".lstrip()
+
+
+def _side(text: str | None) -> str:
+    return "nothing" if text is None else cut(text, MAX_SIDE)
+
+
+def _recovery(step: FailedStep, failed: int) -> str:
+    assert step.recovered_by is not None
+    how = ", which contains it, completed" if step.recovered_by < step.number else " passed: the same call"
+    return f"step {step.recovered_by:,}{how}" + (
+        ", and the run recovered from each other failure" if failed > 1 else ""
+    )
+
+
+def _spaced(text: str) -> str:
+    """Return JSON text with blanks after commas and colons, so that lines can break at them."""
+    try:
+        return json.dumps(jsontext.decode(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text

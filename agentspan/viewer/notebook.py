@@ -1,0 +1,759 @@
+"""Results and runs as a notebook shows them: HTML tables, a run in a frame, and short text where HTML is not shown.
+
+A result is a list of blocks: sentences and tables, which are written as HTML and as text. Text from payloads is
+escaped, and no table has a script. Only a run's frame has one: the exported viewer, in a sandboxed frame of its own
+origin, which can load and send nothing.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from html import escape
+from typing import Any, NamedTuple, TypeVar, cast
+
+from agentspan.analysis import costs_text, diff_text, drift_text, failure_text
+from agentspan.analysis.causes import page_of as judged_page
+from agentspan.analysis.costs import Costs
+from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
+from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.drift import Drift
+from agentspan.analysis.overview import Overview, overview
+from agentspan.analysis.report import MARKS
+from agentspan.analysis.runs import StatsByVersion, find_runs
+from agentspan.analysis.search import Hits
+from agentspan.analysis.stored_run import RunStep, StoredRun
+from agentspan.analysis.tree import run_error, run_name, session_title, title_of
+from agentspan.analysis.why import Group, RunWhy, Why
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage import row_by_row
+from agentspan.storage.access import Wrapper
+from agentspan.storage.protocol import Capabilities, Storage, page_of
+from agentspan.storage.questions import ChangedSpans, Find, Outlines, Query, Question, SpansOf, SpanSums
+from agentspan.storage.row_by_row import tokens_of
+from agentspan.storage.sums import RunList, RunSummary, Stat
+from agentspan.text import (
+    amounts,
+    cost_text,
+    count_text,
+    dotted,
+    duration_text,
+    noun,
+    one_line,
+    p_text,
+    share_text,
+    size_text,
+    visible,
+)
+from agentspan.viewer import export
+
+T = TypeVar("T")
+
+MOST_ROWS = 100
+"""The largest number of rows of a table."""
+MOST_LINES = 20
+"""The largest number of lines of a result as text."""
+MAX_CELL = 300
+"""The largest number of characters of a cell, and of a line about a result."""
+MAX_CELL_OF_TEXT = 60
+"""The largest number of characters of a cell where HTML is not shown."""
+UNBROKEN = 30
+"""The largest number of characters of a cell whose line never breaks."""
+MAX_SENTENCE = 2000
+MOST_STEPS = 500
+"""The largest number of steps of a run in a frame: a notebook keeps all of them in its file."""
+MOST_FAILED = 100
+"""The number of failed steps, the last ones, that are in the frame of a larger run in any case."""
+MOST_BYTES = 500_000
+"""The bytes of payloads in a frame, beside the viewer's own 220 kB."""
+MAX_PAYLOAD = 50_000
+"""The bytes of a single payload in a frame."""
+FRAME_PX = 420
+TREE_LINES = 60
+"""The number of lines of a run's tree that stand below its frame, for readers that drop frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of texts. Columns without any text are left out.
+
+    Attributes:
+        columns: the names of the columns.
+        rows: the rows; at most MOST_ROWS are shown.
+        right: the names of the columns with numbers.
+        codes: the names of the columns with ids.
+        total: the number of rows that there are, if `rows` has only some of them.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Collection[str] = ()
+    codes: Collection[str] = ()
+    total: int | None = None
+
+    @property
+    def shown(self) -> Sequence[Sequence[str]]:
+        """The rows that are shown."""
+        return self.rows[:MOST_ROWS]
+
+    @property
+    def filled(self) -> list[int]:
+        """The indexes of the columns that have some text."""
+        return [n for n in range(len(self.columns)) if any(row[n] for row in self.rows)]
+
+    def class_of(self, column: int) -> str:
+        """Return the HTML attribute for the class of a column's cells: numbers, or texts whose lines may break."""
+        name = self.columns[column]
+        longest = max((len(row[column]) for row in self.shown), default=0)
+        return " class=n" if name in self.right else " class=w" if longest > UNBROKEN and name not in self.codes else ""
+
+    @property
+    def more(self) -> str:
+        """The sentence about rows that are not shown; "" if all are."""
+        left = (len(self.rows) if self.total is None else self.total) - len(self.shown)
+        return f"and {left:,} more" if left > 0 else ""
+
+
+Block = str | Table
+"""A sentence, or a table."""
+
+# Colours are those of the notebook, so that tables can be read in its light and dark themes. Not all notebooks keep a
+# style element; without it a table is a plain one. The class is named twice to win over rules of JupyterLab for tables.
+_STYLE = """<style>
+.agentspan.agentspan { max-width: 100%; overflow-x: auto; }
+.agentspan.agentspan p { margin: .3em 0; }
+.agentspan.agentspan table { border-collapse: collapse; border: none; margin: .4em 0; color: inherit; font-size: 13px; }
+.agentspan.agentspan :is(tr, th, td, code, pre) { background: none; color: inherit; }
+.agentspan.agentspan :is(th, td) { padding: 2px 14px 2px 0; border: none; border-bottom: 1px solid #8884; }
+.agentspan.agentspan :is(th, td) { text-align: left; vertical-align: top; max-width: 44em; white-space: nowrap; }
+.agentspan.agentspan .w { min-width: 16em; white-space: normal; overflow-wrap: anywhere; }
+.agentspan.agentspan .n { text-align: right; font-variant-numeric: tabular-nums; }
+.agentspan.agentspan code { padding: 0; white-space: nowrap; font-size: .92em; }
+.agentspan.agentspan pre { overflow-x: auto; }
+.agentspan.agentspan iframe { display: block; box-sizing: border-box; width: 100%; }
+.agentspan.agentspan iframe { border: 1px solid #8886; border-radius: 6px; }
+</style>
+"""
+
+
+def html(blocks: Iterable[Block], *more: str) -> str:
+    """Return blocks as HTML without scripts, which can also be read without its style.
+
+    Args:
+        more: HTML that follows the blocks.
+    """
+    return f'<div class="agentspan">{_STYLE}{"".join(map(_html, blocks))}{"".join(more)}</div>'
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, str):
+        return f"<p>{_escaped(block, MAX_SENTENCE)}</p>"
+    classes = {n: block.class_of(n) for n in block.filled}
+    head = "".join(f"<th{classes[n]}>{_escaped(block.columns[n], MAX_CELL)}</th>" for n in classes)
+    rows = "".join(f"<tr>{''.join(_cell(block, n, row[n], classes[n]) for n in classes)}</tr>\n" for row in block.shown)
+    more = f"<p>{_escaped(block.more, MAX_CELL)}</p>" if block.more else ""
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>{more}"
+
+
+def _cell(table: Table, column: int, text: str, attribute: str) -> str:
+    shown = _escaped(text, MAX_CELL)
+    is_code = shown and table.columns[column] in table.codes
+    return f"<td{attribute}><code>{shown}</code></td>" if is_code else f"<td{attribute}>{shown}</td>"
+
+
+def _escaped(text: str, limit: int) -> str:
+    return escape(visible(one_line(text, limit)))
+
+
+def text(blocks: Iterable[Block]) -> str:
+    """Return blocks as text of at most MOST_LINES lines."""
+    lines = [line for block in blocks for line in _lines(block)]
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES - 1 :] = [f"… and {len(lines) - MOST_LINES + 1:,} more lines"]
+    return "\n".join(lines)
+
+
+def _lines(block: Block) -> Iterator[str]:
+    if isinstance(block, str):
+        yield one_line(block, MAX_CELL)
+        return
+    columns = block.filled
+    rows = [[one_line(row[n], MAX_CELL_OF_TEXT) for n in columns] for row in (block.columns, *block.shown)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    is_right = [block.columns[n] in block.right for n in columns]
+    for row in rows:
+        cells = zip(row, widths, is_right, strict=True)
+        yield "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip()
+    if block.more:
+        yield block.more
+
+
+class Shown:
+    """A result that a notebook shows as sentences and tables; its `repr` is short text."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the sentences and tables of the result."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return html(self.blocks())
+
+    def __repr__(self) -> str:
+        return text(self.blocks())
+
+
+class ShownRuns(Shown, RunList):
+    """A page of runs that shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the number of runs with their sums, and a table of the runs on the page."""
+        totals = self.totals
+        yield dotted(
+            f"{len(self.runs):,} of {noun(self.total, 'run')}",
+            noun(totals.spans, "step"),
+            f"{totals.failed:,} failed" if totals.failed else "",
+            f"{totals.open:,} open" if totals.open else "",
+            *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
+        )
+        if self.runs:
+            statuses = [f"{MARKS[run.run.status]} {run.run.status}" for run in self.runs]
+            yield runs_table(self.runs, [run_error(run.run) for run in self.runs], statuses)
+
+
+# Ids are last in each table: they are long, and a narrow notebook scrolls to them.
+_RUN_COLUMNS = (
+    "status", "started (UTC)", "took", "steps", "failed", "tokens", "cost", "agent", "about", "error", "run"
+)  # fmt: skip
+
+
+def runs_table(
+    runs: Sequence[RunSummary], errors: Sequence[str | None], statuses: Sequence[str], *, total: int | None = None
+) -> Table:
+    """Return a table of runs.
+
+    Args:
+        errors: the error of each run; None for a run without one.
+        statuses: the status of each run, or the verdict on it, with its mark.
+        total: the number of runs that there are, if `runs` has only some of them.
+    """
+    rows = [_run_row(*each) for each in zip(runs, errors, statuses, strict=True)]
+    return Table(_RUN_COLUMNS, rows, ("took", "steps", "failed", "tokens", "cost"), ("run",), total)
+
+
+def _run_row(run: RunSummary, error: str | None, status: str) -> Sequence[str]:
+    row, tokens = run.run, tokens_of(run)
+    return (
+        status,
+        (row.started_at or row.inserted_at)[5:19].replace("T", " "),
+        "" if row.duration_ms is None else duration_text(row.duration_ms),
+        f"{run.spans:,}",
+        f"{run.failed:,}" if run.failed else "",
+        "" if tokens is None else count_text(tokens),
+        "" if run.cost_usd is None else cost_text(run.cost_usd),
+        run_name(run.agent, run.version),
+        session_title(row) or (f"task {row.task}" if row.task else ""),
+        row.termination_reason or error or "",
+        row.id,
+    )
+
+
+class ShownStats(Shown, list[Stat]):
+    """Statistics of spans that show themselves: a list."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield a table of the types and labels."""
+        types = [stat for stat in self if stat.label is None]
+        yield f"{noun(sum(stat.count for stat in types), 'step')} of {noun(len(types), 'type')}"
+        if self:
+            yield _stats_table((_stat_name(stat), stat) for stat in self)
+
+
+class ShownStatsByVersion(Shown, StatsByVersion):
+    """Statistics of spans by version that show themselves."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield a table of the types and labels, each followed by its versions."""
+        yield f"{noun(sum(each.count for each in self.stats if each.label is None), 'step')} by version"
+        if self.stats:
+            yield _stats_table(self._rows())
+        if self.left_out_versions:
+            yield f"not broken down: {noun(self.left_out_versions, 'version')} with earlier runs"
+
+    def _rows(self) -> Iterator[tuple[str, Stat]]:
+        of_version = [{(s.schema_name, s.label): s for s in version.stats} for version in self.versions]
+        for stat in self.stats:
+            yield _stat_name(stat), stat
+            for version, own in zip(self.versions, of_version, strict=True):
+                if (stat.schema_name, stat.label) in own:
+                    yield f"· · {version.name}", own[stat.schema_name, stat.label]
+
+
+_STAT_COLUMNS = ("span type", "steps", "failed", "p50", "p95", "p99", "max", "total", "tokens", "cost")
+
+
+def _stat_name(stat: Stat) -> str:
+    return stat.schema_name if stat.label is None else f"· {stat.label}"
+
+
+def _stats_table(stats: Iterable[tuple[str, Stat]]) -> Table:
+    rows = [_stat_row(name, stat) for name, stat in stats]
+    return Table(_STAT_COLUMNS, rows, _STAT_COLUMNS[1:])
+
+
+def _stat_row(name: str, stat: Stat) -> Sequence[str]:
+    tokens = tokens_of(stat)
+    return (
+        name,
+        f"{stat.count:,}",
+        share_text(stat.error_rate, 1) if stat.error_rate else "",
+        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
+        duration_text(stat.total_ms) if stat.ran else "",
+        "" if tokens is None else count_text(tokens),
+        "" if stat.cost_usd is None else cost_text(stat.cost_usd),
+    )
+
+
+class ShownCosts(Shown, Costs):
+    """What runs cost, which shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the sums in sentences, and a table of the models, days, agents …"""
+        yield from costs_text.sentences(self)
+        rows = [(costs_text.row_name(row, self.by), *costs_text.cells(row, self)) for row in self.rows]
+        if rows:
+            columns = (self.by, "runs", "calls", "in", "out", "cost", "of all")
+            yield Table(columns, rows, columns[1:])
+
+
+class ShownHits(Shown, Hits):
+    """Hits of a search that show themselves."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the number of hits, and a table of those on the page."""
+        yield f"{len(self.hits):,} of {noun(self.total, 'step')} found"
+        if self.hits:
+            rows = [
+                (
+                    f"{MARKS[hit.status]} {hit.status}",
+                    hit.schema_name,
+                    hit.snippet,
+                    f"{hit.repeats:,}" if hit.repeats else "",
+                    run_name(hit.agent, hit.version) if hit.agent else "",
+                    "" if hit.step is None else f"{hit.step:,}",
+                    hit.run_id,
+                    hit.span_id,
+                )
+                for hit in self.hits
+            ]
+            columns = ("status", "type", "text", "repeated", "agent", "step", "run", "span")
+            yield Table(columns, rows, ("step", "repeated"), ("span", "run"))
+
+
+class ShownOverview(Shown, Overview):
+    """What happened to the runs of a range of times, which shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the answer, the most frequent causes, and the sums."""
+        yield self.answer
+        causes = self.causes or ()
+        if causes:
+            rows = [(f"{each.runs:,}", each.text, each.only_in or "", each.signature, each.run_id) for each in causes]
+            columns = ("runs", "most frequent causes", "only in", "signature", "latest run")
+            yield Table(columns, rows[:MOST_CAUSES], ("runs",), ("signature", "latest run"), len(causes))
+        if self.silent:
+            yield f"{self.silent:,} without a failed step"
+        if self.runs:
+            yield self.sums
+
+
+class ShownWhy(Shown, Why):
+    """Groups of failed runs that show themselves."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield how many runs failed, the groups, and what goes with failure."""
+        yield failure_text.head(self)
+        if self.missed is not None:
+            missed, rule = self.missed, str(self.missed.rule)
+            yield f'{missed.missed:,} of {missed.runs:,} missed {rule}: why(outcome="{rule}")'
+        failures = [group for group in self.groups if group.kind != "ending"]
+        endings = [group for group in self.groups if group.kind == "ending"]
+        if failures:
+            yield self._groups("what failed", failures)
+        if endings:
+            yield self._groups("ended without a failed step", endings)
+        yield from self._findings()
+
+    def _groups(self, title: str, groups: Sequence[Group]) -> Table:
+        passed = self.runs - self.failed
+        rows = [
+            (
+                group.text + (" (recovered)" if group.recovered else ""),
+                f"{group.runs:,}",
+                "" if group.passed is None else f"{group.passed:,}",
+                f"{group.spans:,}" if group.spans else "",
+                group.signature,
+                group.run_id,
+            )
+            for group in groups
+        ]
+        numbers = (f"of {self.failed:,} failed" if self.failed else "runs", f"of {passed:,} passed", "failed steps")
+        return Table((title, *numbers, "signature", "latest run"), rows, numbers, ("signature", "latest run"))
+
+    def _findings(self) -> Iterator[Block]:
+        if not self.failed or self.failed == self.runs:
+            return
+        yield failure_text.compared(self)
+        if self.findings.detectable is not None:
+            yield failure_text.missable(self.findings.detectable)
+        rows = [
+            (
+                each.feature,
+                f"{each.failed_with:,} of {each.failed:,}",
+                f"{each.passed_with:,} of {each.passed:,}",
+                failure_text.ratio(each.odds_ratio),
+                p_text(each.q),
+            )
+            for each in self.findings.findings
+        ]
+        if rows:
+            yield Table(_FINDING_COLUMNS, rows, _FINDING_COLUMNS[1:])
+            yield failure_text.Q_EXPLAINED
+
+
+_FINDING_COLUMNS = ("feature", "in failed", "in passed", "odds ×", "q")
+
+
+class ShownRunWhy(Shown, RunWhy):
+    """The reason for which a run failed, which shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the verdict, the failed step, and where the nearest passing run parts."""
+        verdict = {True: "passed", False: "failed", None: "has no outcome"}[self.passed]
+        by = "" if self.outcome is None else f" {self.outcome}"
+        steps = f"{noun(self.spans, 'step')}, {self.failed:,} failed"
+        yield f"run {self.run_id} {run_name(self.agent, self.version)}"
+        yield dotted(
+            f"{MARKS[self.status]} {self.status}", f"{verdict}{by}", f"task {self.task}" if self.task else "", steps
+        )
+        rows = [(name, value) for name, value in self._facts() if value]
+        if rows:
+            yield Table(("", "why"), rows)
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        yield "error of the run", self.error or ""
+        if self.missed is not None:
+            yield "missed", str(self.missed.rule)
+        if self.still_open is not None:
+            yield "still open", f"step {self.still_open.step:,} {self.still_open.title or ''}"
+        step = self.step
+        if step is not None:
+            yield "failed step", f"{step.number:,} {step.title}"
+            yield "its error", step.error
+            yield "given", step.payload
+            yield "the model had said", step.model_text or ""
+            yield "in", " › ".join(step.within)
+            yield "failed before", f"{step.failed_before:,}, {step.same_before:,} with the same arguments"
+            yield "passed later", f"step {step.passed_later:,}" if step.passed_later else ""
+            yield "recovered by", f"step {step.recovered_by:,}" if step.recovered_by else ""
+        else:
+            yield "it ended", self.signature.text
+        other = self.elsewhere
+        if other is not None:
+            yield (
+                "elsewhere",
+                f"{other.spans:,} × in {noun(other.runs, 'other run')}" if other.runs else "in no other run",
+            )
+        if self.nearest is not None:
+            yield "nearest passing run", self.nearest.run_id
+            first = self.nearest.divergence
+            if first is not None:
+                yield "where they part", f"{diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}"
+                yield "the passing one", _step_text(first.a)
+                yield "this one", _step_text(first.b)
+
+
+def _step_text(step: DiffStep | None) -> str:
+    return "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
+
+
+class ShownDiff(Shown, RunDiff):
+    """The difference of two runs that shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield both runs, where they part, and the changes after that."""
+        yield Table(("", "agent", "facts", "run"), [_diff_row("A", self.a), _diff_row("B", self.b)], codes=("run",))
+        yield f"B − A: {diff_text.deltas(self.a, self.b)}"
+        if not self.is_shortest:
+            yield diff_text.NOT_SHORTEST
+        yield from _fields(self.fields)
+        first = self.first_divergence
+        if first is None:
+            yield "The steps are the same."
+            return
+        yield f"{diff_text.before(first)}, then: {diff_text.parting(first)}"
+        if (hint := diff_text.read_first(first)) is not None:
+            yield hint
+        yield Table(("", "step"), [("A", _step_text(first.a)), ("B", _step_text(first.b))])
+        if self.against is not None:
+            yield diff_text.against(self.against, first.same)
+        yield from _fields(first.fields)
+        changes = [change for change in diff_text.rest(self) if change.kind not in diff_text.QUIET]
+        if any(change.kind != "same" for change in changes):
+            marks = [diff_text.MARKS.get(change.kind, diff_text.CHANGED) for change in changes]
+            rows = [(mark, diff_text.change_text(each)) for mark, each in zip(marks, changes, strict=True)]
+            yield Table(("", "after that"), rows)
+
+
+def _diff_row(side: str, run: DiffRun) -> Sequence[str]:
+    return side, run_name(run.agent, run.version), diff_text.facts(run), run.run_id
+
+
+def _fields(changed: Sequence[FieldChange]) -> Iterator[Table]:
+    if changed:
+        yield Table(
+            ("member", "A", "B"), [(each.path, each.a or "", each.b or "") for each in changed], codes=("member",)
+        )
+
+
+class ShownDrift(Shown, Drift):
+    """The comparison of two groups of runs that shows itself."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the verdict, the facts of the comparison, and a table of the measures."""
+        yield drift_text.sentence(self, "base", "head")
+        yield from drift_text.over_all(self)
+        yield drift_text.facts(self, "base", "head")
+        rows = [
+            (
+                drift_text.mark(row).strip(),
+                drift_text.row_name(row),
+                _with(drift_text.value_text(row.metric, row.base), drift_text.interval_text(row, is_head=False)),
+                _with(drift_text.value_text(row.metric, row.head), drift_text.interval_text(row, is_head=True)),
+                drift_text.change_text(row),
+                drift_text.q_text(row),
+            )
+            for row in drift_text.shown_rows(self, whole=False)
+        ]
+        if rows:
+            yield Table(("", "measure", "base", "head", "change", "q"), rows, ("base", "head", "change", "q"))
+            yield drift_text.legend(self)
+
+
+def _with(value: str, interval: str) -> str:
+    return f"{value} ({interval})" if interval else value
+
+
+class ShownSteps(Shown, list[RunStep]):
+    """The steps of a run that show themselves: a list."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield a table of the steps."""
+        rows = [
+            (
+                f"{step.number:,}",
+                f"{'· ' * min(step.depth, 10)}{MARKS[step.status]} {step.title}",
+                "" if step.duration_ms is None else duration_text(step.duration_ms),
+                step.error or "",
+                step.span_id,
+            )
+            for step in self[:MOST_ROWS]
+        ]
+        yield noun(len(self), "step")
+        if rows:
+            yield Table(("#", "step", "took", "error", "span"), rows, ("#", "took"), ("span",), len(self))
+
+
+_SHOWN: Mapping[type, type] = {
+    Overview: ShownOverview, RunList: ShownRuns, StatsByVersion: ShownStatsByVersion, Hits: ShownHits, Why: ShownWhy,
+    RunWhy: ShownRunWhy, RunDiff: ShownDiff, Drift: ShownDrift, Costs: ShownCosts,
+}  # fmt: skip
+
+
+def shown(found: T) -> T:
+    """Return a result as the same value that also shows itself in a notebook.
+
+    It has the same fields and is of a subclass, because the modules of the analysis know nothing of HTML.
+    """
+    kind = _SHOWN[type(found)]
+    values = (getattr(found, field.name) for field in fields(found)) if is_dataclass(found) else cast(Any, found)
+    return cast(T, kind(*values))
+
+
+class ShownRun(StoredRun):
+    """A recorded run that shows itself: the viewer in a frame."""
+
+    @property
+    def steps(self) -> list[RunStep]:
+        """All steps of the run, parents first, siblings in the order in which they started."""
+        return ShownSteps(super().steps)
+
+    def why(self, *, outcome: str | None = None) -> RunWhy:
+        """Return why the run failed (see StoredRun)."""
+        return shown(super().why(outcome=outcome))
+
+    def _repr_html_(self) -> str:
+        excerpt = Excerpt(self._storage, self._row, self._spans)
+        lines = self.tree().split("\n")
+        left = len(lines) - TREE_LINES
+        tree = "\n".join(lines[:TREE_LINES] + ([f"… and {left:,} more lines: .tree()"] if left > 0 else []))
+        return html(
+            [dotted(self.head, f"run {self.id}"), *self.facts, *self._left_out(excerpt)],
+            frame(export.html(excerpt, [self.id]), f"run {self.id}"),
+            f"<details><summary>The steps as text</summary><pre>{escape(visible(tree))}</pre></details>",
+        )
+
+    def _left_out(self, excerpt: "Excerpt") -> Iterator[str]:
+        parts = []
+        if excerpt.steps < self.spans:
+            parts.append(
+                f"the frame has {excerpt.steps:,} of {self.spans:,} steps: the first, and the last that failed"
+            )
+        if excerpt.cut:
+            parts.append(f"the payloads of {noun(excerpt.cut, 'step')} are left out, because of their size")
+        if parts:
+            yield f"{'; '.join(parts)}. All: agentspan export {self.id} --format html -o run.html"
+
+
+def frame(document: str, title: str) -> str:
+    """Return an HTML document in a frame that loads nothing, and whose scripts cannot reach the page around it."""
+    # Quoted with apostrophes: JSON and the viewer's scripts have few of them, and many quotes.
+    source = document.replace("&", "&amp;").replace("'", "&#39;")
+    return (
+        f'<iframe sandbox="allow-scripts" title="{escape(title)}" width="100%" height="{FRAME_PX}" '
+        f"srcdoc='{source}'></iframe>"
+    )
+
+
+class _Chosen(NamedTuple):
+    spans: list[AgentSpanRow]
+    cut: int
+
+
+class Excerpt(Wrapper[Storage]):
+    """A storage in which one run has only some of its spans, and only small payloads.
+
+    The first MOST_STEPS spans; in their place up to MOST_FAILED failed ones, the last, with the spans around them.
+    Payloads above MAX_PAYLOAD, and the largest ones beyond MOST_BYTES in all, are replaced by a text with their size;
+    those of failed spans stay longest. Counts are those of the whole run.
+
+    Attributes:
+        steps: the number of spans of the run that this storage has.
+        cut: the number of these spans whose payloads were replaced.
+    """
+
+    def __init__(self, direct: Storage, run: AgentInstanceRow, outlines: Sequence[AgentSpanRow]) -> None:
+        super().__init__(direct)
+        self._run_id = run.id
+        self._spans, self.cut = _chosen(direct, run.id, outlines)
+        self.steps = len(self._spans)
+
+    def capabilities(self) -> Capabilities:
+        """Return what the storage answers itself, without the questions about the spans of one run."""
+        can = self.direct.capabilities()
+        return can._replace(answers=can.answers - {Outlines, ChangedSpans, SpanSums})
+
+    def ask(self, question: Question[T]) -> T:
+        """Answer questions about the spans of the run; pass all others on."""
+        if isinstance(question, SpansOf) and question.instance_id == self._run_id:
+            return cast(T, iter(self._spans))
+        if isinstance(question, Outlines) and question.instance_id == self._run_id:
+            return cast(T, row_by_row.answer(self, question))
+        if isinstance(question, Query) and question.type == "agent_span" and self._is_of_run(question):
+            return cast(T, page_of(self._spans, question))
+        return self.direct.ask(question)
+
+    def _is_of_run(self, query: Query) -> bool:
+        return query.where.get("agent_instance_id") == self._run_id
+
+
+def _chosen(storage: Storage, run_id: str, outlines: Sequence[AgentSpanRow]) -> _Chosen:
+    ordered = sorted(outlines, key=lambda span: span.id)
+    by_id = {span.id: span for span in ordered}
+    failed = [span.id for span in ordered if span.status == "failed"][-MOST_FAILED:]
+    wanted: dict[str, None] = {}
+    if len(ordered) > MOST_STEPS:
+        for id in failed:
+            while id in by_id and id not in wanted:
+                wanted[id] = None
+                id = by_id[id].parent_span_id or ""
+    else:
+        wanted.update(dict.fromkeys(failed))
+    for span in ordered:
+        if len(wanted) < MOST_STEPS:
+            wanted[span.id] = None
+    left, cut, spans = MOST_BYTES, 0, []
+    for size, row in sorted(_sized(storage, run_id, wanted), key=lambda each: (each[1].status != "failed", each[0])):
+        if size <= min(left, MAX_PAYLOAD):
+            left -= size
+        else:
+            row, cut = _without_payload(row, size), cut + 1
+        spans.append(row)
+    return _Chosen(sorted(spans, key=lambda span: span.id), cut)
+
+
+def _sized(storage: Storage, run_id: str, ids: Iterable[str]) -> Iterator[tuple[int, AgentSpanRow]]:
+    """Yield spans with the sizes of their payloads. Large payloads are dropped at once: a span may have 10 MB."""
+    for id in ids:
+        row = storage.ask(Find(id, instance_id=run_id)).rows[id][1]
+        if isinstance(row, AgentSpanRow):
+            size = len(row.payload) + len(row.result_payload or "")
+            yield size, row if size <= MAX_PAYLOAD else _without_payload(row, size)
+
+
+def _without_payload(span: AgentSpanRow, size: int) -> AgentSpanRow:
+    note = f'{{"left_out":"{size_text(size)}: agentspan show {span.id}"}}'
+    result = span.result_payload if span.status == "failed" and len(span.result_payload or "") < MAX_CELL else None
+    return span._replace(summary=title_of(span, MAX_CELL), payload=note, result_payload=result)
+
+
+LATEST = 10
+"""The number of runs that a database shows of itself."""
+MOST_CAUSES = 10
+"""The number of causes that an overview shows."""
+
+
+def database_html(storage: Storage | None, where: str) -> str:
+    """Return what a database shows of itself: how many runs failed, the most frequent causes, and the latest runs.
+
+    Args:
+        storage: the storage; None if nothing has been recorded yet.
+        where: its location, or the name of its file: a notebook that is handed on need not say in which folder it is.
+    """
+    return html(
+        [f"agentspan: {where}", *(["nothing has been recorded here yet"] if storage is None else _latest(storage))]
+    )
+
+
+def _latest(storage: Storage) -> Iterator[Block]:
+    found = find_runs(storage, limit=LATEST)
+    if not found.runs:
+        yield "nothing has been recorded here yet"
+        return
+    yield from shown(overview(storage)).blocks()  # type: ignore[attr-defined]
+    judged = judged_page(storage, found.runs)
+    causes = [judged.causes[id].text if id in judged.causes else None for id in (run.run.id for run in found.runs)]
+    verdicts = [str(judged.verdicts[run.run.id]) for run in found.runs]
+    yield "the latest runs:"
+    yield runs_table(found.runs, causes, verdicts, total=found.total)

@@ -1,0 +1,46 @@
+"""A page across runs as a value: its name, its title, and its parts."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from agentspan.storage.protocol import Storage
+from agentspan.viewer.address import Address
+
+Read = Callable[[Storage, Address], Mapping[str, Any]]
+
+
+class Part(NamedTuple):
+    """A part of a page.
+
+    Attributes:
+        template: the name of its template, such as `failures_groups.html`.
+        read: returns the values for the template: the result of a function of `agentspan.analysis` as texts. It runs in
+            a thread, and its result is kept until the file changes.
+    """
+
+    template: str
+    read: Read
+
+
+class Page(NamedTuple):
+    """A page across runs. The server sends the first part at once, and each later part as soon as it is there.
+
+    Attributes:
+        name: the path of the page below the viewer's first page, such as `failures`.
+        title: the title, also the text of its link in the bar.
+        parts: the first one must take at most a second of processor time with 1,000,000 spans in 5,000 runs.
+        in_bar: whether the bar has a link to it.
+        parameters: the pattern of the rest of its path, such as `/{id:path}`. The values are parameters of the page's
+            own in its Address.
+    """
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+    in_bar: bool = True
+    parameters: str = ""
+
+    @property
+    def path(self) -> str:
+        """The pattern of the page's path, such as `sessions/{id:path}`."""
+        return f"{self.name}{self.parameters}"

@@ -1,0 +1,11 @@
+"""The pages across runs, in the order of the bar. Each is a module with a `Page`."""
+
+from agentspan.viewer.page import Page
+from agentspan.viewer.pages.compare import COMPARE
+from agentspan.viewer.pages.cost import COST
+from agentspan.viewer.pages.failures import FAILURES
+from agentspan.viewer.pages.search import SEARCH
+from agentspan.viewer.pages.sessions import SESSIONS
+from agentspan.viewer.pages.versions import VERSIONS
+
+PAGES: tuple[Page, ...] = (FAILURES, VERSIONS, COMPARE, COST, SEARCH, SESSIONS)

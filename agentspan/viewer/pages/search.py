@@ -1,0 +1,87 @@
+"""The page of a search over all runs: the steps with some words, by run, as `agentspan search --by-run` prints them."""
+
+from typing import Any
+
+from agentspan.analysis.by_name import STEP
+from agentspan.analysis.runs import ids_of
+from agentspan.analysis.search import PER_RUN, RUNS, Hit, HitsByRun, RunHits, search_by_run
+from agentspan.analysis.tree import run_name, session_title
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
+from agentspan.text import noun
+from agentspan.viewer.address import Address
+from agentspan.viewer.listing import query_of
+from agentspan.viewer.page import Page, Part
+from agentspan.viewer.pages.texts import at_text
+
+OF_ONE_RUN = 200
+"""The number of steps of a run that are shown if only this run is searched."""
+
+
+def hits(storage: Storage, address: Address) -> dict[str, Any]:
+    """Return the hits by run; `run` in the address searches only that run, and shows all its hits."""
+    text, run = address.get("q"), address.get("run")
+    if not text:
+        return {"q": "", "run": "", "is_filtered": bool(address.words)}
+    filter = address.filter()
+    runs = None if filter == RunFilter() else ids_of(storage, filter)
+    most = OF_ONE_RUN if run else PER_RUN
+    found = search_by_run(storage, query_of(text), run=run or None, runs=runs, offset=address.offset, per_run=most)
+    after = address.offset + len(found.runs)
+    is_last = after >= found.found
+    return {
+        "q": text,
+        "run": run,
+        "sentence": str(found),
+        "is_filtered": bool(address.words),
+        "named": _named(found),
+        "runs": [_run(each, address) for each in found.runs],
+        "more": "" if is_last else address.same("search", offset=after),
+        "less": address.same("search", offset=max(0, address.offset - RUNS) or None) if address.offset else "",
+        "shown": f"{address.offset + 1:,}–{after:,} of {noun(found.found, 'run')}" if found.runs else "",
+        "narrow": "" if found.is_whole or not is_last else f"Earlier steps are not listed: {found.total:,} have it.",
+    }
+
+
+def _named(found: HitsByRun) -> dict[str, str] | None:
+    row = found.named
+    if isinstance(row, AgentSpanRow):
+        return {"what": f"Step {row.id}", "link": f"runs/{row.agent_instance_id}#span={row.id}"}
+    if isinstance(row, AgentInstanceRow):
+        name = f" ({row.external_identifier})" if row.external_identifier else ""
+        return {"what": f"Run {row.id}{name}", "link": f"runs/{row.id}"}
+    return None
+
+
+def _run(each: RunHits, address: Address) -> dict[str, Any]:
+    row, more = each.run, each.steps - len(each.hits)
+    return {
+        "id": row.id,
+        "status": row.status,
+        "name": run_name(each.agent, each.version),
+        "title": session_title(row) or (f"task {row.task}" if row.task else ""),
+        "started": at_text(row.started_at or row.inserted_at),
+        "steps": noun(each.steps, "step"),
+        "hits": [_hit(hit) for hit in each.hits],
+        "more": f"{more:,} more" if more else "",
+        "all": address.same("search", run=row.id, offset=None),
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    parts, done = [], 0
+    for start, end in hit.matches:
+        parts += [(hit.snippet[done:start], False), (hit.snippet[start:end], True)]
+        done = end
+    return {
+        "link": f"runs/{hit.run_id}#span={hit.span_id}",
+        "status": hit.status,
+        "summary": "" if hit.field == "summary" else hit.summary,
+        "step": "" if hit.step is None else f"step {STEP}{hit.step}",
+        "parts": [*parts, (hit.snippet[done:], False)],
+        "repeats": f"and in {noun(hit.repeats, 'later step')}" if hit.repeats else "",
+    }
+
+
+SEARCH = Page("search", "Search", (Part("search.html", hits),), in_bar=False)

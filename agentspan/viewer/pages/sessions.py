@@ -1,0 +1,87 @@
+"""The page of a session: its runs in order, each with what was asked first, as `agentspan session` prints them."""
+
+from collections import Counter
+from typing import Any
+
+from agentspan.analysis.session_runs import PAGE, SessionRun, session_runs, totals_text
+from agentspan.analysis.tree import run_name
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.access import scan
+from agentspan.storage.protocol import Storage
+from agentspan.storage.row_by_row import tokens_of
+from agentspan.text import dotted, noun
+from agentspan.viewer.address import Address
+from agentspan.viewer.page import Page, Part
+from agentspan.viewer.pages.texts import Linked, at_text, rule_in, tokens_text, took_text, usd_text
+
+LOOKED_AT = 1000
+"""The number of latest runs whose sessions are listed if the address has no session."""
+_JUDGED = {True: "passed", False: "failed", None: "no outcome"}
+
+
+def first(storage: Storage, address: Address) -> dict[str, Any]:
+    """Return the totals of the session in the address, or the latest sessions."""
+    session = address.word("session")
+    if not session:
+        return {"session": "", "sessions": _latest(storage, address)}
+    found = session_runs(storage, session, address.filter(), limit=0)
+    return {"session": session, "sentence": totals_text(found.total, found.totals)}
+
+
+def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
+    numbers: Counter[str] = Counter()
+    last: dict[str, str] = {}
+    for run in scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT):
+        if run.session:
+            numbers[run.session] += 1
+            last.setdefault(run.session, run.started_at or run.inserted_at)
+    return [
+        {
+            "session": name,
+            "link": address.link("sessions", session=name),
+            "runs": noun(numbers[name], "run"),
+            "at": at_text(at),
+        }
+        for name, at in last.items()
+    ]
+
+
+def runs(storage: Storage, address: Address) -> dict[str, Any]:
+    """Return the runs of the session in the address."""
+    session = address.word("session")
+    if not session:
+        return {"rows": []}
+    found = session_runs(storage, session, address.filter(), rule_in(address), offset=address.offset)
+    after = address.offset + len(found.runs)
+    return {
+        "rows": [_run(each, number, found.outcome) for number, each in enumerate(found.runs, address.offset + 1)],
+        "users": ", ".join(found.users),
+        "title": found.title or "",
+        "outcome": found.outcome or "",
+        "more": address.same("sessions", offset=after) if after < found.total else "",
+        "less": address.same("sessions", offset=max(0, address.offset - PAGE) or None) if address.offset else "",
+        "shown": f"{address.offset + 1:,}–{after:,} of {noun(found.total, 'run')}" if found.runs else "",
+        "all": address.link("", session=session),
+    }
+
+
+def _run(each: SessionRun, number: int, outcome: str | None) -> dict[str, Any]:
+    run, row = each.run, each.run.run
+    return {
+        "number": f"{number:,}",
+        "link": f"runs/{row.id}",
+        "status": row.status,
+        "judged": row.status if outcome is None else dotted(_JUDGED[each.passed], row.status),
+        "is_bad": each.passed is False,
+        "prompt": each.prompt or "no prompt was recorded",
+        "name": run_name(run.agent, run.version),
+        "started": at_text(row.started_at or row.inserted_at),
+        "took": took_text(row.duration_ms),
+        "steps": Linked(f"{run.spans:,}"),
+        "failed": f"{run.failed:,} failed" if run.failed else "",
+        "tokens": tokens_text(tokens_of(run)),
+        "cost": usd_text(run.cost_usd),
+    }
+
+
+SESSIONS = Page("sessions", "Session", (Part("sessions.html", first), Part("sessions_runs.html", runs)), in_bar=False)

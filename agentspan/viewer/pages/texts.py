@@ -1,0 +1,70 @@
+"""Texts and links that several pages across runs share."""
+
+from typing import Any, NamedTuple
+
+from agentspan.analysis.outcomes import OutcomeRule, rule_of
+from agentspan.text import cost_text, count_text, duration_text
+from agentspan.viewer.address import Address
+
+
+class Linked(NamedTuple):
+    """A text, and the address that it leads to, relative to the viewer's first page; "" for none."""
+
+    text: str
+    link: str = ""
+
+
+def rule_in(address: Address) -> OutcomeRule | None:
+    """Return the rule in the parameter `outcome`; None if the status decides.
+
+    Raises:
+        InvalidValue: the text is not a rule.
+    """
+    return rule_of(address.get("outcome") or None)
+
+
+def with_outcome(address: Address, page: str, /, **changes: str | int | None) -> str:
+    """Return the address of a page with the same filter and the same rule (see Address.link)."""
+    return address.link(page, **{"outcome": address.get("outcome"), **changes})
+
+
+def at_text(stored: str) -> str:
+    """Return a stored time to the minute, in UTC."""
+    return stored[:16].replace("T", " ")
+
+
+def version_text(version: str) -> str:
+    """Return a version for people: `none` for runs without one."""
+    return "none" if version == "default" else version
+
+
+def took_text(duration_ms: float | None) -> str:
+    """Return a duration; "" for None."""
+    return "" if duration_ms is None else duration_text(duration_ms)
+
+
+def tokens_text(tokens: float | None) -> str:
+    """Return a number of tokens; "" for None."""
+    return "" if tokens is None else count_text(round(tokens))
+
+
+def usd_text(cost_usd: float | None) -> str:
+    """Return a cost; "" for None."""
+    return "" if cost_usd is None else cost_text(cost_usd)
+
+
+WIDTH = 4
+"""The width of a bar of a sparkline and of the gap after it."""
+HEIGHT = 18
+
+
+def spark(counts: tuple[int, ...]) -> dict[str, Any]:
+    """Return the bars of a sparkline in whole pixels: `width`, `height`, and `bars` with `x`, `y` and `height`."""
+    most = max(counts, default=0)
+    bars = [
+        {"x": WIDTH * place, "y": HEIGHT - height, "height": height}
+        for place, each in enumerate(counts)
+        if each
+        for height in (max(2, round(HEIGHT * each / most)),)
+    ]
+    return {"width": WIDTH * len(counts), "height": HEIGHT, "bars": bars}

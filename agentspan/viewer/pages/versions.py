@@ -1,0 +1,177 @@
+"""The page of versions: those of an agent side by side, and a verdict on the newest, as `agentspan versions` prints."""
+
+from typing import Any
+
+from agentspan.analysis import drift_text
+from agentspan.analysis.drift import PASSED, DriftRow
+from agentspan.analysis.failure_text import interval_text
+from agentspan.analysis.fingerprints import sentences
+from agentspan.analysis.outcomes import OutcomeRule
+from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
+from agentspan.schemas.builtin import built_in_part
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
+from agentspan.text import noun, share_text
+from agentspan.viewer.address import Address
+from agentspan.viewer.page import Page, Part
+from agentspan.viewer.pages.texts import (
+    Linked,
+    at_text,
+    rule_in,
+    tokens_text,
+    took_text,
+    usd_text,
+    version_text,
+    with_outcome,
+)
+
+_OPPOSITE = {">=": "<", "<": ">=", ">": "<=", "<=": ">", "==": "!=", "!=": "=="}
+OWN = ("base", "head", "by")
+"""The parameters that choose what is compared."""
+
+
+def first(storage: Storage, address: Address) -> dict[str, Any]:
+    """Return the versions of the agent, or the agents that have several."""
+    rule, filter = rule_in(address), address.filter()
+    name = address.word("agent")
+    every = [] if name else agents(storage, filter)
+    several = [each for each in every if each.versions > 1]
+    if not name and len(several) == 1:
+        name = several[0].agent
+    if not name:
+        return {"agent": "", "agents": [_agent(each, address) for each in several], "total": len(every)}
+    found = versions(storage, name, filter._replace(agent=None), rule)
+    return {"agent": found.agent, **_versions(found, rule, address)}
+
+
+def _agent(each: AgentVersions, address: Address) -> dict[str, str]:
+    return {
+        "agent": each.agent,
+        "link": with_outcome(address, "versions", agent=each.agent),
+        "versions": f"{each.versions:,}",
+        "newest": version_text(each.newest),
+        "runs": f"{each.runs:,}",
+        "last_at": at_text(each.last_at),
+    }
+
+
+def _versions(found: Versions, rule: OutcomeRule | None, address: Address) -> dict[str, Any]:
+    number = len(found.versions) + found.left_out
+    newest = found.versions[0] if found.versions else None
+    judged = f", judged by {found.outcome}" if found.outcome else ""
+    latest = (
+        "" if newest is None else f"; the newest, {version_text(newest.version)}, since {at_text(newest.first_at)} UTC"
+    )
+    return {
+        "sentence": f"{noun(number, 'version')} of {found.agent}{judged}{latest}",
+        "rows": [_version(each, found.agent, rule, address) for each in found.versions],
+        "names": [each.version for each in found.versions],
+        "left": noun(found.left_out, "earlier version") if found.left_out else "",
+        "missed": found.missed and f"by status no run failed, but some missed {found.missed}",
+        "judge": found.missed and address.link("versions", agent=found.agent, outcome=found.missed),
+        "will_compare": len(found.versions) > 1 or any(address.get(name) for name in OWN),
+    }
+
+
+def _version(each: Version, agent: str, rule: OutcomeRule | None, address: Address) -> dict[str, Any]:
+    def to(**changes: str | None) -> str:
+        return address.link("", agent=agent, version=each.version, **changes)
+
+    missed = None if rule is None else str(rule._replace(op=_OPPOSITE[rule.op]))
+    failed = to(status="failed") if missed is None else to(score=missed)
+    return {
+        "name": Linked(version_text(each.version), to()),
+        "runs": Linked(f"{each.runs:,}", to()),
+        "failed": Linked((share_text(each.failed, each.known) or "0%") if each.known else "", failed),
+        "interval": "" if each.interval is None else interval_text(each.interval),
+        "outcome": f"{each.known - each.failed:,} of {each.known:,}" if each.known else "",
+        "open": Linked(f"{each.open:,}" if each.open else "", to(status="active")),
+        "took": Linked(took_text(each.duration_ms), to(sort="duration")),
+        "tokens": Linked(tokens_text(each.tokens), to(sort="tokens")),
+        "cost": Linked(usd_text(each.cost_usd), to(sort="cost")),
+        "total": Linked(usd_text(each.total_usd), to(sort="cost")),
+        "first_at": at_text(each.first_at),
+    }
+
+
+def compared(storage: Storage, address: Address) -> dict[str, Any]:
+    """Return the comparison of the newest version with the one before, or of the groups in the address."""
+    filter, name = address.filter(), address.word("agent")
+    if not name:
+        several = [each for each in agents(storage, filter) if each.versions > 1]
+        if len(several) != 1:
+            return {"is_compared": False}
+        name = several[0].agent
+    is_asked = any(address.get(each) for each in OWN)
+    if not is_asked and len(versions(storage, name, filter._replace(agent=None)).versions) < 2:
+        return {"is_compared": False}
+    base, head, by = (address.get(each) or None for each in OWN)
+    found = comparison(
+        storage, name, filter._replace(agent=None), rule_in(address), base=base, head=head, by=by
+    )  # fmt: skip
+    drift = found.drift
+    base_name, head_name = (text if found.change else version_text(text) for text in (found.base, found.head))
+    whole = bool(address.get("all"))
+    shown = drift_text.shown_rows(drift, whole=whole)
+    left = len(drift.rows) - len(shown)
+    has_rows = drift.verdict != "not_compared"
+    return {
+        "is_compared": True,
+        "verdict": drift.verdict,
+        "sentence": drift_text.sentence(drift, base_name, head_name),
+        "detectable": "" if drift.verdict == "no_evidence" else _detectable(found),
+        "over_all": [*drift_text.over_all(drift)] if has_rows else [],
+        "about": [] if found.change is None else sentences(found.change, at_text),
+        "facts": drift_text.facts(drift, base_name, head_name) if has_rows else "",
+        "base": base_name,
+        "head": head_name,
+        "rows": [_row(row, found, address) for row in shown] if has_rows else [],
+        "left": noun(left, "more row") if left and has_rows else "",
+        "all": address.same("versions", all=1),
+        "legend": drift_text.legend(drift) if has_rows else "",
+    }
+
+
+def _detectable(found: Comparison) -> str:
+    least = found.drift.detectable
+    if least is None or found.drift.verdict == "not_compared":
+        return ""
+    if least >= 1:
+        return "With this few runs no drop of passed runs would show."
+    return f"So many runs find a drop of {100 * least:.0f} points of passed runs in four of five cases."
+
+
+def _row(row: DriftRow, found: Comparison, address: Address) -> dict[str, Any]:
+    values = []
+    for is_head, value, filter in ((False, row.base, found.base_filter), (True, row.head, found.head_filter)):
+        text = drift_text.value_text(row.metric, value)
+        values.append((Linked(text, _runs(row, filter, address)), drift_text.interval_text(row, is_head=is_head)))
+    return {
+        "name": drift_text.row_name(row),
+        "mark": drift_text.mark(row).strip(),
+        "is_worse": row.is_significant and row.is_worse,
+        "base": values[0],
+        "head": values[1],
+        "change": drift_text.change_text(row),
+        "q": drift_text.q_text(row),
+    }
+
+
+_BY_LABEL = {"tool": "tool", "llm": "model", "embedding": "model"}
+
+
+def _runs(row: DriftRow, filter: RunFilter, address: Address) -> str:
+    """Return the address of the runs of a group, those that called the tool or model of a row; "" for ids."""
+    if filter.ids is not None or filter.version is None:
+        return ""
+    changes: dict[str, str | None] = {"agent": filter.agent, "version": filter.version}
+    word = _BY_LABEL.get(built_in_part(row.metric.schema_name or ""))
+    if word is not None and row.metric.label and "*" not in row.metric.label:
+        changes[word] = row.metric.label
+    elif row.metric != PASSED:
+        sort = {"duration_ms": "duration", "cost_usd": "cost", "tokens": "tokens", "spans": "spans"}
+        changes["sort"] = sort.get(row.metric.measure)
+    return address.link("", **changes)
+
+
+VERSIONS = Page("versions", "Versions", (Part("versions.html", first), Part("versions_compared.html", compared)))

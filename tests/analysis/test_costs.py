@@ -1,0 +1,152 @@
+"""What runs cost, by model, day, tool …, and what caches saved."""
+
+from datetime import UTC, timedelta, timezone
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import clock
+from agentspan.analysis.costs import BYS, Costs, costs
+from agentspan.analysis.filter_words import parse
+from agentspan.analysis.runs import find_runs
+from agentspan.database import Database
+from agentspan.errors import InvalidValue
+from agentspan.ids import IdSource
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.testing.contract import Rows
+
+SONNET = "claude-sonnet-4-5"
+
+
+def called(tracer: agentspan.Tracer, model: str, sent: int, made: int, **more: Any) -> None:
+    with tracer.span("llm", {"model": model}) as span:
+        span.set_result({"input_tokens": sent, "output_tokens": made, **more})
+
+
+@pytest.fixture
+def recorded(db: Database) -> Database:
+    """Two runs, one with a sub-agent whose aggregate repeats the sums of its call."""
+    tracer = agentspan.Tracer(db.storage, raise_errors=True)
+    with tracer.run("shop", version="1", session="s", metadata={"cwd": "/work/shop"}):
+        called(tracer, SONNET, 100_000, 0)
+        with tracer.span("tool", {"name": "Task"}), tracer.span("agent", {"name": "sub"}) as sub:
+            with tracer.span("tool", {"name": "Bash"}):
+                pass
+            called(tracer, "gpt-4.1", 1000, 10, cost_usd=0.5)
+            sub.set_result({"input_tokens": 1000, "output_tokens": 10, "cost_usd": 0.5})
+    with tracer.run("blog", version="2"):
+        called(tracer, "unheard-of", 70, 7)
+        called(tracer, SONNET, 0, 0)
+        with tracer.span("agent", {"name": "alone", "own_tokens": True}) as sub:
+            sub.set_result({"input_tokens": 30, "output_tokens": 3, "cost_usd": 0.25})
+    assert tracer.flush()
+    return db
+
+
+def by_name(found: Costs) -> dict[str | None, float | None]:
+    costs = {row.name: row.spent.cost_usd for row in found.rows}
+    return {name: None if cost is None else round(cost, 9) for name, cost in costs.items()}
+
+
+def test_costs_by_model_count_sub_agents_once_and_name_models_without_a_price(recorded: Database) -> None:
+    found = recorded.costs()
+    assert by_name(found) == {SONNET: 0.3, "gpt-4.1": 0.5, None: 0.25, "unheard-of": None}
+    assert [row.name for row in found.rows] == ["gpt-4.1", SONNET, None, "unheard-of"]
+    total = found.total
+    assert (total.runs, total.calls, total.cost_usd) == (2, 4, 1.05)
+    assert (total.input_tokens, total.output_tokens) == (101_100, 20)
+    assert [(each.model, each.calls, each.tokens) for each in found.unpriced] == [("unheard-of", 1, 77)]
+    assert (total.unpriced_calls, total.unpriced_tokens) == (1, 77)
+
+
+@pytest.mark.parametrize("by", BYS)
+def test_the_rows_add_up_to_the_total_and_their_filters_find_their_runs(recorded: Database, by: Any) -> None:
+    found = recorded.costs(by)
+    assert sum(row.spent.cost_usd or 0 for row in found.rows) == pytest.approx(found.total.cost_usd)
+    assert sum(row.spent.input_tokens or 0 for row in found.rows) == found.total.input_tokens
+    assert sum(cost or 0 for cost in found.costs) == pytest.approx(found.total.cost_usd)
+    for row in found.rows:
+        assert sum(cost or 0 for cost in row.costs) == pytest.approx(row.spent.cost_usd or 0)
+        if row.filter is not None:
+            words = parse(" ".join(f"{name}={value}" for name, value in row.filter.items()))
+            assert find_runs(recorded.storage, words).total == row.spent.runs
+
+
+def test_other_rows(recorded: Database) -> None:
+    assert by_name(recorded.costs("agent")) == {"shop": 0.8, "blog": 0.25}
+    assert by_name(recorded.costs("version")) == {"shop@1": 0.8, "blog@2": 0.25}
+    assert by_name(recorded.costs("session")) == {"s": 0.8, None: 0.25}
+    assert by_name(recorded.costs("project")) == {"/work/shop": 0.8, None: 0.25}
+    assert by_name(recorded.costs("tool")) == {"Task": 0.5, "Bash": None, None: 0.55}
+    assert by_name(recorded.costs("model", agent="blog")) == {None: 0.25, "unheard-of": None, SONNET: 0.0}
+    with pytest.raises(InvalidValue, match="must be one of model, day"):
+        recorded.costs("nothing")  # type: ignore[arg-type]
+
+
+def test_by_tool_reads_only_the_latest_runs(recorded: Database) -> None:
+    found = costs(recorded.storage, by="tool", most_spans=3)
+    assert found.read_runs == 1
+    assert by_name(found) == {None: 0.25}
+
+
+def test_what_a_cache_saved_is_the_price_of_input_less_that_of_the_cache(db: Database) -> None:
+    tracer = agentspan.Tracer(db.storage, raise_errors=True)
+    with tracer.run("a"):
+        called(tracer, SONNET, 10, 0, cached_tokens=100_000, cache_write_tokens=20_000, cache_write_1h_tokens=5_000)
+        called(tracer, SONNET, 300_000, 0, cached_tokens=300_000)  # above 200,000 tokens all prices are others
+        called(tracer, "unheard-of", 10, 0, cached_tokens=5)
+        called(tracer, SONNET, 10, 0, cached_tokens=0)
+    assert tracer.flush()
+    every, *rows = db.costs().cache
+    assert [row.name for row in rows] == [SONNET, "unheard-of"]
+    first, unknown = rows
+    assert (first.calls, first.read, first.written, first.written_1h) == (2, 400_000, 20_000, 5_000)
+    # Dollars for a million tokens: input 3, read 0.3, written 3.75, for an hour 6; above 200,000: input 6, read 0.6.
+    assert first.saved_usd == pytest.approx(0.1 * 2.7 + 0.3 * 5.4)
+    assert first.extra_usd == pytest.approx(0.015 * 0.75 + 0.005 * 3)
+    assert (unknown.saved_usd, unknown.net_usd, unknown.unpriced_calls) == (None, None, 1)
+    assert (every.read, every.unpriced_calls, every.net_usd) == (400_005, 1, pytest.approx(first.net_usd))
+    assert costs(db.storage, cache=False).cache == ()
+    assert db.costs(tool="none").cache == ()
+
+
+ROWS = Rows()
+
+
+@pytest.mark.parametrize(
+    ("days", "unit", "number", "names"),
+    [
+        (1, "day", 2, ["2026-01-01", "2026-01-02"]),
+        (30, "day", 31, ["2026-01-01", "2026-01-31"]),
+        (31, "week", 5, ["2025-12-29", "2026-01-26"]),
+        (400, "month", 14, ["2026-01", "2027-02"]),
+    ],
+)
+def test_periods_are_days_weeks_or_months(db: Database, days: int, unit: str, number: int, names: list[str]) -> None:
+    agent = ROWS.agent("a")
+    version, schema, run = ROWS.family(agent)
+    ids = IdSource(3)
+    times = [f"2026-01-01T{hour}:00:00.000000Z" for hour in ("00", "23")]
+    later = f"{clock.to_datetime(times[1]) + timedelta(days=days):%Y-%m-%dT%H:%M:%S.%fZ}"
+    runs: list[AgentInstanceRow] = [run._replace(id=ids.new(), started_at=at) for at in (*times, later)]
+    spans = [
+        ROWS.span(each, schema_name="llm", cost_usd=1.0, input_tokens=1, label="m")._replace(status="complete")
+        for each in runs
+    ]
+    db.storage.apply([Unit((Put(each),)) for each in (agent, version, schema, *runs, *spans)])
+    found = costs(db.storage)
+    assert (found.unit, len(found.periods)) == (unit, number)
+    assert [found.periods[0].name, found.periods[-1].name] == names
+    assert found.costs[0] == 2.0
+    for period, cost in zip(found.periods, found.costs, strict=True):
+        assert find_runs(db.storage, parse(f"since={period.since} until={period.until}")).total == (cost or 0)
+    berlin = costs(db.storage, by="day", zone=timezone(timedelta(hours=1)))
+    assert [row.spent.runs for row in berlin.rows] == [1, 1, 1]
+    assert costs(db.storage, by="day", zone=UTC).rows[-1].spent.runs == 2
+
+
+def test_an_empty_storage_costs_nothing(db: Database) -> None:
+    found = db.costs()
+    assert (found.rows, found.periods, found.total.cost_usd) == ((), (), None)

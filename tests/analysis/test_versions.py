@@ -1,0 +1,123 @@
+"""The versions of an agent side by side, and the newest compared with the one before, on all storages."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from agentspan.analysis.outcomes import parse
+from agentspan.analysis.versions import agents, comparison, versions
+from agentspan.database import Database
+from agentspan.errors import InvalidValue, NotFound
+from agentspan.storage.questions import RunFilter
+
+BEGAN = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+class Recorded:
+    """Runs of an agent that start one hour after another."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.number = 0
+
+    def runs(self, version: str | None, failed: int, passed: int, agent: str = "a", **about: Any) -> None:
+        for place in range(failed + passed):
+            own: Any = {} if version is None else {"agent_version": {"external_identifier": version}}
+            run = self.db.agent_instances.register(agent, **own, **about)
+            at = BEGAN + timedelta(hours=self.number)
+            self.number += 1
+            self.db.agent_instances.start(run.id, timestamp=at)
+            result = {"text": "yes", "input_tokens": 100, "output_tokens": 20, "cost_usd": 0.25}
+            times: Any = {"started_at": at, "finished_at": at + timedelta(seconds=1)}
+            self.db.agent_spans.create(run.id, "llm", "complete", {"model": "m"}, result, **times)
+            self.db.scores.record(run.id, "reward", place % 2)
+            status = "failed" if place < failed else "complete"
+            self.db.agent_instances.finish(run.id, status, timestamp=at + timedelta(seconds=2))
+
+
+@pytest.fixture
+def recorded(db: Database) -> Recorded:
+    found = Recorded(db)
+    found.runs("1.0", 2, 10)
+    found.runs("1.1", 1, 11)
+    found.runs("1.0", 0, 2)
+    found.runs("2.0", 10, 2)
+    found.runs(None, 0, 3, agent="b")
+    return found
+
+
+def test_versions_are_listed_by_their_first_run_the_newest_first(db: Database, recorded: Recorded) -> None:
+    found = versions(db.storage, "a")
+    assert (found.agent, found.outcome, found.left_out, found.missed) == ("a", None, 0, None)
+    facts = [(each.version, each.runs, each.known, each.failed, each.open) for each in found.versions]
+    assert facts == [("2.0", 12, 12, 10, 0), ("1.1", 12, 12, 1, 0), ("1.0", 14, 14, 2, 0)]
+    newest = found.versions[0]
+    assert (newest.tokens, newest.cost_usd, newest.total_usd, newest.duration_ms, newest.steps) == (
+        120,
+        0.25,
+        3,
+        2000,
+        1,
+    )
+    assert newest.interval is not None
+    assert newest.interval.low < 10 / 12 < newest.interval.high
+    assert newest.first_at < newest.last_at
+    (other,) = versions(db.storage, "b").versions
+    assert (other.version, other.runs) == ("default", 3)
+    assert versions(db.storage, "a", RunFilter(status="failed")).versions[0].runs == 10
+    assert versions(db.storage, "a", RunFilter(session="none")).versions == ()
+    with pytest.raises(NotFound, match="no agent is named 'nobody'"):
+        versions(db.storage, "nobody")
+
+
+def test_a_rule_judges_the_runs(db: Database, recorded: Recorded) -> None:
+    found = versions(db.storage, "a", rule=parse("reward>=1"))
+    assert [each.failed for each in found.versions] == [6, 6, 7]
+    assert versions(db.storage, "b").missed == "reward>=1"
+    with pytest.raises(InvalidValue, match="a score that no run has"):
+        versions(db.storage, "a", rule=parse("taste>=1"))
+
+
+def test_agents_with_the_most_versions_come_first(db: Database, recorded: Recorded) -> None:
+    one, other = agents(db.storage)
+    assert (one.agent, one.versions, one.newest, one.runs) == ("a", 3, "2.0", 38)
+    assert (other.agent, other.versions, other.newest, other.runs) == ("b", 1, "default", 3)
+    assert [each.agent for each in agents(db.storage, RunFilter(version="1.0"))] == ["a"]
+
+
+def test_the_newest_version_is_compared_with_the_one_before(db: Database, recorded: Recorded) -> None:
+    found = comparison(db.storage, "a")
+    assert (found.base, found.head, found.drift.verdict) == ("1.1", "2.0", "worse")
+    assert (found.drift.base_runs, found.drift.head_runs) == (12, 12)
+    assert (found.base_filter.version, found.head_filter.version) == ("1.1", "2.0")
+    assert comparison(db.storage, "a", head="1.1").base == "1.0"
+    assert comparison(db.storage, "a", base="1.0").head == "2.0"
+    assert comparison(db.storage, "a", base="2.0").head == "1.1"
+    equal = comparison(db.storage, "a", base="1.0", head="1.1")
+    assert equal.drift.verdict == "no_evidence"
+    assert equal.drift.detectable is not None
+    both = comparison(db.storage, "a", base="version=1.0", head="a@2.0")
+    assert (both.drift.base_runs, both.drift.head_runs) == (14, 12)
+
+
+def test_without_another_version_there_is_nothing_to_compare(db: Database, recorded: Recorded) -> None:
+    with pytest.raises(InvalidValue, match="'b' has no version before 'default'"):
+        comparison(db.storage, "b")
+    with pytest.raises(InvalidValue, match="'b' has no other version"):
+        comparison(db.storage, "b", base="default")
+    with pytest.raises(InvalidValue, match="base and head do not go with it"):
+        comparison(db.storage, "a", by="model", base="1.0")
+    assert comparison(db.storage, "a", base="1.0", head="9").drift.verdict == "not_compared"
+
+
+def test_a_part_of_the_fingerprint_makes_the_groups(db: Database) -> None:
+    found = Recorded(db)
+    for name, failed in (("old", 1), ("new", 9)):
+        found.runs(None, failed, 10 - failed, metadata={"fingerprint": {"parts": {"model": name}}})
+    compared = comparison(db.storage, "a", by="model")
+    assert (compared.base, compared.head, compared.drift.verdict) == ("model=old", "model=new", "worse")
+    assert compared.change is not None
+    assert compared.change.part == "model"
+    with pytest.raises(InvalidValue, match="skills"):
+        comparison(db.storage, "a", by="skills")
