@@ -100,8 +100,8 @@ COMMANDS = {
         "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
         "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, as "
         "`show` numbers them, such as -#12; A alone is compared with the call before it.",
-        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before, or "
-        "differs only by chance.\n\nWithout AGENT, list the agents with several versions.",
+        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before.\n\n"
+        "It may differ only by chance. Without AGENT, list the agents with several versions.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
         "score": "Add a score, a mark or a note to a run or a step.\n\nRUN may be a step, such as -#12. NAME is what "

@@ -13,6 +13,14 @@ EXAMPLES = {
         ("the steps that have both words", "search timeout booking"),
         ("a phrase, in the latest run", "search '\"read timed out\"' --run -"),
     ),
+    "session": (
+        ("the runs of one conversation", "session chat-7"),
+        ("those that failed", "session chat-7 --failed"),
+    ),
+    "cost": (
+        ("by model, in the last month", "cost --since 30d"),
+        ("day by day", "cost --by day"),
+    ),
     "stats": (
         ("all runs of the last week", "stats --since 7d"),
         ("an agent, version by version", "stats --agent researcher --by version"),
@@ -42,8 +50,8 @@ EXAMPLES = {
         ("what came into a model call", "diff -#2 --context"),
     ),
     "versions": (
-        ("whether the newest version is worse", "versions researcher"),
-        ("the agents that have several", "versions"),
+        ("the versions of an agent", "versions researcher"),
+        ("what became worse, by a score", "versions researcher --outcome 'reward>=1'"),
     ),
     "check": (
         ("all runs, as pyproject.toml says", "check"),

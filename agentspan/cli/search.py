@@ -81,8 +81,8 @@ def search_command(
         ids = None if filter == RunFilter() else ids_of(storage, filter, progress=progress)
         if by_run:
             grouped = search_by_run(storage, words, run=run_id, runs=ids, limit=limit, offset=offset, progress=progress)
-            nothing = no_run(storage, filter, asked) if asked else NOTHING_FOUND
-            _print_by_run(storage, grouped, nothing, words=words, as_json=as_json)
+            no_runs = no_run(storage, filter, asked) if asked and not grouped.total else ""
+            _print_by_run(storage, grouped, no_runs, words=words, as_json=as_json)
             return
         found = search(storage, words, run=run_id, limit=limit, offset=offset, runs=ids, progress=progress)
     found = located(storage, found)
@@ -90,8 +90,8 @@ def search_command(
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
     if not found.total:
-        no_runs = ids is not None and not ids
-        echo_lines(wrap(no_run(storage, filter, asked) if no_runs else NOTHING_FOUND, width(), 4))
+        is_empty = ids is not None and not ids
+        echo_lines(wrap(no_run(storage, filter, asked) if is_empty else NOTHING_FOUND, width(), 4))
         return
     for hit in found.hits:
         columns = width()
@@ -114,7 +114,7 @@ def search_command(
         echo_lines(hint("show the top hit in its run", to_copy("show", named, "--around"), width()))
 
 
-def _print_by_run(storage: Storage, found: HitsByRun, nothing: str, *, words: Sequence[str], as_json: bool) -> None:
+def _print_by_run(storage: Storage, found: HitsByRun, no_runs: str, *, words: Sequence[str], as_json: bool) -> None:
     """Print hits by run."""
     named = found.named
     if as_json:
@@ -144,7 +144,7 @@ def _print_by_run(storage: Storage, found: HitsByRun, nothing: str, *, words: Se
         echo_lines(hint(f"{words[0]} names a {kind}", to_copy("show", named.id), columns))
     if not found.total:
         if named is None:
-            echo_lines(wrap(nothing, columns, 4))
+            echo_lines(wrap(no_runs or NOTHING_FOUND, columns, 4))
         return
     short = by_name.short_ids(storage, [each.run.id for each in found.runs])
     for each in found.runs:

@@ -10,6 +10,7 @@ from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import plain_change, sentences
 from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
 from agentspan.cli.app import command, reads
+from agentspan.cli.completion import AGENT
 from agentspan.cli.diff import plain_groups, print_groups
 from agentspan.cli.filter_options import (
     asked_for,
@@ -31,7 +32,7 @@ WIDE = 76
 
 
 @command("versions")
-@click.argument("name", metavar="[AGENT]", required=False)
+@click.argument("name", metavar="[AGENT]", required=False, type=AGENT)
 @click.option("--base", metavar="VERSION", help="Compare with this version, or these runs: 'tag=nightly until=7d'.")
 @click.option("--head", metavar="VERSION", help="Judge this version, or these runs; the newest when left out.")
 @click.option(
@@ -65,7 +66,7 @@ def versions_command(
             every = agents(storage, filter, progress=progress)
             several = [each for each in every if each.versions > 1]
             if len(several) != 1 or as_json:
-                _list(every, several, no_run(storage, filter, asked), as_json=as_json)
+                _list(every, several, "" if every else no_run(storage, filter, asked), as_json=as_json)
                 return
             name = several[0].agent
         found = versions(storage, name, filter, rule, progress=progress)

@@ -96,8 +96,8 @@ def why_command(
     if as_json:
         document(plain(found))
     else:
-        is_found = bool(found.groups) if found.signature is not None else bool(found.runs or found.unknown)
-        nothing = "" if is_found else no_run(storage, filter, asked)
+        has_some = found.groups if found.signature is not None else found.runs or found.unknown
+        nothing = "" if has_some else no_run(storage, filter, asked)
         page(_lines(storage, found, limit, nothing, options))
 
 
@@ -131,9 +131,10 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
 
 def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str]) -> Iterator[str]:
     columns = width()
-    yield from wrap(nothing or failure_text.head(found), columns, 4)
-    if found.signature is not None and not found.groups:
+    if nothing and found.signature is not None:
+        yield from wrap(nothing, columns, 4)
         return
+    yield from wrap(nothing or failure_text.head(found), columns, 4)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"

@@ -439,7 +439,7 @@ def test_a_check_names_what_no_run_calls_what_runs_missed_and_a_rule_that_none_p
     ("filter", "said"),
     [
         (("--meta", "trial=9"), "no run matches meta=trial=9"),
-        (("task=none",), "no run matches task=none; tasks: TASKS"),
+        (("task=none",), "no run matches task=none; tasks: 't7', 't6', 't5', 't4', 't3' and 3 more"),
         (("shop@3",), "no run matches shop@3; versions: '2', '1'"),
         (("all", "--task", "t1"), "give either FILTER or --task, not both"),
     ],

@@ -470,7 +470,7 @@ def scored(tmp_path: Path) -> Path:
         ),
         (("shop@3", "shop@1"), "no run matches shop@3; versions: '2', '1'"),
         (("shop@1", "shop@3"), "no run matches shop@3; versions: '2', '1'"),
-        (("--base", "tag=odd", "--head", "all"), "no run matches tag=odd"),
+        (("--base", "tag=odd", "--head", "all"), "no run matches tag=odd; tags: 'even'"),
     ],
 )
 def test_where_nothing_can_be_compared_the_reason_is_told_with_exit_code_2(

@@ -183,6 +183,7 @@ def test_show_of_a_span_shows_all_of_it(db: Path) -> None:
     assert "Traceback (most recent call last)" in output
     assert output.count("TimeoutError: read timed out") == 2
     document = json.loads(call(db, "show", failed["id"], "--json").output)
+    assert document.pop("own_ms") >= 0
     assert document == {"span": failed, "violations": [], "scores": []}
 
 

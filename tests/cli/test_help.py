@@ -29,7 +29,8 @@ def db(tmp_path: Path) -> Iterator[Path]:
     tracer = agentspan.Tracer(path, raise_errors=True)
     for version in ("1.1", "1.2") * 3:
         try:
-            with tracer.run("researcher", version=version, task="book") as run:
+            with tracer.run("researcher", version=version, task="book", session="chat-7") as run:
+                run.score("reward", float(version == "1.2"))
                 for _ in range(2):
                     with tracer.span("llm", {"model": "m", "messages": [{"role": "user", "content": "hi"}]}):
                         pass
@@ -128,7 +129,7 @@ def test_an_unknown_command_is_answered_with_those_that_may_be_meant(db: Path) -
         ("--agent researcher --version 1.3", "is '1.2' or '1.1' meant?"),
         ("--task 9", "tasks: 'book'"),
         ("--tag x", "there are no tags yet"),
-        ("--session x", "there are no sessions yet"),
+        ("--session chat-8", "is 'chat-7' meant?"),
     ],
 )
 def test_a_value_that_no_run_has_is_answered_with_those_that_there_are(db: Path, filter: str, there: str) -> None:

@@ -126,7 +126,7 @@ def test_search_finds_a_code(db: Path) -> None:
     assert [hit["snippet"][start:stop] for start, stop in hit["matches"]] == ["booked"]
     assert lines(db, "search", "sold", "out")[-3] == "1 of 1 span"
     assert lines(db, "search", "out sold")[-1] == "nothing found; words must be whole, or end in *: book* finds booking"
-    assert lines(db, "search", "booked", "--task", "none") == ["no run matches task=none"]
+    assert lines(db, "search", "booked", "--task", "none") == ["no run matches task=none; there are no tasks yet"]
     assert lines(db, "search", "booked", "--run", "-")[-3] == "1 of 1 span"
     assert lines(db, "search", "booked", "--offset", "3")[-3] == "1 of 4 spans, from number 4 on"
 
