@@ -25,14 +25,6 @@ EXAMPLES = {
         ("all runs of the last week", "stats --since 7d"),
         ("an agent, version by version", "stats --agent researcher --by version"),
     ),
-    "session": (
-        ("the conversation of a user", "session trip-7"),
-        ("where a passed run has a reward of 1", "session trip-7 --outcome 'reward>=1'"),
-    ),
-    "cost": (
-        ("this week, by model", "cost --since 7d"),
-        ("by agent, sub-agents included", "cost --by agent"),
-    ),
     "sql": (
         ("the longest step, in ms", 'sql "select max(duration_ms) from spans"'),
         ("the names of all runs' agents", 'sql "select distinct agent from runs"'),

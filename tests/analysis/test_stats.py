@@ -134,8 +134,9 @@ def test_labels_that_occur_once_are_one_row() -> None:
 def test_models_and_tools_come_first(db: Database) -> None:
     run = db.agent_instances.register("a")
     for seconds, name in enumerate(("mcp", "llm", "tool", "chain", "agent"), 1):
-        times = {"started_at": T.format(0), "finished_at": T.format(seconds)}
-        db.agent_spans.create(run.id, name, "complete", {"name": name}, {}, **times)
+        db.agent_spans.create(
+            run.id, name, "complete", {"name": name}, {}, started_at=T.format(0), finished_at=T.format(seconds)
+        )
     for found in (stats(db.storage), stats(db.storage, run=run.id)):
         types = [stat.schema_name for stat in found if stat.label is None]
         assert types == ["tool", "llm", "mcp", "agent", "chain"]

@@ -159,12 +159,17 @@ def test_markdown_is_shown_on_request_and_kept(site: Site, open_page: Opener, sh
     expect(turn).to_contain_text("[x](javascript:alert(1)) <img src=x onerror=alert(1)>")
     assert count_of(page, "#turns :is(script, [onerror], [onclick])") == 0
     page.screenshot(path=shots / "markdown.png")
+    page.locator(".turn").nth(1).locator("header").click()
+    details = page.locator("#detail")
+    expect(details).to_contain_text("**Read** the `log`")
+    details.get_by_role("button", name="Markdown").click()
+    expect(details.locator("ol li strong")).to_have_text("Read")
     long = page.locator(".turn").nth(2)
     long.get_by_role("button", name=re.compile("Show all")).click()
     expect(long.locator("strong")).to_have_count(2857)  # the text of a turn is cut at 20,000 characters
     page.reload()
     page.wait_for_selector("html[data-ready]")
-    expect(page.get_by_role("button", name="Markdown")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#turns-markdown")).to_have_attribute("aria-pressed", "true")
     expect(turn.locator("ol li strong")).to_have_text("Read")
 
 

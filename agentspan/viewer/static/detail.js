@@ -8,7 +8,8 @@ import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { member, Members, parse, write } from "./jsontext.js";
 import { longText, named, saveButton } from "./longtext.js";
-import { messageCard, textsOf } from "./messages.js";
+import { markdownSwitch } from "./markdown.js";
+import { messageCard, proseOf, textsOf } from "./messages.js";
 import { Parts } from "./parts.js";
 import { scoreSection } from "./scores.js";
 import { frames } from "./traceback.js";
@@ -351,13 +352,19 @@ function violationList(violations) {
  */
 function messageSection(title, messages, address) {
   if (!messages.length) return null;
-  const early = messages.slice(0, Math.max(0, messages.length - SHOWN));
-  const box = el("section", { class: "messages" }, title ? el("h3", null, title) : null);
-  if (early.length) {
+  let early = messages.slice(0, Math.max(0, messages.length - SHOWN));
+  const list = el("div", { class: "messages" });
+  const button = el("button", { type: "button", class: "quiet" }, "Markdown");
+  const choice = markdownSwitch(button, "details", () => draw());
+  const draw = () => {
+    const cards = messages.slice(early.length).map((message) => messageCard(message, { address, prose: proseOf(choice.isOn) }));
     const more = el("button", { type: "button", class: "more" }, `Show ${format.plural(early.length, "earlier message")}`);
-    more.addEventListener("click", () => more.replaceWith(...early.map((message) => messageCard(message, { address }))));
-    box.append(more);
-  }
-  box.append(...messages.slice(early.length).map((message) => messageCard(message, { address })));
-  return box;
+    more.addEventListener("click", () => {
+      early = [];
+      draw();
+    });
+    list.replaceChildren(...(early.length ? [more] : []), ...cards);
+  };
+  draw();
+  return el("section", null, el("header", null, title ? el("h3", null, title) : null, el("span", { class: "gap" }), button), list);
 }

@@ -10,6 +10,8 @@ import { duration, whole } from "./format.js";
  */
 
 const ROW = 26;
+const TALL = 44; // as in media.css: two lines in a narrow window, so that errors are not cut
+const NARROW = globalThis.matchMedia?.("(max-width: 699px)");
 const SPARE = 4;
 const DEEPEST = 18;
 
@@ -28,6 +30,7 @@ export class Tree {
     /** @type {Drawn[]} */
     this.pool = [];
     this.version = 0;
+    this.row = NARROW.matches ? TALL : ROW;
     this.selected = -1;
     /** @type {Set<number>} */
     this.matches = new Set();
@@ -39,6 +42,11 @@ export class Tree {
     this.box.addEventListener("dblclick", (event) => this._toggle(this._rowOf(event)));
     this.box.addEventListener("wheel", (event) => this._wheel(event), { passive: false });
     new ResizeObserver(() => this.refresh()).observe(this.box);
+    NARROW.addEventListener("change", () => {
+      this.row = NARROW.matches ? TALL : ROW;
+      this.relist();
+      if (this.selected >= 0) this.scrollTo(this.spans.rowOf[this.selected]);
+    });
   }
 
   /** List the rows again, after spans were added or folded. */
@@ -46,18 +54,18 @@ export class Tree {
     const anchor = this._anchor();
     const before = this.spans.rowOf[anchor] ?? -1;
     this.spans.listRows();
-    this.room.style.height = `${this.spans.rows.length * ROW}px`;
+    this.room.style.height = `${this.spans.rows.length * this.row}px`;
     const after = this.spans.rowOf[anchor] ?? -1;
-    if (before >= 0 && after >= 0 && before !== after) this.box.scrollTop += (after - before) * ROW;
+    if (before >= 0 && after >= 0 && before !== after) this.box.scrollTop += (after - before) * this.row;
     this.refresh();
   }
 
   /** Return the span whose row stays at its place when rows come above it: the selected one if it is visible, else the first one. */
   _anchor() {
     const { rows, rowOf } = this.spans;
-    const top = this.box.scrollTop / ROW;
+    const top = this.box.scrollTop / this.row;
     const row = this.selected < 0 ? -1 : rowOf[this.selected];
-    if (row >= top - 1 && row < top + this.box.clientHeight / ROW) return this.selected;
+    if (row >= top - 1 && row < top + this.box.clientHeight / this.row) return this.selected;
     return top > 0 ? (rows[Math.ceil(top)] ?? -1) : -1;
   }
 
@@ -96,9 +104,9 @@ export class Tree {
   _drawRows() {
     const rows = this.spans.rows;
     const isAll = this.limit > 0;
-    const from = isAll ? 0 : Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
-    const to = Math.min(rows.length, isAll ? this.limit : Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
-    const needed = isAll ? to : Math.ceil(this.box.clientHeight / ROW) + 2 * SPARE + 1;
+    const from = isAll ? 0 : Math.max(0, Math.floor(this.box.scrollTop / this.row) - SPARE);
+    const to = Math.min(rows.length, isAll ? this.limit : Math.ceil((this.box.scrollTop + this.box.clientHeight) / this.row) + SPARE);
+    const needed = isAll ? to : Math.ceil(this.box.clientHeight / this.row) + 2 * SPARE + 1;
     while (this.pool.length < needed) this.pool.push(this._make());
     while (this.pool.length > needed) this.pool.pop()?.node.remove();
     const used = new Set();
@@ -148,7 +156,7 @@ export class Tree {
     drawn.row = row;
     drawn.version = this.version;
     drawn.node.hidden = false;
-    drawn.node.style.transform = `translateY(${row * ROW}px)`;
+    drawn.node.style.transform = `translateY(${row * this.row}px)`;
     drawn.node.id = `row-${at}`;
     drawn.step.style.paddingLeft = `${8 + deep * 16}px`;
     drawn.step.style.setProperty("--deep", String(deep));
@@ -214,10 +222,10 @@ export class Tree {
 
   /** @param {number} row */
   scrollTo(row) {
-    const top = row * ROW;
+    const top = row * this.row;
     const height = this.box.clientHeight;
-    if (top < this.box.scrollTop + ROW) this.box.scrollTop = top - ROW;
-    else if (top + 2 * ROW > this.box.scrollTop + height) this.box.scrollTop = top + 2 * ROW - height;
+    if (top < this.box.scrollTop + this.row) this.box.scrollTop = top - this.row;
+    else if (top + 2 * this.row > this.box.scrollTop + height) this.box.scrollTop = top + 2 * this.row - height;
   }
 
   /**
@@ -233,7 +241,7 @@ export class Tree {
 
   /** How many rows a page key moves by. */
   pageSize() {
-    return Math.max(1, Math.floor(this.box.clientHeight / ROW) - 1);
+    return Math.max(1, Math.floor(this.box.clientHeight / this.row) - 1);
   }
 
   /** Fold the selected span, or go to the first of its equal siblings or to its parent. */
