@@ -249,9 +249,7 @@ def main(ctx: click.Context, db: str | None) -> None:
     """
     ctx.obj = db
     if ctx.invoked_subcommand is None:
-        from agentspan.cli.overview import answer_alone
-
-        answer_alone(ctx)
+        import_module("agentspan.cli.overview").answer_alone(ctx)
 
 
 class _Command(click.Command):

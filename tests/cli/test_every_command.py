@@ -69,6 +69,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "why": [["why"], ["why", "-"], ["why", "--outcome", "reward>=1", "--limit", "0"]],
         "check": [["check", "--config", str(empty)], ["check", "all", "--config", str(empty), "--markdown"]],
         "tail": [["tail", "-", "--one"]],
+        "cost": [["cost"], *(["cost", "--by", by] for by in ("day", "agent", "project", "tool", "version", "session"))],
         "stats": [["stats"], ["stats", "-"], ["stats", "--by", "version"]],
         "search": [
             *(["search", *words] for words in (["findme"], ["findme", "--run", "-"], ["\x1b[31m"])),
