@@ -78,10 +78,11 @@ class StoredRun:
         error: the run's own error as text; None without one.
         termination_reason: why it was terminated; None if it was not.
         scores: the valid scores of the run, as rows.
+        storage, row: where the run is stored, and its row.
     """
 
     def __init__(self, storage: Storage, row: AgentInstanceRow) -> None:
-        self._storage, self._row = storage, row
+        self.storage, self.row = storage, row
         self._spans = storage.ask(Outlines(row.id))
         self.id = row.id
         self.agent, self.version = names_of(storage, [row])[row.id]
@@ -145,7 +146,7 @@ class StoredRun:
         Raises:
             InvalidValue: `outcome` is not a rule.
         """
-        return why_run(self._storage, self._row, rule_of(outcome))
+        return why_run(self.storage, self.row, rule_of(outcome))
 
     def __repr__(self) -> str:
         return "\n".join([f"run {self.id}", self.head, *(f"    {text}" for text in self.facts)])

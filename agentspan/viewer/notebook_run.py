@@ -50,7 +50,7 @@ class ShownRun(StoredRun):
         return shown(super().why(outcome=outcome))
 
     def _repr_html_(self) -> str:
-        excerpt = Excerpt(self._storage, self._row, self._spans)
+        excerpt = Excerpt(self.storage, self.row, self._spans)
         lines = self.tree().split("\n")
         left = len(lines) - TREE_LINES
         tree = "\n".join(lines[:TREE_LINES] + ([f"… and {left:,} more lines: .tree()"] if left > 0 else []))
@@ -69,7 +69,7 @@ class ShownRun(StoredRun):
         if excerpt.cut:
             parts.append(f"the payloads of {noun(excerpt.cut, 'step')} are left out, because of their size")
         if parts:
-            location = self._storage.capabilities().location
+            location = self.storage.capabilities().location
             # Only the name of the file: a notebook that is handed on need not say in which folder it is.
             name = None if location is None or location.path is None else location.path.name
             db = "" if name is None else f"--db {shlex.quote(name)} "
