@@ -118,7 +118,6 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "sessions": [["sessions"], ["sessions", "no\x1b[31m"]],
         "watch": [["watch", "--unattended"], ["watch", "no\x1b[31m"]],
         "record": [["record", "--list"]],
-        "cost": [["cost"], ["cost", "--by", "tool"]],
         "completion": [["completion", "bash"], ["completion", "\x1b[31m"]],
         "init": [["init"], ["init", "no\x1b[31m://x"]],
     }

@@ -30,7 +30,9 @@ def record(db: object) -> None:
     """Record runs of two agents, with spans of every status, nested, with errors, tokens, tags and a score."""
     tracer = agentspan.Tracer(db, raise_errors=True)  # type: ignore[arg-type]
     for number in range(3):
-        with tracer.run("traveller", version=str(number), metadata={"n": number}, tags=["nightly"], task="book"):
+        with tracer.run(
+            "traveller", version=str(number), metadata={"n": number}, tags=["nightly"], task="book", session="trip"
+        ):
             with tracer.span("chain", {"name": "plan"}):
                 for city in ("Zürich", "Roma"):
                     with tracer.span("tool", {"name": "search", "arguments": {"city": city}}) as span:
@@ -88,6 +90,11 @@ READING = [
     ["search", "zurich", "time*"],
     ["search", "flight", "--run", "-"],
     ["doctor", "--schemas", "--all"],
+    ["versions"],
+    ["versions", "traveller"],
+    ["session", "trip"],
+    ["cost"],
+    ["cost", "--by", "tool"],
     ["why"],
     ["why", "-"],
     ["export", "all"],
@@ -123,7 +130,8 @@ CANNOT = [
 ELSEWHERE = {
     "diff": "below", "tail": "below", "import": "the fixture", "copy": "tests/maintenance/test_copying.py",
     "serve": "tests/serve/test_several_servers.py", "record": "below", "demo": "below", "init": "below",
-    "sessions": "below", "watch": "below",
+    "sessions": "below", "watch": "below", "open": "tests/cli/test_open.py",
+    "completion": "tests/cli/test_completion.py",
 }  # fmt: skip
 
 

