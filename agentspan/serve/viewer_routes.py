@@ -105,7 +105,7 @@ def routes(
         ("/export", viewer.export_runs, "GET"),
         ("/marks", viewer.mark, "POST"),
         ("/stamp", viewer.stamp, "GET"),
-        *((f"/{page.path}", viewer.page(page), "GET") for page in PAGES),
+        *((path, viewer.page(page), "GET") for page in PAGES for path in page.paths),
         ("/runs/{run_id}", viewer.run, "GET"),
         ("/runs/{run_id}/facts", viewer.or_page(viewer.facts), "GET"),
         ("/runs/{run_id}/spans", viewer.or_page(viewer.spans), "GET"),

@@ -30,8 +30,8 @@ class Page(NamedTuple):
         title: the title, also the text of its link in the bar.
         parts: the first one must take at most a second of processor time with 1,000,000 spans in 5,000 runs.
         in_bar: whether the bar has a link to it.
-        parameters: the pattern of the rest of its path, such as `/{id:path}`. The values are parameters of the page's
-            own in its Address.
+        parameters: the pattern of what may follow its path, such as `/{session}`. These values are read as those of
+            the address's query.
     """
 
     name: str
@@ -41,6 +41,6 @@ class Page(NamedTuple):
     parameters: str = ""
 
     @property
-    def path(self) -> str:
-        """The pattern of the page's path, such as `sessions/{id:path}`."""
-        return f"{self.name}{self.parameters}"
+    def paths(self) -> tuple[str, ...]:
+        """The patterns of the page's paths."""
+        return (f"/{self.name}", *([f"/{self.name}{self.parameters}"] if self.parameters else []))

@@ -200,6 +200,7 @@ def test_a_session_of_any_characters_has_its_runs_in_order(client: Client, ids: 
     assert "book 0 <script>alert(1)</script>" in shown
     assert f"./?{urlencode({'session': SESSION})}" in links(html)
     assert "missed reward ≥ 1" in text_of(page(client, "sessions", session=SESSION, outcome="reward>=1"))
+    assert "book 7 " in text_of(page(client, "sessions/s7"))
     listed = page(client, "sessions")
     assert f"sessions?{urlencode({'session': SESSION})}" in links(listed)
     unknown = client.get("/sessions?session=nobody", headers={"accept": "text/html"})

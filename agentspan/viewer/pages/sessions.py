@@ -88,4 +88,10 @@ def _run(each: SessionRun, number: int) -> dict[str, Any]:
     }
 
 
-SESSIONS = Page("sessions", "Session", (Part("sessions.html", first), Part("sessions_runs.html", runs)), in_bar=False)
+SESSIONS = Page(
+    "sessions",
+    "Session",
+    (Part("sessions.html", first), Part("sessions_runs.html", runs)),
+    in_bar=False,
+    parameters="/{session}",
+)
