@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan import clock, jsontext
-from agentspan.analysis.causes import Judged, Scored, Verdict, VerdictKind, left_open, page_of, verdict
+from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
 from agentspan.analysis.messages import first_prompt
 from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
@@ -23,6 +23,7 @@ from agentspan.storage.row_by_row import Labels, labels_of, names_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import cost_text, count_text, duration_text, one_line, visible
 from agentspan.viewer.address import Address
+from agentspan.viewer.texts import mark_of
 
 PAGE = 50
 FIRST_SPANS = 4
@@ -107,10 +108,6 @@ def agent_names(storage: Storage) -> list[str]:
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
 
-_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "running": "active"}
-"""The names of the marks of a page, where they are not the kinds of verdicts."""
-
-
 def _run(
     summary: RunSummary,
     judged: Verdict,
@@ -124,7 +121,7 @@ def _run(
     return {
         "id": run.id,
         "href": address.link(f"runs/{run.id}"),
-        "mark": _MARKS.get(judged.kind, judged.kind),
+        "mark": mark_of(judged),
         "cells": {
             "status": judged.text,
             "agent": summary.agent,

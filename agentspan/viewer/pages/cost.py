@@ -9,7 +9,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.text import noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.pages.texts import Linked, spark
+from agentspan.viewer.texts import Linked, spark
 
 ROWS = 50
 """The number of rows that are shown unless all are asked for."""

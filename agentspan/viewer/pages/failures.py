@@ -11,7 +11,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.pages.texts import Linked, at_text, rule_in, spark, version_text, with_outcome
+from agentspan.viewer.texts import Linked, at_text, rule_in, spark, version_text, with_outcome
 
 SHORTEST_SIGNATURE = 4
 LONGEST_SIGNATURE = 12

@@ -13,7 +13,7 @@ from agentspan.text import noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.listing import query_of
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.pages.texts import at_text
+from agentspan.viewer.texts import at_text
 
 OF_ONE_RUN = 200
 """The number of steps of a run that are shown if only this run is searched."""

@@ -12,12 +12,10 @@ from agentspan.storage.row_by_row import tokens_of
 from agentspan.text import noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.pages.texts import Linked, at_text, rule_in, tokens_text, took_text, usd_text
+from agentspan.viewer.texts import Linked, at_text, mark_of, rule_in, tokens_text, took_text, usd_text
 
 LOOKED_AT = 1000
 """The number of latest runs whose sessions are listed if the address has no session."""
-_MARKS = {"missed": "failed", "left": "left"}
-"""The marks of verdicts that are not those of their status."""
 
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def _run(each: SessionRun, number: int) -> dict[str, Any]:
         "link": f"runs/{row.id}",
         "verdict": each.verdict.text,
         "is_bad": each.verdict.kind in ("failed", "missed"),
-        "mark": _MARKS.get(each.verdict.kind, row.status),
+        "mark": mark_of(each.verdict),
         "cause": each.cause or "",
         "prompt": each.prompt or "no prompt was recorded",
         "name": run_name(run.agent, run.version),

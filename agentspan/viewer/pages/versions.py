@@ -14,7 +14,7 @@ from agentspan.storage.questions import RunFilter
 from agentspan.text import noun, share_text
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.pages.texts import (
+from agentspan.viewer.texts import (
     Linked,
     at_text,
     rule_in,

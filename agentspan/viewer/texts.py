@@ -1,7 +1,9 @@
 """Texts and links that several pages across runs share."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from agentspan.analysis.causes import Verdict, VerdictKind
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.text import cost_text, count_text, duration_text
 from agentspan.viewer.address import Address
@@ -36,6 +38,15 @@ def at_text(stored: str) -> str:
 def version_text(version: str) -> str:
     """Return a version for people: `none` for runs without one."""
     return "none" if version == "default" else version
+
+
+_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "running": "active"}
+"""The names of marks in the style sheet, where they are not the kinds of verdicts."""
+
+
+def mark_of(verdict: Verdict) -> str:
+    """Return the name of the mark of a verdict in the style sheet."""
+    return _MARKS.get(verdict.kind, verdict.kind)
 
 
 def took_text(duration_ms: float | None) -> str:
