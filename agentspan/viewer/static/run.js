@@ -269,7 +269,7 @@ export class RunPage {
   goToRun(by) {
     const list = listBefore();
     const next = list && !this.source.isLocal ? neighbour(list.runs, this.run.id, by) : undefined;
-    if (next) location.assign(encodeURIComponent(next));
+    if (next) location.assign(`${encodeURIComponent(next)}${location.search}`);
     else this.say(list?.runs.includes(this.run.id) ? `This is the ${by > 0 ? "last" : "first"} run of the list.` : "Open a run from the list of runs to go on to the next one.");
   }
 
