@@ -441,5 +441,5 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
             page.emulate_media(color_scheme="light", forced_colors="active")
             found += [(name, "forced", *each) for each in page.evaluate(run, everything)]
             page.emulate_media(forced_colors="none")
-    assert found == []
+    assert found == [], "\n".join(map(str, found))
     assert looked == 114
