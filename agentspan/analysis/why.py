@@ -512,6 +512,12 @@ def why_run(
     )
 
 
+def missed_by(storage: Storage, run: AgentInstanceRow) -> Missed | None:
+    """Return the rule over a score that a run missed, although its status is no failure; None if it missed none."""
+    others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None).runs
+    return _missed(storage, run, others)
+
+
 def _still_open(spans: Sequence[AgentSpanRow]) -> StillOpen:
     steps = [node.span for node in every(build(spans))]
     numbers = [number for number, span in enumerate(steps, start=1) if span.status in OPEN]

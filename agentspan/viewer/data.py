@@ -11,6 +11,7 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis import why_text
+from agentspan.analysis.outcomes import outcomes
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
     closed_text,
@@ -21,7 +22,7 @@ from agentspan.analysis.tree import (
     session_title,
     title_of,
 )
-from agentspan.analysis.why import RunWhy, why_run
+from agentspan.analysis.why import RunWhy, missed_by, why_run
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES
@@ -116,12 +117,11 @@ def why(storage: Storage, run: AgentInstanceRow) -> dict[str, Any]:
         `why`: None if the run did not fail, or has more than MAX_EXPLAINED spans; else an object, see types.d.ts. A run
         that passed by its status failed if it missed a rule over a score (see outcomes.missed_rule).
     """
-    if storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
+    passed = outcomes(storage, [run])[run.id]
+    missed = missed_by(storage, run) if passed else None
+    if (passed is not False and missed is None) or storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
         return {"why": None}
-    found = why_run(storage, run)
-    if found.missed is not None:
-        found = why_run(storage, run, found.missed.rule)
-    return {"why": _why(found) if found.passed is False else None}
+    return {"why": _why(why_run(storage, run, None if missed is None else missed.rule))}
 
 
 def _why(found: RunWhy) -> dict[str, Any]:
@@ -148,7 +148,9 @@ def own_times(storage: Storage, run_id: str) -> dict[str, Any]:
 
     The own time of a span without children is its duration.
     """
-    rows = in_time(storage.ask(Outlines(run_id)))
+    read = lambda after, wanted: storage.ask(Outlines(run_id, after, wanted))  # noqa: E731
+    pages = span_pages(read, storage.capabilities().page_rows)  # spans without a summary come with their payload
+    rows = in_time(row._replace(payload="{}") for rows in pages for row in rows)
     children: dict[str, list[AgentSpanRow]] = defaultdict(list)
     for row in rows:
         if row.parent_span_id is not None:
