@@ -479,8 +479,8 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     """Print one span in full; images and other blobs are shown by type and size only."""
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
-    own = _own_time(storage, row)
-    steps = numbers(build(storage.ask(Outlines(row.agent_instance_id))))
+    outlines = storage.ask(Outlines(row.agent_instance_id))
+    own, steps = _own_time(row, outlines), numbers(build(outlines))
     if as_json:
         (found,), judged = plain_rows(storage, [row]), plain_rows(storage, scores)
         found["number"] = steps[row.id]
@@ -538,12 +538,11 @@ def _numbered(number: int | None) -> str:
     return "" if number is None else f" ({STEP}{number})"
 
 
-def _own_time(storage: Storage, row: AgentSpanRow) -> float | None:
+def _own_time(row: AgentSpanRow, outlines: Iterable[AgentSpanRow]) -> float | None:
     """Return the time in ms in which no child of a span ran; None for an open span."""
     if row.duration_ms is None:
         return None
-    rows = storage.ask(Outlines(row.agent_instance_id))
-    return tree.own_ms(row, tree.in_time(each for each in rows if each.parent_span_id == row.id))
+    return tree.own_ms(row, tree.in_time(each for each in outlines if each.parent_span_id == row.id))
 
 
 def _show_json(name: str, value: Any) -> None:
