@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -24,13 +24,15 @@ from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import BriefsWhere, Find, Query, RunFilter, RunsWhere
+from agentspan.storage.questions import BriefsWhere, FailureSums, Find, Query, RunFilter, RunsWhere
 from agentspan.storage.sums import Progress, RunBrief, RunTotals
 from agentspan.text import amounts, dotted, noun
 
 DAY = timedelta(days=1)
 LATEST = 50
 """The number of runs that were created last, among which the one that began last is looked for."""
+CHANCE = 0.05
+"""The largest chance with which the runs of a cause, drawn at random, would all be of one version."""
 MOST_BUCKETS = 48
 MOST_OPEN = 500
 """The largest number of open runs whose programs are looked at; the latest ones."""
@@ -75,7 +77,8 @@ class FrequentCause:
         short: the failed step and the type of its error.
         runs: the number of runs with this cause.
         versions: the number of these runs of each version.
-        only_in: the version of all these runs, if other versions of their agent have runs, too; else None.
+        only_in: the version of all these runs, if no run of another version has the failure, and that would rarely be
+            so by chance (CHANCE); else None.
         run_id: the id of the latest of the runs.
         kind: `step` if a step failed, `run` for an error of the run itself.
     """
@@ -251,7 +254,7 @@ def overview(
     if with_causes:
         bad = [run for run in found if verdicts[run.id].kind in ("failed", "missed")]
         each = root_causes(storage, bad, scored, most_spans=READ_SPANS)
-        causes = tuple(_frequent(bad, each, _versions(found)))
+        causes = tuple(_only_in_one(storage, _frequent(bad, each, _versions(found)), found))
         silent = len(bad) - sum(cause.signature is not None for cause in each.values())
     return Overview(
         filter.since, filter.until, lately, len(found), counts, None if rule is None else str(rule),
@@ -285,15 +288,27 @@ def verdicts_of(storage: Storage, runs: Sequence[RunBrief], scored: Scored) -> d
     return {run.id: verdict(run, scored, left) for run in runs}
 
 
-def _versions(runs: Iterable[RunBrief]) -> Mapping[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+def _versions(runs: Iterable[RunBrief]) -> Mapping[str, Counter[str]]:
+    """Return the number of runs of each version of each agent."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
-        found[run.agent_id].add(run.version)
+        found[run.agent_id][run.version] += 1
     return found
 
 
+def _only_in_one(storage: Storage, causes: list[FrequentCause], runs: Sequence[RunBrief]) -> list[FrequentCause]:
+    """Return causes without `only_in` where a run of another version has the same failure, also if it recovered."""
+    if all(cause.only_in is None for cause in causes):
+        return causes
+    by_run = {run.id: run.version for run in runs}
+    versions: dict[str, set[str]] = defaultdict(set)
+    for each in storage.ask(FailureSums([run.id for run in runs if run.failed])):
+        versions[each.signature.id].add(by_run[each.run_id])
+    return [replace(cause, only_in=None) if len(versions[cause.signature]) > 1 else cause for cause in causes]
+
+
 def _frequent(
-    runs: Iterable[RunBrief], causes: Mapping[str, RunCause], versions: Mapping[str, set[str]]
+    runs: Iterable[RunBrief], causes: Mapping[str, RunCause], versions: Mapping[str, Counter[str]]
 ) -> list[FrequentCause]:
     groups: dict[tuple[str, str], list[RunBrief]] = defaultdict(list)
     texts: dict[tuple[str, str], str] = {}
@@ -307,13 +322,14 @@ def _frequent(
     shorts = Counter(short_cause(text) for text in texts.values())
     for (kind, signature), own in groups.items():
         of = Counter(run.version for run in own)
-        others = set().union(*(versions[run.agent_id] for run in own)) - of.keys()
+        every = sum((versions[id] for id in {run.agent_id for run in own}), Counter[str]())
+        is_telling = len(of) == 1 and (every[own[0].version] / every.total()) ** len(own) <= CHANCE
         text = texts[kind, signature]
         short = short_cause(text)
         found.append(
             FrequentCause(
                 signature, text, short if shorts[short] == 1 else short_message(text), len(own),
-                dict(sorted(of.items())), next(iter(of)) if len(of) == 1 and others else None,
+                dict(sorted(of.items())), own[0].version if is_telling else None,
                 max(run.id for run in own), kind,
             )
         )  # fmt: skip

@@ -232,10 +232,14 @@ def _first(help: str) -> str:
     return help.partition("\n\n")[0]
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of the group and of each command: completion looks at commands without their group."""
+
+
 @click.group(
     cls=_Group,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={**HELP, "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
@@ -280,6 +284,7 @@ _LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a function a click command, with its help text from COMMANDS."""
+    settings["context_settings"] = {**HELP, **settings.get("context_settings", {})}
     return click.command(name, cls=_Command, help=_HELP[name], **settings)
 
 

@@ -83,7 +83,7 @@ EXAMPLES = {
     ),
     "export": (
         ("a run as one page for a browser", "export - --format html -o run.html"),
-        ("the failed runs as a table", "export --failed -o failed.csv"),
+        ("the failed runs with their input", "export --failed --format dataset"),
     ),
     "import": (
         ("the sessions of Claude Code", "import claude"),

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agentspan.analysis.causes import Verdict, VerdictKind
-from agentspan.analysis.outcomes import OutcomeRule, rule_of
+from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, rule_of
+from agentspan.analysis.runs import run_briefs
+from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, count_text, duration_text
 from agentspan.viewer.address import Address
 
@@ -23,6 +25,20 @@ def rule_in(address: Address) -> OutcomeRule | None:
         InvalidValue: the text is not a rule.
     """
     return rule_of(address.get("outcome") or None)
+
+
+def judged(storage: Storage, address: Address) -> tuple[Address, str]:
+    """Return an address with a rule, as `/` judges runs, and the rule if it is the one that runs missed, else "".
+
+    An address without `outcome` has the rule over a score that runs missed, if no run failed by its status.
+    """
+    if address.get("outcome"):
+        return address, ""
+    runs = run_briefs(storage, address.filter()._replace(signature=None))
+    missed = None if False in outcomes(storage, runs).values() else missed_rule(storage, runs)
+    if missed is None:
+        return address, ""
+    return address._replace(own=(*address.own, ("outcome", str(missed.rule)))), str(missed.rule)
 
 
 def with_outcome(address: Address, page: str, /, **changes: str | int | None) -> str:

@@ -154,11 +154,11 @@ def test_the_overview_counts_verdicts_and_names_frequent_causes(db: Database, st
     steps.run(status="active")
     found = db.overview()
     assert found.answer == "8 runs in the last day: 3 failed, 3 missed reward ≥ 1, 1 running."
-    assert found.most_often() == "Most often: fetch RateLimited (3, only in 2), look RateLimited (2)."
+    assert found.most_often() == "Most often: fetch RateLimited (3), look RateLimited (2)."
     assert (found.failed, found.missed, found.open, found.left_open, found.silent) == (3, 3, 1, 0, 1)
     assert found.rule == "reward>=1"
     assert [(each.runs, dict(each.versions), each.only_in) for each in found.causes or ()] == [
-        (3, {"2": 3}, "2"),
+        (3, {"2": 3}, None),
         (2, {"1": 1, "2": 1}, None),
     ]
     assert sum(bucket.passed for bucket in found.buckets) == 1
@@ -166,7 +166,7 @@ def test_the_overview_counts_verdicts_and_names_frequent_causes(db: Database, st
     assert sum(bucket.other for bucket in found.buckets) == 1
     assert str(found).splitlines() == [
         found.answer,
-        "  3 × Tool fetch: RateLimited: slow down for <n> s (only in 2)",
+        "  3 × Tool fetch: RateLimited: slow down for <n> s",
         "  2 × Tool look: RateLimited: gone",
         "  1 without a failed step",
         "8 spans",
@@ -175,6 +175,17 @@ def test_the_overview_counts_verdicts_and_names_frequent_causes(db: Database, st
     assert db.runs(signature=signature).total == 3
     with pytest.raises(FrozenInstanceError):
         found.runs = 9  # type: ignore[misc]
+
+
+def test_a_cause_is_only_in_a_version_where_that_is_no_chance_and_no_other_run_has_it(
+    db: Database, steps: Steps
+) -> None:
+    for _ in range(5):
+        steps.run(("fetch", "slow down"), version="2", status="failed")
+        steps.run(("fetch", None), version="1")
+    assert db.overview().most_often() == "Most often: fetch RateLimited (5, only in 2)."
+    steps.run(("fetch", "slow down"), ("fetch", None), version="1")  # which recovered
+    assert db.overview().most_often() == "Most often: fetch RateLimited (5)."
 
 
 def test_the_first_part_of_the_overview_reads_no_causes(db: Database, steps: Steps) -> None:

@@ -223,7 +223,7 @@ def test_keys_of_one_character_can_be_turned_off(pages: Pages, open_page: Opener
     page.get_by_role("button", name="Keys").click()
     page.get_by_label("Keys of one character").check()
     press(page, "Escape", "/")
-    expect(page.locator("#grep")).to_be_focused()
+    expect(page.locator("#look")).to_be_focused()
 
 
 def test_the_splitters_say_where_they_are_and_are_kept(pages: Pages, open_page: Opener) -> None:

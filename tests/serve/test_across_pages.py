@@ -126,10 +126,14 @@ def test_a_signature_shows_its_group_alone_and_a_filter_and_a_rule_hold(client: 
     assert (refused.status_code, "over a score that no run has" in refused.text) == (422, True)
 
 
-def test_if_no_run_failed_by_its_status_the_page_offers_a_rule(client: Client) -> None:
+def test_if_no_run_failed_by_its_status_the_rule_that_runs_missed_decides(client: Client) -> None:
     html = page(client, "failures", status="complete")
+    assert "24 of 32 runs failed reward>=1" in text_of(html)
+    assert "No run failed by its status, so reward>=1 decides." in text_of(html)
+    assert "No run failed by its status, so" in text_of(page(client, "versions", status="complete"))
+    html = page(client, "failures", status="complete", outcome="status")
     assert "None of 32 runs failed by its status." in text_of(html)
-    (judge,) = [link for link in links(html) if "outcome=" in link]
+    (judge,) = [link for link in links(html) if "outcome=reward" in link]
     assert "runs failed reward>=1" in text_of(page(client, "failures", **dict(parse_qsl(urlsplit(judge).query))))
 
 

@@ -11,7 +11,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.texts import Linked, at_text, rule_in, spark, version_text, with_outcome
+from agentspan.viewer.texts import Linked, at_text, judged, rule_in, spark, version_text, with_outcome
 
 SHORTEST_SIGNATURE = 4
 LONGEST_SIGNATURE = 12
@@ -25,10 +25,12 @@ MAX_POOLED = 3
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
     """Return how many runs failed, in one sentence."""
+    address, rule = judged(storage, address)
     found = failed_share(storage, address.filter(), rule_in(address))
     missed = found.missed
     return {
         "sentence": failure_text.head(found) if found.runs or found.unknown else "",
+        "rule": rule,
         "is_empty": not (found.runs or found.unknown),
         "missed": missed and f"{missed.missed:,} of {missed.runs:,} missed {missed.rule}",
         "judge": missed and with_outcome(address, "failures", outcome=str(missed.rule)),
@@ -37,6 +39,7 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 
 def groups(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the groups of failed runs, and the findings."""
+    address, _ = judged(storage, address)
     found = why(storage, address.filter(), rule_in(address))
     most = MOST if address.get("all") else SHOWN
     short = _short([group.signature for group in found.groups])

@@ -17,6 +17,7 @@ from agentspan.viewer.page import Page, Part
 from agentspan.viewer.texts import (
     Linked,
     at_text,
+    judged,
     rule_in,
     tokens_text,
     took_text,
@@ -32,6 +33,7 @@ OWN = ("base", "head", "by")
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the versions of the agent, or the agents that have several."""
+    address, judged_by = judged(storage, address)
     rule, filter = rule_in(address), address.filter()
     name = address.word("agent")
     every = [] if name else agents(storage, filter)
@@ -41,7 +43,7 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
     if not name:
         return {"agent": "", "agents": [_agent(each, address) for each in several], "total": len(every)}
     found = versions(storage, name, filter._replace(agent=None), rule)
-    return {"agent": found.agent, **_versions(found, rule, address)}
+    return {"agent": found.agent, "rule": judged_by, **_versions(found, rule, address)}
 
 
 def _agent(each: AgentVersions, address: Address) -> dict[str, str]:
@@ -96,6 +98,7 @@ def _version(each: Version, agent: str, rule: OutcomeRule | None, address: Addre
 
 def compared(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the comparison of the newest version with the one before, or of the groups in the address."""
+    address, _ = judged(storage, address)
     filter, name = address.filter(), address.word("agent")
     if not name:
         several = [each for each in agents(storage, filter) if each.versions > 1]

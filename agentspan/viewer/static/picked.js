@@ -23,6 +23,13 @@ export function startPicking() {
     showPicked();
     event.preventDefault();
   });
+  document.addEventListener("keydown", (event) => {
+    const target = { c: "compare", m: "mark-selected", o: "export-selected" }[event.key];
+    const button = target && !byId("selection").hidden ? findById(target) : null;
+    if (!button || button.hidden || !isForKeys(event)) return;
+    button.click();
+    event.preventDefault();
+  });
   byId("clear-selected").addEventListener("click", clear);
   addEventListener("pageshow", showPicked);
   startMarking();

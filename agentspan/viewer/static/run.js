@@ -157,6 +157,7 @@ export class RunPage {
       this.why = null; // the page is the same without; the next change of the run asks again
     }
     this.isExplained = true;
+    this._drawHead(); // a run that missed a rule is not only complete
     if (this.tree.selected < 0 && this.why) this._showRun();
     this.seekCause(this.wanted);
   }
@@ -452,7 +453,8 @@ export class RunPage {
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
     document.title = visible(`${run.title ?? name} · ${run.status}`);
-    const mark = run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status);
+    const missed = this.why?.rule && run.status === "complete" ? statusMark("missed", `complete, missed ${this.why.rule}`) : null;
+    const mark = missed ?? (run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status));
     if (byId("status").textContent !== mark.textContent) byId("status").replaceChildren(mark);
     const sums = this.spans.sums();
     const took = run.duration_ms ?? (this._isActive() && run.started_at ? this.now() : null);

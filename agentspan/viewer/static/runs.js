@@ -1,6 +1,6 @@
 // The list of runs: the rows that the server wrote stay, and their cells are updated.
 
-import { whileFollowing } from "./bar.js";
+import { focusSearch, whileFollowing } from "./bar.js";
 import { byId, el, inside, setAttribute, setText } from "./dom.js";
 import { followSteps } from "./found.js";
 import { Lost } from "./lost.js";
@@ -31,7 +31,7 @@ export function startRunsPage() {
     for (const field of fields) field.disabled = false;
   });
   for (const row of tableBody().rows) openOnClick(row);
-  listenToRows("#runs a, #found-steps a", () => byId("grep").focus());
+  listenToRows("#runs a, #found-steps a", focusSearch);
   startPicking();
   followSteps();
   followAnswer(!document.body.dataset.adding);
