@@ -1,6 +1,7 @@
 """What a notebook shows, in a page around it: the frame works, reaches nothing, and leaves the page alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,8 +56,15 @@ def test_a_run_in_a_notebook_cannot_reach_the_page(open_page: Opener, tmp_path: 
     with agentspan.open(path) as db:
         hostile = Hostile(db)
         hostile.write(path)
-        results = db, db.run(hostile.recording.id), db.runs(), db.why(), db.stats(), db.run(hostile.recording.id).steps
-        shown = "".join(each._repr_html_() for each in results)  # type: ignore[attr-defined]
+        results: tuple[Any, ...] = (
+            db,
+            db.run(hostile.recording.id),
+            db.runs(),
+            db.why(),
+            db.stats(),
+            db.run(hostile.recording.id).steps,
+        )
+        shown = "".join(each._repr_html_() for each in results)
     (tmp_path / "page.html").write_text(page_around(shown), encoding="utf-8")
     page = open_page((tmp_path / "page.html").as_uri())
     page.expected = ("Blocked autofocusing",)  # type: ignore[attr-defined]

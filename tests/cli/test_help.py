@@ -39,14 +39,14 @@ def db(tmp_path: Path) -> Iterator[Path]:
                 run.set_result({"output": "timeout booking"})
         except TimeoutError:
             pass
-    run = tracer.run("researcher", version="1.2")
-    run.__enter__()
+    latest = tracer.run("researcher", version="1.2")
+    latest.__enter__()
     for number in range(12):
         with tracer.span("llm", {"model": "m", "messages": [{"role": "user", "content": f"hi {number}"}]}):
             pass
     tracer.flush()
     yield path
-    run.__exit__(None, None, None)
+    latest.__exit__(None, None, None)
     tracer.shutdown()
 
 

@@ -62,6 +62,12 @@ class Tags(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag == "iframe"]
 
 
+def html_of(result: Any) -> str:
+    """Return what a notebook shows of a result; only its class when it is run has the method."""
+    html: str = result._repr_html_()
+    return html
+
+
 def check_static(document: str) -> Tags:
     """Check that a document has no tags but those of tables and frames, and no attributes that could run or load."""
     found = Tags(document)
@@ -145,7 +151,7 @@ def test_the_tree_folds_equal_steps_until_asked(db: Database) -> None:
 
 def test_a_run_is_the_viewer_in_a_sandboxed_frame_with_the_facts_beside_it(db: Database, failing: str) -> None:
     run = db.run(failing)
-    shown = check_static(run._repr_html_())
+    shown = check_static(html_of(run))
     (frame,) = shown.frames
     assert frame["height"] == "420"
     assert frame["srcdoc"] == export.html(db.storage, [failing])
@@ -198,7 +204,7 @@ def blocks_of(frame: dict[str, str | None]) -> Iterator[tuple[str, Any]]:
 def test_a_long_run_shows_its_first_steps_and_its_last_failures(db: Database) -> None:
     run = db.run(long_run(db, 3000))
     assert run.spans == 3000
-    document = run._repr_html_()
+    document = html_of(run)
     assert len(document.encode()) < MOST_BYTES
     shown = check_static(document)
     data = dict(blocks_of(shown.frames[0]))
@@ -227,7 +233,7 @@ def test_large_payloads_are_left_out_of_a_frame_and_named(db: Database) -> None:
         end=32,
     )
     stored = db.run(run.finish(40))
-    document = stored._repr_html_()
+    document = html_of(stored)
     assert len(document.encode()) < MOST_BYTES
     shown = check_static(document)
     data = dict(blocks_of(shown.frames[0]))

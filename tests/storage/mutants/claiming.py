@@ -244,7 +244,7 @@ class CallsOfAggregatesUseACache(Capable):
             if (
                 found := row_by_row.cached_call(
                     span.agent_instance_id, span.schema_name, span.label, span.input_tokens, span.payload,
-                    span.result_payload,
+                    span.result_payload or "",
                 )
             )
         ]  # fmt: skip
