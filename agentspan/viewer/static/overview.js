@@ -10,7 +10,7 @@ const BAR = 10;
 const PARTS = /** @type {const} */ (["passed", "other", "failed"]);
 
 const picture = () => /** @type {SVGElement} */ (inside(byId("answer-when"), "svg"));
-const bars = () => /** @type {SVGAElement[]} */ ([...picture().querySelectorAll("a")]);
+const bars = () => /** @type {SVGAElement[]} */ (/** @type {Element[]} */ ([...picture().querySelectorAll("a")]));
 
 /** @param {boolean} isWhole whether the page has the whole answer already */
 export async function followAnswer(isWhole) {
@@ -117,7 +117,7 @@ function listenToBrush() {
 /** @param {KeyboardEvent} event */
 function byKey(event) {
   const all = bars();
-  const at = all.indexOf(/** @type {SVGAElement} */ (targetOf(event)?.closest("a")));
+  const at = all.findIndex((bar) => /** @type {Element} */ (bar) === targetOf(event)?.closest("a"));
   /** @type {Record<string, number>} */
   const places = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 };
   if (event.key in places && at >= 0) {

@@ -20,8 +20,7 @@ export function startPartsPage() {
 
 /** Let `d` and `D` go to the next and the previous difference of two runs, from the one that has the focus. */
 function listenToChanges() {
-  /** @type {HTMLElement[]} */
-  const changes = [...document.querySelectorAll("[data-change]")];
+  const changes = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("[data-change]")]);
   if (!changes.length) return;
   document.addEventListener("keydown", (event) => {
     if (!isForKeys(event) || (event.key !== "d" && event.key !== "D")) return;
