@@ -47,7 +47,7 @@ _TEXTS: Mapping[VerdictKind, str] = {
 
 
 class Verdict(NamedTuple):
-    """Whether a run passed, by its status and by a rule over a score.
+    """The verdict on a run: whether it passed, by its status and by a rule over a score.
 
     Attributes:
         kind: `failed` by its status; `missed` the rule, although its status is no failure; `left`: open, and its

@@ -1,4 +1,4 @@
-"""What runs cost: by model, day, agent, project, tool, version or session; and what the providers' caches saved.
+"""Sums up the costs of runs: by model, day, agent, project, tool, version or session; and the savings of caches.
 
 Sums leave out aggregates, spans that repeat the tokens and costs of the spans in them. So the calls of a sub-agent are
 counted once, for the run that called it. A call of a model without a known price has no cost: it
@@ -93,7 +93,7 @@ class Unpriced:
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """What the provider's cache did for one model, day, agent …
+    """The use of a provider's cache by one model, day, agent …
 
     Attributes:
         name: as in CostRow; by tool, the model.
@@ -115,13 +115,13 @@ class CacheRow:
 
     @property
     def net_usd(self) -> float | None:
-        """What the cache saved, less what writing to it cost; None if no price is known."""
+        """The saving by the cache minus the cost of writing to it; None if no price is known."""
         return None if self.saved_usd is None else self.saved_usd - (self.extra_usd or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What runs cost.
+    """The costs of runs, in rows and by period.
 
     Attributes:
         by: what the rows are.

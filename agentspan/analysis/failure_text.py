@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from math import comb, inf
 
 from agentspan.analysis.associations import DECIDABLE, FDR, Finding
+from agentspan.analysis.periods import Periods
 from agentspan.analysis.statistics import Q_MEANS, Interval
-from agentspan.analysis.why import FailedShare, Group, Periods, Why
+from agentspan.analysis.why import FailedShare, Group, Why
 from agentspan.text import noun, share_text
 
 MAX_COUNTED = 3

@@ -1,4 +1,4 @@
-"""What happened lately, in one answer: how many runs failed or missed their goal, when, and why most often."""
+"""The overview of the latest runs: how many failed or missed their goal, when, and why most often."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +20,7 @@ from agentspan.analysis.causes import (
     verdict,
 )
 from agentspan.analysis.outcomes import OutcomeRule, check_known, missed_rule
+from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
@@ -38,13 +39,6 @@ MOST_OPEN = 500
 """The largest number of open runs whose programs are looked at; the latest ones."""
 READ_SPANS = 20_000
 """The largest number of spans that are read to tell which failures runs recovered from: 1 s."""
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
-_WIDTHS_S = (
-    *(1, 2, 5, 10, 15, 30),
-    *(_MINUTE * n for n in (1, 2, 5, 10, 15, 30)),
-    *(_HOUR * n for n in (1, 2, 3, 6, 12)),
-    *(_DAY * n for n in (1, 2, 7, 14, 28, 91, 182, 364)),
-)
 _COUNTED: tuple[VerdictKind, ...] = ("failed", "missed", "terminated", "cancelled", "running", "pending", "left")
 """The verdicts that a sentence counts, in this order."""
 
@@ -99,7 +93,7 @@ class FrequentCause:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What happened to the runs of a range of times.
+    """The verdicts on the runs of a range of times, and the most frequent causes.
 
     Attributes:
         since, until: the range, as stored text; None without runs, and for no end.
@@ -176,12 +170,14 @@ class Overview:
 
     @property
     def counts(self) -> str:
-        """What became of the runs: `36 failed, 116 missed reward ≥ 1, 2 running`; `all passed`."""
+        """The verdicts in words: `36 failed, 116 missed reward ≥ 1, 2 running`; `all passed`."""
         found = ", ".join(text for _, text in self.parts)
         if found:
             return found
+        if self.runs == 1:
+            return "it passed, with a failed step" if self.with_failed_step else "it passed"
         steps = f", {self.with_failed_step:,} of them with a failed step" if self.with_failed_step else ""
-        return f"{'it passed' if self.runs == 1 else 'all passed'}{steps}"
+        return f"all passed{steps}"
 
     @property
     def answer(self) -> str:
@@ -338,18 +334,12 @@ def _frequent(
 
 def histogram(runs: Sequence[RunBrief], verdicts: Mapping[str, Verdict]) -> list[Bucket]:
     """Return when runs began, in at most MOST_BUCKETS ranges of the same width, from the first run to the last."""
-    if not runs:
+    periods = periods_of([run.began for run in runs], most=MOST_BUCKETS, shortest_s=1)
+    if periods is None:
         return []
-    times = {run.id: clock.to_datetime(run.began).timestamp() for run in runs}
-    first, last = min(times.values()), max(times.values())
-    width = next((s for s in _WIDTHS_S if last // s - first // s < MOST_BUCKETS), None)
-    if width is None:
-        width = int((last - first) // (MOST_BUCKETS - 1)) + 1
-    start = int(first // width)
-    counts = [[0, 0, 0] for _ in range(start, int(last // width) + 1)]
+    times: dict[str, list[str]] = {"passed": [], "failed": [], "other": []}
     for run in runs:
         kind = verdicts[run.id].kind
-        place = 0 if kind == "passed" else 1 if kind in ("failed", "missed") else 2
-        counts[int(times[run.id] // width) - start][place] += 1
-    edges = [clock.to_text((start + n) * width * 10**9) for n in range(len(counts) + 1)]
-    return [Bucket(*edge, *count) for edge, count in zip(pairwise(edges), counts, strict=True)]
+        times["failed" if kind == "missed" else kind if kind in times else "other"].append(run.began)
+    counts = zip(*map(periods.counted, times.values()), strict=True)
+    return [Bucket(*edge, *count) for edge, count in zip(pairwise(periods.edges()), counts, strict=True)]

@@ -3,15 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from agentspan import clock
 from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
+from agentspan.analysis.periods import Periods, periods_of
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.analysis.tree import build, every, title_of
@@ -24,48 +23,6 @@ from agentspan.storage.row_by_row import names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
 
 Kind = Literal["step", "run", "ending"]
-
-
-class Periods(NamedTuple):
-    """Periods of equal length, one after another, in which runs are counted.
-
-    Attributes:
-        first_at: the beginning of the first period, as stored text.
-        seconds: the length of a period.
-        number: the number of periods, at most MOST_PERIODS.
-    """
-
-    first_at: str
-    seconds: int
-    number: int
-
-    def counted(self, times: Iterable[str]) -> tuple[int, ...]:
-        """Return the number of these times, as stored text, in each period; times outside count at the nearest end."""
-        counts = [0] * self.number
-        first = clock.to_datetime(self.first_at)
-        for at in times:
-            place = int((clock.to_datetime(at) - first).total_seconds() // self.seconds)
-            counts[min(max(place, 0), self.number - 1)] += 1
-        return tuple(counts)
-
-
-MOST_PERIODS = 30
-"""The largest number of periods of a histogram."""
-LENGTHS_S = (60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 604_800, 2_419_200)
-"""The lengths of a period, in seconds: 1, 5, 15 minutes, 1, 3, 6, 12 hours, a day, 1, 4 weeks. Longer: multiples."""
-_MONDAY_S = 4 * 86_400
-"""A Monday, in seconds since 1970: weeks begin on Mondays, in UTC."""
-
-
-def periods_of(times: Collection[str]) -> Periods | None:
-    """Return periods of the least length of which at most MOST_PERIODS cover these times; None without times."""
-    if not times:
-        return None
-    first, last = (int(clock.to_datetime(text).timestamp()) - _MONDAY_S for text in (min(times), max(times)))
-    lengths = chain(LENGTHS_S, (LENGTHS_S[-1] * 2**power for power in count(1)))
-    seconds = next(each for each in lengths if last // each - first // each < MOST_PERIODS)
-    start = first // seconds
-    return Periods(clock.to_text((start * seconds + _MONDAY_S) * 10**9), seconds, last // seconds - start + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
 
 
 class CacheEffect(NamedTuple):
-    """What a provider's cache changed in the price of a call, in US dollars.
+    """The effect of a provider's cache on the price of a call, in US dollars.
 
     Attributes:
         saved: what the tokens that were read would have cost more as plain input.

@@ -22,9 +22,9 @@ Render = Callable[..., str]
 class Pages:
     """The handlers of the pages across runs, over one storage."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, kept: Kept[Any]) -> None:
         self._storage = storage
-        self._kept: Kept[Any] = Kept(storage)
+        self._kept = kept
 
     async def answer(self, page: Page, request: Request, render: Render) -> Response:
         """Answer with a page. It is streamed unless all its parts are kept."""

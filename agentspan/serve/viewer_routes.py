@@ -8,7 +8,6 @@ import asyncio
 import gzip
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -81,8 +80,6 @@ MATCHES = 5000
 """The most spans that a search in a run marks."""
 MOST_SELECTED = 100
 """The most runs that one request marks or exports."""
-REASONS = 100
-"""The most runs of which the reason of their failure is kept."""
 LONGEST_FORM = 64 * 2**10
 """The most bytes that a page sends: a token, the reason of a termination, or a note."""
 _NAMES = [page.name for page in PAGES]
@@ -141,14 +138,12 @@ class Viewer:
         self._sessions = LoginSessions(token, ctx.storage, tuning.kept_logouts)
         self._read_only = read_only
         self._sums_s = tuning.run_list_sums_s
-        self._pages = Pages(ctx.storage)
+        self._kept: Kept[Any] = Kept(ctx.storage)
+        self._pages = Pages(ctx.storage, self._kept)
         self._file = _file_of(ctx.storage)
         self._listings: dict[Address, asyncio.Task[dict[str, Any]]] = {}
-        self._kept: Kept[dict[str, Any]] = Kept(ctx.storage)
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
         self._details = ThreadPoolExecutor(1, "agentspan-details")
-        self._explaining = ThreadPoolExecutor(1, "agentspan-why")
-        self._reasons: OrderedDict[str, tuple[object, dict[str, Any]]] = OrderedDict()
 
     def guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
@@ -411,20 +406,15 @@ class Viewer:
         return answer
 
     async def why(self, request: Request) -> Response:
-        """Answer with why the run failed (see data.why), kept until the run, its spans or scores change."""
+        """Answer with why the run failed (see data.why), kept until the file changes."""
         run = await self._found(request)
 
-        def read() -> dict[str, Any]:
-            scores = [score.id for score in self._storage.ask(NewestScores([run.id]))]
-            state = run, self._storage.ask(Counts([run.id]))[run.id], scores
-            kept = self._reasons.pop(run.id, None)
-            found = data.why(self._storage, run) if kept is None or kept[0] != state else kept[1]
-            self._reasons[run.id] = state, found
-            if len(self._reasons) > REASONS:
-                self._reasons.popitem(last=False)
-            return found
+        def state() -> tuple[object, ...]:
+            scores = self._storage.ask(NewestScores([run.id]))
+            return run, self._storage.ask(Counts([run.id]))[run.id], *(score.id for score in scores)
 
-        return respond(await asyncio.get_running_loop().run_in_executor(self._explaining, read))
+        key = ("why", *await asyncio.to_thread(state))
+        return respond(await self._kept.get(key, partial(data.why, self._storage, run)))
 
     async def own_times(self, request: Request) -> Response:
         """Answer with the time of each span in which none of its children ran (see data.own_times)."""

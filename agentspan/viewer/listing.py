@@ -19,11 +19,11 @@ from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, Find, Query, RunSort
-from agentspan.storage.row_by_row import Labels, labels_of, names_of
+from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
-from agentspan.text import cost_text, count_text, duration_text, one_line, visible
+from agentspan.text import duration_text, one_line, visible
 from agentspan.viewer.address import Address
-from agentspan.viewer.texts import mark_of
+from agentspan.viewer.texts import mark_of, tokens_text, usd_text
 
 PAGE = 50
 FIRST_SPANS = 4
@@ -133,8 +133,8 @@ def _run(
             "took": _took(summary, is_under_way=judged.kind == "running"),
             "spans": f"{summary.spans:,}",
             "failed": f"{summary.failed:,}" if summary.failed else "",
-            "tokens": _tokens(summary.input_tokens, summary.output_tokens),
-            "cost": _cost(summary.cost_usd),
+            "tokens": tokens_text(tokens_of(summary)),
+            "cost": usd_text(summary.cost_usd),
         },
         "titles": {
             "started": started,
@@ -205,18 +205,8 @@ def _sums(totals: RunTotals) -> list[str]:
     parts = [f"{totals.spans:,} spans"] if totals.spans else []
     if totals.failed:
         parts.append(f"{totals.failed:,} failed")
-    tokens = _tokens(totals.input_tokens, totals.output_tokens)
-    return parts + ([f"{tokens} tokens"] if tokens else []) + ([_cost(totals.cost_usd)] if totals.cost_usd else [])
-
-
-def _tokens(input_tokens: int | None, output_tokens: int | None) -> str:
-    if input_tokens is None and output_tokens is None:
-        return ""
-    return count_text((input_tokens or 0) + (output_tokens or 0))
-
-
-def _cost(usd: float | None) -> str:
-    return "" if usd is None else cost_text(usd)
+    tokens = tokens_text(tokens_of(totals))
+    return parts + ([f"{tokens} tokens"] if tokens else []) + ([usd_text(totals.cost_usd)] if totals.cost_usd else [])
 
 
 SHOWN = 30

@@ -152,7 +152,7 @@ def _stat_row(name: str, stat: Stat) -> Sequence[str]:
 
 
 class ShownCosts(Shown, Costs):
-    """What runs cost, which shows itself."""
+    """The costs of runs, which show themselves."""
 
     __slots__ = ()
 
@@ -192,7 +192,7 @@ class ShownHits(Shown, Hits):
 
 
 class ShownOverview(Shown, Overview):
-    """What happened to the runs of a range of times, which shows itself."""
+    """An overview of runs, which shows itself."""
 
     __slots__ = ()
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan.analysis import failure_text
 from agentspan.analysis.outcomes import OutcomeRule
-from agentspan.analysis.why import MOST_PERIODS, Group, Periods, failed_share, periods_of, why, why_run
+from agentspan.analysis.periods import MOST_PERIODS, Periods, periods_of
+from agentspan.analysis.why import Group, failed_share, why, why_run
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit

@@ -7,7 +7,7 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 336,
+    "files": 337,
     "lines of code": 61_500,
     "median of functions": 8,
     "files over 700 lines": 3,

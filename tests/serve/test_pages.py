@@ -14,6 +14,7 @@ from starlette.responses import StreamingResponse
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, Unit
+from agentspan.serve.kept import Kept
 from agentspan.serve.pages import Pages
 from agentspan.storage.protocol import Storage
 from agentspan.storage.sqlite import SQLiteStorage
@@ -77,7 +78,7 @@ def test_the_first_part_is_sent_before_the_second_one_is_there(storage: SQLiteSt
     counted = Counted()
 
     async def look() -> list[str]:
-        response = await Pages(storage).answer(counted.page, _request(), _render)
+        response = await Pages(storage, Kept(storage)).answer(counted.page, _request(), _render)
         assert isinstance(response, StreamingResponse)
         pieces: list[str] = []
         async for piece in response.body_iterator:
@@ -94,7 +95,7 @@ def test_the_first_part_is_sent_before_the_second_one_is_there(storage: SQLiteSt
 def test_a_page_is_kept_until_the_file_changes(storage: SQLiteStorage, tmp_path: Path) -> None:
     counted = Counted()
     counted.may_end.set()
-    pages = Pages(storage)
+    pages = Pages(storage, Kept(storage))
 
     async def look() -> list[str]:
         return [await _text(await pages.answer(counted.page, _request(), _render)) for _ in range(3)]
@@ -111,7 +112,7 @@ def test_equal_requests_at_the_same_time_read_once(storage: SQLiteStorage) -> No
     counted = Counted()
 
     async def look() -> list[str]:
-        pages = Pages(storage)
+        pages = Pages(storage, Kept(storage))
         asked = [_text(await pages.answer(counted.page, _request(), _render)) for _ in range(4)]
         counted.may_end.set()
         return await asyncio.gather(*asked)
@@ -125,7 +126,7 @@ def test_another_address_is_another_page_and_a_refused_part_is_a_sentence(storag
     counted.may_end.set()
 
     async def look() -> list[str]:
-        pages = Pages(storage)
+        pages = Pages(storage, Kept(storage))
         return [await _text(await pages.answer(counted.page, _request(query), _render)) for query in ("", "refuse=1")]
 
     plain, refused = asyncio.run(look())
@@ -137,7 +138,7 @@ def test_a_storage_without_a_file_keeps_nothing_for_longer_than_it_took() -> Non
     counted = Counted()
     counted.may_end.set()
     with agentspan.open(":memory:") as db:
-        pages = Pages(db.storage)
+        pages = Pages(db.storage, Kept(db.storage))
         assert pages.stamp() is None
 
         def look() -> list[int]:

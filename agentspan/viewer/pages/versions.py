@@ -3,6 +3,7 @@
 from typing import Any
 
 from agentspan.analysis import drift_text
+from agentspan.analysis.causes import opposite
 from agentspan.analysis.drift import PASSED, DriftRow
 from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import sentences
@@ -26,7 +27,6 @@ from agentspan.viewer.texts import (
     with_outcome,
 )
 
-_OPPOSITE = {">=": "<", "<": ">=", ">": "<=", "<=": ">", "==": "!=", "!=": "=="}
 OWN = ("base", "head", "by")
 """The parameters that choose what is compared."""
 
@@ -79,7 +79,7 @@ def _version(each: Version, agent: str, rule: OutcomeRule | None, address: Addre
     def to(**changes: str | None) -> str:
         return address.link("", agent=agent, version=each.version, **changes)
 
-    missed = None if rule is None else str(rule._replace(op=_OPPOSITE[rule.op]))
+    missed = None if rule is None else opposite(rule)
     failed = to(status="failed") if missed is None else to(score=missed)
     return {
         "name": Linked(version_text(each.version), to()),
