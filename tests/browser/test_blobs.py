@@ -14,6 +14,7 @@ from tests.browser.conftest import Opener
 from tests.browser.gestures import count_of, expect
 from tests.browser.recorded import Recording, database
 from tests.serve.servers import serving
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -76,11 +77,8 @@ def pages(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def sizes(page: "Page", box: str) -> list[int]:
     """The widths of the images in an element, when they are loaded."""
-    page.wait_for_function(
-        "(box) => { const all = [...document.querySelectorAll(`${box} .blob img`)];"
-        " return all.length && all.every((one) => one.complete && one.naturalWidth); }",
-        arg=box,
-    )
+    loaded = "all => all.length && all.every((one) => one.complete && one.naturalWidth)"
+    until(lambda: page.locator(f"{box} .blob img").evaluate_all(loaded))
     widths: list[int] = page.locator(f"{box} .blob img").evaluate_all("all => all.map((one) => one.naturalWidth)")
     return widths
 

@@ -9,6 +9,7 @@ import agentspan
 from tests.browser.conftest import Opener
 from tests.browser.gestures import expect
 from tests.serve.servers import serving
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,7 +41,7 @@ def test_d_goes_from_difference_to_difference(address: str, open_page: Opener) -
     def focused(page: "Page") -> str:
         return str(page.evaluate("document.activeElement.innerText.replace(/\\s+/g, ' ')"))
 
-    page.wait_for_function("document.querySelector('[data-change]') && document.readyState === 'complete'")
+    until(lambda: page.evaluate("document.querySelector('[data-change]') && document.readyState === 'complete'"))
     page.keyboard.press("d")
     assert "then another result" in focused(page)
     page.keyboard.press("d")

@@ -6,6 +6,7 @@ import pytest
 
 import agentspan
 from tests.browser.conftest import Opener
+from tests.browser.gestures import expect
 from tests.serve.servers import serving
 from tests.sessions.steps import Told, arrive, spans_of
 
@@ -34,5 +35,5 @@ def test_what_a_call_read(open_page: Opener, tmp_path: Path, width: int) -> None
         assert page.locator("#detail .sources tbody tr").count() == 4
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         changes.last.locator("button").click()
-        page.wait_for_function(f"document.querySelector('#detail').dataset.span === '{tool}'")
+        expect(page.locator("#detail")).to_have_attribute("data-span", tool)
         assert page.locator("#detail .context").count() == 0

@@ -177,4 +177,4 @@ def test_a_small_image_is_seen(site: Site, open_page: Opener) -> None:
     page = open_page(f"{site.said}#view=conversation")
     image = page.locator(".turn .blob img")
     expect(image).to_have_count(1)
-    page.wait_for_function("document.querySelector('.turn .blob img').naturalWidth === 1")
+    expect(image).to_have_js_property("naturalWidth", 1)

@@ -15,6 +15,7 @@ from tests.browser.conftest import Opener
 from tests.browser.gestures import count_of, expect, press, selected
 from tests.browser.recorded import Recording, at, database, failing_run, hostile_run, long_run
 from tests.serve.servers import serving
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -290,7 +291,7 @@ def test_a_print_has_all_rows_or_says_what_it_lacks(pages: Pages, open_page: Ope
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     expect(page.locator("#on-paper")).to_be_hidden()
-    page.wait_for_function("document.querySelectorAll('#tree .row').length < 100")
+    until(lambda: count_of(page, "#tree .row") < 100)
     press(page, "H")
     on_paper(page)
     expect(page.locator("#on-paper")).to_contain_text("1,000 spans in folded rows are not printed.")

@@ -38,7 +38,7 @@ def test_a_range_of_times_is_brushed_with_keys_and_with_the_pointer(server: Serv
     bars = page.locator("#answer-bars a")
     bars.first.focus()
     press(page, "Shift+ArrowRight", "Shift+ArrowRight", "Enter")
-    page.wait_for_url("**since=2026-11-26T01%3A10%3A00.000000Z&until=**")
+    page.wait_for_url("**since=2026-11-26T01%3A00%3A00.000000Z&until=2026-11-26T01%3A45**")
     expect(page.locator("#runs tr")).to_have_count(2)
     page.reload()
     expect(page.locator("#runs tr")).to_have_count(2)

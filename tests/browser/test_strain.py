@@ -283,7 +283,7 @@ def test_a_killed_run_has_bars_up_to_the_last_known_moment(open_page: Opener, tm
             exported = tmp_path / f"{closed}.html"
             exported.write_text(export.html(db.storage, [run.id]), encoding="utf-8")
             page = open_page(exported.as_uri())
-            page.wait_for_function("() => document.querySelectorAll('#tree .row:not([hidden])').length === 3")
+            expect(page.locator("#tree .row:not([hidden])")).to_have_count(3)
             root, first, last = page.evaluate(BARS)
             assert [root[0], first[0], last[0]] == [True, False, True]
             assert 0 <= root[1] <= first[1]

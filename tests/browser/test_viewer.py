@@ -10,6 +10,7 @@ from agentspan.viewer import export
 from tests.browser.conftest import Opener, Site
 from tests.browser.gestures import EVERYTHING, assert_harmless, expect, press, selected
 from tests.browser.recorded import Recording, database
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,7 +41,7 @@ def test_keys_of_the_tree_leave_the_other_views_alone(site: Site, open_page: Ope
     expect(page.locator(".turn").first).to_be_visible()
     before = selected(page).text_content()
     press(page, "PageDown", "+", " ")
-    page.wait_for_function("() => document.getElementById('panel-conversation').scrollTop > 100")
+    until(lambda: panel.evaluate("panel => panel.scrollTop") > 100)
     assert page.locator("#tree .row.selected .text").text_content() == before
     press(page, "e")
     expect(page.locator("#tree")).to_be_visible()
