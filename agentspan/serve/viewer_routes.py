@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -20,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from agentspan.analysis import by_name
+from agentspan.analysis import by_name, dataset
 from agentspan.analysis.context_diff import since_previous
+from agentspan.analysis.runs import ANY_MARK, ids_of
 from agentspan.api.context import Context
 from agentspan.api.runs import TerminateInstance
 from agentspan.api.spans import ScoreInstance, ScoreTarget
@@ -51,6 +52,7 @@ from agentspan.viewer.listing import (
     agent_names,
     found_steps,
     listing,
+    marks,
     sort_of,
     unsummed,
 )
@@ -171,8 +173,8 @@ class Viewer:
         found = await self._listing(address, self._sums_s)
         if found is None:
             found = await asyncio.to_thread(unsummed, self._storage, address)
-        agents = await asyncio.to_thread(agent_names, self._storage)
-        after, agent = address.offset + len(found["runs"]), address.word("agent")
+        agents, marked = await asyncio.to_thread(lambda: (agent_names(self._storage), marks(self._storage)))
+        after, agent, mark = address.offset + len(found["runs"]), address.word("agent"), address.word("mark")
         known = [(name, value) for name, value in address.words if name not in FORM]
         return self._page(
             "runs.html",
@@ -180,6 +182,7 @@ class Viewer:
             address=address,
             answer=await self._answer(address, self._sums_s),
             agents=agents if not agent or agent in agents else [agent, *agents],
+            marks=marked if mark in ("", ANY_MARK, *marked) else [mark, *marked],
             since=SINCE,
             columns=COLUMNS,
             sort=sort_of(address),
@@ -210,6 +213,7 @@ class Viewer:
             request,
             address=_address(request),
             run=facts,
+            code=f"import agentspan; agentspan.open({self._file!r}).run({run.id!r})",
             data=Markup(export.embedded(facts)),
             shell=Markup(export.shell()),
         )
@@ -230,16 +234,28 @@ class Viewer:
         return await streamed(parts, "text/html", headers, self._one_by_one)
 
     async def export_runs(self, request: Request) -> Response:
-        """Answer with several runs as one file."""
-        ids = request.query_params.getlist("run")[:MOST_SELECTED]
-        runs = [await asyncio.to_thread(by_name.find_run, self._storage, id) for id in ids]
-        if not runs:
+        """Answer with several runs as one file: a page, or with `format=dataset` the lines of a dataset.
+
+        Runs are named by `run`. Without one, a dataset has all runs that match the filter of the address.
+        """
+        address, ids = _address(request), request.query_params.getlist("run")[:MOST_SELECTED]
+        is_dataset = address.get("format") == "dataset"
+        if not ids and (not is_dataset or address.ignored):
             raise InvalidValue("run", "must name at least one run")
-        headers = {"Content-Disposition": f'attachment; filename="{len(runs)}-runs.html"'}
-        parts = (
-            part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id for run in runs])
-        )
+        runs = await asyncio.to_thread(self._named, ids, address)
+        name = f"{len(runs)}-runs.{'jsonl' if is_dataset else 'html'}"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        if is_dataset:
+            lines = (f"{line}\n".encode() for line in dataset.lines(self._storage, runs))
+            return await streamed(lines, "application/jsonl", headers, self._one_by_one)
+        parts = (part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, runs))
         return await streamed(parts, "text/html", headers, self._one_by_one)
+
+    def _named(self, ids: Sequence[str], address: Address) -> list[str]:
+        """Return the ids of the named runs, or of those that match a filter, in the order of `agentspan export`."""
+        if ids:
+            return [by_name.find_run(self._storage, id).id for id in dict.fromkeys(ids)]
+        return ids_of(self._storage, address.filter())[::-1]
 
     # JSON
 

@@ -3,6 +3,7 @@
 The page also lists the steps that contain the text of the filter, from a search of all spans of the file.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SORTS, Find, Query, RunSort
+from agentspan.storage.questions import SORTS, Find, LatestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import duration_text, one_line, visible
@@ -30,15 +31,16 @@ FIRST_SPANS = 4
 """The number of steps among which the first prompt of a run is looked for."""
 FIRST_BYTES = 20_000
 MAX_AGENTS = 500
+MAX_MARKS = 100
 MAX_ABOUT = 200
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
 
 
-FORM = ("agent", "status", "since", "failed", "grep")
+FORM = ("agent", "status", "since", "mark", "failed", "grep")
 """The names of the filter grammar that have a field in the page's form."""
 MORE = {
-    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "mark": "Mark", "score": "Score",
+    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "score": "Score",
     "error": "Error", "tool": "Tool", "model": "Model", "until": "Before", "project": "Project", "git_commit": "Commit",
 }  # fmt: skip
 """The names of the filter grammar that have a field among the further ones, with their labels."""
@@ -106,6 +108,12 @@ def agent_names(storage: Storage) -> list[str]:
     """Return the names of up to MAX_AGENTS agents, sorted, for the choices of the form."""
     rows = storage.ask(Query("agent", limit=MAX_AGENTS)).rows
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
+
+
+def marks(storage: Storage) -> list[str]:
+    """Return the words with which runs are marked, the most frequent first, for the choices of the form."""
+    scores = storage.ask(LatestScores(MARK)).values()
+    return [label for label, _ in Counter(score.label for score in scores if score.label).most_common(MAX_MARKS)]
 
 
 def _run(

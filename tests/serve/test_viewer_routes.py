@@ -158,11 +158,14 @@ def test_a_row_has_the_verdict_the_first_prompt_and_the_cause(make: Make, db: Da
 def test_runs_are_marked_and_the_marks_taken_back(make: Make, db: Database, run: str) -> None:
     other = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
     client = make()
+    assert "<label hidden><span>Mark</span>" in client.get("/").text
     form: dict[str, Any] = {"runs": [run, other], "label": "bad", "note": "it loops"}
     assert client.post("/marks", json=form, headers=SAME).json() == {"marked": 2}
     (score,) = db.scores.list(run)
     assert (score.name, score.label, score.explanation, score.source) == ("mark", "bad", "it loops", "human")
     assert db.runs(mark="bad").total == 2
+    shown = client.get("/?mark=bad").text
+    assert re.search(r'<label><span>Mark</span>.*<option value="bad" selected>bad</option>', shown, re.DOTALL)
     assert client.post("/marks", json={"runs": [run], "label": ""}, headers=SAME).json() == {"marked": 1}
     assert db.runs(mark="bad").total == 1
     refused: list[dict[str, Any]] = [{}, {"runs": []}, {"runs": run, "label": "x"}, {"runs": ["x"] * 101, "label": "x"}]
@@ -203,7 +206,7 @@ def pages_of(run: str) -> list[str]:
 
 def data_of(run: str) -> list[str]:
     names = ("facts", "spans", "conversation", "stats", "why", "own-times", "search?q=a", "export")
-    across = ["/runs.json", "/answer.json", "/steps.json?grep=a", f"/export?run={run}"]
+    across = ["/runs.json", "/answer.json", "/steps.json?grep=a", f"/export?run={run}", f"/export?format=dataset&run={run}"]
     return [*across, *(f"/runs/{run}/{name}" for name in names)]
 
 
