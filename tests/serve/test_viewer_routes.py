@@ -206,7 +206,13 @@ def pages_of(run: str) -> list[str]:
 
 def data_of(run: str) -> list[str]:
     names = ("facts", "spans", "conversation", "stats", "why", "own-times", "search?q=a", "export")
-    across = ["/runs.json", "/answer.json", "/steps.json?grep=a", f"/export?run={run}", f"/export?format=dataset&run={run}"]
+    across = [
+        "/runs.json",
+        "/answer.json",
+        "/steps.json?grep=a",
+        f"/export?run={run}",
+        f"/export?format=dataset&run={run}",
+    ]
     return [*across, *(f"/runs/{run}/{name}" for name in names)]
 
 
