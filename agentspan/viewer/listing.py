@@ -22,7 +22,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, Find, LatestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
-from agentspan.text import duration_text, one_line, visible
+from agentspan.text import duration_text, noun, one_line, visible
 from agentspan.viewer.address import Address
 from agentspan.viewer.texts import mark_of, tokens_text, usd_text
 
@@ -205,12 +205,11 @@ def _line(text: str) -> str:
 
 def _count(found: RunList, offset: int) -> str:
     shown = f"{offset + 1:,}–{offset + len(found.runs):,}" if offset else f"{len(found.runs):,}"
-    noun = "run" if found.total == 1 else "runs"
-    return " · ".join([f"{shown} of {found.total:,} {noun}", *_sums(found.totals)])
+    return " · ".join([f"{shown} of {noun(found.total, 'run')}", *_sums(found.totals)])
 
 
 def _sums(totals: RunTotals) -> list[str]:
-    parts = [f"{totals.spans:,} spans"] if totals.spans else []
+    parts = [noun(totals.spans, "span")] if totals.spans else []
     if totals.failed:
         parts.append(f"{totals.failed:,} failed")
     tokens = tokens_text(tokens_of(totals))
@@ -280,5 +279,5 @@ def _number_of(matching: int, examined: int, total: int, *, is_filtered: bool) -
         shown = f"the latest {SHOWN:,} of " if matching > SHOWN else ""
         return f"{shown}{matching:,} of the latest {examined:,} steps with this text ({total:,} in the file)"
     number = matching if is_filtered else total
-    noun = "step" if number == 1 else "steps"
-    return f"the latest {SHOWN:,} of {number:,} {noun}" if number > SHOWN else f"{number:,} {noun}"
+    steps = noun(number, "step")
+    return f"the latest {SHOWN:,} of {steps}" if number > SHOWN else steps

@@ -215,10 +215,10 @@ def test_a_search_groups_steps_by_run_and_marks_the_words(client: Client, ids: d
 
 def test_a_search_finds_runs_by_their_own_metadata_and_names(client: Client, ids: dict[str, str]) -> None:
     html = page(client, "search", q="TICKET-1", version="1.0")
-    assert "7 runs with it in their own names, metadata, result or error" in text_of(html)
+    assert "7 runs with it in a name, the metadata, the result or the error" in text_of(html)
     assert f"runs/{ids['run 15']}" in links(html)
     assert "./?version=1.0&grep=TICKET-1" in links(html)
-    assert "with it in their own" not in text_of(page(client, "search", q="ticket-47"))  # the run itself is named
+    assert "with it in a name" not in text_of(page(client, "search", q="ticket-47"))  # the run itself is named
 
 
 def test_an_id_leads_to_its_run_or_step(client: Client, ids: dict[str, str]) -> None:
