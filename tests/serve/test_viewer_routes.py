@@ -17,7 +17,7 @@ from fastapi import FastAPI
 import agentspan
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
-from agentspan.serve import create_app, viewer_routes
+from agentspan.serve import create_app, viewer_runs
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD
 from agentspan.viewer import data, export
@@ -329,7 +329,7 @@ def test_a_file_that_is_in_use_is_said_to_people_and_to_scripts(
     def busy(*given: Any) -> Any:
         raise DatabaseBusy("/secret/runs.db is locked")
 
-    monkeypatch.setattr(viewer_routes, "listing", busy)
+    monkeypatch.setattr(viewer_runs, "listing", busy)
     client = make()
     page = client.get("/", headers=HTML)
     assert page.status_code == 503
@@ -883,7 +883,7 @@ def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, mo
         added_up.wait(20)
         return listing(*given)
 
-    monkeypatch.setattr(viewer_routes, "listing", slow)
+    monkeypatch.setattr(viewer_runs, "listing", slow)
     with make(tuning=STANDARD._replace(run_list_sums_s=0.01)) as client:
         page = client.get("/", headers=HTML).text
         assert 'data-preparing="true"' in page
