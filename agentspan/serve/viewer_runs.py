@@ -61,7 +61,8 @@ class RunList:
         found = await self._listing(address, self._sums_s)
         if found is None:
             found = await asyncio.to_thread(unsummed, self._storage, address)
-        agents, marked = await asyncio.to_thread(lambda: (agent_names(self._storage), marks(self._storage)))
+        agents = await asyncio.to_thread(agent_names, self._storage)
+        marked = await self._kept.get("marks", partial(marks, self._storage))
         after, agent, mark = address.offset + len(found["runs"]), address.word("agent"), address.word("mark")
         known = [(name, value) for name, value in address.words if name not in FORM]
         return self._html.page(

@@ -3,14 +3,13 @@
 The page also lists the steps that contain the text of the filter, from a search of all spans of the file.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
 from agentspan.analysis.messages import first_prompt
-from agentspan.analysis.runs import find_runs, ids_that_match
+from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
 from agentspan.analysis.tree import score_text, session_title
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
@@ -19,7 +18,7 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SORTS, Find, LatestScores, Query, RunSort
+from agentspan.storage.questions import SORTS, Find, NewestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import duration_text, noun, one_line, visible
@@ -72,7 +71,7 @@ def listing(storage: Storage, address: Address) -> dict[str, Any]:
     page = page_of(storage, found.runs)
     labels = labels_of(storage, [row.id for row in rows]) if rows else {}
     return {
-        "runs": [_judged(storage, summary, page, labels, address) for summary in found.runs],
+        "runs": _with_marks(storage, [_judged(storage, summary, page, labels, address) for summary in found.runs]),
         "total": found.total,
         "count": _count(found, address.offset),
         "preparing": False,
@@ -112,8 +111,8 @@ def agent_names(storage: Storage) -> list[str]:
 
 def marks(storage: Storage) -> list[str]:
     """Return the words with which runs are marked, the most frequent first, for the choices of the form."""
-    scores = storage.ask(LatestScores(MARK)).values()
-    return [label for label, _ in Counter(score.label for score in scores if score.label).most_common(MAX_MARKS)]
+    found = marked(storage)
+    return sorted(filter(None, found), key=lambda word: (-len(found[word]), word))[:MAX_MARKS]
 
 
 def _run(
@@ -136,7 +135,7 @@ def _run(
             "version": "" if summary.version == "default" else summary.version,
             "about": _about(summary, prompt),
             "why": why,
-            "marks": _line(", ".join(score.label for score in scores if score.name == MARK and score.label)),
+            "marks": "",
             "started": started[5:19].replace("T", " "),
             "took": _took(summary, is_under_way=judged.kind == "running"),
             "spans": f"{summary.spans:,}",
@@ -160,6 +159,16 @@ def _judged(
     why = _line(page.causes[id].text) if id in page.causes else ""
     prompt = _first_prompt(storage, summary.run)
     return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
+
+
+def _with_marks(storage: Storage, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the marks of runs and of their steps to the cells of the runs."""
+    texts: dict[str, list[str]] = {run["id"]: [] for run in runs}
+    for score in storage.ask(NewestScores([*texts])) if runs else ():
+        if score.name == MARK and score.label:
+            of_step = "" if score.target_type == "agent_instance" else " (a step)"
+            texts[score.agent_instance_id].append(f"{score.label}{of_step}")
+    return [{**run, "cells": {**run["cells"], "marks": _line(", ".join(texts[run["id"]]))}} for run in runs]
 
 
 def _first_prompt(storage: Storage, run: AgentInstanceRow) -> str:

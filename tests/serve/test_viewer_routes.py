@@ -766,6 +766,12 @@ def test_our_own_page_may_judge_a_run_or_a_step_and_take_it_back(make: Make, db:
     assert [(score.label, score.explanation, score.source) for score in db.scores.list(span)] == [
         (None, "look here", "human")
     ]
+    send(span_id=span, mark="odd")
+    (found,) = client.get("/runs.json?mark=odd").json()["runs"]
+    assert (found["id"], found["cells"]["marks"]) == (run, "odd (a step)")
+    assert client.get("/runs.json?mark=*").json()["total"] == db.runs(mark="odd").total == 1
+    send(span_id=span, name="mark", remove=True)
+    assert client.get("/runs.json?mark=odd").json()["total"] == 0
 
 
 @pytest.mark.parametrize(
