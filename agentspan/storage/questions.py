@@ -76,7 +76,7 @@ class RunFilter(NamedTuple):
         task: the run's task.
         tags: tags that the run must have, all of them.
         scores: rules such as `reward>=1` (see analysis.outcomes); the newest scores of the run must fulfil all.
-        mark: the label of the run's newest mark; `*` for any.
+        mark: the label of the run's newest mark, or of a mark of one of its spans; `*` for any.
         signature: the id of a failure in the run, or of the way the run ended, or the beginning of such an id (see
             schemas.signatures).
         ids: the only runs that match. `analysis.runs` replaces scores, mark, signature, touched, project, tool and

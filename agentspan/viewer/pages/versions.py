@@ -67,6 +67,7 @@ def _versions(found: Versions, rule: OutcomeRule | None, address: Address) -> di
     return {
         "sentence": f"{noun(number, 'version')} of {found.agent}{judged}{latest}",
         "rows": [_version(each, found.agent, rule, address) for each in found.versions],
+        "has_open": any(each.open for each in found.versions),
         "names": [each.version for each in found.versions],
         "left": noun(found.left_out, "earlier version") if found.left_out else "",
         "missed": found.missed and f"by status no run failed, but some missed {found.missed}",
