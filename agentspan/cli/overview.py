@@ -1,7 +1,7 @@
 """`agentspan overview`, and `agentspan` alone: what happened to the runs of the last day, or how to get a first run."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import click
@@ -48,11 +48,18 @@ def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *,
     with bar("indexing") as progress:
         found = overview(storage, filter, rule, progress=progress)
     if as_json:
-        document({**asdict(found), "answer": found.answer, "sums": found.sums})
+        document(_plain(found))
     elif found.runs:
         echo_lines(_lines(found, options))
     else:
         echo_lines(wrap(no_run(storage, filter, asked), width(), 4) if asked else _first_steps())
+
+
+def _plain(found: Overview) -> dict[str, Any]:
+    named = {each.name: getattr(found, each.name) for each in fields(found)}
+    causes = None if found.causes is None else [asdict(each) for each in found.causes]
+    own = {"totals": found.totals._asdict(), "buckets": [asdict(each) for each in found.buckets], "causes": causes}
+    return {**named, **own, "answer": found.answer, "sums": found.sums}
 
 
 def _first_steps() -> Iterator[str]:

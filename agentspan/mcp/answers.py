@@ -48,7 +48,8 @@ def answer(text: str, *, budget_tokens: int, from_line: int, go_on: Callable[[in
     if not lines:
         return "(no output)"
     first = min(max(from_line, 1), len(lines))
-    room = budget_tokens * CHARACTERS - FENCE - 20 - len(_rest(first, len(lines), len(lines), go_on))
+    longest = _rest(len(lines), len(lines) - 1, len(lines), go_on)
+    room = budget_tokens * CHARACTERS - FENCE - len(longest)
     stop = _end(lines, first - 1, room)
     shown = fenced("\n".join(lines[first - 1 : stop]))
     if first == 1 and stop == len(lines):

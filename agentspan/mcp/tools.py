@@ -321,7 +321,8 @@ def call_of(words: Sequence[str]) -> str:
         name = "step"
     if filters:
         given[FILTER] = words_of(filters)
-    return _call(name, {key: _joined(value) if isinstance(value, tuple) else value for key, value in given.items()})
+    values = {key: _joined(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    return _call(name, {key: values[key] for key in (*TOOLS[name].arguments, *values) if key in values})
 
 
 def _joined(words: Sequence[str]) -> str:
