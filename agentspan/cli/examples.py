@@ -3,7 +3,7 @@
 EXAMPLES = {
     "overview": (
         ("the last week", "overview --since 7d"),
-        ("one agent, by a score", "overview --agent researcher --outcome 'reward>=1'"),
+        ("by a score", "overview --outcome 'reward>=1'"),
     ),
     "runs": (
         ("the failed runs of the last day", "runs --failed --since 1d"),
@@ -122,7 +122,7 @@ EXAMPLES = {
         ("another file", "mcp --db runs.db"),
     ),
     "setup": (
-        ("Claude Code, for this user", "setup claude"),
+        ("for this user, in Claude Code", "setup claude"),
         ("take it back", "setup claude --remove"),
     ),
     "skill": (

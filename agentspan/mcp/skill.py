@@ -30,7 +30,7 @@ INSTRUMENT = Skill("agentspan-instrument", "instrument")
 
 
 @command("skill")
-@click.argument("which", metavar="[instrument]", required=False, type=click.Choice([INSTRUMENT.file]))
+@click.argument("which", metavar="[NAME]", required=False, type=click.Choice([INSTRUMENT.file]))
 def skill_command(which: str | None) -> None:
     """Print a skill."""
     click.echo((FIND if which is None else INSTRUMENT).text, nl=False)
