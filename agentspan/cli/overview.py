@@ -17,7 +17,18 @@ from agentspan.cli.filter_options import (
     outcome_option,
     outcome_rule,
 )
-from agentspan.cli.output import bar, columns_of, document, echo_lines, fit, is_collected, pad, to_copy, width, wrap
+from agentspan.cli.output import (
+    columns_of,
+    document,
+    echo_lines,
+    fit,
+    indexing,
+    is_collected,
+    pad,
+    to_copy,
+    width,
+    wrap,
+)
 from agentspan.database import Database
 
 MOST_CAUSES = 4
@@ -45,7 +56,7 @@ def overview_command(database: Database, *, outcome: str | None, as_json: bool, 
 def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *, as_json: bool) -> None:
     storage, rule, asked, options = database.storage, outcome_rule(outcome), asked_for(filters), options_of(filters)
     filter = filter_in(storage, filters)
-    with bar("indexing") as progress:
+    with indexing() as progress:
         found = overview(storage, filter, rule, progress=progress)
     if as_json:
         document(_plain(found))

@@ -18,7 +18,21 @@ from agentspan.cli.examples import EXAMPLES
 from agentspan.cli.output import columns_of, program
 from tests.cli.calling import NAMES, call, lines, named
 
-ELSEWHERE = {"open", "record", "sessions", "watch", "tail", "serve", "import", "copy", "init", "backup", "demo", "mcp", "setup"}
+ELSEWHERE = {
+    "open",
+    "record",
+    "sessions",
+    "watch",
+    "tail",
+    "serve",
+    "import",
+    "copy",
+    "init",
+    "backup",
+    "demo",
+    "mcp",
+    "setup",
+}
 """The commands whose examples are parsed alone: they go on, need other files, or look at this machine."""
 
 
