@@ -79,6 +79,7 @@ def both(tmp_path: Path, postgres_location: Location, monkeypatch: pytest.Monkey
 
 
 READING = [
+    ["overview", "--since", "2020-01-01", "--json"],  # as text it leaves out what lacks room beside the URL
     ["runs"],
     ["runs", "--failed", "--grep", "TRAV"],
     ["runs", "--agent", "traveller"],

@@ -10,6 +10,7 @@ import pytest
 import agentspan
 from agentspan.mcp import tools
 from agentspan.mcp.answers import CHARACTERS, LEAST_TOKENS, PIECE, answer, lines_of, tokens_of
+from agentspan.storage.location import Location
 from tests.cli.calling import call as command
 from tests.mcp.conftest import ORDER
 
@@ -255,3 +256,28 @@ def test_arguments_of_all_types_reach_the_command(planted: Path) -> None:
     assert "here they part" in text_of(planted, "diff", a="-", b="shop@1.0")
     assert text_of(planted, "search", words="rate", by_run=True, limit=1).count("run 01") == 1
     assert text_of(planted, "show", id="-", slow=1, full=False, failed=None).count("\n#") == 1
+
+
+@pytest.mark.full
+def test_a_server_is_read_as_a_file_is(postgres_location: Location) -> None:
+    url = postgres_location.text
+    tracer = agentspan.Tracer(url, raise_errors=True)
+    with tracer.run("far"), tracer.span("tool", {"name": "reach"}):
+        pass
+    tracer.shutdown()
+
+    def answered(name: str, **arguments: Any) -> tools.Reply:
+        return tools.call(name, arguments, url)
+
+    assert "1 of 1 run" in answered("runs").text
+    assert "Tool reach" in answered("show", id="-").text
+    assert "n\n1\n1 row" in answered("sql", query="select count(*) as n from spans").text
+    for query in (
+        "delete from agents",
+        "select 1; delete from agents",
+        "create table x (a int)",
+        "copy agents to '/tmp/x'",
+    ):
+        assert answered("sql", query=query).is_error, query
+    assert "took longer than 0.05 s" in answered("sql", query="select pg_sleep(9)", seconds=0.05).text
+    assert "far" in answered("overview").text or "1 run" in answered("overview").text
