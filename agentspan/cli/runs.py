@@ -28,6 +28,7 @@ from agentspan.cli.output import (
     bar,
     columns_of,
     document,
+    echo,
     echo_lines,
     fit,
     indexing,
@@ -86,9 +87,9 @@ def runs_command(
     stale = {id for id, judged in page.verdicts.items() if judged.kind == "left"}
     labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
     _table(storage, found.runs, page, {id: one.scores for id, one in labels.items()})
-    click.echo(_runs_total(found, offset))
+    echo(_runs_total(found, offset))
     if stale:
-        click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
+        echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
 
 
 def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mappi
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
     header = "".join((pad("run", id_columns), *started, "  ", pad("status", 12), "   took  spans failed", *used))
-    click.echo(style(f"{header}  agent", bold=True))
+    echo(style(f"{header}  agent", bold=True))
     room = max(8, columns - len(header) - 2)
     for run in runs:
         row = run.run
@@ -130,7 +131,7 @@ def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mappi
         stale = "?" if judged.kind == "left" else ""
         missed = judged.kind == "missed"
         shown = f"{judged.mark if missed else MARKS[row.status]} {'missed' if missed else row.status}{stale}"
-        click.echo(
+        echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
             + status_style(pad(shown, 12), "failed" if missed else row.status)
             + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
@@ -141,11 +142,11 @@ def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mappi
         )
         title = session_title(row)
         if title is not None:
-            click.echo("  " + style(fit(title, columns - 2), bold=True))
+            echo("  " + style(fit(title, columns - 2), bold=True))
         if row.id in page.causes:
-            click.echo("  " + status_style(fit(page.causes[row.id].text, columns - 2), "failed"))
+            echo("  " + status_style(fit(page.causes[row.id].text, columns - 2), "failed"))
         for score in scores.get(row.id, ()):
-            click.echo("  " + fit(score_text(score), columns - 2))
+            echo("  " + fit(score_text(score), columns - 2))
 
 
 def _runs_total(found: RunList, offset: int) -> str:
@@ -221,10 +222,10 @@ def stats_command(
         [row if isinstance(row, str) else [row[n] for n in columns] for row in rows],
         right=range(1, len(columns)),
     )
-    click.echo(_stats_total(found))
+    echo(_stats_total(found))
     if parted is not None and (parted.left_out_versions or parted.left_out_labels):
         left = noun(parted.left_out_versions, "version"), noun(parted.left_out_labels, "label")
-        click.echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
+        echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
 
 
 def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterator[list[str] | str]:

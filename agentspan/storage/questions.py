@@ -525,13 +525,19 @@ class Damage(Question[list[str]]):
 class Select(Question["Answer"]):
     """The rows of a SELECT that a user wrote over the documented tables and views. It can only read.
 
+    Attributes:
+        limit_s: the seconds after which the query is ended; None for no limit.
+        most_rows: the number of rows after which reading ends; None for all.
+
     Raises:
-        InvalidValue: the text is no valid SQL, or would write.
+        InvalidValue: the text is no valid SQL, would write, or takes longer than `limit_s`.
         StorageError: the storage is damaged.
     """
 
     query: str
     values: Sequence[Any] = ()
+    limit_s: float | None = None
+    most_rows: int | None = None
 
 
 class BackUp(Question[int]):
