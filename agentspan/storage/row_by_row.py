@@ -4,7 +4,7 @@ These answers define the correct answers: the tests compare storages that have a
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
@@ -370,7 +370,7 @@ def span_stats(storage: Storage, asked: SpanStats) -> list[Stat]:
     """Return statistics of the spans of all runs, or only of `asked.runs`, by type, and by type and label."""
     runs = (row.id for row in scan(storage, AgentInstanceRow)) if asked.runs is None else asked.runs
     spans = chain.from_iterable(storage.ask(SpansOf(run)) for run in runs)
-    return of_spans(span for span in spans if _within(span, asked.since, asked.until))
+    return of_spans(spans, asked.since, asked.until)
 
 
 def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:
@@ -395,13 +395,14 @@ class _Group:
         self.is_aggregate = self.is_aggregate or bool(span.is_aggregate)
 
 
-def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
-    """Return the statistics of these spans by type, and by type and label, in any order."""
-    groups: dict[tuple[str, str | None], _Group] = {}
+def of_spans(spans: Iterable[AgentSpanRow], since: str | None = None, until: str | None = None) -> list[Stat]:
+    """Return the statistics of those of these spans that began in a range of times, in any order (see SpanStats)."""
+    groups: defaultdict[tuple[str, str | None], _Group] = defaultdict(_Group)
     for span in spans:
-        groups.setdefault((span.schema_name, None), _Group()).add(span)
-        if span.label:
-            groups.setdefault((span.schema_name, span.label), _Group()).add(span)
+        if _within(span, since, until):
+            groups[span.schema_name, None].add(span)
+            if span.label:
+                groups[span.schema_name, span.label].add(span)
     return [_stat(name, label, group) for (name, label), group in groups.items()]
 
 

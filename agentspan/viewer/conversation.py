@@ -406,12 +406,13 @@ class _Reader:
             ]
         if not steps:
             return call
-        step = next((each for each in steps if turns.is_call(asked, each)), steps[0])
+        first = turns.is_call(asked, steps[0])
+        step = steps[0] if first else next((each for each in steps[1:] if turns.is_call(asked, each)), steps[0])
         turn = self._tools[step.span.id]
         if not is_sent:
             self._claimed.add(step.span.id)
             turn["asked_by"] = span.id
-        is_equal = turns.is_call(asked, step)
+        is_equal = first if step is steps[0] else True
         if is_equal is not None:
             self._done_by.append((call.shown, "same" if is_equal else "differs", turn))
         return call._replace(turn=turn, is_equal=is_equal)

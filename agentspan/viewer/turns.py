@@ -9,6 +9,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
 from agentspan.analysis import messages
@@ -430,7 +431,12 @@ def in_order(threads: Mapping[Thread, list[tuple[str, int]]]) -> list[tuple[Thre
 
 def kind_of(span: AgentSpanRow) -> str:
     """Return the built-in span type of a span."""
-    return fallback(span.schema_name).name
+    return _kind(span.schema_name)
+
+
+@lru_cache(maxsize=1024)
+def _kind(schema_name: str) -> str:
+    return fallback(schema_name).name
 
 
 def start_of(span: AgentSpanRow) -> str:

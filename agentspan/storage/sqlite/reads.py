@@ -198,7 +198,7 @@ def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
 
 def _outlines(connection: sqlite3.Connection, asked: Outlines) -> list[AgentSpanRow]:
     values = (asked.instance_id, asked.after, asked.since or "", -1 if asked.limit is None else asked.limit)
-    return [*map(_span, connection.execute(statements.OUTLINES, values))]
+    return [*map(_span, connection.execute(statements.BARE if asked.bare else statements.OUTLINES, values))]
 
 
 _span = partial(tuple.__new__, AgentSpanRow)
