@@ -28,7 +28,7 @@ _TEXTS = ("text", "thinking", "refusal")
 _ARGUMENTS = ("arguments", "input", "args")
 _CALL_TYPES = ("function", "function_call", "tool_use", "tool_call")
 # Members without information for a reader, if they are short texts or numbers.
-_MARKS = ("id", "index", "status", "object", "created")
+_MARKS = frozenset({"id", "index", "status", "object", "created"})
 _MAX_MARK = 100
 
 
@@ -319,8 +319,11 @@ def _call(item: Any) -> Call:
 
 def _known(item: dict[str, Any], *names: str) -> set[str]:
     """Return the names of members that need not be shown: `names`, and short ids, statuses and the like."""
-    marks = {name for name in _MARKS if isinstance(mark := item.get(name), int | str) and len(str(mark)) <= _MAX_MARK}
-    return {*names, *marks}
+    known = {*names}
+    for name in item.keys() & _MARKS:  # nearly always one or none
+        if isinstance(mark := item[name], int | str) and len(str(mark)) <= _MAX_MARK:
+            known.add(name)
+    return known
 
 
 def json_of(value: Any) -> str:
