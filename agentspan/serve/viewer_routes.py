@@ -29,16 +29,16 @@ from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, typed
-from agentspan.serve.kept import Kept
+from agentspan.serve.kept import Conversations, Kept
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
 from agentspan.serve.pages import Pages
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
 from agentspan.serve.writes import WriteQueue
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Counts, NewestScores, SpansOf
+from agentspan.storage.questions import Counts, NewestScores
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
-from agentspan.viewer import conversation, data, export
+from agentspan.viewer import data, export
 from agentspan.viewer.address import Address, address_of, number
 from agentspan.viewer.answer import answer
 from agentspan.viewer.conversation import blobs_of
@@ -72,10 +72,6 @@ HEADERS = {
 FOREVER = "public, max-age=31536000, immutable"
 LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
-TURNS = 500
-"""The most turns of a conversation in one answer."""
-BEFORE = 50
-"""The number of turns before the one that is asked for."""
 MATCHES = 5000
 """The most spans that a search in a run marks."""
 MOST_SELECTED = 100
@@ -140,6 +136,7 @@ class Viewer:
         self._sums_s = tuning.run_list_sums_s
         self._kept: Kept[Any] = Kept(ctx.storage)
         self._pages = Pages(ctx.storage, self._kept)
+        self._conversations = Conversations(ctx.storage, self._kept.stamp)
         self._file = _file_of(ctx.storage)
         self._listings: dict[Address, asyncio.Task[dict[str, Any]]] = {}
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
@@ -314,11 +311,8 @@ class Viewer:
         offset, span_id = number(request.query_params.get("offset")), request.query_params.get("span")
 
         def read() -> Response:
-            turns, sections = found = conversation.of_run(self._storage.ask(SpansOf(run.id)))
-            place = None if span_id is None else found.place_of(self._found_span(run.id, span_id))
-            first = offset if place is None else max(0, place - BEFORE)
-            page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
-            return respond({**page, "offset": first, "place": place})
+            span = None if span_id is None else self._found_span(run.id, span_id)
+            return Response(self._conversations.page(run.id, offset, span), media_type="application/json")
 
         return await _compressed(request, await self._alone(read))
 
