@@ -420,6 +420,17 @@ class Search(Question["tuple[list[FoundSpan], int]"]):
     progress: Progress | None = None
 
 
+class SpansWith(Question[list[str]]):
+    """The ids of the spans of a run that contain all terms, sorted. Unlike in Search, text that is repeated counts.
+
+    Attributes:
+        words: the terms, at least one (see Search).
+    """
+
+    instance_id: str
+    words: Sequence[str]
+
+
 class FailureSums(Question["list[FailureSum]"]):
     """The failed spans of these runs, grouped by run and signature, in any order."""
 

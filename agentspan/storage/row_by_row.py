@@ -47,6 +47,7 @@ from agentspan.storage.questions import (
     SpansOf,
     SpanStats,
     SpanSums,
+    SpansWith,
     StepUses,
     Tags,
     Touched,
@@ -487,6 +488,12 @@ def search(storage: Storage, asked: Search) -> tuple[list[FoundSpan], int]:
     return latest[asked.offset :], total
 
 
+def spans_with(storage: Storage, asked: SpansWith) -> list[str]:
+    """Return the ids of the spans of a run that contain all terms."""
+    matcher = Matcher(asked.words)
+    return [span.id for span in storage.ask(SpansOf(asked.instance_id)) if matcher.matches(span)]
+
+
 def _of_each(
     read: Callable[[str, Iterable[AgentSpanRow]], Iterable[T]], storage: Storage, run_ids: Iterable[str]
 ) -> list[T]:
@@ -520,6 +527,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     SpanStats: span_stats,
     RunSums: lambda storage, asked: _of_each(summed, storage, dict.fromkeys(asked.runs)),
     Search: search,
+    SpansWith: spans_with,
     FailureSums: lambda storage, asked: _of_each(failures_of, storage, asked.run_ids),
     StepUses: lambda storage, asked: _of_each(uses_of, storage, asked.run_ids),
     SpanMarks: lambda storage, asked: {run: marks_of(storage.ask(SpansOf(run))) for run in asked.instance_ids},

@@ -92,7 +92,12 @@ def of_json(text: str, *, to_show: bool = False) -> str:
             text = json.dumps(json.loads(text), ensure_ascii=False)
         except (RecursionError, ValueError):
             pass
-    return _ESCAPE.sub(_unescaped if to_show else " ", text)
+    return _ESCAPE.sub(_unescaped, text) if to_show else without_escapes(text)
+
+
+def without_escapes(text: str) -> str:
+    """Return JSON text with a blank in the place of each escape."""
+    return _ESCAPE.sub(" ", text) if "\\" in text else text
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -112,7 +117,7 @@ class Matcher:
     """
 
     def __init__(self, asked: Iterable[str]) -> None:
-        self._terms = [_Term(term) for term in asked]
+        self._terms = [Term(term) for term in asked]
 
     def matches(self, span: AgentSpanRow) -> bool:
         """Return whether the span contains all terms; False if there are no terms."""
@@ -135,22 +140,25 @@ class Matcher:
         return json_text[:WINDOW]
 
 
-class _Term:
+class Term:
     """A term, to be found in a text that was folded.
 
     Args:
         term: tokens separated by blanks, perhaps with PREFIX at the end.
+
+    Attributes:
+        first: its first token.
     """
 
     def __init__(self, term: str) -> None:
         tokens = term.removesuffix(PREFIX).split()
-        self._first = tokens[0]
+        self.first = tokens[0]
         self._adjacent = re.compile(r"[\W_]+".join(map(re.escape, tokens)))
         self._is_whole = not term.endswith(PREFIX)
 
     def is_in(self, text: str) -> bool:
         """Return whether the tokens of the text include those of the term, one after the other."""
-        at = text.find(self._first)  # four times as fast as the pattern
+        at = text.find(self.first)  # four times as fast as the pattern
         while at >= 0 and (found := self._adjacent.search(text, at)) is not None:
             start, end = found.span()
             begins = not start or not text[start - 1].isalnum()

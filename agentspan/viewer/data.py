@@ -34,7 +34,7 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.access import outlines_of
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
+from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansWith, Violations
 from agentspan.storage.row_by_row import labels_of
 from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
@@ -259,9 +259,8 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:
     """Return the ids of the spans of a run that contain all words of a text (see analysis.search), sorted by id."""
-    asked = text_search.terms(text)
-    matcher = text_search.Matcher(asked)
-    return [span.id for span in storage.ask(SpansOf(run_id)) if matcher.matches(span)] if asked else []
+    words = text_search.terms(text)
+    return storage.ask(SpansWith(run_id, words)) if words else []
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
