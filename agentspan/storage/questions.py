@@ -309,12 +309,14 @@ class Outlines(Question[list[AgentSpanRow]]):
         after: only spans whose id is greater than this one.
         limit: the largest number of spans; None for all.
         since: only spans whose updated_at is at this time or later, as stored text.
+        bare: whether the caller reads no payload and no result. A storage may then return `{}` and None for all.
     """
 
     instance_id: str
     after: str = ""
     limit: int | None = None
     since: str | None = None
+    bare: bool = False
 
 
 class SpanSums(Question[list[SpanSum]]):
@@ -416,6 +418,17 @@ class Search(Question["tuple[list[FoundSpan], int]"]):
     offset: int = 0
     runs: Collection[str] | None = None
     progress: Progress | None = None
+
+
+class SpansWith(Question[list[str]]):
+    """The ids of the spans of a run that contain all terms, sorted. Unlike in Search, text that is repeated counts.
+
+    Attributes:
+        words: the terms, at least one (see Search).
+    """
+
+    instance_id: str
+    words: Sequence[str]
 
 
 class FailureSums(Question["list[FailureSum]"]):
