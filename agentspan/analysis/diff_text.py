@@ -38,10 +38,12 @@ KINDS: dict[Kind, str] = {
 }
 
 
-def facts(run: DiffRun) -> str:
-    """Return the status of a run and the sums over its spans in one line."""
+def facts(run: DiffRun, verdict: str = "") -> str:
+    """Return the status of a run, or the verdict on it, and the sums over its spans in one line."""
     failed = f"{run.failed:,} failed" if run.failed else ""
-    return dotted(run.status, noun(run.spans, "span"), failed, *amounts(run.tokens, run.cost_usd, run.duration_ms))
+    return dotted(
+        verdict or run.status, noun(run.spans, "span"), failed, *amounts(run.tokens, run.cost_usd, run.duration_ms)
+    )
 
 
 def deltas(a: DiffRun, b: DiffRun) -> str:

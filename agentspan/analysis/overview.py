@@ -19,7 +19,7 @@ from agentspan.analysis.causes import (
     short_message,
     verdict,
 )
-from agentspan.analysis.outcomes import OutcomeRule, check_known, missed_rule
+from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, check_known, missed_rule
 from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
@@ -214,9 +214,8 @@ def _minute(text: str | None) -> str:
 def overview(
     storage: Storage,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
-    by_status: bool = False,
     with_causes: bool = True,
     progress: Progress | None = None,
 ) -> Overview:
@@ -224,22 +223,21 @@ def overview(
 
     Args:
         filter: selects the runs; a `since` in it replaces the last day.
-        rule: the rule that decides whether a run that completed passed; when left out, a rule that runs missed (see
+        judge: what decides whether a run that completed passed; when left out, a rule that runs missed (see
             outcomes.missed_rule).
-        by_status: use no rule at all.
         with_causes: whether to compute the causes. Without them, 5,000 runs take 0.2 s.
         progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
+    check_known(storage, judge)
     filter = by_ids(storage, filter or RunFilter())
     filter, lately = _lately(storage, filter, progress)
     found = storage.ask(BriefsWhere(filter, progress))
-    if rule is None and not by_status:
-        missed = missed_rule(storage, found)
-        rule = None if missed is None else missed.rule
+    rule: OutcomeRule | None = None if judge == STATUS else judge
+    if judge is None and (missed := missed_rule(storage, found)) is not None:
+        rule = missed.rule
     scored = Scored(storage, rule)
     verdicts = verdicts_of(storage, found, scored)
     counts: Counter[str] = Counter(each.kind for each in verdicts.values())

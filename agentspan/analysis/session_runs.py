@@ -11,7 +11,7 @@ from agentspan import jsontext
 from agentspan.analysis.causes import Verdict, page_of
 from agentspan.analysis.dataset import INPUT, as_text
 from agentspan.analysis.messages import Message, sent, spoken
-from agentspan.analysis.outcomes import OutcomeRule, check_known
+from agentspan.analysis.outcomes import Judge, check_known
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import in_time, session_title, title_of
 from agentspan.errors import NotFound
@@ -79,7 +79,7 @@ def session_runs(
     storage: Storage,
     session: str,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
     offset: int = 0,
     limit: int = PAGE,
@@ -88,7 +88,7 @@ def session_runs(
 
     Args:
         filter: further conditions of the runs.
-        rule: the rule that decides whether a run that completed passed; when left out, a rule that runs of the page
+        judge: what decides whether a run that completed passed; when left out, a rule that runs of the page
             missed (see outcomes.missed_rule).
         offset: the number of runs to skip.
         limit: the largest number of runs.
@@ -97,7 +97,7 @@ def session_runs(
         NotFound: no run has the session.
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
+    check_known(storage, judge)
     wanted = (filter or RunFilter())._replace(session=session)
     every = find_runs(storage, wanted, limit=0)
     if not every.total and not any(scan(storage, AgentInstanceRow, {"session": session}, limit=1)):
@@ -107,7 +107,7 @@ def session_runs(
     latest_first = find_runs(storage, wanted, limit=number, offset=left - number).runs if number else []
     found = latest_first[::-1]
     rows = [each.run for each in found]
-    judged = page_of(storage, found, rule)
+    judged = page_of(storage, found, judge)
     runs = tuple(
         SessionRun(
             each,

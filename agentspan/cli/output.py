@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -28,6 +28,9 @@ from agentspan import clock
 from agentspan.model.rows import Row
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line, printable
+
+if TYPE_CHECKING:
+    from agentspan.analysis.causes import Verdict
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 COLORS = {"active": "yellow", "complete": "green", "failed": "red", "cancelled": "bright_black", "terminated": "red"}
@@ -67,6 +70,11 @@ def style(text: str, **how: Any) -> str:
 def status_style(text: str, status: str) -> str:
     """Return a text in the colour of a status."""
     return style(text, fg=COLORS.get(status))
+
+
+def verdict_style(text: str, verdict: "Verdict", status: str) -> str:
+    """Return a text in the colour of a verdict: that of its status, unless the run missed a rule."""
+    return status_style(text, "failed" if verdict.kind == "missed" else status)
 
 
 def safe(text: str) -> str:

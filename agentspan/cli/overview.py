@@ -19,8 +19,7 @@ def answer_alone(ctx: click.Context) -> None:
         echo_lines(_first_steps())
         return
     with opened(ctx, None) as database, bar("indexing") as progress:
-        rule = outcome_rule(None)
-        found = overview(database.storage, rule=rule, progress=progress)
+        found = overview(database.storage, judge=outcome_rule(None), progress=progress)
     echo_lines(_lines(found) if found.runs else _first_steps())
 
 
@@ -45,8 +44,7 @@ def _lines(found: Overview) -> Iterator[str]:
     if found.silent:
         yield f"  {found.silent:>4,} × no step failed"
     yield found.sums
-    outcome = ("--outcome", found.rule) if found.rule is not None else ()
-    ways = {to_copy("why", *outcome): "what goes with failure"} if found.failed or found.missed else {}
+    ways = {to_copy("why"): "what goes with failure"} if found.failed or found.missed else {}
     yield from _beside({**ways, to_copy("runs"): "each run, and why it failed", to_copy("serve"): "in a browser"})
 
 

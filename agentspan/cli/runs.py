@@ -21,10 +21,9 @@ from agentspan.analysis.runs import (
 from agentspan.analysis.tree import run_name, score_text, session_title
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
+from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, outcome_rule, page_options
 from agentspan.cli.output import (
     COLORS,
-    MARKS,
     bar,
     columns_of,
     document,
@@ -38,6 +37,7 @@ from agentspan.cli.output import (
     style,
     table,
     to_copy,
+    verdict_style,
     width,
     wrap,
     zone_name,
@@ -76,7 +76,7 @@ def runs_command(
     filter = filter_in(storage, filters)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
-    page = page_of(storage, found.runs)
+    page = page_of(storage, found.runs, outcome_rule(None))
     if as_json:
         document(_plain_runs(storage, found, page))
         return
@@ -127,12 +127,11 @@ def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mappi
         at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
         tokens = tokens_of(run)
         judged = page.verdicts[row.id]
-        stale = "?" if judged.kind == "left" else ""
-        missed = judged.kind == "missed"
-        shown = f"{judged.mark if missed else MARKS[row.status]} {'missed' if missed else row.status}{stale}"
+        mark, word = judged.beside(row.status)
+        shown = f"{mark} {'missed' if judged.kind == 'missed' else word}{'?' if judged.kind == 'left' else ''}"
         click.echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
-            + status_style(pad(shown, 12), "failed" if missed else row.status)
+            + verdict_style(pad(shown, 12), judged, row.status)
             + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
             + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
             + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")

@@ -11,6 +11,8 @@ import click
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, tree
 from agentspan.analysis.by_name import STEP
+from agentspan.analysis.causes import Verdict, verdicts_on
+from agentspan.analysis.outcomes import Judge
 from agentspan.analysis.tree import (
     Node,
     build,
@@ -32,6 +34,7 @@ from agentspan.blobs import described
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import show_context
+from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -50,6 +53,7 @@ from agentspan.cli.output import (
     style,
     to_copy,
     utc_option,
+    verdict_style,
     width,
     wrap,
 )
@@ -143,6 +147,7 @@ class Picture:
         payloads: draw the payload and result of each span, too.
         selected: the id of the span that is drawn bold, with its id and payloads.
         numbers: the number of each span in its run by its id, drawn before the span; without it, none is drawn.
+        judge: what decides whether the run passed (see causes.verdicts_on).
     """
 
     run: AgentInstanceRow
@@ -152,6 +157,7 @@ class Picture:
     payloads: bool = False
     selected: str | None = None
     numbers: Mapping[str, int] = field(default_factory=dict)
+    judge: Judge = None
 
     def __post_init__(self) -> None:
         self._number_columns = len(f"{STEP}{max(self.numbers.values())} ") if self.numbers else 0
@@ -174,7 +180,7 @@ class Picture:
         else:
             yield style(fit(f"run {run.id}", width), bold=True)
             yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, FACT_LINES))
-        yield self._sums(run_name(*names_of(storage, [run])[run.id]))
+        yield self._sums(run_name(*names_of(storage, [run])[run.id]), verdicts_on(storage, [run], self.judge)[run.id])
         if (about := session_title(run)) is not None:
             yield "    " + fit(about, width - 4)
         if run.termination_reason is not None:
@@ -193,20 +199,21 @@ class Picture:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")
 
-    def _sums(self, name: str) -> str:
+    def _sums(self, name: str, verdict: Verdict) -> str:
         """Return the line with name, status, duration and the sums over the spans of the run."""
         run, total = self.run, sums(self.spans)
+        mark, word = verdict.beside(run.status)
         is_left = run.status in OPEN and run.writer_id in self.dead
         text = dotted(
             name,
-            f"{run.status}, its program died" if is_left else run.status,
+            f"{word}, its program died" if is_left else word,
             "" if run.duration_ms is None else duration_text(run.duration_ms),
             noun(total.spans, "span"),
             f"{total.failed:,} failed" if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
         )
-        text = fit(f"{MARKS[run.status]} {text}", self.width)
-        return status_style(text[0], run.status) + text[1:]
+        text = fit(f"{mark} {text}", self.width)
+        return verdict_style(text[0], verdict, run.status) + text[1:]
 
     def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
         """Yield the lines of a span, or of a group of similar spans."""
@@ -423,6 +430,7 @@ def show_command(
         payloads=payloads,
         selected=None if at is None else at.id,
         numbers=steps,
+        judge=outcome_rule(None),
     )
     page(chain(picture.lines(storage, shown), end.splitlines()))
 
@@ -463,7 +471,11 @@ def _document(
     scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
     document(
         {
-            "run": {**envelopes.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
+            "run": {
+                **envelopes.plain(details),
+                "agent": run_name(*names_of(storage, [run])[run.id]),
+                "verdict": verdicts_on(storage, [run], outcome_rule(None))[run.id]._asdict(),
+            },
             "spans": [
                 {**plain, "number": steps[span.id]}
                 for span, plain in zip(spans, plain_rows(storage, spans), strict=True)

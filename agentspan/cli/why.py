@@ -20,6 +20,7 @@ from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
     filter_options,
+    how_chosen,
     limit_option,
     no_run,
     options_of,
@@ -75,14 +76,14 @@ def why_command(
 ) -> None:
     """Print why runs failed, or why one did."""
     storage = database.storage
-    rule = outcome_rule(outcome)
+    judge = outcome_rule(outcome)
     asked = asked_for(filters)
     if run is not None:
         if asked:
             raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
         row = by_name.find_run(storage, run)
         with indexing() as progress:
-            one = why_run(storage, row, rule, progress=progress)
+            one = why_run(storage, row, judge, progress=progress)
         if as_json:
             own = {"signature": one.signature._asdict(), "missed": one.missed and one.missed.plain()}
             document(asdict(one) | own | {"abandoned": bool(left_open(storage, [row])) or row.closed_by == "abandoned"})
@@ -92,13 +93,13 @@ def why_command(
     options = options_of(filters)
     filter = filter_in(storage, filters)
     with indexing() as progress:
-        found = why(storage, filter, rule, progress=progress)
+        found = why(storage, filter, judge, progress=progress)
     if as_json:
         document(plain(found))
     else:
         has_some = found.groups if found.signature is not None else found.runs or found.unknown
         nothing = "" if has_some else no_run(storage, filter, asked)
-        page(_lines(storage, found, limit, nothing, options))
+        page(_lines(storage, found, limit, nothing, options, how_chosen(judge, found.outcome)))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -129,12 +130,14 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
-def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str]) -> Iterator[str]:
+def _lines(
+    storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str], chosen: str
+) -> Iterator[str]:
     columns = width()
     if nothing and found.signature is not None:
         yield from wrap(nothing, columns, 4)
         return
-    yield from wrap(nothing or failure_text.head(found), columns, 4)
+    yield from wrap(nothing or dotted(failure_text.head(found), chosen), columns, 4)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
@@ -237,12 +240,7 @@ def _short(ids: list[str]) -> dict[str, str]:
 def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[str]:
     columns = width()
     yield style(fit(f"run {found.run_id} {run_name(found.agent, found.version)}", columns), bold=True)
-    verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
-    by = "" if found.outcome is None else f" {found.outcome}"
-    judged = f" · {verdict}{by}" if by or found.passed is None else ""  # without a rule, the status shows the outcome
-    task = "" if found.task is None else f" · task {found.task}"
-    steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
-    yield fit(f"{MARKS[found.status]} {found.status}{'?' if is_dead else ''}{judged}{task} · {steps}", columns)
+    yield fit(f"{found.verdict}{'?' if is_dead else ''} · {dotted(*found.head)}", columns)
     if is_dead:
         yield from hint("? its program died; this closes what it left open", to_copy("doctor"), columns)
     if found.missed is not None:
