@@ -255,8 +255,26 @@ def test_an_unknown_agent_is_an_error_that_names_the_one_that_is_meant(db: Path)
 
 def test_runs_that_failed_have_their_reason(db: Path) -> None:
     shown = lines(db, "runs", "--sort", "failed", "-n", "1")
-    assert shown[2] == "  Tool book: ValueError: sold out"
-    assert lines(db, "runs", "--agent", "even")[2].startswith("01")
+    assert shown[2] == "  Tool book: ValueError: sold out · ticket=T-3"
+    assert lines(db, "runs", "--agent", "even")[2] == "  ticket=T-2"
+
+
+def test_runs_say_what_they_were_about(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    prompt = "please book a flight from Berlin to Seoul"
+    with tracer.run("shop", task="t-1"), tracer.span("llm", {"messages": [{"role": "user", "content": prompt}]}):
+        pass
+    with pytest.raises(ValueError, match="x"), tracer.run("shop", task="a task of some length"):
+        raise ValueError("x" * 70)
+    tracer.shutdown()
+    failed, asked = (f"  ValueError: {'x' * 70}"[:79] + "…", f"  t-1: {prompt}")
+    assert lines(path, "runs")[2:4] == ["  a task of some length", failed]
+    assert lines(path, "runs")[5] == asked
+    wide = lines(path, "runs", columns=150)
+    assert wide[0].endswith("agent  about")
+    assert wide[-2].endswith(f"  shop  t-1: {prompt}")
+    assert json.loads(call(path, "runs", "--json").output)["runs"][1]["about"] == f"t-1: {prompt}"
 
 
 def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
