@@ -230,8 +230,7 @@ def _lines(found: RunDiff, verdicts: Mapping[str, Verdict], *, full: bool) -> It
     if (hint := diff_text.read_first(first)) is not None:
         yield f"  {hint}"
     yield style(f"{diff_text.CHANGED} here they part: {diff_text.parting(first)}", bold=True)
-    for side, step in (("A", first.a), ("B", first.b)):
-        yield _step(side, step, columns)
+    yield from _steps(first.a, first.b, columns)
     if found.against is not None:
         for line in wrap(diff_text.against(found.against, first.same), columns - 2, 5):
             yield f"  {line}"
@@ -250,13 +249,19 @@ def _run(side: str, run: DiffRun, verdict: Verdict, columns: int) -> Iterator[st
     yield "  " + verdict_style(text[0], verdict, run.status) + text[1:]
 
 
-def _step(side: str, step: DiffStep | None, columns: int) -> str:
-    color = COLORS["removed" if side == "A" else "added"]
-    if step is None:
-        return style(f"{side} no more steps", fg=color)
-    more = diff_text.attempts_text(step)
-    head = f"{side} {step.number:,} {MARKS[step.status]} "
-    return style(head, fg=color) + fit(step.title, max(8, columns - columns_of(head) - len(more))) + more
+def _steps(a: DiffStep | None, b: DiffStep | None, columns: int) -> Iterator[str]:
+    """Yield the steps at which two runs part, cut so that the place where their titles differ is shown."""
+    titles = (
+        diff_text.apart(a.title, b.title, columns - 12) if a and b else (a.title if a else "", b.title if b else "")
+    )
+    for side, step, title in zip("AB", (a, b), titles, strict=True):
+        color = COLORS["removed" if side == "A" else "added"]
+        if step is None:
+            yield style(f"{side} no more steps", fg=color)
+            continue
+        more = diff_text.attempts_text(step)
+        head = f"{side} {step.number:,} {MARKS[step.status]} "
+        yield style(head, fg=color) + fit(title, max(8, columns - columns_of(head) - len(more))) + more
 
 
 def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Iterator[str]:

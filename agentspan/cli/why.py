@@ -11,7 +11,6 @@ from agentspan.analysis import by_name, diff_text, failure_text, why_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.by_name import STEP
 from agentspan.analysis.causes import left_open
-from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
 from agentspan.cli.app import command, reads
@@ -33,6 +32,7 @@ from agentspan.cli.output import (
     document,
     echo_lines,
     fit,
+    fit_end,
     hint,
     indexing,
     local,
@@ -46,7 +46,7 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
-from agentspan.text import dotted, noun
+from agentspan.text import dotted, noun, one_line
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
@@ -305,24 +305,24 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     yield style(fit(f"≠ {why_text.parting(nearest)}", columns), bold=True)
     if (read_first := diff_text.read_first(first)) is not None:
         yield f"  {read_first}"
-    for who, step in (("passing", first.a), ("this one", first.b)):
-        text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
+    a, b = first.a, first.b
+    titles = (
+        diff_text.apart(a.title, b.title, columns - 20) if a and b else (a.title if a else "", b.title if b else "")
+    )
+    for who, step, title in zip(("passing", "this one"), (a, b), titles, strict=True):
+        text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
     if first.fields:
         yield "  what differs: passing → this one"
-    shown = sorted(first.fields, key=_is_no_name)[:FIELDS]
+    shown = sorted(first.fields, key=why_text.interest)[:FIELDS]
     for field in shown:
-        yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
+        path = fit(field.path, columns // 2)
+        half = max(10, (columns - 4 - columns_of(path) - 5) // 2)
+        texts = diff_text.apart(one_line(field.a or "nothing", 1000), one_line(field.b or "nothing", 1000), half)
+        widths = [min(half, columns_of(text)) for text in texts]
+        sides = [fit(text, 2 * half - other) for text, other in zip(texts, reversed(widths), strict=True)]
+        yield fit_end(f"    {path}: {' → '.join(sides)}", columns)
     if len(shown) < len(first.fields):
         yield style(f"    {len(first.fields) - len(shown):,} more: --json", fg="bright_black")
-    a, b = by_name.short_ids(storage, [nearest.run_id, found.run_id]).values()
-    yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
-
-
-def _is_no_name(field: FieldChange) -> bool:
-    """Return whether a member is not the name of a tool; as a sort key it puts the names of tools first."""
-    return field.path.rpartition(".")[2] != "name"
-
-
-def _side(text: str | None) -> str:
-    return "nothing" if text is None else fit(text, 40)
+    short = by_name.short_ids(storage, [nearest.run_id, found.run_id])
+    yield style(f"  {to_copy('diff', *short.values())}", fg="bright_black")
