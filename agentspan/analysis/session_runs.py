@@ -176,6 +176,7 @@ def about(run: AgentInstanceRow, prompt: str) -> str:
     parts = [
         f"{name}={inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)}"
         for name, value in list(members.items())[:6]
+        if value != run.task  # the test of a run is its task, too
     ]
     return _shown(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
 

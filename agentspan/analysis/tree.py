@@ -165,6 +165,13 @@ def session_title(run: AgentInstanceRow) -> str | None:
     return ": ".join(filter(None, (name, text))) or None
 
 
+def test_of(run: AgentInstanceRow) -> str | None:
+    """Return the node id of the test that recorded a run under pytest; None for other runs."""
+    metadata = jsontext.decode(run.metadata) if run.metadata and '"test"' in run.metadata else None
+    test = metadata.get("test") if type(metadata) is dict else None
+    return test if type(test) is str and "::" in test else None
+
+
 def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
     """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
     if not row.ended_late:

@@ -44,7 +44,11 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
     ("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),
     ("until", "Only before then.", {"metavar": "TIME"}),
-    ("grep", "Only with this text in the run's own metadata, result, error or names.", {"metavar": "TEXT"}),
+    (
+        "grep",
+        "Only with this text in the run's own names, metadata, result or error, not in steps.",
+        {"metavar": "TEXT"},
+    ),
     ("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
     ("touched", "Only in which a tool was called with this file: its path, or the end of it.", {"metavar": "PATH"}),
     ("project", "Only in this folder, or below it; * is any text; a name: any folder of it.", {"metavar": "FOLDER"}),

@@ -1,6 +1,7 @@
 """`agentspan` without a command: what happened to the runs of the last day, or how to get a first run."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -24,7 +25,9 @@ def answer_alone(ctx: click.Context) -> None:
 
 
 def _first_steps() -> Iterator[str]:
-    ways = {
+    tests = Path(".agentspan", "tests.db")
+    ways = {to_copy("runs", db=tests): "the runs of your tests"} if tests.is_file() else {}
+    ways |= {
         to_copy("demo"): "record a small agent, and look at its run",
         to_copy("import"): "take in sessions of coding agents",
         "import agentspan; agentspan.instrument()": "in a program of yours",

@@ -22,7 +22,15 @@ from agentspan.analysis.session_runs import about, prompt_of
 from agentspan.analysis.tree import run_name, score_text, session_title
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, outcome_rule, page_options
+from agentspan.cli.filter_options import (
+    asked_for,
+    filter_in,
+    filter_options,
+    no_run,
+    options_of,
+    outcome_rule,
+    page_options,
+)
 from agentspan.cli.output import (
     COLORS,
     bar,
@@ -30,6 +38,7 @@ from agentspan.cli.output import (
     document,
     echo_lines,
     fit,
+    hint,
     indexing,
     local,
     pad,
@@ -79,7 +88,7 @@ def runs_command(
 ) -> None:
     """List a page of runs, and print the number of all matching runs."""
     storage = database.storage
-    asked = asked_for(filters)
+    asked, grep, others = asked_for(filters), filters["grep"], options_of({**filters, "grep": None})
     filter = filter_in(storage, filters)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
@@ -89,14 +98,23 @@ def runs_command(
         return
     if not found.total:
         echo_lines(wrap(no_run(storage, filter, asked), width(), 4))
+        echo_lines(_in_steps(grep, others))
         return
     stale = {id for id, judged in page.verdicts.items() if judged.kind == "left"}
     labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
     abouts = {run.run.id: about(run.run, prompt_of(storage, run.run)) for run in found.runs}
     _table(storage, found.runs, page, abouts, {id: one.scores for id, one in labels.items()})
     click.echo(_runs_total(found, offset))
+    echo_lines(_in_steps(grep, others))
     if stale:
         click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
+
+
+def _in_steps(grep: str | None, others: Sequence[str]) -> list[str]:
+    """Return the command that finds a text in steps, because the filter is about the runs' own texts."""
+    if grep is None:
+        return []
+    return hint("runs with it in their steps", to_copy("search", grep, "--by-run", *others), width())
 
 
 def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from agentspan.analysis.tree import (
     session_title,
     span_error,
     sums,
+    test_of,
     title_of,
     walk,
 )
@@ -310,10 +311,13 @@ def _json_lines(value: object, columns: int) -> list[str]:
 
 
 def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
-    """Yield commit, task, session, user and tags of a run, as far as recorded."""
+    """Yield commit, test, task, session, user and tags of a run, as far as recorded."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
-    for name, text in (("task", run.task), ("session", run.session), ("user", run.user)):
+    test = test_of(run)
+    for name, text in (
+        ("test", test), ("task", run.task if run.task != test else None), ("session", run.session), ("user", run.user)
+    ):  # fmt: skip
         if text:
             yield f"{name} {text}"
     if tags:
