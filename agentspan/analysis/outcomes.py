@@ -193,6 +193,37 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
     return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
 
 
+class Pair(NamedTuple):
+    """The ids of two runs to compare: one that passed, and one that failed."""
+
+    passed: str
+    failed: str
+
+
+def pair_of(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> Pair | None:
+    """Return the latest failed run of whose task a run passed, with the latest of these; else of whose agent one did.
+
+    Unlike `why RUN`, it reads no steps to find the passing run that is nearest.
+
+    Args:
+        runs: the latest first.
+        passed: the outcome of each run by its id.
+    """
+    latest: dict[tuple[str, str | None], str] = {}
+    for run in runs:
+        if passed.get(run.id):
+            latest.setdefault((run.agent_id, run.task), run.id)
+            latest.setdefault((run.agent_id, None), run.id)
+    failed = [run for run in runs if passed.get(run.id) is False]
+    for of_task in (True, False):
+        for run in failed:
+            if (run.task is not None or not of_task) and (
+                found := latest.get((run.agent_id, run.task if of_task else None))
+            ):
+                return Pair(found, run.id)
+    return None
+
+
 def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> str:
     """Return the rule that no run fulfilled, for a sentence: `passed reward>1 (the highest reward is 1)`."""
     if rule is None:

@@ -19,7 +19,7 @@ from agentspan.analysis.causes import (
     short_message,
     verdict,
 )
-from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, check_known, missed_rule
+from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Pair, check_known, missed_rule, pair_of
 from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
@@ -41,6 +41,7 @@ READ_SPANS = 20_000
 """The largest number of spans that are read to tell which failures runs recovered from: 1 s."""
 _COUNTED: tuple[VerdictKind, ...] = ("failed", "missed", "terminated", "cancelled", "running", "pending", "left")
 """The verdicts that a sentence counts, in this order."""
+_PASSED: Mapping[str, bool] = {"passed": True, "failed": False, "missed": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Overview:
         causes: the causes of failed runs and of runs that missed the rule, the most frequent first; None if they were
             not computed.
         silent: the number of runs that missed the rule without a cause; 0 if causes were not computed.
+        pair: the latest run that failed or missed the rule, and one that passed, to compare them; None without such.
     """
 
     since: str | None
@@ -122,6 +124,7 @@ class Overview:
     buckets: tuple[Bucket, ...]
     causes: tuple[FrequentCause, ...] | None = None
     silent: int = 0
+    pair: Pair | None = None
 
     @property
     def failed(self) -> int:
@@ -253,6 +256,7 @@ def overview(
     return Overview(
         filter.since, filter.until, lately, len(found), counts, None if rule is None else str(rule),
         "" if rule is None else rule_text(rule), stepped, totals, tuple(histogram(found, verdicts)), causes, silent,
+        pair_of(found, {id: _PASSED.get(each.kind) for id, each in verdicts.items()}),
     )  # fmt: skip
 
 

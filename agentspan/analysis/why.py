@@ -15,10 +15,12 @@ from agentspan.analysis.outcomes import (
     Judge,
     Missed,
     OutcomeRule,
+    Pair,
     check_known,
     decided,
     missed_rule,
     outcomes,
+    pair_of,
     parse,
 )
 from agentspan.analysis.periods import Periods, periods_of
@@ -117,6 +119,8 @@ class Why(FailedShare):
         periods: the periods of time that the histograms count in; None without runs.
         histogram: the number of runs with an outcome that started in each period.
         signature: the signature that selected the groups; None for all groups.
+        pair: the latest failed run, of a single signature the latest with it, and one that passed, to compare them;
+            None if no run failed, or none passed.
     """
 
     silent: int
@@ -129,6 +133,7 @@ class Why(FailedShare):
     periods: Periods | None
     histogram: tuple[int, ...]
     signature: str | None
+    pair: Pair | None
 
 
 def failed_share(
@@ -252,6 +257,7 @@ def why(
         periods,
         periods.counted(run.began for run in known) if periods else (),
         filter.signature,
+        pair_of(candidates, passed),
     )
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
+from agentspan.analysis import by_name
 from agentspan.analysis.overview import Overview, overview
 from agentspan.cli.app import location_in, opened
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import bar, columns_of, echo_lines, fit, pad, to_copy, width, wrap
 
-MOST_CAUSES = 4
+MOST_CAUSES = 3
 
 
 def answer_alone(ctx: click.Context) -> None:
@@ -21,7 +22,8 @@ def answer_alone(ctx: click.Context) -> None:
         return
     with opened(ctx, None) as database, bar("indexing") as progress:
         found = overview(database.storage, judge=outcome_rule(None), progress=progress)
-    echo_lines(_lines(found) if found.runs else _first_steps())
+        pair = [] if found.pair is None else [*by_name.short_ids(database.storage, found.pair).values()]
+    echo_lines(_lines(found, pair) if found.runs else _first_steps())
 
 
 def _first_steps() -> Iterator[str]:
@@ -35,7 +37,7 @@ def _first_steps() -> Iterator[str]:
     return _beside(ways)
 
 
-def _lines(found: Overview) -> Iterator[str]:
+def _lines(found: Overview, pair: list[str]) -> Iterator[str]:
     columns = width()
     yield from wrap(found.answer, columns, 2)
     for cause in (found.causes or ())[:MOST_CAUSES]:
@@ -48,6 +50,8 @@ def _lines(found: Overview) -> Iterator[str]:
         yield f"  {found.silent:>4,} × no step failed"
     yield found.sums
     ways = {to_copy("why"): "what goes with failure"} if found.failed or found.missed else {}
+    if pair:
+        ways[to_copy("diff", *pair)] = "where the latest parts from a success"
     yield from _beside({**ways, to_copy("runs"): "each run, and why it failed", to_copy("serve"): "in a browser"})
 
 

@@ -10,7 +10,8 @@ import click
 from agentspan.analysis import by_name, diff_text, failure_text, why_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.by_name import STEP
-from agentspan.analysis.causes import left_open
+from agentspan.analysis.causes import left_open, opposite
+from agentspan.analysis.outcomes import parse
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
 from agentspan.cli.app import command, reads
@@ -114,6 +115,7 @@ def plain(found: Why) -> dict[str, Any]:
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
         "missed": found.missed and found.missed.plain(),
+        "pair": found.pair and found.pair._asdict(),
         "compared": {
             **{name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")},
             "drawn": found.compared,
@@ -164,6 +166,18 @@ def _lines(
     if found.failed and found.failed < found.runs:
         yield ""
         yield from _findings(found, columns)
+    if found.failed:
+        yield ""
+        yield from _ways(storage, found, options, columns)
+
+
+def _ways(storage: Storage, found: Why, options: Sequence[str], columns: int) -> Iterator[str]:
+    """Yield commands that go on: where a failed run parts from one that passed, and the failed runs as a dataset."""
+    if found.pair is not None:
+        pair = by_name.short_ids(storage, found.pair)
+        yield from hint("where the latest parts from one that passed", to_copy("diff", *pair.values()), columns)
+    failed = ("--status", "failed") if found.outcome is None else ("--score", opposite(parse(found.outcome)))
+    yield from hint("the failed runs, with input", to_copy("export", *options, *failed, "--format", "dataset"), columns)
 
 
 def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> Iterator[str]:
