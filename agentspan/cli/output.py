@@ -16,7 +16,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from pathlib import Path
@@ -205,7 +205,8 @@ class _Columns(dict[str, int]):
         return found
 
 
-_columns = _Columns().__getitem__
+_widths = _Columns()
+_columns = _widths.__getitem__
 
 
 def fit(text: str, columns: int) -> str:
@@ -268,10 +269,10 @@ def fit_end(line: str, columns: int) -> str:
     """Cut a line at its end to `columns` columns, without changing its blanks."""
     if columns_of(line) <= columns:
         return line
-    used = 0
+    used, room = 0, columns - _columns("…")
     for end, character in enumerate(line):
         used += _columns(character)
-        if used > columns - 1:
+        if used > room:
             return line[:end] + "…"
     return line
 
@@ -358,7 +359,7 @@ def is_stdout(path: str | os.PathLike[str]) -> bool:
 _ASCII = {
     "✓": "+", "✗": "x", "●": "*", "◌": ".", "○": "o", "■": "#",
     "│": "|", "├": "|", "└": "`", "─": "-", "▏": "|", "▕": "|", "█": "#", "▒": "=", "░": "-",
-    "…": "...", "·": "-", "→": "->", "×": "x", "µ": "u", "“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-",
+    "≠": "!", "≥": ">=", "≤": "<=", "…": "...", "·": "-", "→": "->", "×": "x", "µ": "u", "“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-",
 }  # fmt: skip
 _NAME = "agentspan-ascii"
 
@@ -393,6 +394,11 @@ def adapt_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=_NAME, encoding=_ENCODING if stream.isatty() and is_ascii(os.environ) else None)
+    _widths.clear()  # a mark in ASCII may be wider: `…` is three columns
+    with suppress(UnicodeError, LookupError):
+        "…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        return
+    _widths.update({character: len(text) for character, text in _ASCII.items()})
 
 
 def is_ascii(environment: Mapping[str, str]) -> bool:
