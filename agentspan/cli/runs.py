@@ -36,6 +36,7 @@ from agentspan.cli.output import (
     bar,
     columns_of,
     document,
+    echo,
     echo_lines,
     fit,
     hint,
@@ -104,10 +105,10 @@ def runs_command(
     labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
     abouts = {run.run.id: about(run.run, prompt_of(storage, run.run)) for run in found.runs}
     _table(storage, found.runs, page, abouts, {id: one.scores for id, one in labels.items()})
-    click.echo(_runs_total(found, offset))
+    echo(_runs_total(found, offset))
     echo_lines(_in_steps(grep, others))
     if stale:
-        click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
+        echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
 
 
 def _in_steps(grep: str | None, others: Sequence[str]) -> list[str]:
@@ -164,7 +165,7 @@ def _table(
         judged = page.verdicts[row.id]
         mark, word = judged.beside(row.status)
         shown = f"{mark} {'missed' if judged.kind == 'missed' else word}{'?' if judged.kind == 'left' else ''}"
-        click.echo(
+        echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
             + verdict_style(pad(shown, 12), judged, row.status)
             + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
@@ -178,7 +179,7 @@ def _table(
         about = "" if beside else abouts[row.id]
         echo_lines(_below(cause, about, columns - 2, is_title=session_title(row) is not None))
         for score in scores.get(row.id, ()):
-            click.echo("  " + fit(score_text(score), columns - 2))
+            echo("  " + fit(score_text(score), columns - 2))
 
 
 def _below(cause: str, about: str, columns: int, *, is_title: bool) -> Iterator[str]:
@@ -266,10 +267,10 @@ def stats_command(
         [row if isinstance(row, str) else [row[n] for n in columns] for row in rows],
         right=range(1, len(columns)),
     )
-    click.echo(_stats_total(found))
+    echo(_stats_total(found))
     if parted is not None and (parted.left_out_versions or parted.left_out_labels):
         left = noun(parted.left_out_versions, "version"), noun(parted.left_out_labels, "label")
-        click.echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
+        echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
 
 
 def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterator[list[str] | str]:

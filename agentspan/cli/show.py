@@ -42,14 +42,17 @@ from agentspan.cli.output import (
     MARKS,
     columns_of,
     document,
+    echo,
     echo_lines,
     fit,
     fit_end,
     hint,
+    is_collected,
     local,
     pad,
     page,
     plain_rows,
+    pushed,
     safe,
     status_style,
     style,
@@ -99,7 +102,8 @@ class Timeline:
         end = run.finished_at or clock.now()  # an open run lasts until now
         self.length = clock.millis_between(self.begin, max([end, *ends]))
         least = FROM if session_title(run) is None else FROM_OF_SESSION
-        self.columns = min(MOST, (width - 50) // 3) if width >= least and self.length > 0 else 0
+        has_bars = width >= least and self.length > 0 and not is_collected()
+        self.columns = min(MOST, (width - 50) // 3) if has_bars else 0
 
     def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
         """Return the bar of a span, or of a folded group of spans, padded to the width of the time line."""
@@ -254,9 +258,9 @@ class Picture:
             style(self._number(span) + branch, fg="bright_black")
             + status_style(MARKS[span.status], span.status)
             + " "
-            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_bold)
+            + style(pushed(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_bold)
             + " "
-            + pad(duration, DURATION_COLUMNS, right=True)
+            + (duration if is_collected() else pad(duration, DURATION_COLUMNS, right=True))
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
         )
         below = " " * self._number_columns
@@ -541,7 +545,7 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
             }
         )
         return
-    click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
+    echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
     closed = closed_text(row)
     facts: dict[str, Any] = {
         "id": row.id,
@@ -560,9 +564,9 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     facts |= other_facts(row)
     for name, value in facts.items():
         if value is not None:
-            click.echo(f"  {name:<8} {safe(str(value))}")
+            echo(f"  {name:<8} {safe(str(value))}")
     for each in scores:
-        click.echo(f"  {'score':<9}{safe(one_line(score_text(each), SCORE_CHARACTERS))}")
+        echo(f"  {'score':<9}{safe(one_line(score_text(each), SCORE_CHARACTERS))}")
     _show_json("payload", jsontext.decode(described(row.payload)))
     if row.result_payload is not None:
         result = jsontext.decode(described(row.result_payload))
@@ -573,12 +577,12 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
             result = shown if error is result else {**result, "error": shown}
         _show_json("result_payload", result)
         if isinstance(trace, str):
-            click.echo(style("stacktrace", bold=True))
-            click.echo(safe("".join(f"  {line}" for line in trace.splitlines(keepends=True))))
+            echo(style("stacktrace", bold=True))
+            echo(safe("".join(f"  {line}" for line in trace.splitlines(keepends=True))))
     if violations:
-        click.echo(style("does not match its schema", bold=True))
+        echo(style("does not match its schema", bold=True))
         for violation in violations:
-            click.echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
+            echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
     echo_lines(hint("its run at this step", to_copy("show", row.id, "--around"), width()))
 
 
@@ -594,9 +598,9 @@ def _own_time(row: AgentSpanRow, outlines: Iterable[AgentSpanRow]) -> float | No
 
 
 def _show_json(name: str, value: Any) -> None:
-    click.echo(style(name, bold=True))
+    echo(style(name, bold=True))
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
+    echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
 
 
 def _time(text: str | None) -> str | None:

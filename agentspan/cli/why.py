@@ -39,6 +39,7 @@ from agentspan.cli.output import (
     local,
     pad,
     page,
+    pushed,
     style,
     to_copy,
     width,
@@ -236,7 +237,7 @@ def _finding(each: Finding, columns: int) -> Iterator[str]:
     facts = [counts, effect] if each.stratified else [dotted(counts, effect)]
     room = columns - columns_of(facts[0]) - 4
     if len(facts) == 1 and columns_of(each.feature) <= room:
-        yield f"  {pad(each.feature, room)}  {facts[0]}"
+        yield f"  {pushed(each.feature, room)}  {facts[0]}"
     else:
         yield f"  {fit(each.feature, columns - 2)}"
         for part in facts:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentspan import clock
 from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
-from agentspan.analysis.runs import find_runs, ids_that_match
+from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
 from agentspan.analysis.session_runs import MAX_ABOUT, about, prompt_of
 from agentspan.analysis.tree import score_text
@@ -17,23 +17,24 @@ from agentspan.model.scores import MARK
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SORTS, Find, Query, RunSort
+from agentspan.storage.questions import SORTS, Find, NewestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
-from agentspan.text import duration_text, one_line, visible
+from agentspan.text import duration_text, noun, one_line, visible
 from agentspan.viewer.address import Address
 from agentspan.viewer.texts import mark_of, tokens_text, usd_text
 
 PAGE = 50
 MAX_AGENTS = 500
+MAX_MARKS = 100
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
 
 
-FORM = ("agent", "status", "since", "failed", "grep")
+FORM = ("agent", "status", "since", "mark", "failed", "grep")
 """The names of the filter grammar that have a field in the page's form."""
 MORE = {
-    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "mark": "Mark", "score": "Score",
+    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "score": "Score",
     "error": "Error", "tool": "Tool", "model": "Model", "until": "Before", "project": "Project", "git_commit": "Commit",
 }  # fmt: skip
 """The names of the filter grammar that have a field among the further ones, with their labels."""
@@ -65,7 +66,7 @@ def listing(storage: Storage, address: Address) -> dict[str, Any]:
     page = page_of(storage, found.runs)
     labels = labels_of(storage, [row.id for row in rows]) if rows else {}
     return {
-        "runs": [_judged(storage, summary, page, labels, address) for summary in found.runs],
+        "runs": _with_marks(storage, [_judged(storage, summary, page, labels, address) for summary in found.runs]),
         "total": found.total,
         "count": _count(found, address.offset),
         "preparing": False,
@@ -103,6 +104,12 @@ def agent_names(storage: Storage) -> list[str]:
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
 
+def marks(storage: Storage) -> list[str]:
+    """Return the words with which runs are marked, the most frequent first, for the choices of the form."""
+    found = marked(storage)
+    return sorted(filter(None, found), key=lambda word: (-len(found[word]), word))[:MAX_MARKS]
+
+
 def _run(
     summary: RunSummary,
     judged: Verdict,
@@ -123,7 +130,7 @@ def _run(
             "version": "" if summary.version == "default" else summary.version,
             "about": about(summary.run, prompt),
             "why": why,
-            "marks": _line(", ".join(score.label for score in scores if score.name == MARK and score.label)),
+            "marks": "",
             "started": started[5:19].replace("T", " "),
             "took": _took(summary, is_under_way=judged.kind == "running"),
             "spans": f"{summary.spans:,}",
@@ -149,6 +156,16 @@ def _judged(
     return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
 
 
+def _with_marks(storage: Storage, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the marks of runs and of their steps to the cells of the runs."""
+    texts: dict[str, list[str]] = {run["id"]: [] for run in runs}
+    for score in storage.ask(NewestScores([*texts])) if runs else ():
+        if score.name == MARK and score.label:
+            of_step = "" if score.target_type == "agent_instance" else " (a step)"
+            texts[score.agent_instance_id].append(f"{score.label}{of_step}")
+    return [{**run, "cells": {**run["cells"], "marks": _line(", ".join(texts[run["id"]]))}} for run in runs]
+
+
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     """Return the duration of a run, or the time since its start if it is under way; "" if unknown."""
     if summary.duration_ms is not None:
@@ -166,12 +183,11 @@ def _line(text: str) -> str:
 
 def _count(found: RunList, offset: int) -> str:
     shown = f"{offset + 1:,}–{offset + len(found.runs):,}" if offset else f"{len(found.runs):,}"
-    noun = "run" if found.total == 1 else "runs"
-    return " · ".join([f"{shown} of {found.total:,} {noun}", *_sums(found.totals)])
+    return " · ".join([f"{shown} of {noun(found.total, 'run')}", *_sums(found.totals)])
 
 
 def _sums(totals: RunTotals) -> list[str]:
-    parts = [f"{totals.spans:,} spans"] if totals.spans else []
+    parts = [noun(totals.spans, "span")] if totals.spans else []
     if totals.failed:
         parts.append(f"{totals.failed:,} failed")
     tokens = tokens_text(tokens_of(totals))
@@ -241,5 +257,5 @@ def _number_of(matching: int, examined: int, total: int, *, is_filtered: bool) -
         shown = f"the latest {SHOWN:,} of " if matching > SHOWN else ""
         return f"{shown}{matching:,} of the latest {examined:,} steps with this text ({total:,} in the file)"
     number = matching if is_filtered else total
-    noun = "step" if number == 1 else "steps"
-    return f"the latest {SHOWN:,} of {number:,} {noun}" if number > SHOWN else f"{number:,} {noun}"
+    steps = noun(number, "step")
+    return f"the latest {SHOWN:,} of {steps}" if number > SHOWN else steps

@@ -68,6 +68,7 @@ def _versions(found: Versions, address: Address) -> dict[str, Any]:
     return {
         "sentence": f"{noun(number, 'version')} of {found.agent}{judged}{latest}",
         "rows": [_version(each, found.agent, rule, address) for each in found.versions],
+        "has_open": any(each.open for each in found.versions),
         "names": [each.version for each in found.versions],
         "left": noun(found.left_out, "earlier version") if found.left_out else "",
         "missed": found.missed and f"The status decides, and some runs missed {found.missed}",
