@@ -20,7 +20,7 @@ from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import MARK, counting
 from agentspan.schemas.span_types import fallback
 from agentspan.storage import row_by_row
-from agentspan.storage.access import scan
+from agentspan.storage.access import outlines_of, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -227,9 +227,10 @@ def stats(
         runs: the ids of the only runs whose spans count; all when left out. `run` wins over `runs`.
         progress: called with (done, total) while an index is built.
     """
-    asked = SpanStats(since, until, runs if run is None else [run], progress)
-    # Reading the spans of one run is faster than building an index of all spans.
-    return in_order(storage.ask(asked) if run is None else row_by_row.answer(storage, asked))
+    if run is None:
+        return in_order(storage.ask(SpanStats(since, until, runs, progress)))
+    # Reading the outlines of one run is faster than building an index of all spans.
+    return in_order(row_by_row.of_spans(outlines_of(storage, run), since, until))
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:

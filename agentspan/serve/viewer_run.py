@@ -17,21 +17,19 @@ from agentspan.analysis.context_diff import since_previous
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.serve.kept import Kept
+from agentspan.serve.kept import Conversations, Kept
 from agentspan.serve.responses import encoded, respond, streamed
 from agentspan.serve.viewer_html import Html, address_in, up, wants_page
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Counts, NewestScores, SpansOf
-from agentspan.viewer import conversation, data, export
+from agentspan.storage.questions import Counts, NewestScores
+from agentspan.viewer import data, export
 from agentspan.viewer.address import number
 from agentspan.viewer.conversation import blobs_of
 
+READERS = 2
+"""The threads that read spans for pages. Each has an answer in memory and a connection with a cache of 2 MiB."""
 LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
-TURNS = 500
-"""The most turns of a conversation in one answer."""
-BEFORE = 50
-"""The number of turns before the one that is asked for."""
 MATCHES = 5000
 """The most spans that a search in a run marks."""
 T = TypeVar("T")
@@ -49,7 +47,9 @@ class OneRun:
         self._storage = storage
         self._html = html
         self._kept = kept
+        self._conversations = Conversations(storage, kept.stamp)
         self._one_by_one = one_by_one
+        self._reads = ThreadPoolExecutor(READERS, "agentspan-reads")
         self._details = ThreadPoolExecutor(1, "agentspan-details")
 
     async def page(self, request: Request) -> Response:
@@ -102,20 +102,22 @@ class OneRun:
 
     async def spans(self, request: Request) -> Response:
         """Answer with spans as columns (see data.columns). If only changed spans are asked for, the run is added."""
-        run = await run_of(self._storage, request)
         after, since = request.query_params.get("after", ""), request.query_params.get("since")
         cursor = request.query_params.get("cursor")
 
-        def read() -> dict[str, Any]:
+        def read() -> Response:
+            run = by_name.find_run(self._storage, request.path_params["run_id"])
             if since is None and cursor is None:
                 limit = data.CHUNK if after else data.FIRST_CHUNK
-                return data.columns(self._storage, run, after=after, limit=limit, cursor="")
+                found = data.columns(self._storage, run, after=after, limit=limit, cursor="")
+                return _compressed(request, respond(found))
             facts = data.run_facts(self._storage, run)  # read first, so that no counted span is missing
             from_all = "" if since == "" else None
             start = cursor or from_all
-            return {**data.columns(self._storage, run, after=after, since=since, cursor=start), "run": facts}
+            found = data.columns(self._storage, run, after=after, since=since, cursor=start)
+            return _compressed(request, respond({**found, "run": facts}))
 
-        return await _compressed(request, respond(await asyncio.to_thread(read)))
+        return await asyncio.get_running_loop().run_in_executor(self._reads, read)
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
@@ -146,18 +148,20 @@ class OneRun:
         offset, span_id = number(request.query_params.get("offset")), request.query_params.get("span")
 
         def read() -> Response:
-            turns, sections = found = conversation.of_run(self._storage.ask(SpansOf(run.id)))
-            place = None if span_id is None else found.place_of(span_of(self._storage, run.id, span_id))
-            first = offset if place is None else max(0, place - BEFORE)
-            page = {"turns": turns[first : first + TURNS], "total": len(turns), "sections": sections}
-            return respond({**page, "offset": first, "place": place})
+            span = None if span_id is None else span_of(self._storage, run.id, span_id)
+            page = self._conversations.page(run.id, offset, span)
+            return _compressed(request, Response(page, media_type="application/json"))
 
-        return await _compressed(request, await self._alone(read))
+        return await self._alone(read)
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""
         run = await run_of(self._storage, request)
-        return await _compressed(request, respond(await asyncio.to_thread(data.statistics, self._storage, run.id)))
+
+        def read() -> Response:
+            return _compressed(request, respond(data.statistics(self._storage, run.id)))
+
+        return await asyncio.get_running_loop().run_in_executor(self._reads, read)
 
     async def search(self, request: Request) -> Response:
         """Answer with the ids of the spans that contain the words, and the number of all such spans."""
@@ -212,11 +216,11 @@ def span_of(storage: Storage, run_id: str, span_id: str) -> AgentSpanRow:
     return span
 
 
-async def _compressed(request: Request, answer: Response) -> Response:
-    """Return a large answer compressed, for a browser that reads that."""
+def _compressed(request: Request, answer: Response) -> Response:
+    """Return a large answer compressed, for a browser that reads that. A thread calls it: 1 MB takes 6 ms."""
     if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
         return answer
-    packed = await asyncio.to_thread(gzip.compress, bytes(answer.body), 1)
+    packed = gzip.compress(answer.body, 1)
     headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     return Response(packed, 200, headers, media_type="application/json")
 

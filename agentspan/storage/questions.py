@@ -309,12 +309,14 @@ class Outlines(Question[list[AgentSpanRow]]):
         after: only spans whose id is greater than this one.
         limit: the largest number of spans; None for all.
         since: only spans whose updated_at is at this time or later, as stored text.
+        bare: whether the caller reads no payload and no result. A storage may then return `{}` and None for all.
     """
 
     instance_id: str
     after: str = ""
     limit: int | None = None
     since: str | None = None
+    bare: bool = False
 
 
 class SpanSums(Question[list[SpanSum]]):
@@ -416,6 +418,17 @@ class Search(Question["tuple[list[FoundSpan], int]"]):
     offset: int = 0
     runs: Collection[str] | None = None
     progress: Progress | None = None
+
+
+class SpansWith(Question[list[str]]):
+    """The ids of the spans of a run that contain all terms, sorted. Unlike in Search, text that is repeated counts.
+
+    Attributes:
+        words: the terms, at least one (see Search).
+    """
+
+    instance_id: str
+    words: Sequence[str]
 
 
 class FailureSums(Question["list[FailureSum]"]):
@@ -525,13 +538,19 @@ class Damage(Question[list[str]]):
 class Select(Question["Answer"]):
     """The rows of a SELECT that a user wrote over the documented tables and views. It can only read.
 
+    Attributes:
+        limit_s: the seconds after which the query is ended; None for no limit.
+        most_rows: the number of rows after which reading ends; None for all.
+
     Raises:
-        InvalidValue: the text is no valid SQL, or would write.
+        InvalidValue: the text is no valid SQL, would write, or takes longer than `limit_s`.
         StorageError: the storage is damaged.
     """
 
     query: str
     values: Sequence[Any] = ()
+    limit_s: float | None = None
+    most_rows: int | None = None
 
 
 class BackUp(Question[int]):

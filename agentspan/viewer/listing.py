@@ -6,15 +6,14 @@ The page also lists the steps that contain the text of the filter, from a search
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentspan import clock, jsontext
+from agentspan import clock
 from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
-from agentspan.analysis.messages import first_prompt
 from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
-from agentspan.analysis.tree import score_text, session_title
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
+from agentspan.analysis.session_runs import MAX_ABOUT, about, prompt_of
+from agentspan.analysis.tree import score_text
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, ScoreRow
 from agentspan.model.scores import MARK
-from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
@@ -26,12 +25,8 @@ from agentspan.viewer.address import Address
 from agentspan.viewer.texts import mark_of, tokens_text, usd_text
 
 PAGE = 50
-FIRST_SPANS = 4
-"""The number of steps among which the first prompt of a run is looked for."""
-FIRST_BYTES = 20_000
 MAX_AGENTS = 500
 MAX_MARKS = 100
-MAX_ABOUT = 200
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
 
@@ -133,7 +128,7 @@ def _run(
             "status": judged.text,
             "agent": summary.agent,
             "version": "" if summary.version == "default" else summary.version,
-            "about": _about(summary, prompt),
+            "about": about(summary.run, prompt),
             "why": why,
             "marks": "",
             "started": started[5:19].replace("T", " "),
@@ -157,7 +152,7 @@ def _judged(
 ) -> dict[str, Any]:
     id = summary.run.id
     why = _line(page.causes[id].text) if id in page.causes else ""
-    prompt = _first_prompt(storage, summary.run)
+    prompt = prompt_of(storage, summary.run)
     return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
 
 
@@ -171,15 +166,6 @@ def _with_marks(storage: Storage, runs: Sequence[dict[str, Any]]) -> list[dict[s
     return [{**run, "cells": {**run["cells"], "marks": _line(", ".join(texts[run["id"]]))}} for run in runs]
 
 
-def _first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
-    """Return the first prompt of a run that has no title; only its first steps are read."""
-    if session_title(run) is not None:
-        return ""
-    where = {"agent_instance_id": run.id}
-    rows = storage.ask(Query("agent_span", where, limit=FIRST_SPANS, most_bytes=FIRST_BYTES)).rows
-    return first_prompt(row for row in rows if isinstance(row, AgentSpanRow)) or ""
-
-
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     """Return the duration of a run, or the time since its start if it is under way; "" if unknown."""
     if summary.duration_ms is not None:
@@ -188,23 +174,6 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     if not is_under_way or started is None:
         return ""
     return duration_text(max(0.0, clock.millis_between(started, clock.now())))
-
-
-def _about(summary: RunSummary, prompt: str) -> str:
-    """Return what a run was about: the title of its session; else its task and first prompt, its name and metadata."""
-    run = summary.run
-    if (title := session_title(run)) is not None:
-        return _line(title)
-    if prompt:
-        return _line(f"{run.task}: {prompt}" if run.task else prompt)
-    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
-    members = metadata if isinstance(metadata, dict) else {}
-    parts = [f"{name}={_value(value)}" for name, value in list(members.items())[:6]]
-    return _line(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
-
-
-def _value(value: Any) -> str:
-    return inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)
 
 
 def _line(text: str) -> str:

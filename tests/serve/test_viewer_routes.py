@@ -20,7 +20,7 @@ from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_runs
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD
-from agentspan.viewer import data, export
+from agentspan.viewer import conversation, data, export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, details, refusal
@@ -421,13 +421,39 @@ def test_data_of_a_run(make: Make, run: str, span: str) -> None:
     assert (later["columns"]["id"], later["run"]["spans"]["total"]) == ([], 1)
     assert client.get(f"/runs/{run}/spans?since=").json()["columns"]["id"] == [span]
     assert client.get(f"/runs/{run}/spans/{span}").json()["payload"] == '{"model":"m","messages":[]}'
-    conversation = client.get(f"/runs/{run}/conversation").json()
-    assert (conversation["total"], conversation["offset"], conversation["sections"][""]["turns"]) == (1, 0, 1)
+    said = client.get(f"/runs/{run}/conversation").json()
+    assert (said["total"], said["offset"], said["sections"][""]["turns"]) == (1, 0, 1)
     page = client.get(f"/runs/{run}/conversation?offset=1").json()
     assert (page["turns"], page["total"], page["offset"], page["place"]) == ([], 1, 1, None)
     assert client.get(f"/runs/{run}/conversation?span={span}").json()["place"] == 0
     assert client.get(f"/runs/{run}/search?q=garden*").json() == {"ids": [span], "total": 1}
     assert client.get(f"/runs/{run}/stats").json()["stats"][0]["schema_name"] == "llm"
+
+
+def test_a_conversation_is_read_once_until_its_run_changes(
+    make: Make, db: Database, run: str, span: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read = conversation.stored
+    monkeypatch.setattr(conversation, "stored", lambda storage, id: reads.append(id) or read(storage, id))
+    client = make()
+
+    def shown(query: str = "") -> tuple[int, int, list[str], int]:
+        page = client.get(f"/runs/{run}/conversation{query}").json()
+        return page["total"], page["offset"], [turn["text"] for turn in page["turns"]], len(reads)
+
+    assert shown() == (1, 0, ["gardens"], 1)
+    other = db.agent_instances.register("other", agent_version={}, agent_schema_version={}).id
+    db.agent_spans.create(other, "message", "complete", {"role": "user", "content": "of another run"})
+    assert shown("?offset=1") == (1, 1, [], 1)
+    assert shown(f"?span={span}") == (1, 0, ["gardens"], 1)
+    db.agent_spans.create(run, "message", "complete", {"role": "user", "content": "more"})
+    assert shown() == (2, 0, ["gardens", "more"], 2)
+    opened = db.agent_spans.create(run, "llm", "active", {"messages": [{"role": "user", "content": "asked"}]})
+    assert shown("?offset=2") == (3, 2, ["asked"], 3)
+    assert shown("?offset=2")[3] in (3, 4)  # an open span may change without a trace
+    db.agent_spans.finish(opened.id, "complete", {"text": "said"})
+    assert shown("?offset=2")[2] == ["asked", "said"]
 
 
 def test_what_is_not_there_is_not_found(make: Make, db: Database, run: str, span: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from agentspan.analysis import by_name, failure_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.causes import opposite
+from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.why import Group, Why, failed_share, why
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
@@ -42,7 +43,7 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 def _dataset(address: Address) -> str:
     """Return the address of the dataset of the runs that failed."""
     rule = rule_in(address)
-    failed = ("status", "failed") if rule is None else ("score", opposite(rule))
+    failed = ("score", opposite(rule)) if isinstance(rule, OutcomeRule) else ("status", "failed")
     return address._replace(words=(*address.words, failed)).link("export", format="dataset")
 
 
