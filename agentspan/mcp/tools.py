@@ -124,6 +124,7 @@ class _Refused(Exception):
     """The arguments of a call are wrong. The message has nothing that was recorded."""
 
 
+@cache
 def definitions() -> list[dict[str, Any]]:
     """Return name, description and inputSchema of each tool, as `tools/list` has them."""
     return [
@@ -219,7 +220,7 @@ def _property(parameter: click.Parameter) -> dict[str, Any]:
     if isinstance(parameter, click.Option) and parameter.is_flag:
         found: dict[str, Any] = {"type": "boolean"}
     elif isinstance(type_, click.Choice):
-        found = {"enum": [*type_.choices]}
+        found = {"type": "string", "enum": [*type_.choices]}
     else:
         kinds = {"integer": click.types.IntParamType, "number": click.types.FloatParamType}
         found = {"type": next((kind for kind, of in kinds.items() if isinstance(type_, of)), "string")}
