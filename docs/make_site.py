@@ -39,7 +39,7 @@ def pages() -> dict[Path, str]:
 
 
 def moved(page: Path, place: str, places: dict[Path, str], source: str) -> str:
-    """Return the text of a page with its links as they are in the site; to a file that has no page, in the repository."""
+    """Return the text of a page with the links of the site; one to a file that is no page leads to the repository."""
     up = "../" * place.count("/")
 
     def link(found: re.Match[str]) -> str:
@@ -112,9 +112,13 @@ def main() -> int:
         target.write_text(moved(page, place, places, settings["extra"]["source"]), encoding="utf-8")
     shutil.copytree(DOCS / "images", WORK / "pages" / "images")
     shutil.copy(DOCS / "site.toml", WORK / "zensical.toml")
+    for name in ("site.css", "site.js"):
+        shutil.copy(DOCS / name, WORK / "pages" / name)
     subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=WORK, check=True)
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.move(WORK / settings["site_dir"], SITE)
+    for page in SITE.rglob("*.html"):  # the corner of a table is no heading
+        page.write_text(page.read_text(encoding="utf-8").replace("<th></th>", "<td></td>"), encoding="utf-8")
     lines, whole = [f"# {settings['site_name']}", "", f"> {settings['site_description']}", ""], []
     for title, place in listed(settings["nav"]):
         text = (WORK / "pages" / place).read_text(encoding="utf-8")
@@ -127,7 +131,7 @@ def main() -> int:
     unlisted = sorted({*places.values()} - {place for _, place in listed(settings["nav"])})
     wrong += [f"{place} is not in the navigation" for place in unlisted if not place.startswith("decisions/")]
     sys.stderr.write("".join(f"{each}\n" for each in wrong))
-    print(f"{SITE}: {len(places)} pages, {len(wrong)} faults")
+    sys.stdout.write(f"{SITE}: {len(places)} pages, {len(wrong)} faults\n")
     return 1 if wrong else 0
 
 

@@ -7,6 +7,9 @@ Nothing is dropped: a value in an unknown form becomes JSON text, and unknown me
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 from typing import Any, TypedDict
 
 from agentspan import jsontext
@@ -25,7 +28,7 @@ _TEXTS = ("text", "thinking", "refusal")
 _ARGUMENTS = ("arguments", "input", "args")
 _CALL_TYPES = ("function", "function_call", "tool_use", "tool_call")
 # Members without information for a reader, if they are short texts or numbers.
-_MARKS = ("id", "index", "status", "object", "created")
+_MARKS = frozenset({"id", "index", "status", "object", "created"})
 _MAX_MARK = 100
 
 
@@ -147,7 +150,7 @@ def answered(result: Any) -> list[Message]:
         answer[-1]["calls"] = answer[-1]["calls"] + made
     for name in ("output_messages", "output"):
         more = read(result.get(name), "assistant")
-        if _joined(more) != _joined(answer):
+        if more and _joined(more) != _joined(answer):
             answer += [message for message in more if key_of(message) not in {key_of(one) for one in answer}]
     return answer
 
@@ -164,8 +167,21 @@ def exact(text: str) -> str:
 
     Numbers keep their digits, and duplicate members are all kept, so that only exactly equal values are equal.
     """
+    return _short_exact(text) if len(text) <= _MAX_KEPT else _exact(text)
+
+
+_MAX_KEPT = 1000
+
+
+@lru_cache(maxsize=4096)
+def _short_exact(text: str) -> str:
+    """Cache the form of short texts: a call is compared in its answer, in each history with it, and with its step."""
+    return _exact(text)
+
+
+def _exact(text: str) -> str:
     try:
-        return _form(json.loads(text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number))
+        return _form(_EXACT.decode(text))
     except (ValueError, RecursionError):
         return text
 
@@ -303,8 +319,11 @@ def _call(item: Any) -> Call:
 
 def _known(item: dict[str, Any], *names: str) -> set[str]:
     """Return the names of members that need not be shown: `names`, and short ids, statuses and the like."""
-    marks = {name for name in _MARKS if isinstance(mark := item.get(name), int | str) and len(str(mark)) <= _MAX_MARK}
-    return {*names, *marks}
+    known = {*names}
+    for name in item.keys() & _MARKS:  # nearly always one or none
+        if isinstance(mark := item[name], int | str) and len(str(mark)) <= _MAX_MARK:
+            known.add(name)
+    return known
 
 
 def json_of(value: Any) -> str:
@@ -330,10 +349,15 @@ class _Members(list[tuple[str, Any]]):
     """The members of a JSON object as pairs, so that duplicate names are kept."""
 
 
+_EXACT = json.JSONDecoder(object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number)
+
+
 def _form(value: Any) -> str:
+    if type(value) is str:
+        return encode_basestring_ascii(value)
     if isinstance(value, _Members):
-        members = (f"{json.dumps(name)}:{_form(item)}" for name, item in sorted(value, key=lambda pair: pair[0]))
-        return f"{{{','.join(members)}}}"
+        ordered = sorted(value, key=itemgetter(0))
+        return f"{{{','.join([f'{encode_basestring_ascii(name)}:{_form(item)}' for name, item in ordered])}}}"
     if isinstance(value, list):
         return f"[{','.join(map(_form, value))}]"
     return str(value) if isinstance(value, _Number) else json.dumps(value)

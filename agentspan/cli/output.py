@@ -16,13 +16,13 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -30,6 +30,9 @@ from agentspan import clock
 from agentspan.model.rows import Row
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line, printable
+
+if TYPE_CHECKING:
+    from agentspan.analysis.causes import Verdict
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 COLORS = {"active": "yellow", "complete": "green", "failed": "red", "cancelled": "bright_black", "terminated": "red"}
@@ -111,6 +114,11 @@ def style(text: str, **how: Any) -> str:
 def status_style(text: str, status: str) -> str:
     """Return a text in the colour of a status."""
     return style(text, fg=COLORS.get(status))
+
+
+def verdict_style(text: str, verdict: "Verdict", status: str) -> str:
+    """Return a text in the colour of a verdict: that of its status, unless the run missed a rule."""
+    return status_style(text, "failed" if verdict.kind == "missed" else status)
 
 
 def safe(text: str) -> str:
@@ -244,7 +252,8 @@ class _Columns(dict[str, int]):
         return found
 
 
-_columns = _Columns().__getitem__
+_widths = _Columns()
+_columns = _widths.__getitem__
 
 
 def fit(text: str, columns: int) -> str:
@@ -317,10 +326,10 @@ def fit_end(line: str, columns: int) -> str:
     """Cut a line at its end to `columns` columns, without changing its blanks."""
     if columns_of(line) <= columns:
         return line
-    used = 0
+    used, room = 0, columns - _columns("…")
     for end, character in enumerate(line):
         used += _columns(character)
-        if used > columns - 1:
+        if used > room:
             return line[:end] + "…"
     return line
 
@@ -407,6 +416,7 @@ def is_stdout(path: str | os.PathLike[str]) -> bool:
 _ASCII = {
     "✓": "+", "✗": "x", "●": "*", "◌": ".", "○": "o", "■": "#",
     "│": "|", "├": "|", "└": "`", "─": "-", "▏": "|", "▕": "|", "█": "#", "▒": "=", "░": "-",
+    "≠": "!", "≥": ">=", "≤": "<=",
     "…": "...", "·": "-", "→": "->", "×": "x", "µ": "u", "“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-",
 }  # fmt: skip
 _NAME = "agentspan-ascii"
@@ -442,6 +452,11 @@ def adapt_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=_NAME, encoding=_ENCODING if stream.isatty() and is_ascii(os.environ) else None)
+    _widths.clear()  # a mark in ASCII may be wider: `…` is three columns
+    with suppress(UnicodeError, LookupError):
+        "…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        return
+    _widths.update({character: len(text) for character, text in _ASCII.items()})
 
 
 def is_ascii(environment: Mapping[str, str]) -> bool:

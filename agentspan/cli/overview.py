@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import click
 
+from agentspan.analysis import by_name
 from agentspan.analysis.overview import Overview, overview
 from agentspan.cli.app import command, location_in, opened, reads
 from agentspan.cli.filter_options import (
@@ -31,7 +33,7 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 
-MOST_CAUSES = 4
+MOST_CAUSES = 3
 
 
 def answer_alone(ctx: click.Context) -> None:
@@ -54,14 +56,15 @@ def overview_command(database: Database, *, outcome: str | None, as_json: bool, 
 
 
 def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *, as_json: bool) -> None:
-    storage, rule, asked, options = database.storage, outcome_rule(outcome), asked_for(filters), options_of(filters)
+    storage, judge, asked, options = database.storage, outcome_rule(outcome), asked_for(filters), options_of(filters)
     filter = filter_in(storage, filters)
     with indexing() as progress:
-        found = overview(storage, filter, rule, progress=progress)
+        found = overview(storage, filter, judge, progress=progress)
     if as_json:
         document(_plain(found))
     elif found.runs:
-        echo_lines(_lines(found, options))
+        pair = [] if found.pair is None else [*by_name.short_ids(storage, found.pair).values()]
+        echo_lines(_lines(found, options, pair))
     else:
         echo_lines(wrap(no_run(storage, filter, asked), width(), 4) if asked else _first_steps())
 
@@ -69,12 +72,19 @@ def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *,
 def _plain(found: Overview) -> dict[str, Any]:
     named = {each.name: getattr(found, each.name) for each in fields(found)}
     causes = None if found.causes is None else [asdict(each) for each in found.causes]
-    own = {"totals": found.totals._asdict(), "buckets": [asdict(each) for each in found.buckets], "causes": causes}
+    own = {
+        "pair": found.pair and found.pair._asdict(),
+        "totals": found.totals._asdict(),
+        "buckets": [asdict(each) for each in found.buckets],
+        "causes": causes,
+    }
     return {**named, **own, "answer": found.answer, "sums": found.sums}
 
 
 def _first_steps() -> Iterator[str]:
-    ways = {
+    tests = Path(".agentspan", "tests.db")
+    ways = {to_copy("runs", db=tests): "the runs of your tests"} if tests.is_file() else {}
+    ways |= {
         to_copy("demo"): "record a small agent, and look at its run",
         to_copy("import"): "take in sessions of coding agents",
         "import agentspan; agentspan.instrument()": "in a program of yours",
@@ -82,7 +92,7 @@ def _first_steps() -> Iterator[str]:
     return _beside(ways)
 
 
-def _lines(found: Overview, options: Sequence[str]) -> Iterator[str]:
+def _lines(found: Overview, options: Sequence[str], pair: list[str]) -> Iterator[str]:
     columns = width()
     yield from wrap(found.answer, columns, 2)
     for cause in (found.causes or ())[:MOST_CAUSES]:
@@ -94,8 +104,9 @@ def _lines(found: Overview, options: Sequence[str]) -> Iterator[str]:
     if found.silent:
         yield f"  {found.silent:>4,} × no step failed"
     yield found.sums
-    outcome = ("--outcome", found.rule) if found.rule is not None else ()
-    ways = {to_copy("why", *options, *outcome): "what goes with failure"} if found.failed or found.missed else {}
+    ways = {to_copy("why", *options): "what goes with failure"} if found.failed or found.missed else {}
+    if pair:
+        ways[to_copy("diff", *pair)] = "where the latest parts from a success"
     ways[to_copy("runs", *options)] = "each run, and why it failed"
     yield from _beside(ways if is_collected() else {**ways, to_copy("serve"): "in a browser"})
 

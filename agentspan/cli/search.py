@@ -13,12 +13,13 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.analysis.by_name import STEP
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, HitsByRun, located, search, search_by_run
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
+from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, outcome_rule, page_options
 from agentspan.cli.output import (
     MARKS,
     Failed,
@@ -37,6 +38,7 @@ from agentspan.cli.output import (
     style,
     table,
     to_copy,
+    verdict_style,
     width,
     wrap,
 )
@@ -149,11 +151,18 @@ def _print_by_run(storage: Storage, found: HitsByRun, no_runs: str, *, words: Se
             echo_lines(wrap(no_runs or NOTHING_FOUND, columns, 4))
         return
     short = by_name.short_ids(storage, [each.run.id for each in found.runs])
+    verdicts = verdicts_on(storage, [each.run for each in found.runs], outcome_rule(None))
     for each in found.runs:
         at = local(each.run.started_at or each.run.inserted_at).strftime("%m-%d %H:%M:%S")
-        facts = dotted(run_name(each.agent, each.version), at, noun(each.steps, "step"))
-        mark = status_style(MARKS[each.run.status], each.run.status)
-        echo(mark + " " + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True))
+        verdict, status = verdicts[each.run.id], each.run.status
+        mark, word = verdict.beside(status)
+        said = word if verdict.kind == "missed" else ""
+        facts = dotted(run_name(each.agent, each.version), said, at, noun(each.steps, "step"))
+        echo(
+            verdict_style(mark, verdict, status)
+            + " "
+            + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True)
+        )
         for hit in each.hits:
             step = "" if hit.step is None else f"step {STEP}{hit.step}"
             head = f"{MARKS[hit.status]} {dotted(step, hit.schema_name)}"

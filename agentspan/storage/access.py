@@ -25,7 +25,7 @@ from agentspan.model.rows import (
 )
 from agentspan.storage.answers import CutRows, Found
 from agentspan.storage.protocol import Capabilities, Storage
-from agentspan.storage.questions import Account, Find, Query, Question
+from agentspan.storage.questions import Account, Find, Outlines, Query, Question
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)
@@ -154,14 +154,17 @@ def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | No
     return storage.ask(Query(type_, where or {}, limit=0, with_total=True)).counted()
 
 
-def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: int) -> Iterator[Sequence[AgentSpanRow]]:
+def span_pages(
+    read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: int, after: str = ""
+) -> Iterator[Sequence[AgentSpanRow]]:
     """Yield the spans of a run by id, in pages of about PAGE_BYTES. No page is empty.
 
     Args:
         read: called with an id and a number; returns at most that number of spans whose ids come after it.
         most_rows: the `page_rows` of the storage.
+        after: only spans whose ids come after this one.
     """
-    after, wanted = "", FEW_ROWS
+    wanted = FEW_ROWS
     while True:
         rows = read(after, wanted)
         if rows:
@@ -169,6 +172,20 @@ def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: in
         if len(rows) < wanted:
             return
         after, wanted = rows[-1].id, _next_rows(rows, most_rows)
+
+
+def outlines_of(
+    storage: Storage, instance_id: str, *, after: str = "", since: str | None = None, bare: bool = False
+) -> Iterator[AgentSpanRow]:
+    """Yield the outlines of a run's spans by id (see questions.Outlines), read in pages: payloads can be large."""
+    asked = Outlines(instance_id, after, None, since, bare)
+    can = storage.capabilities()
+    if Outlines not in can.answers:  # each page would read all spans
+        yield from storage.ask(asked)
+        return
+    read = lambda last, wanted: storage.ask(asked.changed(after=last, limit=wanted))  # noqa: E731
+    for rows in span_pages(read, can.page_rows, after):
+        yield from rows
 
 
 def _next_rows(rows: Sequence[AgentSpanRow], most_rows: int) -> int:

@@ -76,7 +76,7 @@ class RunFilter(NamedTuple):
         task: the run's task.
         tags: tags that the run must have, all of them.
         scores: rules such as `reward>=1` (see analysis.outcomes); the newest scores of the run must fulfil all.
-        mark: the label of the run's newest mark; `*` for any.
+        mark: the label of the run's newest mark, or of a mark of one of its spans; `*` for any.
         signature: the id of a failure in the run, or of the way the run ended, or the beginning of such an id (see
             schemas.signatures).
         ids: the only runs that match. `analysis.runs` replaces scores, mark, signature, touched, project, tool and
@@ -309,12 +309,14 @@ class Outlines(Question[list[AgentSpanRow]]):
         after: only spans whose id is greater than this one.
         limit: the largest number of spans; None for all.
         since: only spans whose updated_at is at this time or later, as stored text.
+        bare: whether the caller reads no payload and no result. A storage may then return `{}` and None for all.
     """
 
     instance_id: str
     after: str = ""
     limit: int | None = None
     since: str | None = None
+    bare: bool = False
 
 
 class SpanSums(Question[list[SpanSum]]):
@@ -416,6 +418,17 @@ class Search(Question["tuple[list[FoundSpan], int]"]):
     offset: int = 0
     runs: Collection[str] | None = None
     progress: Progress | None = None
+
+
+class SpansWith(Question[list[str]]):
+    """The ids of the spans of a run that contain all terms, sorted. Unlike in Search, text that is repeated counts.
+
+    Attributes:
+        words: the terms, at least one (see Search).
+    """
+
+    instance_id: str
+    words: Sequence[str]
 
 
 class FailureSums(Question["list[FailureSum]"]):

@@ -4,7 +4,7 @@ These answers define the correct answers: the tests compare storages that have a
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
@@ -47,6 +47,7 @@ from agentspan.storage.questions import (
     SpansOf,
     SpanStats,
     SpanSums,
+    SpansWith,
     StepUses,
     Tags,
     Touched,
@@ -370,7 +371,7 @@ def span_stats(storage: Storage, asked: SpanStats) -> list[Stat]:
     """Return statistics of the spans of all runs, or only of `asked.runs`, by type, and by type and label."""
     runs = (row.id for row in scan(storage, AgentInstanceRow)) if asked.runs is None else asked.runs
     spans = chain.from_iterable(storage.ask(SpansOf(run)) for run in runs)
-    return of_spans(span for span in spans if _within(span, asked.since, asked.until))
+    return of_spans(spans, asked.since, asked.until)
 
 
 def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:
@@ -395,13 +396,14 @@ class _Group:
         self.is_aggregate = self.is_aggregate or bool(span.is_aggregate)
 
 
-def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
-    """Return the statistics of these spans by type, and by type and label, in any order."""
-    groups: dict[tuple[str, str | None], _Group] = {}
+def of_spans(spans: Iterable[AgentSpanRow], since: str | None = None, until: str | None = None) -> list[Stat]:
+    """Return the statistics of those of these spans that began in a range of times, in any order (see SpanStats)."""
+    groups: defaultdict[tuple[str, str | None], _Group] = defaultdict(_Group)
     for span in spans:
-        groups.setdefault((span.schema_name, None), _Group()).add(span)
-        if span.label:
-            groups.setdefault((span.schema_name, span.label), _Group()).add(span)
+        if _within(span, since, until):
+            groups[span.schema_name, None].add(span)
+            if span.label:
+                groups[span.schema_name, span.label].add(span)
     return [_stat(name, label, group) for (name, label), group in groups.items()]
 
 
@@ -486,6 +488,12 @@ def search(storage: Storage, asked: Search) -> tuple[list[FoundSpan], int]:
     return latest[asked.offset :], total
 
 
+def spans_with(storage: Storage, asked: SpansWith) -> list[str]:
+    """Return the ids of the spans of a run that contain all terms."""
+    matcher = Matcher(asked.words)
+    return [span.id for span in storage.ask(SpansOf(asked.instance_id)) if matcher.matches(span)]
+
+
 def _of_each(
     read: Callable[[str, Iterable[AgentSpanRow]], Iterable[T]], storage: Storage, run_ids: Iterable[str]
 ) -> list[T]:
@@ -519,6 +527,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     SpanStats: span_stats,
     RunSums: lambda storage, asked: _of_each(summed, storage, dict.fromkeys(asked.runs)),
     Search: search,
+    SpansWith: spans_with,
     FailureSums: lambda storage, asked: _of_each(failures_of, storage, asked.run_ids),
     StepUses: lambda storage, asked: _of_each(uses_of, storage, asked.run_ids),
     SpanMarks: lambda storage, asked: {run: marks_of(storage.ask(SpansOf(run))) for run in asked.instance_ids},

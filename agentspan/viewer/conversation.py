@@ -7,7 +7,7 @@ calls of a model, and the answers sent to it, are compared with the steps of the
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -19,13 +19,15 @@ from agentspan.blobs import Blob, pictures_in, replaced
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.span_types import returned_error
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf, SpanSums
 from agentspan.viewer import turns
 from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order, kind_of, start_of
 
 
 def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     """Return the messages of a span: of an llm span those sent and answered, of a message span its own; else none."""
-    kind = kind_of(span)
+    kind = kind_of(span.schema_name)
     if kind == "message":
         return [dict(message) for message in messages.spoken(span)]
     if kind != "llm":
@@ -62,8 +64,10 @@ _SHOWN = frozenset({"llm", "message", "tool"})
 
 MOST_BYTES = 96 * 2**20
 """The number of characters of payloads after which no further span is read for a conversation."""
+MOST_STEPS = 30_000
+"""The number of llm, tool and message spans after which no further payload is read."""
 MOST_TURNS = 30_000
-"""The number of turns after which no further payload is read. A turn takes 1 to 2 kB of memory."""
+"""The number of turns after which no further one is made. A turn takes 1 to 2 kB of memory."""
 
 
 class Section(TypedDict):
@@ -107,23 +111,46 @@ class Conversation(NamedTuple):
         return next(asked, next(later, len(self.turns) - 1 if self.turns else None))
 
 
+def stored(storage: Storage, run_id: str) -> Conversation:
+    """Return the conversation of a stored run. The spans beyond the limits are counted, not read."""
+
+    def count() -> int:
+        return sum(each.spans for each in storage.ask(SpanSums(run_id)) if kind_of(each.schema_name) in _KEPT)
+
+    return of_run(storage.ask(SpansOf(run_id)), count)
+
+
 def of_run(
-    spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_turns: int = MOST_TURNS
+    spans: Iterable[AgentSpanRow],
+    count: Callable[[], int] | None = None,
+    *,
+    most_bytes: int = MOST_BYTES,
+    most_steps: int = MOST_STEPS,
+    most_turns: int = MOST_TURNS,
 ) -> Conversation:
     """Return the conversation of a run. Payloads of span types without turns are not kept in memory.
 
     If a run exceeds the limits, only its first spans are read, and the last turn contains the number of the others.
+
+    Args:
+        count: returns the number of agent, llm, message and tool spans of the run, in place of reading them all.
     """
     kept: list[AgentSpanRow] = []
-    missing = 0
+    missing = read = 0
     for span in spans:
-        if kind_of(span) not in _KEPT:
+        kind = kind_of(span.schema_name)
+        if kind not in _KEPT:
             kept.append(span._replace(payload="{}"))
-        elif most_bytes < 0:
+        elif most_bytes < 0 or most_steps <= 0:
+            if count is not None:
+                missing = max(0, count() - read)
+                break
             missing += 1
         else:
             kept.append(linked(span))
             most_bytes -= len(kept[-1].payload) + len(kept[-1].result_payload or "")
+            most_steps -= kind in _SHOWN
+            read += 1
         del span
     reader = _Reader(sorted(kept, key=lambda span: (start_of(span), span.id)), most_turns)
     found = reader.ordered()
@@ -181,8 +208,8 @@ class _Reader:
         self._threads = Threads(spans, _opening)
         self._threads_so_far: dict[Thread, _ThreadState] = defaultdict(_ThreadState)
         self._number = 0
-        self._tools: dict[str, Turn] = {}
-        self._of_call: dict[str, list[Step]] = defaultdict(list)
+        self._tools: dict[str, tuple[Step, Turn]] = {}
+        self._of_call: dict[str, list[AgentSpanRow]] = defaultdict(list)
         self._steps_in: dict[tuple[str, Thread], list[Step]] = {}
         self._by_answer: dict[tuple[str, Thread, str], Step] = {}
         self._claimed: set[str] = set()
@@ -193,11 +220,12 @@ class _Reader:
         self._differing: list[tuple[Turn, Turn]] = []
         self._done_by: list[tuple[TurnCall, Literal["same", "differs"], Turn]] = []
         for span in spans:
-            if kind_of(span) == "tool" and len(self._tools) < most_turns:
-                self._prepare(span)
+            call_id = turns.call_id_of(span) if kind_of(span.schema_name) == "tool" else None
+            if call_id is not None:
+                self._of_call[call_id].append(span)
         for span in spans:
-            kind = kind_of(span)
-            if kind in _SHOWN and (self._number >= most_turns or (kind == "tool" and span.id not in self._tools)):
+            kind = kind_of(span.schema_name)
+            if kind in _SHOWN and self._number >= most_turns:
                 self.missing += 1
                 continue
             match kind:
@@ -206,7 +234,7 @@ class _Reader:
                 case "llm":
                     self._read_llm(span)
                 case "tool":
-                    self._add(self._tools[span.id], self._threads.of(span))
+                    self._add(self._tool(span)[1], self._threads.of(span))
 
     def ordered(self) -> list[Turn]:
         """Return all turns in order, with references to other turns replaced by their numbers."""
@@ -216,12 +244,14 @@ class _Reader:
                 items[thread] = [(turn["at"], number) for number, turn in enumerate(so_far.turns)]
         ordered = [self._threads_so_far[thread].turns[number] for thread, number in in_order(items)]
         numbers = {id(turn): number for number, turn in enumerate(ordered, 1)}
+        # The turn of a tool has none if the conversation was truncated before it.
         for turn, again in self._again:
-            turn["again"] = _ranges({numbers[id(one)] for one in again})
+            turn["again"] = _ranges({numbers[id(one)] for one in again if id(one) in numbers})
         for turn, other in self._differing:
-            turn["differs"] = sorted({*turn["differs"], numbers[id(other)]})
+            if id(other) in numbers:
+                turn["differs"] = sorted({*turn["differs"], numbers[id(other)]})
         for call, how, turn in self._done_by:
-            call[how] = numbers[id(turn)]
+            call[how] = numbers.get(id(turn))
         return ordered
 
     def sections(self) -> dict[str, Section]:
@@ -233,7 +263,7 @@ class _Reader:
                 section = found.setdefault(each.id, _section(each))
                 section["turns"] += len(so_far.turns)
         for span in self._spans:
-            if kind_of(span) == "agent":
+            if kind_of(span.schema_name) == "agent":
                 continue  # repeats the figures of the spans in it
             start, end = start_of(span), span.finished_at or span.updated_at
             tokens = [each for each in (span.input_tokens, span.output_tokens) if each is not None]
@@ -248,17 +278,18 @@ class _Reader:
             found[id]["duration_ms"] = clock.millis_between(first, last)
         return found
 
-    def _prepare(self, span: AgentSpanRow) -> None:
-        """Create the turn of a tool span before any span is read, because calls and answers are compared with it."""
+    def _tool(self, span: AgentSpanRow) -> tuple[Step, Turn]:
+        """Return a decoded tool span and its turn, which calls and answers that were read before are compared with."""
+        if (known := self._tools.get(span.id)) is not None:
+            return known
         step = turns.step_of(span)
         turn = self._turn(span, "tool", step.text, start_of(span), name=step.name, error=step.error)
         if returned_error(span):
             turn["status"] = "failed"
         turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
         turn["others"] = step.others
-        self._tools[span.id] = turn
-        if step.call_id is not None:
-            self._of_call[step.call_id].append(step)
+        self._tools[span.id] = step, turn
+        return step, turn
 
     def _read_message(self, span: AgentSpanRow) -> None:
         so_far = self._threads_so_far[self._threads.of(span)]
@@ -318,7 +349,7 @@ class _Reader:
                 step = self._answered_by(message, left[message["call_id"]], start_of(span), thread)
                 left[message["call_id"]] -= 1
                 if step is not None and turns.is_answer(message, step):
-                    yield self._tools[step.span.id]
+                    yield self._tool(step.span)[1]
                     continue
             if step is not None:
                 key = (*key, step.span.id)
@@ -328,7 +359,7 @@ class _Reader:
                 calls = [self._done(call, span, thread, is_sent=True) for call in message["calls"]]
                 shown = self._say(span, message, start_of(span), "in", calls, key)
                 if step is not None:
-                    tool = self._tools[step.span.id]
+                    tool = self._tool(step.span)[1]
                     shown["name"] = step.name
                     self._differing += [(shown, tool), (tool, shown)]
             else:
@@ -360,10 +391,10 @@ class _Reader:
         """Return the tool steps with a call id: those in the thread, else those in enclosing or nested threads."""
         known = self._steps_in.get((call_id, thread))
         if known is None:
-            found = [(step, self._threads.of(step.span)) for step in self._of_call.get(call_id, ())]
-            known = [step for step, of in found if of is thread]
-            known = known or [step for step, of in found if _is_related(of, thread)]
-            self._steps_in[call_id, thread] = known
+            found = [(span, self._threads.of(span)) for span in self._of_call.get(call_id, ())]
+            own = [span for span, of in found if of is thread]
+            near = own or [span for span, of in found if _is_related(of, thread)]
+            known = self._steps_in[call_id, thread] = [self._tool(span)[0] for span in near]
             self._by_answer.update({(call_id, thread, step.text): step for step in reversed(known)})
         return known
 
@@ -406,12 +437,13 @@ class _Reader:
             ]
         if not steps:
             return call
-        step = next((each for each in steps if turns.is_call(asked, each)), steps[0])
-        turn = self._tools[step.span.id]
+        first = turns.is_call(asked, steps[0])
+        step = steps[0] if first else next((each for each in steps[1:] if turns.is_call(asked, each)), steps[0])
+        turn = self._tool(step.span)[1]
         if not is_sent:
             self._claimed.add(step.span.id)
             turn["asked_by"] = span.id
-        is_equal = turns.is_call(asked, step)
+        is_equal = first if step is steps[0] else True
         if is_equal is not None:
             self._done_by.append((call.shown, "same" if is_equal else "differs", turn))
         return call._replace(turn=turn, is_equal=is_equal)

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis import why_text
-from agentspan.analysis.outcomes import outcomes
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
     closed_text,
@@ -22,7 +22,7 @@ from agentspan.analysis.tree import (
     session_title,
     title_of,
 )
-from agentspan.analysis.why import RunWhy, missed_by, why_run
+from agentspan.analysis.why import RunWhy, why_run
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES
@@ -32,9 +32,9 @@ from agentspan.schemas.signatures import error_parts, error_without_values, sign
 from agentspan.schemas.span_types import error_text, fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
-from agentspan.storage.access import span_pages
+from agentspan.storage.access import outlines_of
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
+from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansWith, Violations
 from agentspan.storage.row_by_row import labels_of
 from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
@@ -117,11 +117,10 @@ def why(storage: Storage, run: AgentInstanceRow) -> dict[str, Any]:
         `why`: None if the run did not fail, or has more than MAX_EXPLAINED spans; else an object, see types.d.ts. A run
         that passed by its status failed if it missed a rule over a score (see outcomes.missed_rule).
     """
-    passed = outcomes(storage, [run])[run.id]
-    missed = missed_by(storage, run) if passed else None
-    if (passed is not False and missed is None) or storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
+    is_bad = verdicts_on(storage, [run])[run.id].kind in ("failed", "missed")
+    if not is_bad or storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
         return {"why": None}
-    return {"why": _why(why_run(storage, run, None if missed is None else missed.rule))}
+    return {"why": _why(why_run(storage, run))}
 
 
 def _why(found: RunWhy) -> dict[str, Any]:
@@ -148,9 +147,7 @@ def own_times(storage: Storage, run_id: str) -> dict[str, Any]:
 
     The own time of a span without children is its duration.
     """
-    read = lambda after, wanted: storage.ask(Outlines(run_id, after, wanted))  # noqa: E731
-    pages = span_pages(read, storage.capabilities().page_rows)  # spans without a summary come with their payload
-    rows = in_time(row._replace(payload="{}") for rows in pages for row in rows)
+    rows = in_time(outlines_of(storage, run_id, bare=True))
     children: dict[str, list[AgentSpanRow]] = defaultdict(list)
     for row in rows:
         if row.parent_span_id is not None:
@@ -261,9 +258,8 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:
     """Return the ids of the spans of a run that contain all words of a text (see analysis.search), sorted by id."""
-    asked = text_search.terms(text)
-    matcher = text_search.Matcher(asked)
-    return [span.id for span in storage.ask(SpansOf(run_id)) if matcher.matches(span)] if asked else []
+    words = text_search.terms(text)
+    return storage.ask(SpansWith(run_id, words)) if words else []
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
@@ -307,21 +303,10 @@ def _detail(
 
 
 def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
-    can = storage.capabilities()
-    if Outlines in can.answers and limit is None and not after:
-        return list(_titled(storage, run_id, since, can.page_rows))
-    return storage.ask(Outlines(run_id, after, limit, since))
-
-
-def _titled(storage: Storage, run_id: str, since: str | None, page_rows: int) -> Iterator[AgentSpanRow]:
-    """Yield all spans of a run with a title as summary, derived from the payload if a span has no summary.
-
-    Spans are read in pages, because payloads can be large.
-    """
-    read = lambda after, wanted: storage.ask(Outlines(run_id, after, wanted, since))  # noqa: E731
-    for rows in span_pages(read, page_rows):
-        for row in rows:
-            yield row if row.summary else row._replace(summary=title_of(row, MAX_INLINE), payload="{}")
+    if limit is not None or after:
+        return storage.ask(Outlines(run_id, after, limit, since))
+    rows = outlines_of(storage, run_id, since=since)  # a title is derived from the payload if there is no summary
+    return [row if row.summary else row._replace(summary=title_of(row, MAX_INLINE), payload="{}") for row in rows]
 
 
 def _column(values: Iterable[Any]) -> list[Any] | None:

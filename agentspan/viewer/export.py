@@ -23,7 +23,6 @@ from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.access import whole_spans_of
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
 from agentspan.viewer import conversation, data
 from agentspan.viewer.conversation import blobs_of
@@ -63,7 +62,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
-    yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id)))._asdict())
+    yield _block(f"conversation-{run.id}", conversation.stored(storage, run.id)._asdict())
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield _block(f"own-{run.id}", data.own_times(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['

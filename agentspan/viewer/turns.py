@@ -9,6 +9,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
 from agentspan.analysis import messages
@@ -96,7 +97,6 @@ class Step(NamedTuple):
     """
 
     span: AgentSpanRow
-    call_id: str | None
     name: str
     arguments: str | None
     output: Any
@@ -110,7 +110,7 @@ def step_of(span: AgentSpanRow) -> Step:
     """Decode a tool span; return its arguments, output and error."""
     asked, result = value_of(span.payload), value_of(span.result_payload)
     payload = asked if isinstance(asked, dict) else {}
-    call_id, arguments = payload.get("call_id"), payload.get("arguments")
+    arguments = payload.get("arguments")
     others = _strange(asked) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
     output: Any = result
     if isinstance(result, dict):
@@ -121,7 +121,6 @@ def step_of(span: AgentSpanRow) -> Step:
     error, more = error_parts(result, span.status)
     return Step(
         span,
-        call_id if isinstance(call_id, str) else None,
         payload["name"] if isinstance(payload.get("name"), str) else span.label or span.schema_title,
         None if arguments is None else arguments if isinstance(arguments, str) else messages.json_of(arguments),
         output,
@@ -130,6 +129,13 @@ def step_of(span: AgentSpanRow) -> Step:
         error,
         () if error is None else (error, *_messages_of(error_of(result))),
     )
+
+
+def call_id_of(span: AgentSpanRow) -> str | None:
+    """Return the id of the call that a tool span executed; None if unknown."""
+    payload = value_of(span.payload) if '"call_id"' in span.payload else None
+    call_id = payload.get("call_id") if isinstance(payload, dict) else None
+    return call_id if isinstance(call_id, str) else None
 
 
 def _messages_of(error: Any) -> list[str]:
@@ -261,7 +267,7 @@ class Threads:
         for span in spans:
             self._place(span)
         self._ends = self._latest(spans)
-        models = [span for span in spans if kind_of(span) == "llm"]
+        models = [span for span in spans if kind_of(span.schema_name) == "llm"]
         self._branches = self._find_branches(models)
         self._first: dict[str, AgentSpanRow] = {}
         for span in models:
@@ -270,7 +276,7 @@ class Threads:
         self._of_branch: dict[str, Thread] = {}
         self._begun: dict[tuple[str, str | None, Hashable], tuple[Thread, str, int]] = {}
         for span in spans:
-            if kind_of(span) == "agent" and span.id not in self._of_scope:
+            if kind_of(span.schema_name) == "agent" and span.id not in self._of_scope:
                 self._of_agent(span.id)
         for scope in {self._scopes[span.id] for span in models}:
             self._separate(scope)
@@ -294,7 +300,7 @@ class Threads:
         for id in reversed(way):
             if above is None:
                 self._tops[id], self._scopes[id] = id, ""
-            elif kind_of(self._spans[above]) == "agent":
+            elif kind_of(self._spans[above].schema_name) == "agent":
                 self._tops[id], self._scopes[id] = id, above
             else:
                 self._tops[id], self._scopes[id] = self._tops[above], self._scopes[above]
@@ -307,7 +313,7 @@ class Threads:
             end = span.finished_at or start_of(span)
             scope = self._scopes[span.id]
             ends[scope] = max(ends.get(scope, ""), end)
-            if kind_of(span) == "agent":
+            if kind_of(span.schema_name) == "agent":
                 ends[span.id] = max(ends.get(span.id, ""), end)
         return ends
 
@@ -365,7 +371,7 @@ class Threads:
             heapq.heappush(alike, (branch.end, number))
         apart = [lane for lane in lanes if any(one.top.id in overlapping for one in lane)]
         # Among concurrent model calls without a span around them, the longest conversation is the agent's own.
-        own = [lane for lane in apart if len(lane) > 1 and all(kind_of(one.top) == "llm" for one in lane)]
+        own = [lane for lane in apart if len(lane) > 1 and all(kind_of(one.top.schema_name) == "llm" for one in lane)]
         kept = max(own, key=len, default=None)
         for lane in apart:
             if lane is not kept:
@@ -375,7 +381,8 @@ class Threads:
 
     def _number(self, spans: Iterable[AgentSpanRow]) -> None:
         """Number threads of equal names: worker, worker (2)."""
-        threads = dict.fromkeys(self.of(span) for span in spans if kind_of(span) in ("llm", "message", "tool"))
+        shown = ("llm", "message", "tool")
+        threads = dict.fromkeys(self.of(span) for span in spans if kind_of(span.schema_name) in shown)
         named: dict[str, int] = defaultdict(int)
         for thread in threads:
             if thread.name is not None:
@@ -428,9 +435,10 @@ def in_order(threads: Mapping[Thread, list[tuple[str, int]]]) -> list[tuple[Thre
     return ordered
 
 
-def kind_of(span: AgentSpanRow) -> str:
-    """Return the built-in span type of a span."""
-    return fallback(span.schema_name).name
+@lru_cache(maxsize=1024)
+def kind_of(schema_name: str) -> str:
+    """Return the built-in type of spans with this schema_name."""
+    return fallback(schema_name).name
 
 
 def start_of(span: AgentSpanRow) -> str:

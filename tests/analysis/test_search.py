@@ -154,10 +154,16 @@ def test_of_a_hit_in_a_large_payload_only_the_surroundings_are_kept(db: Database
     assert sum(len(one.span.payload) + len(one.span.result_payload or "") for one in found) <= 6 * text_search.WINDOW
 
 
-@given(st.text(st.sampled_from("ab é_-")))
-def test_the_tokens_of_a_long_text_are_those_of_its_pieces(text: str) -> None:
-    long = f"{'word ' * 20_000}{text * 20_000}{'x' * 200_000} {text}"
-    assert text_search._tokens(long) == f" {' '.join(text_search.TOKEN.findall(long))} "
+@given(
+    st.text(st.sampled_from("ab1 _-é\u0301Σ→한ǅ"), max_size=20),
+    st.lists(st.text(st.sampled_from("abé1"), min_size=1, max_size=2), min_size=1, max_size=3),
+    st.sampled_from(["", "*"]),
+)
+def test_a_term_is_found_where_its_tokens_are_adjacent(text: str, words: list[str], ending: str) -> None:
+    (term,) = text_search.terms([" ".join(words) + ending])
+    tokens = f" {' '.join(text_search.TOKEN.findall(text_search.fold(text)))} "
+    is_there = f" {term[:-1]}" in tokens if ending else f" {term} " in tokens
+    assert text_search.Matcher([term]).matches_any(text) is is_there
 
 
 def _runs_with_steps(db: Database, *numbers: int) -> list[str]:

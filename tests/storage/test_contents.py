@@ -17,9 +17,10 @@ from agentspan.model.changes import Move, Put, PutSpans, Refused, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Damage, Find, Query, RemoveRuns, SpansOf
+from agentspan.storage.questions import Damage, Find, Query, RemoveRuns, SpansOf, SpansWith
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.contents import ranges, split
+from agentspan.storage.text_search import Matcher, terms
 from agentspan.testing.contract.base import Rows, finish
 from agentspan.tuning import STANDARD, Tuning
 from tests.strategies import any_text, json_values
@@ -217,6 +218,52 @@ def test_any_payloads_are_read_as_they_were_in_both_backends(
     assert sql(path, "select payload from spans order by span") == [(row.payload,) for row in rows]
     for storage in storages:
         storage.close()
+
+
+SAID = st.text(st.sampled_from('abé1 ."\\n{}[]_→'), max_size=8)
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(
+    st.lists(st.tuples(SAID, st.integers(0, 4), st.sampled_from(["", "$content", "$contents", "$blob:1"])), min_size=1),
+    st.lists(SAID, min_size=1, max_size=2),
+)
+def test_a_search_in_a_run_finds_what_its_whole_payloads_say(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, int, str]], words: list[str]
+) -> None:
+    file, memory = SQLiteStorage(tmp_path_factory.mktemp("contents") / "runs.db"), MemoryStorage()
+    rows = [
+        span(
+            history(length, **({name: length} if name else {}), more=[message(1, 600), {name or "a": text}]),
+            encode({"output": text, "text": f"{text} {'y ' * 300}", "like": {name: "1-2"}})[0],
+            summary=text,
+        )
+        for text, length, name in said
+    ]
+    for storage in (file, memory):
+        begun(storage)
+        storage.apply([Unit((PutSpans(rows),))])
+    asked = [*words, *(f"{word}*" for word in words), "role user", "1 x*", "contents 1", "messages role", "y text"]
+    asked += [f"{said[0][0]} more", f"{said[0][0]} y"]
+    for each in map(terms, ([one] for one in asked)):
+        if each:
+            found = file.ask(SpansWith(RUN.id, each))
+            assert found == memory.ask(SpansWith(RUN.id, each)), each
+    file.close()
+
+
+def test_a_search_in_a_run_reads_each_stored_text_once(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    storage.apply([Unit((PutSpans([span(history(length)) for length in range(60)]),))])
+    read: list[str] = []
+    original = Matcher.matches
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Matcher, "matches", lambda self, row: read.append(row.id) or original(self, row))
+        assert len(storage.ask(SpansWith(RUN.id, ["20 xxx*"]))) == 39
+    assert read == []
+    storage.close()
 
 
 def test_a_refused_span_leaves_no_parts(path: Path) -> None:

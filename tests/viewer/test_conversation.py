@@ -11,7 +11,7 @@ import agentspan
 from agentspan.analysis import messages
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.viewer import conversation, turns
-from tests.viewer.recorded import Recorded, assistant, user
+from tests.viewer.recorded import CALL, Recorded, answer, assistant, user
 
 
 def test_a_history_that_is_sent_again_is_shown_once(recorded: Recorded) -> None:
@@ -265,9 +265,21 @@ def test_a_conversation_that_is_too_large_says_what_it_does_not_show(recorded: R
     for cut, missing in (
         (conversation.of_run(spans, most_bytes=3500).turns, 5),
         (conversation.of_run(spans, most_turns=7).turns, 7),
+        (conversation.of_run(iter(spans), lambda: 12, most_steps=4).turns, 8),
     ):
         assert [(turn["span"], turn["text"]) for turn in cut[:-1]] == [
             (turn["span"], turn["text"]) for turn in whole[: len(cut) - 1]
         ]
         assert cut[-1]["role"] == "agentspan"
         assert cut[-1]["text"].endswith(f" {missing} more steps are in the tree.")
+
+
+def test_a_call_whose_tool_is_beyond_the_last_turn_is_shown_without_it(recorded: Recorded) -> None:
+    recorded.add("llm", {"model": "m", "messages": [user("pay")]}, {"text": "I pay.", "tool_calls": [CALL]})
+    recorded.add("llm", {"model": "m", "messages": [user("pay"), answer("paid")]}, {"text": "Done."})
+    recorded.add("tool", {"name": "pay", "arguments": {"to": "bob", "sum": 1}, "call_id": "c1"}, {"output": "paid"})
+    spans = [*recorded.db.storage.ask(SpansOf(recorded.run))]
+    assert conversation.of_run(spans).turns[1]["calls"][0]["same"] is not None
+    cut = conversation.of_run(spans, most_turns=2).turns
+    assert [turn["text"] for turn in cut[:-1]] == ["pay", "I pay."]
+    assert cut[1]["calls"][0]["same"] is None

@@ -226,7 +226,8 @@ def _outlines(lends: Lends, asked: Outlines) -> list[AgentSpanRow]:
     if len(storable([value for value in values if isinstance(value, str)])) < len(values) - 1:
         return []
     with lends.reading() as connection:
-        rows = rows_of(connection, statements.OUTLINES.format(changed), values)
+        sql = statements.BARE if asked.bare else statements.OUTLINES
+        rows = rows_of(connection, sql.format(changed), values)
     return [AgentSpanRow._make(row) for row in rows]
 
 

@@ -132,8 +132,13 @@ _OUTLINE = {
 }
 OUTLINE = ", ".join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow._fields)
 """The columns of a span, without most of its payloads. A template for `str.format`: `{{}}` becomes `{}`."""
-OUTLINES = f"select {OUTLINE} from agent_spans where agent_instance_id = %s and id > %s{{0}} order by id limit %s"
-"""The SELECT of a page of a run's spans without most payloads; `{0}` stands for a further condition."""
+_BARE = {"payload": "'{{}}'", "result_payload": "null"}
+_BARE_OUTLINE = ", ".join(_BARE.get(field, quoted(field)) for field in AgentSpanRow._fields)
+OUTLINES, BARE = (
+    f"select {columns} from agent_spans where agent_instance_id = %s and id > %s{{0}} order by id limit %s"
+    for columns in (OUTLINE, _BARE_OUTLINE)
+)
+"""The SELECTs of a page of a run's spans without most or all payloads; `{0}` stands for a further condition."""
 _REASON = "(select coalesce(termination_reason, '') from {0} where status = 'terminated'{1})"
 SPANS_BY_IDS = (
     f"select {listed(AgentSpanRow._fields)}, {_REASON.format('agent_instances', ' and id = s.agent_instance_id')} "

@@ -46,6 +46,7 @@ from agentspan.storage.questions import (
     SpanMarks,
     SpansOf,
     SpanSums,
+    SpansWith,
     StoredKeys,
     Tags,
     Touched,
@@ -198,7 +199,7 @@ def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
 
 def _outlines(connection: sqlite3.Connection, asked: Outlines) -> list[AgentSpanRow]:
     values = (asked.instance_id, asked.after, asked.since or "", -1 if asked.limit is None else asked.limit)
-    return [*map(_span, connection.execute(statements.OUTLINES, values))]
+    return [*map(_span, connection.execute(statements.BARE if asked.bare else statements.OUTLINES, values))]
 
 
 _span = partial(tuple.__new__, AgentSpanRow)
@@ -269,6 +270,12 @@ def _span_marks(connection: sqlite3.Connection, asked: SpanMarks) -> Mapping[str
     return {id: frozenset(marks) for id, marks in found.items()}
 
 
+def _spans_with(connection: sqlite3.Connection, asked: SpansWith) -> list[str]:
+    from agentspan.storage.sqlite.run_search import spans_with  # few programs ask
+
+    return spans_with(connection, asked)
+
+
 def _stored_keys(connection: sqlite3.Connection, asked: StoredKeys) -> list[KeyRow]:
     values = (*(asked.after or ("", "")), asked.since, asked.limit)
     return [KeyRow._make(row) for row in connection.execute(statements.STORED_KEYS, values)]
@@ -288,6 +295,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     Touched: _touched,
     CachedCalls: _cached_calls,
     SpanMarks: _span_marks,
+    SpansWith: _spans_with,
     StoredKeys: _stored_keys,
 }
 """Type of a question → function that answers it over one connection."""

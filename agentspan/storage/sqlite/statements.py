@@ -76,9 +76,11 @@ _OUTLINE = {
     "result_payload": "case when status = 'failed' or instr(result_payload, '\"is_error\":true') "
     f"or instr(result_payload, '\"is_error\": true') then {column_of('agent_span', 'result_payload')} end",
 }
-OUTLINES = (
-    f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
+_BARE = {"payload": "'{}'", "result_payload": "null"}
+OUTLINES, BARE = (
+    f"select {', '.join(columns.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
     "where agent_instance_id = ? and id > ? and updated_at >= ? order by id limit ?"
+    for columns in (_OUTLINE, _BARE)
 )
 # A payload is joined from its parts only for the calls of tools; the last part of a path is in the text or in a part.
 TOOL_CALLS = (

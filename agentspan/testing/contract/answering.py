@@ -11,6 +11,7 @@ from agentspan.model.changes import Move, Put, Refused, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow, TagRow
 from agentspan.model.scores import age, counting
 from agentspan.storage import row_by_row
+from agentspan.storage.access import outlines_of
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
@@ -33,6 +34,7 @@ from agentspan.storage.questions import (
     SpansOf,
     SpanStats,
     SpanSums,
+    SpansWith,
     StepUses,
     Tags,
     Touched,
@@ -69,6 +71,9 @@ class Answering(Base):
                 assert storage.ask(Outlines(run.id, since=since)) == [
                     span for span in spans if span.updated_at >= since
                 ]
+            bare = [span._replace(payload="{}", result_payload=None) for span in spans]
+            found = [*outlines_of(storage, run.id, bare=True)]
+            assert [span._replace(payload="{}", result_payload=None) for span in found] == bare
         assert storage.ask(Outlines("nothing")) == []
 
     def test_sums_of_a_run_are_those_of_its_spans(self, storage: Storage) -> None:
@@ -191,6 +196,8 @@ class Answering(Base):
             slowly, of_all = row_by_row.answer(storage, search)
             hits = [[(one.span.id, one.repeats) for one in page] for page in (found, slowly)]
             assert (hits[0], total) == (hits[1], of_all), words
+            for run in ids:
+                assert_same(SpansWith(run, terms(words)))
 
     def test_sql_reads_the_documented_tables_and_views(self, storage: Storage) -> None:
         """A SELECT may have parameters; the answer has the names of the columns."""
