@@ -36,6 +36,10 @@ TASKS: dict[str, tuple[str, list[list[str]]]] = {
     ),
     "js": ("check the types of the viewer's JavaScript; needs Node.js, and the network the first time", [JAVASCRIPT]),
     "docs": ("run the examples of the documentation, and follow its links", [[*PYTEST, *DOCS]]),
+    "site": (
+        "make build/site of the documentation, and follow its links (needs `.[site]`)",
+        [[sys.executable, "docs/make_site.py"]],
+    ),
     "bench": (
         "what a recorded call costs, and the import (about 5 minutes; needs `.[bench]`)",
         [[sys.executable, f"benchmarks/bench_{name}.py"] for name in ("import", "span")],

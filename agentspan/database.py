@@ -224,9 +224,8 @@ class Database:
             from agentspan.analysis.runs import selected
             from agentspan.viewer.notebook import shown
 
-        storage, rule = self._recorded, rule_of(outcome)
-        by_status = outcome is not None and rule is None
-        return shown(overview(storage, selected(storage, filter), rule, by_status=by_status))
+        storage = self._recorded
+        return shown(overview(storage, selected(storage, filter), rule_of(outcome)))
 
     def stats(
         self,
@@ -362,8 +361,8 @@ class Database:
         Args:
             run: the one run to explain: an id, a unique prefix of an id, or `-` for the latest run. Other runs of its
                 agent serve for comparison.
-            outcome: the rule that decides whether a run passed, such as `reward>=1`; the status decides when left out,
-                or for `status`.
+            outcome: the rule that decides whether a run passed, such as `reward>=1`, or `status`; when left out, a
+                rule that runs missed, over a score with two values, if none of them failed by its status.
             filter: keywords that select the runs (see `runs`); ignored if `run` is passed.
 
         Raises:
@@ -390,7 +389,7 @@ class Database:
         Args:
             base, head: the filters of the two groups: `AGENT@VERSION`, or keywords of `runs` in one text, such as
                 `tag=nightly since=7d`.
-            outcome: the rule that decides whether a run passed, such as `reward>=1`; the status decides when left out.
+            outcome: the rule that decides whether a run passed, as for `why`.
             least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`; when left out 10 ms
                 and 0.0001 dollars.
 
@@ -407,7 +406,7 @@ class Database:
 
         storage = self._recorded
         filters = (resolved(storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
-        return shown(drift(storage, *filters, rule=rule_of(outcome), least=least_of(least or {})))
+        return shown(drift(storage, *filters, judge=rule_of(outcome), least=least_of(least or {})))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: "Engine | None" = None

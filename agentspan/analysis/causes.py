@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from agentspan.analysis.failures import OwnErrors
-from agentspan.analysis.outcomes import OutcomeRule, Run, missed_rule
+from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Run, missed_rule
 from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
@@ -18,7 +18,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, error_without_values, run_signature
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import FailureSums, Find, LatestScores
+from agentspan.storage.questions import FailureSums, Find, LatestScores, Query
 from agentspan.storage.sums import FailureSum, RunBrief, RunSummary, brief_of
 from agentspan.text import cut, one_line
 
@@ -27,6 +27,8 @@ READ_SPANS = 5000
 MAX_CAUSE = 300
 """The largest number of characters of a cause."""
 MAX_SHORT = 60
+SIBLINGS = 50
+"""The number of latest runs of an agent among whose scores the rule is looked for that decides about a single run."""
 
 VerdictKind = Literal["passed", "failed", "missed", "running", "pending", "left", "cancelled", "terminated"]
 _KINDS: Mapping[str, VerdictKind] = {
@@ -40,6 +42,7 @@ MARKS: Mapping[VerdictKind, str] = {
     "terminated": "■",
 }  # fmt: skip
 """The shape of each kind of verdict, for people who see no colours."""
+STATUS_MARKS: Mapping[str, str] = {status: MARKS[kind] for status, kind in _KINDS.items()}
 _TEXTS: Mapping[VerdictKind, str] = {
     "passed": "passed", "failed": "failed", "running": "running", "pending": "pending", "left": "left open",
     "cancelled": "cancelled", "terminated": "terminated",
@@ -62,6 +65,10 @@ class Verdict(NamedTuple):
     def mark(self) -> str:
         """The shape of the kind, one character."""
         return MARKS[self.kind]
+
+    def beside(self, status: str) -> tuple[str, str]:
+        """Return the mark and the word for a run: those of its status, unless it missed the rule."""
+        return (self.mark, self.text) if self.kind == "missed" else (STATUS_MARKS[status], status)
 
     def __str__(self) -> str:
         return f"{self.mark} {self.text}"
@@ -118,6 +125,33 @@ def verdict(run: Run, scored: Scored, left: Collection[str]) -> Verdict:
         if met is None:
             return Verdict("passed", "complete")
     return Verdict(kind, _TEXTS[kind])
+
+
+def verdicts_on(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge = None) -> dict[str, Verdict]:
+    """Return the verdict on each of some runs, by its id.
+
+    Args:
+        judge: what decides whether a run that completed passed; when left out, a rule that it, or one of the latest
+            runs of its agent, missed (see outcomes.missed_rule).
+    """
+    left = left_open(storage, runs)
+    if judge is not None:
+        scored = Scored(storage, _rule(storage, runs, judge))
+        return {run.id: verdict(run, scored, left) for run in runs}
+    found = {}
+    for agent_id in {run.agent_id for run in runs}:
+        own = [run for run in runs if run.agent_id == agent_id]
+        latest = storage.ask(Query("agent_instance", {"agent_id": agent_id}, descending=True, limit=SIBLINGS)).rows
+        others = [row for row in latest if isinstance(row, AgentInstanceRow) and row not in own]
+        scored = Scored(storage, _rule(storage, [*own, *others], None))
+        found.update({run.id: verdict(run, scored, left) for run in own})
+    return found
+
+
+def _rule(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge) -> OutcomeRule | None:
+    if judge is None and (missed := missed_rule(storage, runs)) is not None:
+        return missed.rule
+    return judge if isinstance(judge, OutcomeRule) else None
 
 
 def left_open(storage: Storage, runs: Iterable[AgentInstanceRow]) -> set[str]:
@@ -268,18 +302,14 @@ class Judged(NamedTuple):
     rule: OutcomeRule | None
 
 
-def page_of(storage: Storage, runs: Sequence[RunSummary], rule: OutcomeRule | None = None) -> Judged:
+def page_of(storage: Storage, runs: Sequence[RunSummary], judge: Judge = None) -> Judged:
     """Return the verdicts and causes of a page of runs.
 
     Args:
-        rule: the rule that decides whether a run that completed passed; when left out, a rule that runs of the page
-            missed (see outcomes.missed_rule).
+        judge: what decides whether a run that completed passed; when left out, a rule that runs of the page missed (see
+            outcomes.missed_rule).
     """
     rows = [run.run for run in runs]
-    if rule is None:
-        missed = missed_rule(storage, rows)
-        rule = None if missed is None else missed.rule
-    scored = Scored(storage, rule)
-    left = left_open(storage, rows)
-    verdicts = {row.id: verdict(row, scored, left) for row in rows}
-    return Judged(verdicts, causes(storage, runs, scored), rule)
+    rule = _rule(storage, rows, judge)
+    verdicts = verdicts_on(storage, rows, STATUS if rule is None else rule)
+    return Judged(verdicts, causes(storage, runs, Scored(storage, rule)), rule)

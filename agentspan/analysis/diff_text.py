@@ -21,6 +21,10 @@ MARKS: dict[Kind, str] = {"same": "=", "figures": "~", "words": "~", "moved": "�
 CHANGED = "≠"
 NOT_SHORTEST = "More than 2,000 edits on one level: there may be a shorter difference than this one."
 FIGURES = "figures such as tokens"
+SHOWN_BEFORE, SHOWN_AFTER = 24, 16
+"""The number of characters of two texts that are shown before the place at which they differ, and after it."""
+_NAME = re.compile(r"[^\"(\[{:→]*[\"(]")
+"""The name of a step, up to its text or arguments."""
 QUIET: frozenset[Kind] = frozenset({"figures", "words"})
 """Kinds of changes after the divergence that are listed only in full output."""
 KINDS: dict[Kind, str] = {
@@ -38,10 +42,12 @@ KINDS: dict[Kind, str] = {
 }
 
 
-def facts(run: DiffRun) -> str:
-    """Return the status of a run and the sums over its spans in one line."""
+def facts(run: DiffRun, verdict: str = "") -> str:
+    """Return the status of a run, or the verdict on it, and the sums over its spans in one line."""
     failed = f"{run.failed:,} failed" if run.failed else ""
-    return dotted(run.status, noun(run.spans, "span"), failed, *amounts(run.tokens, run.cost_usd, run.duration_ms))
+    return dotted(
+        verdict or run.status, noun(run.spans, "span"), failed, *amounts(run.tokens, run.cost_usd, run.duration_ms)
+    )
 
 
 def deltas(a: DiffRun, b: DiffRun) -> str:
@@ -185,6 +191,23 @@ def change_text(change: StepChange) -> str:
 def kind_text(change: StepChange) -> str:
     """Return the kind of a change in words. Another result of a model is another answer."""
     return KINDS["answer"] if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
+
+
+def apart(a: str, b: str, room: int) -> tuple[str, str]:
+    """Return two texts whose first difference is within the first `room` characters of each.
+
+    If it is further back, `…` replaces the equal beginning, but not the name of a step: `LLM gpt-4o "…I need your`.
+    """
+    same = next(
+        (place for place, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
+    )
+    if a == b or max(len(a), len(b)) <= room or same <= room - SHOWN_AFTER:
+        return a, b
+    name = _NAME.match(a)
+    kept = name[0] if name and len(name[0]) < min(same, room // 2) else ""
+    begin = max(len(kept), same - min(SHOWN_BEFORE, room // 3))
+    begin = a.find(" ", begin, same) + 1 or begin  # at the beginning of a word
+    return f"{kept}…{a[begin:]}", f"{kept}…{b[begin:]}"
 
 
 def attempts_text(step: DiffStep) -> str:

@@ -28,7 +28,7 @@ from agentspan.analysis.drift_metrics import (
     value_of,
     values_of,
 )
-from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
+from agentspan.analysis.outcomes import Judge, Missed, decided, missed_rule, outcomes
 from agentspan.analysis.power import ALPHA, GroupSizes
 from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.statistics import (
@@ -182,8 +182,9 @@ class Drift:
         earlier: the number of matching runs that are left out, because a group has more than 2,000: the earliest ones.
         matched: the number of runs that match each filter, base and head.
         shared: the number of runs that match both filters and count for the head only.
-        missed: if the status decides and no run failed: a rule over a score that runs missed; None if there is no rule.
+        missed: if the status decides: a rule over a score that runs missed; None if there is no rule.
         tasks_in_both: the number of tasks of which both groups have runs, paired or not.
+        rule: the rule that decides whether a run passed; None if the status decides.
     """
 
     verdict: Verdict
@@ -201,6 +202,7 @@ class Drift:
     shared: int = 0
     missed: Missed | None = None
     tasks_in_both: int = 0
+    rule: str | None = None
 
     @property
     def outcome(self) -> DriftRow | None:
@@ -225,7 +227,7 @@ def drift(
     base: RunFilter,
     head: RunFilter,
     *,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     least: Mapping[Measure, float] = LEAST,
     with_calls: bool = True,
     progress: Progress | None = None,
@@ -234,7 +236,7 @@ def drift(
 
     Args:
         base, head: the filters of the two groups; a run that matches both counts for the head only.
-        rule: the rule that decides whether a run passed; the status decides when left out.
+        judge: what decides whether a run passed; when left out, as outcomes.decided finds.
         least: the smallest differences that count, by measure (see LEAST).
         with_calls: compute the percentiles over single calls, which take a third of the time for a million spans.
         progress: called with (done, total) while an index is built.
@@ -242,10 +244,10 @@ def drift(
     Raises:
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
     of_head, of_base = (find_runs(storage, each, limit=MOST_RUNS, progress=progress) for each in (head, base))
     ids = {run.run.id for run in of_head.runs}
     rows = [run.run for run in of_head.runs], [run.run for run in of_base.runs if run.run.id not in ids]
+    rule = decided(storage, [*rows[0], *rows[1]], judge)
     passed = [outcomes(storage, each, rule) for each in rows]
     heads, bases = (gather(storage, *each) for each in zip(rows, passed, strict=True))
     found = replace(
@@ -253,7 +255,8 @@ def drift(
         earlier=sum(found.total - len(found.runs) for found in (of_head, of_base)),
         matched=(of_base.total, of_head.total),
         shared=len(of_base.runs) - len(rows[1]),
-        missed=missed_by_status(storage, [*rows[0], *rows[1]], passed) if rule is None else None,
+        missed=missed_rule(storage, [*rows[0], *rows[1]]) if rule is None else None,
+        rule=None if rule is None else str(rule),
     )
     if not with_calls:
         return found

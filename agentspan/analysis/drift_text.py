@@ -274,6 +274,9 @@ def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iter
     if found.missed is not None:
         yield escaped(str(found.missed))
         yield ""
+    if found.rule is not None:
+        yield f"judged by {escaped(found.rule)}"
+        yield ""
     yield escaped(facts(found, base, head), MAX_SENTENCE)
     yield ""
     yield f"| | {escaped(base)} | {escaped(head)} | change | q |"

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
@@ -40,7 +40,7 @@ MOST_READ = 10_000
 """The number of the latest scores that an error about an unknown score looks at."""
 MOST_NAMED = 4
 """The largest number of values of a score that an error names."""
-STATUS = "status"
+STATUS: Literal["status"] = "status"
 """The text of a rule that lets the status of a run decide."""
 
 
@@ -78,6 +78,10 @@ class OutcomeRule(NamedTuple):
         return None if judged is None else _COMPARE[self.op](judged, self.wanted)
 
 
+Judge = OutcomeRule | Literal["status"] | None
+"""What decides whether runs passed: a rule over a score, their status, or (None) what `decided` finds."""
+
+
 def parse(text: str) -> OutcomeRule:
     """Parse a rule such as `reward>=1`, `reward@human<0.5` or `label==good`.
 
@@ -103,16 +107,32 @@ def parse(text: str) -> OutcomeRule:
     return OutcomeRule(name, source, op, wanted if number is None else number)
 
 
-def rule_of(text: str | None) -> OutcomeRule | None:
-    """Parse a rule; return None, which lets the status of a run decide, for `status` and for None.
+def rule_of(text: str | None) -> Judge:
+    """Parse a rule, or `status`; None stays None.
 
     Raises:
         InvalidValue: the text is not a rule.
     """
-    return None if text in (None, STATUS) else parse(text)
+    return None if text is None else STATUS if text == STATUS else parse(text)
 
 
-def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> None:
+def decided(storage: Storage, runs: Sequence[Run], judge: Judge) -> OutcomeRule | None:
+    """Return the rule that decides whether these runs passed; None if their status decides.
+
+    If `judge` is None, it is a rule over a score that some of them missed (see missed_rule), unless one of them failed
+    by its status: then the status decides.
+
+    Raises:
+        InvalidValue: the rule is over a score that no run has.
+    """
+    if judge is not None:
+        check_known(storage, judge)
+        return judge if isinstance(judge, OutcomeRule) else None
+    missed = None if False in outcomes(storage, runs).values() else missed_rule(storage, runs)
+    return None if missed is None else missed.rule
+
+
+def check_known(storage: Storage, rule: Judge, *, of: str = "") -> None:
     """Refuse a rule over a score that no run has, or that lacks the value or label to compare in every run.
 
     Args:
@@ -122,7 +142,7 @@ def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> 
         InvalidValue: no run of the storage has the score (the error names the existing scores); or the rule compares
             a label and all scores are numbers, or a number and all scores are labels.
     """
-    if rule is None:
+    if not isinstance(rule, OutcomeRule):
         return
     found = storage.ask(LatestScores(rule.name, rule.source))
     if found:
@@ -173,6 +193,37 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
     return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
 
 
+class Pair(NamedTuple):
+    """The ids of two runs to compare: one that passed, and one that failed."""
+
+    passed: str
+    failed: str
+
+
+def pair_of(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> Pair | None:
+    """Return the latest failed run of whose task a run passed, with the latest of these; else of whose agent one did.
+
+    Unlike `why RUN`, it reads no steps to find the passing run that is nearest.
+
+    Args:
+        runs: the latest first.
+        passed: the outcome of each run by its id.
+    """
+    latest: dict[tuple[str, str | None], str] = {}
+    for run in runs:
+        if passed.get(run.id):
+            latest.setdefault((run.agent_id, run.task), run.id)
+            latest.setdefault((run.agent_id, None), run.id)
+    failed = [run for run in runs if passed.get(run.id) is False]
+    for of_task in (True, False):
+        for run in failed:
+            if (run.task is not None or not of_task) and (
+                found := latest.get((run.agent_id, run.task if of_task else None))
+            ):
+                return Pair(found, run.id)
+    return None
+
+
 def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> str:
     """Return the rule that no run fulfilled, for a sentence: `passed reward>1 (the highest reward is 1)`."""
     if rule is None:
@@ -186,7 +237,7 @@ def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> st
 
 
 class Missed(NamedTuple):
-    """A rule over a score that some runs missed, although no run failed by its status.
+    """A rule over a score that some runs missed, where the status decides.
 
     Attributes:
         rule: the rule that the runs missed.

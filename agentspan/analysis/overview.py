@@ -19,7 +19,7 @@ from agentspan.analysis.causes import (
     short_message,
     verdict,
 )
-from agentspan.analysis.outcomes import OutcomeRule, check_known, missed_rule
+from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Pair, check_known, missed_rule, pair_of
 from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
@@ -41,6 +41,7 @@ READ_SPANS = 20_000
 """The largest number of spans that are read to tell which failures runs recovered from: 1 s."""
 _COUNTED: tuple[VerdictKind, ...] = ("failed", "missed", "terminated", "cancelled", "running", "pending", "left")
 """The verdicts that a sentence counts, in this order."""
+_PASSED: Mapping[str, bool] = {"passed": True, "failed": False, "missed": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Overview:
         causes: the causes of failed runs and of runs that missed the rule, the most frequent first; None if they were
             not computed.
         silent: the number of runs that missed the rule without a cause; 0 if causes were not computed.
+        pair: the latest run that failed or missed the rule, and one that passed, to compare them; None without such.
     """
 
     since: str | None
@@ -122,6 +124,7 @@ class Overview:
     buckets: tuple[Bucket, ...]
     causes: tuple[FrequentCause, ...] | None = None
     silent: int = 0
+    pair: Pair | None = None
 
     @property
     def failed(self) -> int:
@@ -214,9 +217,8 @@ def _minute(text: str | None) -> str:
 def overview(
     storage: Storage,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
-    by_status: bool = False,
     with_causes: bool = True,
     progress: Progress | None = None,
 ) -> Overview:
@@ -224,22 +226,21 @@ def overview(
 
     Args:
         filter: selects the runs; a `since` in it replaces the last day.
-        rule: the rule that decides whether a run that completed passed; when left out, a rule that runs missed (see
+        judge: what decides whether a run that completed passed; when left out, a rule that runs missed (see
             outcomes.missed_rule).
-        by_status: use no rule at all.
         with_causes: whether to compute the causes. Without them, 5,000 runs take 0.2 s.
         progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
+    check_known(storage, judge)
     filter = by_ids(storage, filter or RunFilter())
     filter, lately = _lately(storage, filter, progress)
     found = storage.ask(BriefsWhere(filter, progress))
-    if rule is None and not by_status:
-        missed = missed_rule(storage, found)
-        rule = None if missed is None else missed.rule
+    rule: OutcomeRule | None = None if judge == STATUS else judge
+    if judge is None and (missed := missed_rule(storage, found)) is not None:
+        rule = missed.rule
     scored = Scored(storage, rule)
     verdicts = verdicts_of(storage, found, scored)
     counts: Counter[str] = Counter(each.kind for each in verdicts.values())
@@ -255,6 +256,7 @@ def overview(
     return Overview(
         filter.since, filter.until, lately, len(found), counts, None if rule is None else str(rule),
         "" if rule is None else rule_text(rule), stepped, totals, tuple(histogram(found, verdicts)), causes, silent,
+        pair_of(found, {id: _PASSED.get(each.kind) for id, each in verdicts.items()}),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Conditions on scores, marks, signatures, tools and the like are evaluated first:
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,8 +16,8 @@ from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.scores import MARK
+from agentspan.model.rows import AgentInstanceRow, ScoreRow
+from agentspan.model.scores import MARK, counting
 from agentspan.schemas.span_types import fallback
 from agentspan.storage import row_by_row
 from agentspan.storage.access import outlines_of, scan
@@ -63,14 +63,12 @@ def by_ids(storage: Storage, filter: RunFilter, progress: Progress | None = None
 
 
 def _sets(storage: Storage, filter: RunFilter, progress: Progress | None) -> Iterator[frozenset[str]]:
-    rules = [*filter.scores]
-    if filter.mark is not None and filter.mark != ANY_MARK:
-        rules.append(f"{MARK}=={filter.mark}")
-    for rule in map(parse, rules):
+    for rule in map(parse, filter.scores):
         scores = storage.ask(LatestScores(rule.name, rule.source))
         yield frozenset(id for id, score in scores.items() if rule.holds(score))
-    if filter.mark == ANY_MARK:
-        yield frozenset(storage.ask(LatestScores(MARK)))
+    if filter.mark is not None:
+        found = marked(storage)
+        yield frozenset().union(*found.values()) if filter.mark == ANY_MARK else frozenset(found.get(filter.mark, ()))
     if filter.signature is not None:
         yield with_signature(storage, filter.signature)
     if filter.touched is not None:
@@ -81,6 +79,19 @@ def _sets(storage: Storage, filter: RunFilter, progress: Progress | None) -> Ite
         yield storage.ask(Used(TOOLS, filter.tool, progress))
     if filter.model is not None:
         yield storage.ask(Used(MODELS, filter.model, progress))
+
+
+def marked(storage: Storage) -> dict[str, set[str]]:
+    """Return the words with which runs and steps are marked, each with the ids of these runs and of the steps' runs.
+
+    Of a run the newest mark counts, of a step each mark that was not withdrawn.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for id, score in storage.ask(LatestScores(MARK)).items():
+        found[score.label or ""].add(id)
+    for row in counting(scan(storage, ScoreRow, {"name": MARK, "target_type": "agent_span"})):
+        found[row.label or ""].add(row.agent_instance_id)
+    return found
 
 
 def in_project(storage: Storage, project: str) -> frozenset[str]:

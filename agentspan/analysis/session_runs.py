@@ -11,18 +11,20 @@ from agentspan import jsontext
 from agentspan.analysis.causes import Verdict, page_of
 from agentspan.analysis.dataset import INPUT, as_text
 from agentspan.analysis.messages import Message, sent, spoken
-from agentspan.analysis.outcomes import OutcomeRule, check_known
+from agentspan.analysis.messages import first_prompt as prompt_in
+from agentspan.analysis.outcomes import Judge, check_known
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import in_time, session_title, title_of
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.templates import inline
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, RunFilter
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunSummary, RunTotals
-from agentspan.text import amounts, dotted, noun, one_line
+from agentspan.text import amounts, dotted, noun, one_line, visible
 
 PAGE = 100
 FIRST_SPANS = 10
@@ -30,6 +32,10 @@ FIRST_SPANS = 10
 MOST_BYTES = 200_000
 """The number of characters of these spans that are read."""
 MAX_PROMPT = 500
+FEW_SPANS, FEW_BYTES = 4, 20_000
+"""The same for each run of a list."""
+MAX_ABOUT = 200
+"""The largest number of characters of what a run was about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def session_runs(
     storage: Storage,
     session: str,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
     offset: int = 0,
     limit: int = PAGE,
@@ -88,7 +94,7 @@ def session_runs(
 
     Args:
         filter: further conditions of the runs.
-        rule: the rule that decides whether a run that completed passed; when left out, a rule that runs of the page
+        judge: what decides whether a run that completed passed; when left out, a rule that runs of the page
             missed (see outcomes.missed_rule).
         offset: the number of runs to skip.
         limit: the largest number of runs.
@@ -97,7 +103,7 @@ def session_runs(
         NotFound: no run has the session.
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
+    check_known(storage, judge)
     wanted = (filter or RunFilter())._replace(session=session)
     every = find_runs(storage, wanted, limit=0)
     if not every.total and not any(scan(storage, AgentInstanceRow, {"session": session}, limit=1)):
@@ -107,7 +113,7 @@ def session_runs(
     latest_first = find_runs(storage, wanted, limit=number, offset=left - number).runs if number else []
     found = latest_first[::-1]
     rows = [each.run for each in found]
-    judged = page_of(storage, found, rule)
+    judged = page_of(storage, found, judge)
     runs = tuple(
         SessionRun(
             each,
@@ -145,6 +151,38 @@ def first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
     spans = in_time(span for span in storage.ask(query).rows if isinstance(span, AgentSpanRow))
     text = _of_user(spans) or run.task or (title_of(spans[0], MAX_PROMPT) if spans else "")
     return one_line(text, MAX_PROMPT)
+
+
+def prompt_of(storage: Storage, run: AgentInstanceRow) -> str:
+    """Return the first prompt of a run in a list; "" if it has a title. Only its first steps are read."""
+    if session_title(run) is not None:
+        return ""
+    where = {"agent_instance_id": run.id}
+    rows = storage.ask(Query("agent_span", where, limit=FEW_SPANS, most_bytes=FEW_BYTES)).rows
+    return prompt_in(row for row in rows if isinstance(row, AgentSpanRow)) or ""
+
+
+def about(run: AgentInstanceRow, prompt: str) -> str:
+    """Return what a run was about, on one line of at most MAX_ABOUT characters.
+
+    That is the title of its session; else its task and first prompt; else its task, its name and metadata.
+    """
+    if (title := session_title(run)) is not None:
+        return _shown(title)
+    if prompt:
+        return _shown(f"{run.task}: {prompt}" if run.task else prompt)
+    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
+    members = metadata if isinstance(metadata, dict) else {}
+    parts = [
+        f"{name}={inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)}"
+        for name, value in list(members.items())[:6]
+        if value != run.task  # the test of a run is its task, too
+    ]
+    return _shown(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
+
+
+def _shown(text: str) -> str:
+    return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
 
 
 def _of_user(spans: Sequence[AgentSpanRow]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from agentspan.analysis.causes import RunCause, Verdict, page_of
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes
+from agentspan.analysis.outcomes import STATUS, Judge, decided, outcomes
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.why import Nearest, why_run
 from agentspan.errors import InvalidValue
@@ -41,12 +41,12 @@ class Side:
     divergence: Divergence | None = None
 
 
-def sides(storage: Storage, run_ids: Sequence[str], rule: OutcomeRule | None = None) -> list[Side]:
+def sides(storage: Storage, run_ids: Sequence[str], judge: Judge = None) -> list[Side]:
     """Return runs with their facts, scores and outcomes, in the given order.
 
     Args:
         run_ids: the ids of existing runs; one that occurs again is left out.
-        rule: what passed means; when left out, the status and a rule that some of the runs missed (see causes).
+        judge: what passed means; when left out, the status and a rule that some of the runs missed (see causes).
 
     Raises:
         InvalidValue: there are more than MOST_RUNS.
@@ -56,7 +56,7 @@ def sides(storage: Storage, run_ids: Sequence[str], rule: OutcomeRule | None = N
         raise InvalidValue("runs", f"must be at most {MOST_RUNS}")
     found = {run.run.id: run for run in find_runs(storage, RunFilter(ids=frozenset(ids)), limit=None).runs}
     runs = [found[id] for id in ids if id in found]
-    judged = page_of(storage, runs, rule)
+    judged = page_of(storage, runs, judge)
     labels = labels_of(storage, [run.run.id for run in runs])
     return [
         Side(run, judged.verdicts[id], judged.causes.get(id), tokens_of(run), tuple(labels[id].scores))
@@ -86,16 +86,14 @@ class Suggestion:
     nearest: Nearest | None
 
 
-def suggestion(storage: Storage, filter: RunFilter | None = None, rule: OutcomeRule | None = None) -> Suggestion | None:
+def suggestion(storage: Storage, filter: RunFilter | None = None, judge: Judge = None) -> Suggestion | None:
     """Return two runs to compare, of those that match a filter; None if no run failed.
 
     Args:
-        rule: what passed means; the status decides when left out.
+        judge: what passed means; when left out, as outcomes.decided finds.
     """
     runs = find_runs(storage, filter or RunFilter(), limit=None).runs
+    rule = decided(storage, [run.run for run in runs], judge)
     passed = outcomes(storage, [run.run for run in runs], rule)
     failed = next((run for run in runs if passed[run.run.id] is False), None)
-    missed = missed_rule(storage, [run.run for run in runs]) if failed is None and rule is None else None
-    if missed is not None:  # by status none failed, but some have the lower one of two scores
-        return suggestion(storage, filter, missed.rule)
-    return None if failed is None else Suggestion(failed, why_run(storage, failed.run, rule).nearest)
+    return None if failed is None else Suggestion(failed, why_run(storage, failed.run, rule or STATUS).nearest)

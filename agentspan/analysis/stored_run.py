@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.report import DEEPEST, MARKS
 from agentspan.analysis.tree import (
@@ -78,6 +79,7 @@ class StoredRun:
         error: the run's own error as text; None without one.
         termination_reason: why it was terminated; None if it was not.
         scores: the valid scores of the run, as rows.
+        verdict: whether it passed, by its status and by a rule over a score that it missed.
         storage, row: where the run is stored, and its row.
     """
 
@@ -94,13 +96,15 @@ class StoredRun:
         self.started_at, self.finished_at, self.duration_ms = row.started_at, row.finished_at, row.duration_ms
         self.spans, self.failed, self.tokens, self.cost_usd = sums(self._spans)
         self.error, self.termination_reason = run_error(row), row.termination_reason
+        self.verdict = verdicts_on(storage, [row])[row.id]
 
     @property
     def head(self) -> str:
         """Name, status, duration and sums in one line, without the id."""
+        mark, word = self.verdict.beside(self.status)
         return dotted(
-            f"{MARKS[self.status]} {one_line(run_name(self.agent, self.version), TITLE)}",
-            self.status,
+            f"{mark} {one_line(run_name(self.agent, self.version), TITLE)}",
+            word,
             *amounts(None, None, self.duration_ms),
             noun(self.spans, "step"),
             f"{self.failed:,} failed" if self.failed else "",
@@ -141,7 +145,8 @@ class StoredRun:
         """Return why the run failed.
 
         Args:
-            outcome: the rule that decides whether a run passed, such as `reward>=1`; the status decides when left out.
+            outcome: the rule that decides whether a run passed, such as `reward>=1`, or `status`; when left out, a
+                rule over a score that this run missed, else its status.
 
         Raises:
             InvalidValue: `outcome` is not a rule.

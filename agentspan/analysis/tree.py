@@ -165,6 +165,13 @@ def session_title(run: AgentInstanceRow) -> str | None:
     return ": ".join(filter(None, (name, text))) or None
 
 
+def test_of(run: AgentInstanceRow) -> str | None:
+    """Return the node id of the test that recorded a run under pytest; None for other runs."""
+    metadata = jsontext.decode(run.metadata) if run.metadata and '"test"' in run.metadata else None
+    test = metadata.get("test") if type(metadata) is dict else None
+    return test if type(test) is str and "::" in test else None
+
+
 def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
     """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
     if not row.ended_late:
@@ -292,10 +299,29 @@ def is_notice(node: Node) -> bool:
     return built_in_part(span.schema_name) == "hook" or _READ.search(span.label or "") is None
 
 
-def slowest(roots: list[Node], number: int) -> set[str]:
-    """Return the ids of the `number` spans with the longest own time (see own_ms)."""
-    own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node in every(roots)}
-    return set(sorted((id for id in own if own[id] > 0), key=lambda id: (-own[id], id))[:number])
+class Slow(NamedTuple):
+    """A span, its own time in ms (see own_ms), and the spans around it, the outermost first."""
+
+    span: AgentSpanRow
+    own_ms: float
+    within: tuple[AgentSpanRow, ...]
+
+
+def slowest(roots: list[Node], number: int, wanted: Callable[[Node], bool] = lambda _: True) -> list[Slow]:
+    """Return the `number` wanted spans with the longest own time, the slowest first."""
+    nodes = [node for node in every(roots) if wanted(node)]
+    own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node in nodes}
+    nodes = sorted(
+        (node for node in nodes if own[node.span.id] > 0), key=lambda node: (-own[node.span.id], node.span.id)
+    )
+    above = {child.span.id: node.span for node in every(roots) for child in node.children}
+
+    def within(span: AgentSpanRow) -> Iterator[AgentSpanRow]:
+        while (parent := above.get(span.id)) is not None:
+            yield parent
+            span = parent
+
+    return [Slow(node.span, own[node.span.id], tuple(within(node.span))[::-1]) for node in nodes[:number]]
 
 
 def own_ms(span: AgentSpanRow, children: Iterable[AgentSpanRow]) -> float:

@@ -10,7 +10,7 @@ from agentspan.analysis.drift import LEAST, Drift, drift
 from agentspan.analysis.drift_metrics import Measure
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part
-from agentspan.analysis.outcomes import OutcomeRule, check_known, missed_rule, outcomes
+from agentspan.analysis.outcomes import Judge, decided, missed_rule, outcomes
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.errors import InvalidValue
@@ -83,7 +83,7 @@ class Versions:
         outcome: the rule that decides whether a run failed; None if the status decides.
         versions: the versions, first the one whose first run is the latest.
         left_out: the number of earlier versions that are not listed.
-        missed: if no run failed by its status: a rule over a score that some runs missed, as text; None without one.
+        missed: if the status decides: a rule over a score that some runs missed, as text; None without one.
     """
 
     agent: str
@@ -135,7 +135,7 @@ def versions(
     storage: Storage,
     agent: str,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
     progress: Progress | None = None,
 ) -> Versions:
@@ -144,23 +144,23 @@ def versions(
     Args:
         agent: the name of the agent.
         filter: further conditions of the runs.
-        rule: the rule that decides whether a run failed; the status decides when left out.
+        judge: what decides whether a run failed; when left out, as outcomes.decided finds.
         progress: called with (done, total) while an index is built.
 
     Raises:
         NotFound: no agent has the name.
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
     wanted = resolved(storage, (filter or RunFilter())._replace(agent=agent))
     found = find_runs(storage, wanted, limit=None, progress=progress).runs
     rows = [each.run for each in found]
+    rule = decided(storage, rows, judge)
     passed = outcomes(storage, rows, rule)
     groups: dict[str, list[RunSummary]] = {}
     for each in found:
         groups.setdefault(each.version, []).append(each)
     every = sorted((_version(*group, passed) for group in groups.items()), key=lambda one: one.first_at, reverse=True)
-    missed = missed_rule(storage, rows) if rule is None and not any(each.failed for each in every) else None
+    missed = missed_rule(storage, rows) if rule is None else None
     return Versions(
         found[0].agent if found else agent,
         None if rule is None else str(rule),
@@ -202,7 +202,7 @@ def comparison(
     storage: Storage,
     agent: str,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
     base: str | None = None,
     head: str | None = None,
@@ -216,7 +216,7 @@ def comparison(
     Args:
         agent: the name of the agent.
         filter: further conditions of the runs of both groups.
-        rule: the rule that decides whether a run passed; the status decides when left out.
+        judge: what decides whether a run passed; when left out, as outcomes.decided finds for the two groups.
         base, head: a version of the agent, or a filter in one text, such as `agent@1.0` or `tag=nightly`. Without
             `head`, the newest version; without `base`, the version before `head`.
         by: a part of the fingerprint, whose newest value is compared with the value before it, instead of versions.
@@ -237,7 +237,7 @@ def comparison(
         change = None
         names = _names(storage, wanted, base, head)
         filters = (_group(storage, wanted, names[0]), _group(storage, wanted, names[1]))
-    found = drift(storage, *filters, rule=rule, least=least, with_calls=with_calls, progress=progress)
+    found = drift(storage, *filters, judge=judge, least=least, with_calls=with_calls, progress=progress)
     return Comparison(*names, *filters, found, change)
 
 

@@ -7,9 +7,22 @@ from math import sqrt
 from typing import Literal
 
 from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
+from agentspan.analysis.causes import MARKS, STATUS_MARKS, rule_text
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
-from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
+from agentspan.analysis.outcomes import (
+    STATUS,
+    Judge,
+    Missed,
+    OutcomeRule,
+    Pair,
+    check_known,
+    decided,
+    missed_rule,
+    outcomes,
+    pair_of,
+    parse,
+)
 from agentspan.analysis.periods import Periods, periods_of
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
@@ -21,6 +34,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, RunFilter, SpansOf, Tags
 from agentspan.storage.row_by_row import names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
+from agentspan.text import noun
 
 Kind = Literal["step", "run", "ending"]
 
@@ -75,7 +89,7 @@ class FailedShare:
         interval: the 95 % interval of the share of failed runs; None if no run has an outcome.
         unknown: the number of runs without an outcome. They count only here, and in the groups if no run failed.
         open: the number of runs without an outcome that have not ended.
-        missed: if no run failed by its status: a rule over a score that some runs missed; None if there is no rule.
+        missed: if the status decides: a rule over a score that some runs missed; None if there is no rule.
     """
 
     outcome: str | None
@@ -105,6 +119,8 @@ class Why(FailedShare):
         periods: the periods of time that the histograms count in; None without runs.
         histogram: the number of runs with an outcome that started in each period.
         signature: the signature that selected the groups; None for all groups.
+        pair: the latest failed run, of a single signature the latest with it, and one that passed, to compare them;
+            None if no run failed, or none passed.
     """
 
     silent: int
@@ -117,26 +133,27 @@ class Why(FailedShare):
     periods: Periods | None
     histogram: tuple[int, ...]
     signature: str | None
+    pair: Pair | None
 
 
 def failed_share(
     storage: Storage,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
     progress: Progress | None = None,
 ) -> FailedShare:
     """Return the share of failed runs of those that match a filter; its signature is ignored, as by `why`.
 
     Args:
-        rule: the rule that decides whether a run failed; the status decides when left out.
+        judge: what decides whether a run failed; when left out, as outcomes.decided finds.
         progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
     found = run_briefs(storage, (filter or RunFilter())._replace(signature=None), progress=progress)
+    rule = decided(storage, found, judge)
     return FailedShare(*_share(storage, found, outcomes(storage, found, rule), rule))
 
 
@@ -152,14 +169,14 @@ def _share(
         wilson(failed, known) if known else None,
         counts[None],
         sum(passed[run.id] is None and run.status in OPEN for run in found),
-        missed_rule(storage, found) if rule is None and not failed else None,
+        missed_rule(storage, found) if rule is None else None,
     )
 
 
 def why(
     storage: Storage,
     filter: RunFilter | None = None,
-    rule: OutcomeRule | None = None,
+    judge: Judge = None,
     *,
     progress: Progress | None = None,
 ) -> Why:
@@ -168,16 +185,16 @@ def why(
     Args:
         filter: selects the runs. Its signature selects the groups instead: all runs that match the rest of the filter
             are counted, and the failed runs of the groups are compared with those that passed.
-        rule: the rule that decides whether a run failed; the status decides when left out.
+        judge: what decides whether a run failed; when left out, as outcomes.decided finds.
         progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
     filter = filter or RunFilter()
     wanted = (filter.signature or "").lower()
     found = run_briefs(storage, filter._replace(signature=None), progress=progress)
+    rule = decided(storage, found, judge)
     passed = outcomes(storage, found, rule)
     known = [run for run in found if passed[run.id] is not None]
     failed = [run for run in known if not passed[run.id]]
@@ -240,6 +257,7 @@ def why(
         periods,
         periods.counted(run.began for run in known) if periods else (),
         filter.signature,
+        pair_of(candidates, passed),
     )
 
 
@@ -404,8 +422,8 @@ class RunWhy:
         error: the error of the run; None if the run only passes on the error of the step.
         elsewhere: the same failure in other runs; None if no step failed.
         nearest: the passing run to compare with; None if no run passed, or this run itself passed.
-        missed: if the status decides and the run passed: a rule over a score that this run missed, with the numbers
-            of all runs of the agent; None if there is no rule.
+        missed: if the status was asked to decide and the run passed: a rule over a score that this run missed, with
+            the numbers of all runs of the agent; None if there is no rule.
         still_open: the current step of the run; None if the run has ended.
     """
 
@@ -426,20 +444,38 @@ class RunWhy:
     missed: Missed | None
     still_open: StillOpen | None = None
 
+    @property
+    def verdict(self) -> str:
+        """The mark and the word of the run: those of its status, or that it missed the rule."""
+        if self.passed is False and self.status == "complete" and self.outcome is not None:
+            return f"{MARKS['missed']} missed {rule_text(parse(self.outcome))}"
+        return f"{STATUS_MARKS[self.status]} {self.status}"
+
+    @property
+    def head(self) -> Iterator[str]:
+        """Further facts for the line of the verdict: what the rule says where the verdict does not, task, and steps."""
+        says = {True: "passed", False: "failed", None: "has no outcome"}[self.passed]
+        if self.passed is None or (self.outcome is not None and (self.passed or self.status != "complete")):
+            yield f"{says} {self.outcome or ''}".rstrip()
+        if self.task is not None:
+            yield f"task {self.task}"
+        yield f"{noun(self.spans, 'step')}, {self.failed:,} failed"
+
 
 def why_run(
-    storage: Storage, run: AgentInstanceRow, rule: OutcomeRule | None = None, *, progress: Progress | None = None
+    storage: Storage, run: AgentInstanceRow, judge: Judge = None, *, progress: Progress | None = None
 ) -> RunWhy:
     """Return why a run failed.
 
     Args:
-        rule: the rule that decides whether a run failed; the status decides when left out.
+        judge: what decides whether a run failed; when left out, a rule over a score that this run missed, else its
+            status.
         progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
     """
-    check_known(storage, rule)
+    check_known(storage, judge)
     spans = [*storage.ask(SpansOf(run.id))]
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
@@ -448,6 +484,10 @@ def why_run(
     others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None, progress=progress).runs
     others = [each for each in others if each.run.id != run.id]
     name = names_of(storage, [run])[run.id]
+    missed = _missed(storage, run, others) if judge in (None, STATUS) and run.status == "complete" else None
+    rule = judge if isinstance(judge, OutcomeRule) else None
+    if judge is None and missed is not None:
+        rule, missed = missed.rule, None
     passed = outcomes(storage, [run], rule)[run.id]
     return RunWhy(
         run.id,
@@ -464,15 +504,9 @@ def why_run(
         _own_error(run, failed),
         None if failed is None else _elsewhere(storage, found, others),
         None if passed else _nearest(storage, run, spans, others, rule),
-        _missed(storage, run, others) if passed and rule is None else None,
+        missed,
         _still_open(spans) if run.status in OPEN else None,
     )
-
-
-def missed_by(storage: Storage, run: AgentInstanceRow) -> Missed | None:
-    """Return the rule over a score that a run missed, although its status is no failure; None if it missed none."""
-    others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None).runs
-    return _missed(storage, run, others)
 
 
 def _still_open(spans: Sequence[AgentSpanRow]) -> StillOpen:

@@ -124,12 +124,19 @@ def _passed_later(step: FailedStep) -> str:
     return f"step {step.passed_later:,} passed with other arguments: {changed}"
 
 
+def interest(change: FieldChange) -> tuple[bool, bool, bool]:
+    """Return a key that sorts differing members: names of tools first, then results, what was sent, figures."""
+    last = change.path.rpartition(".")[2]
+    return last != "name", ".usage." in change.path, not change.path.startswith("result")
+
+
 def _change(change: FieldChange) -> str:
-    return f"{change.path} {_side(change.a)} → {_side(change.b)}".lstrip()
-
-
-def _side(text: str | None) -> str:
-    return "nothing" if text is None else cut(text, MAX_SIDE)
+    sides = diff_text.apart(change.a or "", change.b or "", MAX_SIDE)
+    texts = (
+        "nothing" if value is None else cut(text, MAX_SIDE)
+        for value, text in zip((change.a, change.b), sides, strict=True)
+    )
+    return f"{change.path} {' → '.join(texts)}".lstrip()
 
 
 def _recovery(step: FailedStep, failed: int) -> str:

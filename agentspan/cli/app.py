@@ -76,6 +76,8 @@ def _printable() -> Iterator[None]:
 
 COMMANDS = {
     "Look at runs": {
+        "overview": "Say what happened to the runs of the last day that has some: how many failed, and why most often."
+        "\n\n`agentspan` without a command does the same. --since replaces the day.",
         "runs": "List runs, the latest first, with totals.\n\nA ? marks a run that its program left open when it died.",
         "show": "Show a run as a tree, or one of its steps in full.\n\nID is a run: its id, the unique beginning of "
         "one, or - for the latest run. Or it is a step, by its number in the tree, such as -#12, or by its id.",
@@ -137,6 +139,14 @@ COMMANDS = {
         "A copy can be interrupted, and repeated.",
         "backup": "Copy the file as of now to a new FILE.\n\nPrograms may go on recording.",
     },
+    "For coding agents": {
+        "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.\n\nThe tools print "
+        "what the commands of their names print, within a budget of tokens. `serve` has the same tools at /mcp.",
+        "setup": "Add agentspan to a coding agent: its MCP server and its skill.\n\nThe change is shown first. Other "
+        "entries and comments of the files stay as they are. --remove takes it back.",
+        "skill": "Print the skill that tells a coding agent how to find out what failed, and why.\n\nWith `instrument` "
+        "it tells how to record a program.",
+    },
     "Keep in order": {
         "init": "Make or migrate the tables of a database.\n\nIt also makes the partitions that are missing. URL is a "
         "file or NAME://…, else that of --db.",
@@ -155,8 +165,9 @@ _HELP = {name: help for section in COMMANDS.values() for name, help in section.i
 _FILES = {
     "stats": "runs", "sql": "search", "terminate": "score", "demo": "record", "import": "importing", "backup": "copy",
     "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
+    "mcp": "agentspan.mcp.server", "setup": "agentspan.mcp.setup", "skill": "agentspan.mcp.skill",
 }  # fmt: skip
-"""The modules of commands that share a module. All other commands have a module of the same name."""
+"""The modules of commands that share a module, or lie in a later layer. All others have a module of the same name."""
 
 
 ALIASES = {"ls": "runs", "list": "runs"}
@@ -174,7 +185,8 @@ class _Group(click.Group):
         cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _HELP:
             return None
-        module = import_module(f"agentspan.cli.{_FILES.get(cmd_name, cmd_name)}")
+        file = _FILES.get(cmd_name, cmd_name)
+        module = import_module(file if "." in file else f"agentspan.cli.{file}")
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
 
@@ -327,9 +339,15 @@ def _with_database(function: Callable[..., None], opens: _Opens) -> Callable[...
 
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
-    """Open the storage of a command. A missing file is created, unless `read_only` is set."""
-    from agentspan.database import open
+    """Open the storage of a command. A missing file is created, unless `read_only` is set.
 
+    A program that calls commands in this process may pass them an opened Database as the `obj` of their context.
+    """
+    from agentspan.database import Database, open
+
+    if isinstance(ctx.obj, Database):
+        yield ctx.obj
+        return
     location = location_in(ctx, db)
     if location.path is not None:
         recover(location.path)

@@ -108,8 +108,7 @@ def _checked(
         if outcome is not None or wanted.outcome is not None:
             raise Failed(f"{'--outcome' if outcome is not None else f'outcome in {file}'} needs a [baseline]")
         return check(gather(storage, rows, outcomes(storage, rows)), wanted, known=known)
-    rule = outcome_rule(wanted.outcome if outcome is None else outcome)
-    check_known(storage, rule)
+    rule = _rule(storage, wanted.outcome if outcome is None else outcome)
     return _compared(storage, rows, wanted, rule, file.parent, known)
 
 
@@ -118,11 +117,20 @@ def _checked_by(
 ) -> Check:
     """Check the runs with the newest value of a part of the fingerprint; the baseline is the value before."""
     change = changed_part(rows, part)
-    rule = outcome_rule(wanted.outcome if outcome is None else outcome)
-    check_known(storage, rule)
+    rule = _rule(storage, wanted.outcome if outcome is None else outcome)
     checked, before = ([row for row in rows if row.id in ids] for ids in (change.head, change.base))
     about = "; ".join(sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}"))
     return _against(storage, storage, checked, before, wanted, rule, _known(storage, wanted), about=about)
+
+
+def _rule(storage: Storage, text: str | None) -> OutcomeRule | None:
+    """Return the rule by which runs passed; None if the status decides, as it does when nobody names a rule.
+
+    Other commands find a rule by themselves. A check does not: what it means must not change with the runs.
+    """
+    judge = outcome_rule(text)
+    check_known(storage, judge)
+    return judge if isinstance(judge, OutcomeRule) else None
 
 
 def _known(storage: Storage, wanted: Config) -> list[Stat]:

@@ -4,7 +4,7 @@ With `--context`, it prints how what two model calls read differs.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ import click
 
 from agentspan.analysis import by_name, diff_text, drift_text
 from agentspan.analysis.by_name import AT, resolved, unmatched
+from agentspan.analysis.causes import Verdict, verdicts_on
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.diff_text import markdown as as_markdown
@@ -25,7 +26,7 @@ from agentspan.analysis.tree import judgement_text, run_name
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import diff_contexts
-from agentspan.cli.filter_options import outcome_rule
+from agentspan.cli.filter_options import how_chosen, outcome_rule
 from agentspan.cli.output import (
     MARKS,
     Unanswered,
@@ -38,10 +39,10 @@ from agentspan.cli.output import (
     indexing,
     local,
     page,
-    status_style,
     style,
     table,
     utc_option,
+    verdict_style,
     width,
     wrap,
     zone,
@@ -49,7 +50,7 @@ from agentspan.cli.output import (
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
-from agentspan.text import cost_text, count_text, duration_text, noun, printable
+from agentspan.text import cost_text, count_text, dotted, duration_text, noun, printable
 
 MAX_CHANGES = 20
 """The number of changes after the divergence that are shown without `--full`."""
@@ -155,7 +156,8 @@ def _two_runs(
     elif markdown:
         echo_lines(as_markdown(found))
     else:
-        page(_lines(found, full=full))
+        rows = [by_name.find_run(storage, id) for id in (found.a.run_id, found.b.run_id)]
+        page(_lines(found, verdicts_on(storage, rows, outcome_rule(None)), full=full))
 
 
 def _several(storage: Storage, runs: Sequence[str], *, as_json: bool) -> None:
@@ -211,10 +213,10 @@ def _plain_side(side: Side) -> dict[str, Any]:
     }
 
 
-def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
+def _lines(found: RunDiff, verdicts: Mapping[str, Verdict], *, full: bool) -> Iterator[str]:
     columns = width()
     for side, run in (("A", found.a), ("B", found.b)):
-        yield from _run(side, run, columns)
+        yield from _run(side, run, verdicts[run.run_id], columns)
     yield fit(f"B − A: {diff_text.deltas(found.a, found.b)}", columns)
     if not found.is_shortest:
         yield style(fit(diff_text.NOT_SHORTEST, columns), fg="yellow")
@@ -228,8 +230,7 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
     if (hint := diff_text.read_first(first)) is not None:
         yield f"  {hint}"
     yield style(f"{diff_text.CHANGED} here they part: {diff_text.parting(first)}", bold=True)
-    for side, step in (("A", first.a), ("B", first.b)):
-        yield _step(side, step, columns)
+    yield from _steps(first.a, first.b, columns)
     if found.against is not None:
         for line in wrap(diff_text.against(found.against, first.same), columns - 2, 5):
             yield f"  {line}"
@@ -240,20 +241,27 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
     yield from _rest(found, columns, full=full)
 
 
-def _run(side: str, run: DiffRun, columns: int) -> Iterator[str]:
+def _run(side: str, run: DiffRun, verdict: Verdict, columns: int) -> Iterator[str]:
     name = fit(run_name(run.agent, run.version), max(8, columns - 2 - len(run.run_id) - 2))
     yield style(f"{side} {run.run_id}  {name}", bold=True)
-    text = fit(f"{MARKS[run.status]} {diff_text.facts(run)}", columns - 2)
-    yield "  " + status_style(text[0], run.status) + text[1:]
+    mark, word = verdict.beside(run.status)
+    text = fit(f"{mark} {diff_text.facts(run, word)}", columns - 2)
+    yield "  " + verdict_style(text[0], verdict, run.status) + text[1:]
 
 
-def _step(side: str, step: DiffStep | None, columns: int) -> str:
-    color = COLORS["removed" if side == "A" else "added"]
-    if step is None:
-        return style(f"{side} no more steps", fg=color)
-    more = diff_text.attempts_text(step)
-    head = f"{side} {step.number:,} {MARKS[step.status]} "
-    return style(head, fg=color) + fit(step.title, max(8, columns - columns_of(head) - len(more))) + more
+def _steps(a: DiffStep | None, b: DiffStep | None, columns: int) -> Iterator[str]:
+    """Yield the steps at which two runs part, cut so that the place where their titles differ is shown."""
+    titles = (
+        diff_text.apart(a.title, b.title, columns - 12) if a and b else (a.title if a else "", b.title if b else "")
+    )
+    for side, step, title in zip("AB", (a, b), titles, strict=True):
+        color = COLORS["removed" if side == "A" else "added"]
+        if step is None:
+            yield style(f"{side} no more steps", fg=color)
+            continue
+        more = diff_text.attempts_text(step)
+        head = f"{side} {step.number:,} {MARKS[step.status]} "
+        yield style(head, fg=color) + fit(title, max(8, columns - columns_of(head) - len(more))) + more
 
 
 def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Iterator[str]:
@@ -366,12 +374,13 @@ def _verdict(
 ) -> None:
     base, head = names
     with_calls = as_json or (not markdown and width() >= WIDE)
+    judge = outcome_rule(outcome)
     with indexing() as progress:
         found = drift(
             storage,
             filters[0],
             filters[1],
-            rule=outcome_rule(outcome),
+            judge=judge,
             least=least_of(_numbers(least)),
             with_calls=with_calls,
             progress=progress,
@@ -389,7 +398,7 @@ def _verdict(
     else:
         for line in about:
             echo_lines(wrap(line, width(), 4))
-        print_groups(found, base, head, full=full)
+        print_groups(found, base, head, full=full, chosen=how_chosen(judge, found.rule))
 
 
 def _numbers(words: Sequence[str]) -> dict[str, float]:
@@ -416,8 +425,12 @@ def plain_groups(found: Drift, base: str, head: str) -> dict[str, Any]:
     return asdict(found) | {"missed": missed} | own
 
 
-def print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
-    """Print the verdict on two groups of runs, and its table."""
+def print_groups(found: Drift, base: str, head: str, *, full: bool, chosen: str = "") -> None:
+    """Print the verdict on two groups of runs, and its table.
+
+    Args:
+        chosen: why the runs are judged by their rule, if nobody named it.
+    """
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4):
         echo_lines([style(line, fg=color, bold=True)])
@@ -425,6 +438,8 @@ def print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
         echo_lines(wrap(line, width(), 3))
     if found.missed is not None:
         echo_lines(wrap(str(found.missed), width(), 3))
+    if chosen:
+        echo_lines(wrap(dotted(f"judged by {found.rule}", chosen), width(), 3))
     echo_lines(wrap(drift_text.facts(found, base, head), width(), 5))
     is_wide = width() >= WIDE
     rows = drift_text.shown_rows(found, whole=full)

@@ -1,6 +1,10 @@
 """Two examples of each command, as its help prints them. A test parses them all, and runs what it can."""
 
 EXAMPLES = {
+    "overview": (
+        ("the last week", "overview --since 7d"),
+        ("by a score", "overview --outcome 'reward>=1'"),
+    ),
     "runs": (
         ("the failed runs of the last day", "runs --failed --since 1d"),
         ("the ten runs that cost most", "runs --sort cost -n 10"),
@@ -112,6 +116,18 @@ EXAMPLES = {
     "rederive": (
         ("the costs of all runs", "rederive --prices"),
         ("the summaries of the latest run", "rederive - --summaries"),
+    ),
+    "mcp": (
+        ("the file of this folder", "mcp"),
+        ("another file", "mcp --db runs.db"),
+    ),
+    "setup": (
+        ("for this user, in Claude Code", "setup claude"),
+        ("take it back", "setup claude --remove"),
+    ),
+    "skill": (
+        ("how to find what failed", "skill"),
+        ("how to record a program", "skill instrument"),
     ),
     "completion": (
         ("for bash", "completion bash >> ~/.bashrc"),

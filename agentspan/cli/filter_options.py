@@ -12,7 +12,7 @@ import click
 
 from agentspan.analysis.by_name import NOTHING, resolved, unmatched
 from agentspan.analysis.filter_words import NAMES, filter_of
-from agentspan.analysis.outcomes import OutcomeRule, rule_of
+from agentspan.analysis.outcomes import Judge, rule_of
 from agentspan.cli.completion import AGENT
 from agentspan.cli.output import Failed, to_call, utc_option, zone
 from agentspan.errors import InvalidValue
@@ -44,7 +44,11 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
     ("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),
     ("until", "Only before then.", {"metavar": "TIME"}),
-    ("grep", "Only with this text in the run's own metadata, result, error or names.", {"metavar": "TEXT"}),
+    (
+        "grep",
+        "Only with this text in the run's own names, metadata, result or error, not in steps.",
+        {"metavar": "TEXT"},
+    ),
     ("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
     ("touched", "Only in which a tool was called with this file: its path, or the end of it.", {"metavar": "PATH"}),
     ("project", "Only in this folder, or below it; * is any text; a name: any folder of it.", {"metavar": "FOLDER"}),
@@ -126,8 +130,8 @@ def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
     return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
 
 
-def outcome_rule(text: str | None) -> OutcomeRule | None:
-    """Return the rule that decides whether a run passed: `text`, else the project's; None if the status decides.
+def outcome_rule(text: str | None) -> Judge:
+    """Return what decides whether a run passed: `text`, else the project's rule; None without one.
 
     Raises:
         InvalidValue: `text` is not a rule.
@@ -152,6 +156,11 @@ def outcome_rule(text: str | None) -> OutcomeRule | None:
         return rule_of(rule)
     except (OSError, ValueError, AttributeError) as error:
         raise Failed(f"cannot use [tool.agentspan] of {file}: {error}") from None
+
+
+def how_chosen(judge: Judge, rule: str | None) -> str:
+    """Return why runs are judged by a rule that nobody named, and how to name another; "" if somebody named it."""
+    return "" if judge is not None or rule is None else "no run failed by its status; --outcome chooses another rule"
 
 
 def pyproject() -> Path | None:

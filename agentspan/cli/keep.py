@@ -32,8 +32,8 @@ from agentspan.cli.output import (
     zone,
 )
 from agentspan.database import Database
-from agentspan.errors import InvalidValue
-from agentspan.maintenance import rederive
+from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.maintenance import bug_report, rederive
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Upkeep
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, WriterRow
@@ -117,6 +117,7 @@ def _distribute(location: Location, shards: int) -> None:
 @click.option("--schemas", is_flag=True, help="Only list the span types of agents, and what in them is unusable.")
 @click.option("--all", "all_types", is_flag=True, help="With --schemas: list the built-in span types, too.")
 @click.option("--tables", is_flag=True, help="Only show the version of the tables, and their partitions.")
+@click.option("--report", is_flag=True, help="Only print versions, sizes and counts, for a report of a bug.")
 @options
 @click.pass_context
 def doctor_command(
@@ -128,12 +129,16 @@ def doctor_command(
     schemas: bool,
     all_types: bool,
     tables: bool,
+    report: bool,
     **how: Any,
 ) -> None:
     """Check a storage, and close the runs that dead programs left open; or only list its span types or tables."""
-    if ((schemas or tables) and ((schemas and tables) or any(how.values()))) or (all_types and not schemas):
-        raise click.UsageError("--schemas (with --all) and --tables only list; each stands alone")
-    if tables:
+    lists = schemas + tables + report
+    if lists > 1 or (lists and any(how.values())) or (all_types and not schemas):
+        raise click.UsageError("--schemas (with --all), --tables and --report only print; each stands alone")
+    if report:
+        _report(location_in(ctx, db))
+    elif tables:
         _tables(location_in(ctx, db), as_json=as_json)
     elif schemas:
         with opened(ctx, db) as database:
@@ -141,6 +146,16 @@ def doctor_command(
     else:
         with opened_existing(ctx, db, read_only=dry_run) as database:
             _examine(database, dry_run=dry_run, as_json=as_json, **how)
+
+
+def _report(location: Location) -> None:
+    """Print what a report of a bug needs. A storage that cannot be read is in it with the kind of its error only."""
+    try:
+        with closing(open_direct(location, read_only=True)) as storage:
+            stored = bug_report.contents(storage)
+    except (AgentspanError, OSError) as error:  # its text may have a path, or a password
+        stored = {"error": type(error).__name__}
+    document({**bug_report.machine(), "storage": stored})
 
 
 def _examine(

@@ -16,11 +16,13 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -28,6 +30,9 @@ from agentspan import clock
 from agentspan.model.rows import Row
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line, printable
+
+if TYPE_CHECKING:
+    from agentspan.analysis.causes import Verdict
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 COLORS = {"active": "yellow", "complete": "green", "failed": "red", "cancelled": "bright_black", "terminated": "red"}
@@ -49,14 +54,56 @@ class Unanswered(Failed):
     exit_code = 2
 
 
+@dataclass(frozen=True)
+class Collected:
+    """Collects what commands print, for a program that called them in this process, such as an MCP server.
+
+    The text has no colours, no bars of times, and nothing at the right edge.
+
+    Attributes:
+        columns: the width of a line.
+        call: returns the words of a command, such as `["show", "-#12"]`, as the caller must write it.
+        text: what was printed.
+    """
+
+    columns: int
+    call: Callable[[Sequence[str]], str]
+    text: io.StringIO = field(default_factory=io.StringIO)
+
+
+_collected: ContextVar[Collected | None] = ContextVar("agentspan_collected", default=None)
+
+
+@contextmanager
+def collecting(to: Collected) -> Iterator[None]:
+    """Collect what commands print in this context; other threads and contexts go on printing."""
+    token = _collected.set(to)
+    try:
+        yield
+    finally:
+        _collected.reset(token)
+
+
+def is_collected() -> bool:
+    """Return whether a program collects the output."""
+    return _collected.get() is not None
+
+
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text on stdout, with `err` on stderr; if a program collects the output, give it the text."""
+    to = _collected.get()
+    click.echo(text, file=None if to is None else to.text, err=err, nl=nl)
+
+
 def width() -> int:
-    """Return the width of the output in columns: COLUMNS, else the terminal's, else 80."""
-    return max(40, shutil.get_terminal_size((80, 24)).columns)
+    """Return the width of the output in columns: that of the program which collects it, COLUMNS, the terminal's, 80."""
+    to = _collected.get()
+    return to.columns if to is not None else max(40, shutil.get_terminal_size((80, 24)).columns)
 
 
 def colored() -> bool:
     """Return whether to use colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return not is_collected() and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def style(text: str, **how: Any) -> str:
@@ -67,6 +114,11 @@ def style(text: str, **how: Any) -> str:
 def status_style(text: str, status: str) -> str:
     """Return a text in the colour of a status."""
     return style(text, fg=COLORS.get(status))
+
+
+def verdict_style(text: str, verdict: "Verdict", status: str) -> str:
+    """Return a text in the colour of a verdict: that of its status, unless the run missed a rule."""
+    return status_style(text, "failed" if verdict.kind == "missed" else status)
 
 
 def safe(text: str) -> str:
@@ -88,6 +140,9 @@ def to_copy(*words: str, db: object = None) -> str:
         words: the name of the command, its arguments and options.
         db: the storage for `--db`; when left out, the one that `--db` of the running command names.
     """
+    to = _collected.get()
+    if to is not None:
+        return to.call(words)
     context = click.get_current_context(silent=True)
     named = db if db is not None or context is None else context.meta.get(GIVEN_DB)
     return " ".join([program(), *map(_word, words), *([] if named is None else ["--db", argument(named)])])
@@ -130,12 +185,12 @@ _BARE = re.compile(r"([0-9A-Za-z]+(…[0-9A-Za-z]+)?|-)(#\d+)?", re.ASCII)
 def hint(lead: str, command: str, columns: int) -> list[str]:
     """Return the lines of a sentence with a command; the command has its own line if both do not fit on one line."""
     text = f"{lead}: {command}"
-    return [text] if columns_of(text) <= columns else [*wrap(f"{lead}:", columns, 2), f"  {command}"]
+    return [text] if columns_of(text) <= columns or is_collected() else [*wrap(f"{lead}:", columns, 2), f"  {command}"]
 
 
 def document(value: Any, *, err: bool = False) -> None:
     """Print the JSON document of `--json`; with `err` on stderr, for commands that write other data to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
+    echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
 
 
 def answer(plain: dict[str, Any], *lines: str, as_json: bool) -> None:
@@ -161,18 +216,18 @@ def echo_lines(lines: Iterable[str]) -> None:
     """Print many lines in batches, because each call of click.echo takes 20 µs."""
     rest = iter(lines)
     while batch := [*islice(rest, BATCH_LINES)]:
-        click.echo("\n".join(batch))
+        echo("\n".join(batch))
 
 
 def page(lines: Iterator[str]) -> None:
     """Print lines; if they do not fit on the terminal, through the program in PAGER, or less."""
-    if not sys.stdout.isatty():
+    if is_collected() or not sys.stdout.isatty():
         echo_lines(lines)
         return
     height = shutil.get_terminal_size((80, 24)).lines
     first = [line for line, _ in zip(lines, range(height), strict=False)]
     if len(first) < height:
-        click.echo("\n".join(first))
+        echo("\n".join(first))
         return
     os.environ.setdefault("LESS", "-R")  # without -R, less shows colour codes as text
     click.echo_via_pager((f"{line}\n" for part in (first, lines) for line in part), color=colored())
@@ -197,7 +252,8 @@ class _Columns(dict[str, int]):
         return found
 
 
-_columns = _Columns().__getitem__
+_widths = _Columns()
+_columns = _widths.__getitem__
 
 
 def fit(text: str, columns: int) -> str:
@@ -209,7 +265,12 @@ def fit(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int, lines: int) -> list[str]:
-    """Wrap a text to at most `lines` lines of at most `columns` columns; a longer text is cut and ends in `…`."""
+    """Wrap a text to at most `lines` lines of at most `columns` columns; a longer text is cut and ends in `…`.
+
+    If a program collects the output, the text stays on one line, so that no sentence is parted.
+    """
+    if is_collected():
+        return [fit(text, columns * lines)]
     shown: list[str] = []
     rest = one_line(text, 4 * columns * lines)
     while len(shown) < lines - 1 and columns_of(rest) > columns:
@@ -225,6 +286,11 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Pad a text with blanks to `columns` columns: at its end, or with `right` at its start."""
     blanks = " " * max(0, columns - columns_of(text))
     return blanks + text if right else text + blanks
+
+
+def pushed(text: str, columns: int) -> str:
+    """Pad a text, so that what follows it stands at the right edge; if a program collects the output, do not."""
+    return text if is_collected() else pad(text, columns)
 
 
 def table(
@@ -243,11 +309,11 @@ def table(
     widths[shrink] = min(widths[shrink], max(8, width() - others))
     for index, row in enumerate(cells):
         if isinstance(row, str):
-            click.echo(style(_indented(row, width()), fg="bright_black"))
+            echo(style(_indented(row, width()), fg="bright_black"))
             continue
         texts = [pad(_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
         line = fit_end("  ".join(texts).rstrip(), width())
-        click.echo(style(line, bold=True) if index == 0 else line)
+        echo(style(line, bold=True) if index == 0 else line)
 
 
 def _indented(cell: str, columns: int) -> str:
@@ -260,10 +326,10 @@ def fit_end(line: str, columns: int) -> str:
     """Cut a line at its end to `columns` columns, without changing its blanks."""
     if columns_of(line) <= columns:
         return line
-    used = 0
+    used, room = 0, columns - _columns("…")
     for end, character in enumerate(line):
         used += _columns(character)
-        if used > columns - 1:
+        if used > room:
             return line[:end] + "…"
     return line
 
@@ -304,7 +370,7 @@ def zone_name(texts: Iterable[str] = ()) -> str:
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """Yield a function `update(done, total)` that draws a progress bar; None if stderr is not a terminal."""
-    if not sys.stderr.isatty():
+    if is_collected() or not sys.stderr.isatty():
         yield None
         return
     with ExitStack() as ending:
@@ -350,6 +416,7 @@ def is_stdout(path: str | os.PathLike[str]) -> bool:
 _ASCII = {
     "✓": "+", "✗": "x", "●": "*", "◌": ".", "○": "o", "■": "#",
     "│": "|", "├": "|", "└": "`", "─": "-", "▏": "|", "▕": "|", "█": "#", "▒": "=", "░": "-",
+    "≠": "!", "≥": ">=", "≤": "<=",
     "…": "...", "·": "-", "→": "->", "×": "x", "µ": "u", "“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-",
 }  # fmt: skip
 _NAME = "agentspan-ascii"
@@ -385,6 +452,11 @@ def adapt_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=_NAME, encoding=_ENCODING if stream.isatty() and is_ascii(os.environ) else None)
+    _widths.clear()  # a mark in ASCII may be wider: `…` is three columns
+    with suppress(UnicodeError, LookupError):
+        "…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        return
+    _widths.update({character: len(text) for character, text in _ASCII.items()})
 
 
 def is_ascii(environment: Mapping[str, str]) -> bool:

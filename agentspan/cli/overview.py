@@ -1,15 +1,39 @@
-"""`agentspan` without a command: what happened to the runs of the last day, or how to get a first run."""
+"""`agentspan overview`, and `agentspan` alone: what happened to the runs of the last day, or how to get a first run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
 
 import click
 
+from agentspan.analysis import by_name
 from agentspan.analysis.overview import Overview, overview
-from agentspan.cli.app import location_in, opened
-from agentspan.cli.filter_options import outcome_rule
-from agentspan.cli.output import bar, columns_of, echo_lines, fit, pad, to_copy, width, wrap
+from agentspan.cli.app import command, location_in, opened, reads
+from agentspan.cli.filter_options import (
+    asked_for,
+    filter_in,
+    filter_options,
+    no_run,
+    options_of,
+    outcome_option,
+    outcome_rule,
+)
+from agentspan.cli.output import (
+    columns_of,
+    document,
+    echo_lines,
+    fit,
+    indexing,
+    is_collected,
+    pad,
+    to_copy,
+    width,
+    wrap,
+)
+from agentspan.database import Database
 
-MOST_CAUSES = 4
+MOST_CAUSES = 3
 
 
 def answer_alone(ctx: click.Context) -> None:
@@ -18,14 +42,49 @@ def answer_alone(ctx: click.Context) -> None:
     if location.path is not None and not location.path.exists():
         echo_lines(_first_steps())
         return
-    with opened(ctx, None) as database, bar("indexing") as progress:
-        rule = outcome_rule(None)
-        found = overview(database.storage, rule=rule, progress=progress)
-    echo_lines(_lines(found) if found.runs else _first_steps())
+    with opened(ctx, None) as database:
+        _answer(database, None, {}, as_json=False)
+
+
+@command("overview")
+@outcome_option
+@filter_options
+@reads
+def overview_command(database: Database, *, outcome: str | None, as_json: bool, **filters: Any) -> None:
+    """Print the overview of the runs that match."""
+    _answer(database, outcome, filters, as_json=as_json)
+
+
+def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *, as_json: bool) -> None:
+    storage, judge, asked, options = database.storage, outcome_rule(outcome), asked_for(filters), options_of(filters)
+    filter = filter_in(storage, filters)
+    with indexing() as progress:
+        found = overview(storage, filter, judge, progress=progress)
+    if as_json:
+        document(_plain(found))
+    elif found.runs:
+        pair = [] if found.pair is None else [*by_name.short_ids(storage, found.pair).values()]
+        echo_lines(_lines(found, options, pair))
+    else:
+        echo_lines(wrap(no_run(storage, filter, asked), width(), 4) if asked else _first_steps())
+
+
+def _plain(found: Overview) -> dict[str, Any]:
+    named = {each.name: getattr(found, each.name) for each in fields(found)}
+    causes = None if found.causes is None else [asdict(each) for each in found.causes]
+    own = {
+        "pair": found.pair and found.pair._asdict(),
+        "totals": found.totals._asdict(),
+        "buckets": [asdict(each) for each in found.buckets],
+        "causes": causes,
+    }
+    return {**named, **own, "answer": found.answer, "sums": found.sums}
 
 
 def _first_steps() -> Iterator[str]:
-    ways = {
+    tests = Path(".agentspan", "tests.db")
+    ways = {to_copy("runs", db=tests): "the runs of your tests"} if tests.is_file() else {}
+    ways |= {
         to_copy("demo"): "record a small agent, and look at its run",
         to_copy("import"): "take in sessions of coding agents",
         "import agentspan; agentspan.instrument()": "in a program of yours",
@@ -33,7 +92,7 @@ def _first_steps() -> Iterator[str]:
     return _beside(ways)
 
 
-def _lines(found: Overview) -> Iterator[str]:
+def _lines(found: Overview, options: Sequence[str], pair: list[str]) -> Iterator[str]:
     columns = width()
     yield from wrap(found.answer, columns, 2)
     for cause in (found.causes or ())[:MOST_CAUSES]:
@@ -45,14 +104,16 @@ def _lines(found: Overview) -> Iterator[str]:
     if found.silent:
         yield f"  {found.silent:>4,} × no step failed"
     yield found.sums
-    outcome = ("--outcome", found.rule) if found.rule is not None else ()
-    ways = {to_copy("why", *outcome): "what goes with failure"} if found.failed or found.missed else {}
-    yield from _beside({**ways, to_copy("runs"): "each run, and why it failed", to_copy("serve"): "in a browser"})
+    ways = {to_copy("why", *options): "what goes with failure"} if found.failed or found.missed else {}
+    if pair:
+        ways[to_copy("diff", *pair)] = "where the latest parts from a success"
+    ways[to_copy("runs", *options)] = "each run, and why it failed"
+    yield from _beside(ways if is_collected() else {**ways, to_copy("serve"): "in a browser"})
 
 
 def _beside(ways: dict[str, str]) -> Iterator[str]:
     """Yield commands with their meanings beside them. A command is never cut; a meaning that lacks room is left out."""
-    widest = max(columns_of(command) for command in ways)
-    for command, meaning in ways.items():
-        line = f"  {pad(command, widest)}  {meaning}"
-        yield line if columns_of(line) <= width() else f"  {command}"
+    widest = max(columns_of(way) for way in ways)
+    for way, meaning in ways.items():
+        line = f"  {pad(way, widest)}  {meaning}"
+        yield line if columns_of(line) <= width() else f"  {way}"

@@ -18,18 +18,28 @@ from agentspan.analysis.runs import (
     stats,
     stats_by_version,
 )
+from agentspan.analysis.session_runs import about, prompt_of
 from agentspan.analysis.tree import run_name, score_text, session_title
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
+from agentspan.cli.filter_options import (
+    asked_for,
+    filter_in,
+    filter_options,
+    no_run,
+    options_of,
+    outcome_rule,
+    page_options,
+)
 from agentspan.cli.output import (
     COLORS,
-    MARKS,
     bar,
     columns_of,
     document,
+    echo,
     echo_lines,
     fit,
+    hint,
     indexing,
     local,
     pad,
@@ -38,6 +48,7 @@ from agentspan.cli.output import (
     style,
     table,
     to_copy,
+    verdict_style,
     width,
     wrap,
     zone_name,
@@ -55,6 +66,12 @@ DATED = 76
 """The terminal width from which the list shows the start of each run."""
 WIDE = 100
 """The terminal width from which the list shows the tokens and cost of each run."""
+WIDEST = 150
+"""The terminal width from which what a run was about is a column; else it is a line below the run."""
+AGENT_COLUMNS = 24
+"""The width of the column of agents, where what a run was about is a column, too."""
+LEAST_ABOUT = 24
+"""The least width for what a run was about on the line of its cause; with less room it has its own line."""
 
 
 @command("runs")
@@ -72,23 +89,33 @@ def runs_command(
 ) -> None:
     """List a page of runs, and print the number of all matching runs."""
     storage = database.storage
-    asked = asked_for(filters)
+    asked, grep, others = asked_for(filters), filters["grep"], options_of({**filters, "grep": None})
     filter = filter_in(storage, filters)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
-    page = page_of(storage, found.runs)
+    page = page_of(storage, found.runs, outcome_rule(None))
     if as_json:
         document(_plain_runs(storage, found, page))
         return
     if not found.total:
         echo_lines(wrap(no_run(storage, filter, asked), width(), 4))
+        echo_lines(_in_steps(grep, others))
         return
     stale = {id for id, judged in page.verdicts.items() if judged.kind == "left"}
     labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
-    _table(storage, found.runs, page, {id: one.scores for id, one in labels.items()})
-    click.echo(_runs_total(found, offset))
+    abouts = {run.run.id: about(run.run, prompt_of(storage, run.run)) for run in found.runs}
+    _table(storage, found.runs, page, abouts, {id: one.scores for id, one in labels.items()})
+    echo(_runs_total(found, offset))
+    echo_lines(_in_steps(grep, others))
     if stale:
-        click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
+        echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
+
+
+def _in_steps(grep: str | None, others: Sequence[str]) -> list[str]:
+    """Return the command that finds a text in steps, because the filter is about the runs' own texts."""
+    if grep is None:
+        return []
+    return hint("runs with it in their steps", to_copy("search", grep, "--by-run", *others), width())
 
 
 def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any]:
@@ -97,6 +124,7 @@ def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any
             {
                 **plain,
                 "agent": run_name(run.agent, run.version),
+                "about": about(run.run, prompt_of(storage, run.run)),
                 "verdict": page.verdicts[run.run.id]._asdict(),
                 "reason": page.causes[run.run.id].text if run.run.id in page.causes else None,
                 "abandoned": page.verdicts[run.run.id].kind == "left" or run.run.closed_by == "abandoned",
@@ -111,7 +139,13 @@ def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any
     }
 
 
-def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mapping[str, Sequence[ScoreRow]]) -> None:
+def _table(
+    storage: Storage,
+    runs: list[RunSummary],
+    page: Judged,
+    abouts: Mapping[str, str],
+    scores: Mapping[str, Sequence[ScoreRow]],
+) -> None:
     ids = by_name.short_ids(storage, [run.run.id for run in runs])
     columns = width()
     id_columns = max([len(id) for id in ids.values()], default=by_name.SHORTEST_ID)
@@ -119,33 +153,45 @@ def _table(storage: Storage, runs: list[RunSummary], page: Judged, scores: Mappi
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
     header = "".join((pad("run", id_columns), *started, "  ", pad("status", 12), "   took  spans failed", *used))
-    click.echo(style(f"{header}  agent", bold=True))
     room = max(8, columns - len(header) - 2)
+    names = {run.run.id: run_name(run.agent, run.version) for run in runs}
+    beside = min(AGENT_COLUMNS, max(map(columns_of, names.values()), default=0)) if columns >= WIDEST else 0
+    click.echo(style(f"{header}  {pad('agent', beside)}{'  about' if beside else ''}".rstrip(), bold=True))
     for run in runs:
         row = run.run
         took = "" if row.duration_ms is None else duration_text(row.duration_ms)
         at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
         tokens = tokens_of(run)
         judged = page.verdicts[row.id]
-        stale = "?" if judged.kind == "left" else ""
-        missed = judged.kind == "missed"
-        shown = f"{judged.mark if missed else MARKS[row.status]} {'missed' if missed else row.status}{stale}"
-        click.echo(
+        mark, word = judged.beside(row.status)
+        shown = f"{mark} {'missed' if judged.kind == 'missed' else word}{'?' if judged.kind == 'left' else ''}"
+        echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
-            + status_style(pad(shown, 12), "failed" if missed else row.status)
+            + verdict_style(pad(shown, 12), judged, row.status)
             + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
             + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
             + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")
             + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")
-            + f"  {fit(run_name(run.agent, run.version), room)}"
+            + f"  {pad(fit(names[row.id], beside or room), beside)}"
+            + (f"  {fit(abouts[row.id], room - beside - 2)}".rstrip() if beside else "")
         )
-        title = session_title(row)
-        if title is not None:
-            click.echo("  " + style(fit(title, columns - 2), bold=True))
-        if row.id in page.causes:
-            click.echo("  " + status_style(fit(page.causes[row.id].text, columns - 2), "failed"))
+        cause = page.causes[row.id].text if row.id in page.causes else ""
+        about = "" if beside else abouts[row.id]
+        echo_lines(_below(cause, about, columns - 2, is_title=session_title(row) is not None))
         for score in scores.get(row.id, ()):
-            click.echo("  " + fit(score_text(score), columns - 2))
+            echo("  " + fit(score_text(score), columns - 2))
+
+
+def _below(cause: str, about: str, columns: int, *, is_title: bool) -> Iterator[str]:
+    """Yield what a run was about and why it failed, on one line if most of both fits there."""
+    room = columns - columns_of(cause) - 3
+    if about and cause and not is_title and room >= min(LEAST_ABOUT, columns_of(about)):
+        yield f"  {status_style(cause, 'failed')} · {style(fit(about, room), fg='bright_black')}"
+        return
+    if about:
+        yield "  " + style(fit(about, columns), fg=None if is_title else "bright_black", bold=is_title)
+    if cause:
+        yield "  " + status_style(fit(cause, columns), "failed")
 
 
 def _runs_total(found: RunList, offset: int) -> str:
@@ -221,10 +267,10 @@ def stats_command(
         [row if isinstance(row, str) else [row[n] for n in columns] for row in rows],
         right=range(1, len(columns)),
     )
-    click.echo(_stats_total(found))
+    echo(_stats_total(found))
     if parted is not None and (parted.left_out_versions or parted.left_out_labels):
         left = noun(parted.left_out_versions, "version"), noun(parted.left_out_labels, "label")
-        click.echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
+        echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
 
 
 def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterator[list[str] | str]:

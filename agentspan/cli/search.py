@@ -13,21 +13,24 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.analysis.by_name import STEP
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, HitsByRun, located, search, search_by_run
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
+from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, outcome_rule, page_options
 from agentspan.cli.output import (
     MARKS,
     Failed,
     bar,
     columns_of,
     document,
+    echo,
     echo_lines,
     fit,
     hint,
+    is_collected,
     local,
     pad,
     safe,
@@ -35,6 +38,7 @@ from agentspan.cli.output import (
     style,
     table,
     to_copy,
+    verdict_style,
     width,
     wrap,
 )
@@ -97,17 +101,17 @@ def search_command(
         columns = width()
         form = "%m-%d %H:%M:%S %Z" if columns >= ZONED else "%m-%d %H:%M:%S"
         at = local(hit.started_at).strftime(form) if hit.started_at else ""
-        click.echo(
+        echo(
             status_style(MARKS[hit.status], hit.status)
             + f" {style(hit.span_id, bold=True)}  {at}  "
             + fit(hit.schema_name, max(8, columns - 40 - len(at)))
         )
-        click.echo("  " + style(fit(_place(hit), columns - 2), fg="bright_black"))
-        click.echo("  " + _snippet(hit, columns - 2))
+        echo("  " + style(fit(_place(hit), columns - 2), fg="bright_black"))
+        echo("  " + _snippet(hit, columns - 2))
         if hit.repeats:
-            click.echo("  " + style(f"and in {noun(hit.repeats, 'later step')}", fg="bright_black"))
+            echo("  " + style(f"and in {noun(hit.repeats, 'later step')}", fg="bright_black"))
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
-    click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
+    echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
         top = found.hits[0]
         named = top.span_id if top.step is None else f"{by_name.short_id(storage, top.run_id)}{STEP}{top.step}"
@@ -147,21 +151,28 @@ def _print_by_run(storage: Storage, found: HitsByRun, no_runs: str, *, words: Se
             echo_lines(wrap(no_runs or NOTHING_FOUND, columns, 4))
         return
     short = by_name.short_ids(storage, [each.run.id for each in found.runs])
+    verdicts = verdicts_on(storage, [each.run for each in found.runs], outcome_rule(None))
     for each in found.runs:
         at = local(each.run.started_at or each.run.inserted_at).strftime("%m-%d %H:%M:%S")
-        facts = dotted(run_name(each.agent, each.version), at, noun(each.steps, "step"))
-        mark = status_style(MARKS[each.run.status], each.run.status)
-        click.echo(mark + " " + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True))
+        verdict, status = verdicts[each.run.id], each.run.status
+        mark, word = verdict.beside(status)
+        said = word if verdict.kind == "missed" else ""
+        facts = dotted(run_name(each.agent, each.version), said, at, noun(each.steps, "step"))
+        echo(
+            verdict_style(mark, verdict, status)
+            + " "
+            + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True)
+        )
         for hit in each.hits:
             step = "" if hit.step is None else f"step {STEP}{hit.step}"
             head = f"{MARKS[hit.status]} {dotted(step, hit.schema_name)}"
-            click.echo("  " + style(fit(head, columns - 2), fg="bright_black"))
-            click.echo("    " + _snippet(hit, columns - 4))
+            echo("  " + style(fit(head, columns - 2), fg="bright_black"))
+            echo("    " + _snippet(hit, columns - 4))
         if len(each.hits) < each.steps:
             more = to_copy("search", *words, "--run", short[each.run.id])
             echo_lines("  " + line for line in hint(f"{each.steps - len(each.hits):,} more", more, columns - 2))
     rest = f"; {len(found.runs):,} of them are listed" if len(found.runs) < found.found else ""
-    click.echo(f"{found}{rest}")
+    echo(f"{found}{rest}")
 
 
 def _place(hit: Hit) -> str:
@@ -197,15 +208,20 @@ LEAST_CELL = 16
 @command("sql")
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="Write the rows like this.")
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="Read N rows at most.")
+@click.option("--seconds", metavar="N", type=click.FloatRange(0.01, 3600), help="End the query after N seconds.")
 @reads
-def sql_command(database: Database, query: str, *, form: str | None, as_json: bool) -> None:
+def sql_command(
+    database: Database, query: str, *, form: str | None, limit: int | None, seconds: float | None, as_json: bool
+) -> None:
     """Run one SELECT and print its rows as a table, CSV or JSON."""
     can = database.storage.capabilities()
     if Select not in can.answers:
         raise Failed(f"the storage {can.backend!r} answers no SQL")
-    text = (sys.stdin.read() if query == "-" else query).encode("utf-8", "replace").decode()
+    text = sys.stdin.read() if query == "-" and not is_collected() else query
+    asked = Select(text.encode("utf-8", "replace").decode(), limit_s=seconds, most_rows=limit)
     try:
-        answer = database.storage.ask(Select(text))
+        answer = database.storage.ask(asked)
     except InvalidValue as error:
         raise Failed(safe(str(error).removeprefix(f"{error.field}: "))) from None
     if as_json or form == "json":
@@ -214,12 +230,12 @@ def sql_command(database: Database, query: str, *, form: str | None, as_json: bo
     elif form == "csv":
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows([answer.columns, *answer.rows])
-        click.echo(safe(out.getvalue()), nl=False)
+        echo(safe(out.getvalue()), nl=False)
     else:
-        _print_rows(answer)
+        _print_rows(answer, "" if limit is None or len(answer.rows) < limit else ", the most that --limit allows")
 
 
-def _print_rows(answer: Answer) -> None:
+def _print_rows(answer: Answer, more: str) -> None:
     rows = [[_cell(value) for value in row] for row in answer.rows]
     numbers = [
         n
@@ -232,7 +248,7 @@ def _print_rows(answer: Answer) -> None:
         _print_in_lines(answer.columns, rows)
     elif widths:
         table(answer.columns, rows, right=numbers, shrink=widest)
-    click.echo(noun(len(rows), "row"))
+    echo(noun(len(rows), "row") + more)
 
 
 def _print_in_lines(columns: list[str], rows: list[list[str]]) -> None:
@@ -241,8 +257,8 @@ def _print_in_lines(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         for column, value in zip(columns, row, strict=True):
             name = pad(fit(column, 40), names)
-            click.echo(f"{style(name, bold=True)}  {fit(value, max(8, width() - names - 2))}".rstrip())
-        click.echo()
+            echo(f"{style(name, bold=True)}  {fit(value, max(8, width() - names - 2))}".rstrip())
+        echo()
 
 
 def _cell(value: Any) -> str:

@@ -20,6 +20,7 @@ from agentspan.host import Thread
 from agentspan.recording.capture.redaction import card_numbers
 from agentspan.serve.running import HEADER, new_number, noted
 from agentspan.storage.location import Location
+from agentspan.text import needs_extra
 
 if TYPE_CHECKING:
     import uvicorn
@@ -109,7 +110,7 @@ def serve_command(
         from agentspan.serve.connections import limited, limits_of_process, listening
         from agentspan.serve.logins import check
     except ImportError:
-        raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
+        raise Failed(needs_extra("serving", "serve")) from None
     if token is not None:
         check(token)
     if read_only and watched:

@@ -11,8 +11,11 @@ import click
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, tree
 from agentspan.analysis.by_name import STEP
+from agentspan.analysis.causes import Verdict, verdicts_on
+from agentspan.analysis.outcomes import Judge
 from agentspan.analysis.tree import (
     Node,
+    Slow,
     build,
     closed_text,
     every,
@@ -25,6 +28,7 @@ from agentspan.analysis.tree import (
     session_title,
     span_error,
     sums,
+    test_of,
     title_of,
     walk,
 )
@@ -32,24 +36,29 @@ from agentspan.blobs import described
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import show_context
+from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     COLORS,
     MARKS,
     columns_of,
     document,
+    echo,
     echo_lines,
     fit,
     fit_end,
     hint,
+    is_collected,
     local,
     pad,
     page,
     plain_rows,
+    pushed,
     safe,
     status_style,
     style,
     to_copy,
     utc_option,
+    verdict_style,
     width,
     wrap,
 )
@@ -93,7 +102,8 @@ class Timeline:
         end = run.finished_at or clock.now()  # an open run lasts until now
         self.length = clock.millis_between(self.begin, max([end, *ends]))
         least = FROM if session_title(run) is None else FROM_OF_SESSION
-        self.columns = min(MOST, (width - 50) // 3) if width >= least and self.length > 0 else 0
+        has_bars = width >= least and self.length > 0 and not is_collected()
+        self.columns = min(MOST, (width - 50) // 3) if has_bars else 0
 
     def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
         """Return the bar of a span, or of a folded group of spans, padded to the width of the time line."""
@@ -143,6 +153,7 @@ class Picture:
         payloads: draw the payload and result of each span, too.
         selected: the id of the span that is drawn bold, with its id and payloads.
         numbers: the number of each span in its run by its id, drawn before the span; without it, none is drawn.
+        judge: what decides whether the run passed (see causes.verdicts_on).
     """
 
     run: AgentInstanceRow
@@ -152,6 +163,7 @@ class Picture:
     payloads: bool = False
     selected: str | None = None
     numbers: Mapping[str, int] = field(default_factory=dict)
+    judge: Judge = None
 
     def __post_init__(self) -> None:
         self._number_columns = len(f"{STEP}{max(self.numbers.values())} ") if self.numbers else 0
@@ -174,7 +186,7 @@ class Picture:
         else:
             yield style(fit(f"run {run.id}", width), bold=True)
             yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, FACT_LINES))
-        yield self._sums(run_name(*names_of(storage, [run])[run.id]))
+        yield self._sums(run_name(*names_of(storage, [run])[run.id]), verdicts_on(storage, [run], self.judge)[run.id])
         if (about := session_title(run)) is not None:
             yield "    " + fit(about, width - 4)
         if run.termination_reason is not None:
@@ -193,23 +205,41 @@ class Picture:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")
 
-    def _sums(self, name: str) -> str:
+    def _sums(self, name: str, verdict: Verdict) -> str:
         """Return the line with name, status, duration and the sums over the spans of the run."""
         run, total = self.run, sums(self.spans)
+        mark, word = verdict.beside(run.status)
         is_left = run.status in OPEN and run.writer_id in self.dead
         text = dotted(
             name,
-            f"{run.status}, its program died" if is_left else run.status,
+            f"{word}, its program died" if is_left else word,
             "" if run.duration_ms is None else duration_text(run.duration_ms),
             noun(total.spans, "span"),
             f"{total.failed:,} failed" if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
         )
-        text = fit(f"{MARKS[run.status]} {text}", self.width)
-        return status_style(text[0], run.status) + text[1:]
+        text = fit(f"{mark} {text}", self.width)
+        return verdict_style(text[0], verdict, run.status) + text[1:]
 
-    def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
-        """Yield the lines of a span, or of a group of similar spans."""
+    def slow(self, found: Iterable[Slow]) -> Iterator[str]:
+        """Yield the lines of spans outside of their tree, each with its own time and the spans around it."""
+        for each in found:
+            span, around = each.span, " › ".join(f"{STEP}{self.numbers[one.id]} {_name(one)}" for one in each.within)
+            yield from self.span(Node(span), (), own_ms=each.own_ms)
+            whole = (
+                "" if span.duration_ms in (None, each.own_ms) else f"{_duration(Node(span))} with the steps inside it"
+            )
+            if facts := dotted(f"in {around}" if around else "", whole):
+                indent = " " * (self._number_columns + 2)
+                yield indent + style(fit(facts, self.width - len(indent)), fg="bright_black")
+
+    def span(self, node: Node, lasts: tuple[bool, ...], own_ms: float | None = None) -> Iterator[str]:
+        """Yield the lines of a span, or of a group of similar spans.
+
+        Args:
+            lasts: as of tree.walk; without any, no branch is drawn.
+            own_ms: the duration to show, if not that of the spans.
+        """
         span = node.span
         is_selected = span.id == self.selected
         is_bold = is_selected or (span.schema_name == "message" and title(span).startswith("user: "))
@@ -218,22 +248,24 @@ class Picture:
         width = self.width - self._number_columns
         deepest = max(8, width - bar_columns - 45)  # limit the indentation, so that deep trees keep room for text
         above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
-        branch = above + ("└─" if lasts[-1] else "├─")
+        branch = above + ("" if not lasts else "└─" if lasts[-1] else "├─")
         room = width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
         error = _one_line(node_error(node))
         text = _title(node, room) if node.alike else fit(_without_error(title(span), error), room)
-        duration = "left open" if is_left else _duration(node)
+        duration = "left open" if is_left else _duration(node) if own_ms is None else duration_text(own_ms)
         bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
         yield (
             style(self._number(span) + branch, fg="bright_black")
             + status_style(MARKS[span.status], span.status)
             + " "
-            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_bold)
+            + style(pushed(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_bold)
             + " "
-            + pad(duration, DURATION_COLUMNS, right=True)
+            + (duration if is_collected() else pad(duration, DURATION_COLUMNS, right=True))
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
         )
-        below = " " * self._number_columns + above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
+        below = " " * self._number_columns
+        if lasts:
+            below += above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
         below_errors = (_one_line(span_error(child.span)) for child in node.children)
         if error is not None and error not in below_errors:  # the error is drawn at the innermost span only
             room = self.width - columns_of(below) - 1
@@ -283,10 +315,13 @@ def _json_lines(value: object, columns: int) -> list[str]:
 
 
 def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
-    """Yield commit, task, session, user and tags of a run, as far as recorded."""
+    """Yield commit, test, task, session, user and tags of a run, as far as recorded."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
-    for name, text in (("task", run.task), ("session", run.session), ("user", run.user)):
+    test = test_of(run)
+    for name, text in (
+        ("test", test), ("task", run.task if run.task != test else None), ("session", run.session), ("user", run.user)
+    ):  # fmt: skip
         if text:
             yield f"{name} {text}"
     if tags:
@@ -325,6 +360,11 @@ def title(span: AgentSpanRow) -> str:
     return title_of(span, TITLE)
 
 
+def _name(span: AgentSpanRow) -> str:
+    """Return the type of a span, and its label: its title in a few words."""
+    return " ".join(filter(None, (span.schema_title, span.label)))
+
+
 def _duration(node: Node) -> str:
     span = node.span
     if span.status in ("cancelled", "pending"):
@@ -351,7 +391,7 @@ SCORE_CHARACTERS = 500
 @click.argument("id", type=RUN)
 @click.option("--full", is_flag=True, help="Show each of the siblings that repeat, instead of counting them.")
 @click.option("--payloads", is_flag=True, help="Show what went into each span, and what came out.")
-@click.option("--slow", metavar="N", type=click.IntRange(1), help="Show the N spans that took longest by themselves.")
+@click.option("--slow", metavar="N", type=click.IntRange(1), help="List the N steps that took longest by themselves.")
 @click.option("--failed", is_flag=True, help="Show only the spans that failed.")
 @click.option("--around", is_flag=True, help="With the id of a span: show its run at that step.")
 @click.option("--context", is_flag=True, help="Show what a model call read, by source; of a run, its largest one.")
@@ -389,21 +429,32 @@ def show_command(
         spans = [at if span.id == at.id else span for span in spans]
     roots = build(spans)
     steps = numbers(roots)
-    wanted = _wanted(roots, slow, failed) if at is None or full else _around(steps, at)
+    found_slow = [] if slow is None else tree.slowest(roots, slow, _has_failed if failed else lambda _: True)
+    wanted = _around(steps, at) if at is not None and not full else None
+    if failed and slow is None:
+        wanted = {node.span.id for node in every(roots) if _has_failed(node)}
     if as_json:
+        by_id = {span.id: span for span in spans}
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
+        shown_spans = shown_spans if slow is None else [by_id[each.span.id] for each in found_slow]
         _document(storage, run, shown_spans, steps, at)
         return
     shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
     if wanted is None and not full and session_title(run) is not None:  # hooks may be half of a session
         shown = tree.keep(roots, lambda node: not tree.is_notice(node))
     kept = len(numbers(shown))
-    if not full and slow is None and at is None:  # spans that --slow selects are not folded
+    if not full and at is None:
         shown = tree.fold(shown)
     drawn = len(numbers(shown))
     if at is not None:
         end = f"step {STEP}{steps[at.id]} of {len(spans):,}\nthe whole run: {to_copy('show', run.id)}"
-    elif wanted is not None and not kept and failed and slow is None:
+    elif slow is not None:
+        each = "step" if not failed else "failed step"
+        end = f"{noun(len(found_slow), each)} of {len(spans):,}, by the time in which no step inside it ran"
+        if found_slow:
+            first = f"{by_name.short_id(storage, run.id)}{STEP}{steps[found_slow[0].span.id]}"
+            end = "\n".join([end, *hint("the slowest in full", to_copy("show", first), width())])
+    elif wanted is not None and not kept and failed:
         end = f"no step failed; how it ended: {to_copy('why', run.id)}"
     elif wanted is not None:
         folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < kept else ""
@@ -423,8 +474,12 @@ def show_command(
         payloads=payloads,
         selected=None if at is None else at.id,
         numbers=steps,
+        judge=outcome_rule(None),
     )
-    page(chain(picture.lines(storage, shown), end.splitlines()))
+    if slow is not None:
+        page(chain(picture.head(storage), picture.slow(found_slow), end.splitlines()))
+    else:
+        page(chain(picture.lines(storage, shown), end.splitlines()))
 
 
 def _left_out(drawn: int, kept: int, total: int) -> str:
@@ -438,15 +493,8 @@ def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
     return {id for id, number in steps.items() if abs(number - steps[span.id]) <= AROUND}
 
 
-def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | None:
-    """Return the ids of the spans that `--slow` and `--failed` select; None if neither is set."""
-    wanted = None
-    if slow is not None:
-        wanted = tree.slowest(roots, slow)
-    if failed:
-        ids = {node.span.id for node in every(roots) if node.span.status == "failed" or returned_error(node.span)}
-        wanted = ids if wanted is None else wanted & ids
-    return wanted
+def _has_failed(node: Node) -> bool:
+    return node.span.status == "failed" or returned_error(node.span)
 
 
 def _document(
@@ -463,7 +511,11 @@ def _document(
     scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
     document(
         {
-            "run": {**envelopes.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
+            "run": {
+                **envelopes.plain(details),
+                "agent": run_name(*names_of(storage, [run])[run.id]),
+                "verdict": verdicts_on(storage, [run], outcome_rule(None))[run.id]._asdict(),
+            },
             "spans": [
                 {**plain, "number": steps[span.id]}
                 for span, plain in zip(spans, plain_rows(storage, spans), strict=True)
@@ -493,7 +545,7 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
             }
         )
         return
-    click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
+    echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
     closed = closed_text(row)
     facts: dict[str, Any] = {
         "id": row.id,
@@ -512,9 +564,9 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     facts |= other_facts(row)
     for name, value in facts.items():
         if value is not None:
-            click.echo(f"  {name:<8} {safe(str(value))}")
+            echo(f"  {name:<8} {safe(str(value))}")
     for each in scores:
-        click.echo(f"  {'score':<9}{safe(one_line(score_text(each), SCORE_CHARACTERS))}")
+        echo(f"  {'score':<9}{safe(one_line(score_text(each), SCORE_CHARACTERS))}")
     _show_json("payload", jsontext.decode(described(row.payload)))
     if row.result_payload is not None:
         result = jsontext.decode(described(row.result_payload))
@@ -525,12 +577,12 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
             result = shown if error is result else {**result, "error": shown}
         _show_json("result_payload", result)
         if isinstance(trace, str):
-            click.echo(style("stacktrace", bold=True))
-            click.echo(safe("".join(f"  {line}" for line in trace.splitlines(keepends=True))))
+            echo(style("stacktrace", bold=True))
+            echo(safe("".join(f"  {line}" for line in trace.splitlines(keepends=True))))
     if violations:
-        click.echo(style("does not match its schema", bold=True))
+        echo(style("does not match its schema", bold=True))
         for violation in violations:
-            click.echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
+            echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
     echo_lines(hint("its run at this step", to_copy("show", row.id, "--around"), width()))
 
 
@@ -546,9 +598,9 @@ def _own_time(row: AgentSpanRow, outlines: Iterable[AgentSpanRow]) -> float | No
 
 
 def _show_json(name: str, value: Any) -> None:
-    click.echo(style(name, bold=True))
+    echo(style(name, bold=True))
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
+    echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
 
 
 def _time(text: str | None) -> str | None:

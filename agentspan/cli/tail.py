@@ -18,6 +18,7 @@ from agentspan.cli.output import (
     MARKS,
     document,
     fit,
+    hint,
     local,
     plain_rows,
     status_style,
@@ -67,7 +68,7 @@ def tail_command(
         tail = _Tail(database, at, context=0, is_quiet=as_json)
     else:
         tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
-    storage = database.storage
+    storage, waiting = database.storage, NEXT
     if run is not None:
         follower = Follower(storage, by_name.find_run(storage, run))
     elif at is not None and (first := _first_since(database, at)) is not None:
@@ -76,14 +77,26 @@ def tail_command(
         latest = next(scan(storage, AgentInstanceRow, descending=True, limit=1), None)
         is_live = latest is not None and latest.status in OPEN and not _is_dead(database, latest)
         follower = Follower(storage, latest if is_live else None, after="" if latest is None else latest.id)
-        if not is_live and not as_json:
-            click.echo("waiting for a run", err=True)
+        if not is_live:
+            waiting = _waiting(storage, latest)
     try:
-        tail.follow(follower, one=one or as_json)
+        tail.follow(follower, one=one or as_json, waiting=waiting)
     except KeyboardInterrupt:
         pass
     if as_json:
         document(tail.plain())
+
+
+NEXT = "waiting for the next run; Ctrl-C ends"
+
+
+def _waiting(storage: Storage, latest: AgentInstanceRow | None) -> str:
+    """Return what the command waits for, and the command for the latest run, which has ended."""
+    if latest is None:
+        return "waiting for the first run; Ctrl-C ends"
+    name = run_name(*names_of(storage, [latest])[latest.id])
+    shown = to_copy("tail", by_name.short_id(storage, latest.id))
+    return "\n".join([NEXT, *hint(f"the latest, of {name}, is {latest.status}", shown, width())])
 
 
 class Transition(NamedTuple):
@@ -252,14 +265,23 @@ class _Tail:
         self._seen: list[Transition] = []
         self._run: AgentInstanceRow | None = None
 
-    def follow(self, follower: Follower, *, one: bool) -> None:
-        """Print the transitions of a run, then those of later runs, until Ctrl-C; with `one`, only of one run."""
+    def follow(self, follower: Follower, *, one: bool, waiting: str = NEXT) -> None:
+        """Print the transitions of a run, then those of later runs, until Ctrl-C; with `one`, only of one run.
+
+        Args:
+            waiting: what is printed on stderr when there is no run to follow.
+        """
         asked = follower.run
         known: str | None = None
+        is_told = False
         while True:
             began = time.monotonic()
             found = follower.look()
             self._run = run = follower.run
+            if run is None and not is_told:
+                click.echo(waiting, err=True)
+                waiting = NEXT
+            is_told = run is None
             if run is not None and run.id != known:
                 known = run.id
                 is_past = run.status not in OPEN and all(transition.at < self._at for transition in found)

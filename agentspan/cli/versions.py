@@ -8,6 +8,7 @@ import click
 
 from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import plain_change, sentences
+from agentspan.analysis.outcomes import STATUS, parse
 from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import AGENT
@@ -16,6 +17,7 @@ from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
     filter_options,
+    how_chosen,
     no_run,
     options_of,
     outcome_option,
@@ -23,7 +25,7 @@ from agentspan.cli.filter_options import (
 )
 from agentspan.cli.output import document, echo_lines, hint, indexing, local, table, to_copy, width, wrap
 from agentspan.database import Database
-from agentspan.text import cost_text, count_text, duration_text, noun, share_text
+from agentspan.text import cost_text, count_text, dotted, duration_text, noun, share_text
 
 HEADER = ("version", "runs", "failed", "95%", "took", "tok", "cost", "first run")
 FEW_COLUMNS = (0, 1, 2, 3, 4, 6)
@@ -56,7 +58,7 @@ def versions_command(
 ) -> None:
     """List the agents with several versions, or the versions of one agent with a verdict on the newest."""
     storage = database.storage
-    rule = outcome_rule(outcome)
+    judge = outcome_rule(outcome)
     name = name or filters["agent"]
     filters["agent"] = None
     asked, words = asked_for(filters), options_of(filters)
@@ -69,7 +71,8 @@ def versions_command(
                 _list(every, several, "" if every else no_run(storage, filter, asked), as_json=as_json)
                 return
             name = several[0].agent
-        found = versions(storage, name, filter, rule, progress=progress)
+        found = versions(storage, name, filter, judge, progress=progress)
+        rule = STATUS if found.outcome is None else parse(found.outcome)
         compared = None
         if by is not None or base is not None or head is not None or len(found.versions) > 1:
             compared = comparison(storage, name, filter, rule, base=base, head=head, by=by, progress=progress)
@@ -79,7 +82,7 @@ def versions_command(
     if not found.versions:
         echo_lines(wrap(no_run(storage, filter, asked or f"agent={name}"), width(), 4))
         return
-    echo_lines(_lines(found, words))
+    echo_lines(_lines(found, words, how_chosen(judge, found.outcome)))
     _print_table(found)
     if compared is not None:
         click.echo()
@@ -102,14 +105,14 @@ def _list(every: list[AgentVersions], several: list[AgentVersions], nothing: str
         echo_lines(hint("compare its versions", to_copy("versions", several[0].agent), width()))
 
 
-def _lines(found: Versions, words: list[str]) -> Iterator[str]:
+def _lines(found: Versions, words: list[str], chosen: str) -> Iterator[str]:
     by = "" if found.outcome is None else f", judged by {found.outcome}"
     number = len(found.versions) + found.left_out
     left = f"; the newest {len(found.versions):,} are listed" if found.left_out else ""
-    yield from wrap(f"{found.agent} has {noun(number, 'version')}{by}{left}", width(), 2)
+    yield from wrap(dotted(f"{found.agent} has {noun(number, 'version')}{by}{left}", chosen), width(), 3)
     if found.missed is not None:
         again = to_copy("versions", found.agent, *words, "--outcome", found.missed)
-        yield from hint(f"by status no run failed, but some missed {found.missed}", again, width())
+        yield from hint(f"judged by status; some runs missed {found.missed}", again, width())
 
 
 def _print_table(found: Versions) -> None:

@@ -10,8 +10,8 @@ import click
 from agentspan.analysis import by_name, diff_text, failure_text, why_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.by_name import STEP
-from agentspan.analysis.causes import left_open
-from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.causes import left_open, opposite
+from agentspan.analysis.outcomes import parse
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
 from agentspan.cli.app import command, reads
@@ -20,6 +20,7 @@ from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
     filter_options,
+    how_chosen,
     limit_option,
     no_run,
     options_of,
@@ -32,11 +33,13 @@ from agentspan.cli.output import (
     document,
     echo_lines,
     fit,
+    fit_end,
     hint,
     indexing,
     local,
     pad,
     page,
+    pushed,
     style,
     to_copy,
     width,
@@ -45,7 +48,7 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
-from agentspan.text import dotted, noun
+from agentspan.text import dotted, noun, one_line
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
@@ -75,14 +78,14 @@ def why_command(
 ) -> None:
     """Print why runs failed, or why one did."""
     storage = database.storage
-    rule = outcome_rule(outcome)
+    judge = outcome_rule(outcome)
     asked = asked_for(filters)
     if run is not None:
         if asked:
             raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
         row = by_name.find_run(storage, run)
         with indexing() as progress:
-            one = why_run(storage, row, rule, progress=progress)
+            one = why_run(storage, row, judge, progress=progress)
         if as_json:
             own = {"signature": one.signature._asdict(), "missed": one.missed and one.missed.plain()}
             document(asdict(one) | own | {"abandoned": bool(left_open(storage, [row])) or row.closed_by == "abandoned"})
@@ -92,13 +95,13 @@ def why_command(
     options = options_of(filters)
     filter = filter_in(storage, filters)
     with indexing() as progress:
-        found = why(storage, filter, rule, progress=progress)
+        found = why(storage, filter, judge, progress=progress)
     if as_json:
         document(plain(found))
     else:
         has_some = found.groups if found.signature is not None else found.runs or found.unknown
         nothing = "" if has_some else no_run(storage, filter, asked)
-        page(_lines(storage, found, limit, nothing, options))
+        page(_lines(storage, found, limit, nothing, options, how_chosen(judge, found.outcome)))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -113,6 +116,7 @@ def plain(found: Why) -> dict[str, Any]:
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
         "missed": found.missed and found.missed.plain(),
+        "pair": found.pair and found.pair._asdict(),
         "compared": {
             **{name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")},
             "drawn": found.compared,
@@ -129,12 +133,14 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
-def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str]) -> Iterator[str]:
+def _lines(
+    storage: Storage, found: Why, limit: int, nothing: str, options: Sequence[str], chosen: str
+) -> Iterator[str]:
     columns = width()
     if nothing and found.signature is not None:
         yield from wrap(nothing, columns, 4)
         return
-    yield from wrap(nothing or failure_text.head(found), columns, 4)
+    yield from wrap(nothing or dotted(failure_text.head(found), chosen), columns, 4)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
@@ -161,6 +167,18 @@ def _lines(storage: Storage, found: Why, limit: int, nothing: str, options: Sequ
     if found.failed and found.failed < found.runs:
         yield ""
         yield from _findings(found, columns)
+    if found.failed:
+        yield ""
+        yield from _ways(storage, found, options, columns)
+
+
+def _ways(storage: Storage, found: Why, options: Sequence[str], columns: int) -> Iterator[str]:
+    """Yield commands that go on: where a failed run parts from one that passed, and the failed runs as a dataset."""
+    if found.pair is not None:
+        pair = by_name.short_ids(storage, found.pair)
+        yield from hint("where the latest parts from one that passed", to_copy("diff", *pair.values()), columns)
+    failed = ("--status", "failed") if found.outcome is None else ("--score", opposite(parse(found.outcome)))
+    yield from hint("the failed runs, with input", to_copy("export", *options, *failed, "--format", "dataset"), columns)
 
 
 def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> Iterator[str]:
@@ -219,7 +237,7 @@ def _finding(each: Finding, columns: int) -> Iterator[str]:
     facts = [counts, effect] if each.stratified else [dotted(counts, effect)]
     room = columns - columns_of(facts[0]) - 4
     if len(facts) == 1 and columns_of(each.feature) <= room:
-        yield f"  {pad(each.feature, room)}  {facts[0]}"
+        yield f"  {pushed(each.feature, room)}  {facts[0]}"
     else:
         yield f"  {fit(each.feature, columns - 2)}"
         for part in facts:
@@ -237,12 +255,7 @@ def _short(ids: list[str]) -> dict[str, str]:
 def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[str]:
     columns = width()
     yield style(fit(f"run {found.run_id} {run_name(found.agent, found.version)}", columns), bold=True)
-    verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
-    by = "" if found.outcome is None else f" {found.outcome}"
-    judged = f" · {verdict}{by}" if by or found.passed is None else ""  # without a rule, the status shows the outcome
-    task = "" if found.task is None else f" · task {found.task}"
-    steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
-    yield fit(f"{MARKS[found.status]} {found.status}{'?' if is_dead else ''}{judged}{task} · {steps}", columns)
+    yield fit(f"{found.verdict}{'?' if is_dead else ''} · {dotted(*found.head)}", columns)
     if is_dead:
         yield from hint("? its program died; this closes what it left open", to_copy("doctor"), columns)
     if found.missed is not None:
@@ -307,24 +320,24 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     yield style(fit(f"≠ {why_text.parting(nearest)}", columns), bold=True)
     if (read_first := diff_text.read_first(first)) is not None:
         yield f"  {read_first}"
-    for who, step in (("passing", first.a), ("this one", first.b)):
-        text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
+    a, b = first.a, first.b
+    titles = (
+        diff_text.apart(a.title, b.title, columns - 20) if a and b else (a.title if a else "", b.title if b else "")
+    )
+    for who, step, title in zip(("passing", "this one"), (a, b), titles, strict=True):
+        text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
     if first.fields:
         yield "  what differs: passing → this one"
-    shown = sorted(first.fields, key=_is_no_name)[:FIELDS]
+    shown = sorted(first.fields, key=why_text.interest)[:FIELDS]
     for field in shown:
-        yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
+        path = fit(field.path, columns // 2)
+        half = max(10, (columns - 4 - columns_of(path) - 5) // 2)
+        texts = diff_text.apart(one_line(field.a or "nothing", 1000), one_line(field.b or "nothing", 1000), half)
+        widths = [min(half, columns_of(text)) for text in texts]
+        sides = [fit(text, 2 * half - other) for text, other in zip(texts, reversed(widths), strict=True)]
+        yield fit_end(f"    {path}: {' → '.join(sides)}", columns)
     if len(shown) < len(first.fields):
         yield style(f"    {len(first.fields) - len(shown):,} more: --json", fg="bright_black")
-    a, b = by_name.short_ids(storage, [nearest.run_id, found.run_id]).values()
-    yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
-
-
-def _is_no_name(field: FieldChange) -> bool:
-    """Return whether a member is not the name of a tool; as a sort key it puts the names of tools first."""
-    return field.path.rpartition(".")[2] != "name"
-
-
-def _side(text: str | None) -> str:
-    return "nothing" if text is None else fit(text, 40)
+    short = by_name.short_ids(storage, [nearest.run_id, found.run_id])
+    yield style(f"  {to_copy('diff', *short.values())}", fg="bright_black")

@@ -6,6 +6,7 @@ agentspan only while it runs, when it is too late for a tool to subscribe.
 """
 
 import itertools
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -38,6 +39,16 @@ origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", de
 def with_origin(metadata: Mapping[str, Any] | None, found: Mapping[str, str] | None) -> Mapping[str, Any] | None:
     """Return the metadata of a run with `found` as its origin, unless the program has set an `origin` itself."""
     return metadata if found is None else {"origin": dict(found), **(metadata or {})}
+
+
+TEST = "AGENTSPAN_TEST"
+"""The variable with the node id of the running test, set by the pytest plugin; programs that it starts inherit it."""
+
+
+def test_of(recorder: Recorder) -> str | None:
+    """Return the node id of the running test; None outside of tests, and for runs in memory, which a test examines."""
+    location = recorder.location
+    return None if location is None or location.scheme == "memory" else os.environ.get(TEST)
 
 
 MOST = 1000
@@ -262,9 +273,12 @@ class RunState(RunFacts):
     def _wanted(self, id: str | None, started_at: str) -> Registration:
         recorder = self.recorder
         members = with_origin(self._metadata, self._origin)
+        session, user, task = self._about
+        if (test := test_of(recorder)) is not None:
+            members, task = {"test": test, **(members or {})}, test if task is None else task
         metadata = None if members is None else recorder.capture.object(members)
         version = None if self._version is None else text_of(recorder, self._version)
-        session, user, task = (None if each is None else text_of(recorder, each) for each in self._about)
+        session, user, task = (None if each is None else text_of(recorder, each) for each in (session, user, task))
         return Registration(
             id or recorder.ids.new(),
             text_of(recorder, self.name) or DEFAULT,

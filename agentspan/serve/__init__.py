@@ -5,6 +5,8 @@ Needs the extra: `pip install "agentspan-sqlite[serve]"`. No rule of the state m
 
 from typing import Any
 
+from agentspan.text import needs_extra
+
 __all__ = ["create_app"]
 
 
@@ -14,6 +16,6 @@ def __getattr__(name: str) -> Any:
     try:
         from agentspan.serve.app import create_app
     except ImportError as error:
-        raise ImportError('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from error
+        raise ImportError(needs_extra("serving", "serve")) from error
     globals()[name] = create_app
     return create_app

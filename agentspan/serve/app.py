@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any, Generic, Literal, TypeVar
 
 from starlette.applications import Starlette
@@ -34,13 +35,14 @@ from agentspan.serve import otlp_routes
 from agentspan.serve.logins import AccessToken
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes
-from agentspan.serve.responses import is_api, is_otlp_path, refuse, refuse_guess
+from agentspan.serve.responses import MCP, is_otlp_path, needs_token, refuse, refuse_guess
 from agentspan.serve.router import OperationRouter
 from agentspan.serve.viewer_routes import routes as viewer_routes
 from agentspan.serve.writes import WAIT_S, WriteQueue
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import MakePartitions
+from agentspan.text import needs_extra
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -153,7 +155,10 @@ def create_app(
     write_queue = WriteQueue(ctx, wait_s, tuning)
     otlp = OtlpRoutes(ctx, tuning)
     pages = viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
-    app = Application([*otlp.routes(), *pages], lifespan)
+    # Each call of a tool opens the storage to read; only one that cannot be opened again is shared.
+    location = opened.capabilities().location if is_ours else None
+    shared = Database(storage, read_only=True, closes=False) if location is None else location.path or location.text
+    app = Application([*otlp.routes(), Route(MCP, Agents(shared)), *pages], lifespan)
     app.operations = OperationRouter(ctx, write_queue, app.router, tuning)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
@@ -170,11 +175,40 @@ def create_app(
     return app
 
 
+class Agents:
+    """Answers coding agents over MCP. The tools are a later layer, which the first request imports by its name.
+
+    Args:
+        db: the storage: an opened Database, or its location.
+    """
+
+    def __init__(self, db: "Database | str | os.PathLike[str]") -> None:
+        self._db = db
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request. Only POST is answered: there is neither a session to delete nor a stream to open."""
+        if scope["method"] != "POST":
+            methods = {"Allow": "POST"}
+            answer = refuse("bad_request", f"{MCP} has only POST", status=405, headers=methods)
+            await answer(scope, receive, send)
+            return
+        try:
+            if self._app is None:
+                server = await asyncio.to_thread(import_module, "agentspan.mcp.server")  # takes a second
+                self._app = server.OverHttp(self._db)
+        except ImportError:
+            await refuse("not_implemented", needs_extra("answering over MCP", "mcp"), status=501)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
 class GuardMiddleware:
     """An ASGI middleware around the whole application.
 
     Args:
-        token: the token that requests below /api must send as `Authorization: Bearer`; None requires none.
+        token: the token that requests of programs must send as `Authorization: Bearer` (see responses.needs_token);
+            None requires none.
         allowed_hosts: names that the Host header may have; None for any. Without this check a page in a browser could
             reach a server on this machine by a name of its own (DNS rebinding).
         max_body: the most bytes of a request's body.
@@ -233,7 +267,7 @@ class GuardMiddleware:
     ) -> Response | None:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
-        if self._token is not None and (is_otlp or is_api(scope)):
+        if self._token is not None and needs_token(scope):
             authorization = headers.get(b"authorization", b"")
             scheme, _, token = authorization.partition(b" ")
             if is_otlp and scheme.lower() == b"basic":

@@ -156,6 +156,16 @@ def is_api(scope: Scope) -> bool:
     return path == "/api" or path.startswith("/api/")
 
 
+MCP = "/mcp"
+"""The path at which coding agents are answered."""
+
+
+def needs_token(scope: Scope) -> bool:
+    """Return whether a request must send the token as a bearer: the API's, exporters', and coding agents'."""
+    path = route_path(scope)
+    return is_api(scope) or is_otlp_path(scope) or path == MCP or path.startswith(f"{MCP}/")
+
+
 OTLP = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
 
 

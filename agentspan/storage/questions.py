@@ -76,7 +76,7 @@ class RunFilter(NamedTuple):
         task: the run's task.
         tags: tags that the run must have, all of them.
         scores: rules such as `reward>=1` (see analysis.outcomes); the newest scores of the run must fulfil all.
-        mark: the label of the run's newest mark; `*` for any.
+        mark: the label of the run's newest mark, or of a mark of one of its spans; `*` for any.
         signature: the id of a failure in the run, or of the way the run ended, or the beginning of such an id (see
             schemas.signatures).
         ids: the only runs that match. `analysis.runs` replaces scores, mark, signature, touched, project, tool and
@@ -538,13 +538,19 @@ class Damage(Question[list[str]]):
 class Select(Question["Answer"]):
     """The rows of a SELECT that a user wrote over the documented tables and views. It can only read.
 
+    Attributes:
+        limit_s: the seconds after which the query is ended; None for no limit.
+        most_rows: the number of rows after which reading ends; None for all.
+
     Raises:
-        InvalidValue: the text is no valid SQL, or would write.
+        InvalidValue: the text is no valid SQL, would write, or takes longer than `limit_s`.
         StorageError: the storage is damaged.
     """
 
     query: str
     values: Sequence[Any] = ()
+    limit_s: float | None = None
+    most_rows: int | None = None
 
 
 class BackUp(Question[int]):

@@ -1,4 +1,4 @@
-"""The pytest plugin: keeps the runs of tests in a file, shows the runs of a failed test, checks budgets of tests.
+"""The pytest plugin: keeps the runs of tests, names their tests, shows those of a failed test, checks budgets.
 
 If agentspan is installed, every run of pytest loads this as `_agentspan_pytest`, a copy outside the package, because
 importing the package takes 0.1 s. So the plugin imports agentspan only if a test records, has a marker, or uses the
@@ -22,6 +22,8 @@ DEFAULT = ".agentspan/tests.db"
 OFF = frozenset({"", "0", "false", "no", "off"})
 ENVIRONMENT = "AGENTSPAN_DB"
 """The variable by which a process that names no file finds one; processes that a test starts inherit it."""
+TEST = "AGENTSPAN_TEST"
+"""The variable with the node id of the running test, which its runs carry (see recording.run_state)."""
 MAX_BYTES = 50_000_000
 
 _file = pytest.StashKey[Path]()
@@ -98,6 +100,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _size(path: Path) -> int:
     """Return the bytes of the file and its log, which may have most of them; 0 if it does not exist."""
     return sum(each.stat().st_size for each in (path, Path(f"{path}-wal")) if each.is_file())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None]:
+    """Name the test for the runs that it records, also from its fixtures and from processes that it starts."""
+    before = os.environ.get(TEST)
+    os.environ[TEST] = item.nodeid.replace("\0", "(null)")
+    yield
+    if before is None:
+        os.environ.pop(TEST, None)
+    else:
+        os.environ[TEST] = before
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis import why_text
-from agentspan.analysis.outcomes import outcomes
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
     closed_text,
@@ -22,7 +22,7 @@ from agentspan.analysis.tree import (
     session_title,
     title_of,
 )
-from agentspan.analysis.why import RunWhy, missed_by, why_run
+from agentspan.analysis.why import RunWhy, why_run
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES
@@ -117,11 +117,10 @@ def why(storage: Storage, run: AgentInstanceRow) -> dict[str, Any]:
         `why`: None if the run did not fail, or has more than MAX_EXPLAINED spans; else an object, see types.d.ts. A run
         that passed by its status failed if it missed a rule over a score (see outcomes.missed_rule).
     """
-    passed = outcomes(storage, [run])[run.id]
-    missed = missed_by(storage, run) if passed else None
-    if (passed is not False and missed is None) or storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
+    is_bad = verdicts_on(storage, [run])[run.id].kind in ("failed", "missed")
+    if not is_bad or storage.ask(Counts([run.id]))[run.id].total > MAX_EXPLAINED:
         return {"why": None}
-    return {"why": _why(why_run(storage, run, None if missed is None else missed.rule))}
+    return {"why": _why(why_run(storage, run))}
 
 
 def _why(found: RunWhy) -> dict[str, Any]:

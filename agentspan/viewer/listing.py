@@ -6,39 +6,35 @@ The page also lists the steps that contain the text of the filter, from a search
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentspan import clock, jsontext
+from agentspan import clock
 from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
-from agentspan.analysis.messages import first_prompt
-from agentspan.analysis.runs import find_runs, ids_that_match
+from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
-from agentspan.analysis.tree import score_text, session_title
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
+from agentspan.analysis.session_runs import MAX_ABOUT, about, prompt_of
+from agentspan.analysis.tree import score_text
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, ScoreRow
 from agentspan.model.scores import MARK
-from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SORTS, Find, Query, RunSort
+from agentspan.storage.questions import SORTS, Find, NewestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
-from agentspan.text import duration_text, one_line, visible
+from agentspan.text import duration_text, noun, one_line, visible
 from agentspan.viewer.address import Address
 from agentspan.viewer.texts import mark_of, tokens_text, usd_text
 
 PAGE = 50
-FIRST_SPANS = 4
-"""The number of steps among which the first prompt of a run is looked for."""
-FIRST_BYTES = 20_000
 MAX_AGENTS = 500
-MAX_ABOUT = 200
+MAX_MARKS = 100
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
 
 
-FORM = ("agent", "status", "since", "failed", "grep")
+FORM = ("agent", "status", "since", "mark", "failed", "grep")
 """The names of the filter grammar that have a field in the page's form."""
 MORE = {
-    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "mark": "Mark", "score": "Score",
+    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "score": "Score",
     "error": "Error", "tool": "Tool", "model": "Model", "until": "Before", "project": "Project", "git_commit": "Commit",
 }  # fmt: skip
 """The names of the filter grammar that have a field among the further ones, with their labels."""
@@ -70,7 +66,7 @@ def listing(storage: Storage, address: Address) -> dict[str, Any]:
     page = page_of(storage, found.runs)
     labels = labels_of(storage, [row.id for row in rows]) if rows else {}
     return {
-        "runs": [_judged(storage, summary, page, labels, address) for summary in found.runs],
+        "runs": _with_marks(storage, [_judged(storage, summary, page, labels, address) for summary in found.runs]),
         "total": found.total,
         "count": _count(found, address.offset),
         "preparing": False,
@@ -108,6 +104,12 @@ def agent_names(storage: Storage) -> list[str]:
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
 
+def marks(storage: Storage) -> list[str]:
+    """Return the words with which runs are marked, the most frequent first, for the choices of the form."""
+    found = marked(storage)
+    return sorted(filter(None, found), key=lambda word: (-len(found[word]), word))[:MAX_MARKS]
+
+
 def _run(
     summary: RunSummary,
     judged: Verdict,
@@ -126,9 +128,9 @@ def _run(
             "status": judged.text,
             "agent": summary.agent,
             "version": "" if summary.version == "default" else summary.version,
-            "about": _about(summary, prompt),
+            "about": about(summary.run, prompt),
             "why": why,
-            "marks": _line(", ".join(score.label for score in scores if score.name == MARK and score.label)),
+            "marks": "",
             "started": started[5:19].replace("T", " "),
             "took": _took(summary, is_under_way=judged.kind == "running"),
             "spans": f"{summary.spans:,}",
@@ -150,17 +152,18 @@ def _judged(
 ) -> dict[str, Any]:
     id = summary.run.id
     why = _line(page.causes[id].text) if id in page.causes else ""
-    prompt = _first_prompt(storage, summary.run)
+    prompt = prompt_of(storage, summary.run)
     return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
 
 
-def _first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
-    """Return the first prompt of a run that has no title; only its first steps are read."""
-    if session_title(run) is not None:
-        return ""
-    where = {"agent_instance_id": run.id}
-    rows = storage.ask(Query("agent_span", where, limit=FIRST_SPANS, most_bytes=FIRST_BYTES)).rows
-    return first_prompt(row for row in rows if isinstance(row, AgentSpanRow)) or ""
+def _with_marks(storage: Storage, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the marks of runs and of their steps to the cells of the runs."""
+    texts: dict[str, list[str]] = {run["id"]: [] for run in runs}
+    for score in storage.ask(NewestScores([*texts])) if runs else ():
+        if score.name == MARK and score.label:
+            of_step = "" if score.target_type == "agent_instance" else " (a step)"
+            texts[score.agent_instance_id].append(f"{score.label}{of_step}")
+    return [{**run, "cells": {**run["cells"], "marks": _line(", ".join(texts[run["id"]]))}} for run in runs]
 
 
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
@@ -173,23 +176,6 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     return duration_text(max(0.0, clock.millis_between(started, clock.now())))
 
 
-def _about(summary: RunSummary, prompt: str) -> str:
-    """Return what a run was about: the title of its session; else its task and first prompt, its name and metadata."""
-    run = summary.run
-    if (title := session_title(run)) is not None:
-        return _line(title)
-    if prompt:
-        return _line(f"{run.task}: {prompt}" if run.task else prompt)
-    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
-    members = metadata if isinstance(metadata, dict) else {}
-    parts = [f"{name}={_value(value)}" for name, value in list(members.items())[:6]]
-    return _line(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
-
-
-def _value(value: Any) -> str:
-    return inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)
-
-
 def _line(text: str) -> str:
     """Return a text on one line, truncated, with invisible characters made visible."""
     return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
@@ -197,12 +183,11 @@ def _line(text: str) -> str:
 
 def _count(found: RunList, offset: int) -> str:
     shown = f"{offset + 1:,}–{offset + len(found.runs):,}" if offset else f"{len(found.runs):,}"
-    noun = "run" if found.total == 1 else "runs"
-    return " · ".join([f"{shown} of {found.total:,} {noun}", *_sums(found.totals)])
+    return " · ".join([f"{shown} of {noun(found.total, 'run')}", *_sums(found.totals)])
 
 
 def _sums(totals: RunTotals) -> list[str]:
-    parts = [f"{totals.spans:,} spans"] if totals.spans else []
+    parts = [noun(totals.spans, "span")] if totals.spans else []
     if totals.failed:
         parts.append(f"{totals.failed:,} failed")
     tokens = tokens_text(tokens_of(totals))
@@ -272,5 +257,5 @@ def _number_of(matching: int, examined: int, total: int, *, is_filtered: bool) -
         shown = f"the latest {SHOWN:,} of " if matching > SHOWN else ""
         return f"{shown}{matching:,} of the latest {examined:,} steps with this text ({total:,} in the file)"
     number = matching if is_filtered else total
-    noun = "step" if number == 1 else "steps"
-    return f"the latest {SHOWN:,} of {number:,} {noun}" if number > SHOWN else f"{number:,} {noun}"
+    steps = noun(number, "step")
+    return f"the latest {SHOWN:,} of {steps}" if number > SHOWN else steps

@@ -276,13 +276,8 @@ class ShownRunWhy(Shown, RunWhy):
 
     def blocks(self) -> Iterator[Block]:
         """Yield the verdict, the failed step, and where the nearest passing run parts."""
-        verdict = {True: "passed", False: "failed", None: "has no outcome"}[self.passed]
-        by = "" if self.outcome is None else f" {self.outcome}"
-        steps = f"{noun(self.spans, 'step')}, {self.failed:,} failed"
         yield f"run {self.run_id} {run_name(self.agent, self.version)}"
-        yield dotted(
-            f"{MARKS[self.status]} {self.status}", f"{verdict}{by}", f"task {self.task}" if self.task else "", steps
-        )
+        yield dotted(self.verdict, *self.head)
         rows = [(name, value) for name, value in self._facts() if value]
         if rows:
             yield Table(("", "why"), rows)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agentspan.analysis.causes import Verdict, VerdictKind
-from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, rule_of
+from agentspan.analysis.outcomes import Judge, decided, rule_of
 from agentspan.analysis.runs import run_briefs
 from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, count_text, duration_text
@@ -18,8 +18,8 @@ class Linked(NamedTuple):
     link: str = ""
 
 
-def rule_in(address: Address) -> OutcomeRule | None:
-    """Return the rule in the parameter `outcome`; None if the status decides.
+def rule_in(address: Address) -> Judge:
+    """Return what decides whether runs passed: the parameter `outcome`; None without it.
 
     Raises:
         InvalidValue: the text is not a rule.
@@ -34,11 +34,10 @@ def judged(storage: Storage, address: Address) -> tuple[Address, str]:
     """
     if address.get("outcome"):
         return address, ""
-    runs = run_briefs(storage, address.filter()._replace(signature=None))
-    missed = None if False in outcomes(storage, runs).values() else missed_rule(storage, runs)
-    if missed is None:
+    rule = decided(storage, run_briefs(storage, address.filter()._replace(signature=None)), None)
+    if rule is None:
         return address, ""
-    return address._replace(own=(*address.own, ("outcome", str(missed.rule)))), str(missed.rule)
+    return address._replace(own=(*address.own, ("outcome", str(rule)))), str(rule)
 
 
 def with_outcome(address: Address, page: str, /, **changes: str | int | None) -> str:

@@ -106,6 +106,15 @@ def kinds(steps: Iterable[StepChange]) -> list[tuple[str, int]]:
     return [(step.kind, step.count) for step in steps]
 
 
+def test_texts_are_shown_from_shortly_before_the_place_where_they_differ() -> None:
+    a, b = 'LLM gpt "I need your reservation, please: A1"', 'LLM gpt "I need your reservation, please: B2 or B3"'
+    assert diff_text.apart(a, b, 30) == ('LLM gpt "…please: A1"', 'LLM gpt "…please: B2 or B3"')
+    assert diff_text.apart(a, b, 80) == (a, b)
+    assert diff_text.apart(a, a, 10) == (a, a)
+    assert diff_text.apart("x" * 90 + "a", "x" * 90, 30) == ("…" + "x" * 10 + "a", "…" + "x" * 10)
+    assert diff_text.apart("an other beginning" * 9, "a text", 30) == ("an other beginning" * 9, "a text")
+
+
 def test_a_run_is_the_same_as_itself_and_as_its_repetition_at_other_times() -> None:
     run = [user("hi"), llm("", "f"), tool("f"), chain("c", tool("g"), chain("d", tool("h"))), llm("bye")]
     steps, first = compared(run, run)

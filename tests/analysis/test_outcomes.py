@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, parse
+from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, pair_of, parse
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
+from agentspan.storage.sums import RunBrief
 from tests.cli.calling import call, lines
 
 
@@ -169,3 +170,15 @@ def test_a_label_is_not_compared_with_numbers_nor_a_number_with_labels(judged: P
         if rule == "quality==good":
             said = "quality is a number (0, 1): write quality==1"
         assert (result.exit_code, said in result.output) == (2, True), (words, result.output)
+
+
+def test_a_failed_run_is_paired_with_the_latest_of_its_task_that_passed() -> None:
+    def brief(id: str, task: str | None = None, agent: str = "a") -> RunBrief:
+        return RunBrief(id, agent, agent, "1", "complete", task, "", None, 0, 0, None, None)
+
+    runs = [brief("f3", "z"), brief("f2", "t"), brief("p2", "t"), brief("p1", "t"), brief("f1"), brief("x", agent="b")]
+    passed = {run.id: run.id.startswith("p") for run in runs}
+    assert pair_of(runs, passed) == ("p2", "f2")
+    assert pair_of(runs[:1] + runs[2:5], passed) == ("p2", "f3")
+    assert pair_of(runs[-1:], passed) is None
+    assert pair_of(runs, {}) is None

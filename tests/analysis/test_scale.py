@@ -22,7 +22,7 @@ from tests.tiers import longer
 
 pytestmark = pytest.mark.full
 
-SPANS = longer("AGENTSPAN_TEST_SPANS", 20_000, 100_000, 1_000_000)
+SPANS = longer("AGENTSPAN_TEST_SPANS", 20_000, 40_000, 1_000_000)
 STEPS = 100
 
 
@@ -102,7 +102,7 @@ def test_verdicts_on_many_runs_look_at_runs_and_failures_not_at_each_span(judged
         assert why(storage).failed > 0
         assert work.steps < 7 * SPANS  # failures of passed runs are compared, too
         work.steps = 0
-        by_score = why(storage, rule=parse("reward>=1"))
+        by_score = why(storage, judge=parse("reward>=1"))
         assert sum(group.spans for group in by_score.groups) > SPANS // 100
         assert work.steps < 8 * SPANS
         work.steps = 0

@@ -55,10 +55,10 @@ def test_filters_and_a_rule_hold(db: Database) -> None:
     assert [each.run.run.id for each in found.runs] == [runs[1]]
     assert session_runs(db.storage, ODD, RunFilter(agent="nobody")).runs == ()
     db.scores.record(runs[0], "reward", 0)
-    judged = session_runs(db.storage, ODD, rule=parse("reward>=1"))
+    judged = session_runs(db.storage, ODD, judge=parse("reward>=1"))
     assert (judged.outcome, judged.runs[0].verdict.kind) == ("reward>=1", "missed")
     with pytest.raises(InvalidValue, match="a score that no run has"):
-        session_runs(db.storage, ODD, rule=parse("taste>=1"))
+        session_runs(db.storage, ODD, judge=parse("taste>=1"))
 
 
 @pytest.mark.parametrize("session", ["nobody", "", "x" * 5000, "%00", "../../etc", "' or 1=1 --"])

@@ -74,6 +74,6 @@ def test_without_a_failed_run_one_that_missed_a_rule_is_suggested(db: Database) 
     recorded(db, "search", reward=1.0)
     missed = recorded(db, "book", reward=0.0)
     for rule in (None, parse("reward>=1")):
-        found = suggestion(db.storage, rule=rule)
+        found = suggestion(db.storage, judge=rule)
         assert found is not None
         assert found.failed.run.id == missed

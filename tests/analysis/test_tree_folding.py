@@ -133,5 +133,8 @@ def test_a_span_by_itself_is_what_its_children_leave() -> None:
     assert own_ms(parent, []) == 10_000
     assert own_ms(span("open", 0, None), []) == 0
     rows = [parent, *(child._replace(parent_span_id=parent.id) for child in children)]
-    assert slowest(build(rows), 2) == {rows[3].id, parent.id}
+    (first, second) = slowest(build(rows), 2)
+    assert (first.span.id, first.own_ms, first.within) == (rows[3].id, 5000, (parent,))
+    assert (second.span.id, second.own_ms, second.within) == (parent.id, 4000, ())
     assert len(slowest(build(rows), 99)) == 4
+    assert slowest(build(rows), 1, lambda node: node.span.label == "b")[0].span.id == rows[2].id

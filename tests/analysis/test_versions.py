@@ -49,7 +49,7 @@ def recorded(db: Database) -> Recorded:
 
 def test_versions_are_listed_by_their_first_run_the_newest_first(db: Database, recorded: Recorded) -> None:
     found = versions(db.storage, "a")
-    assert (found.agent, found.outcome, found.left_out, found.missed) == ("a", None, 0, None)
+    assert (found.agent, found.outcome, found.left_out, found.missed) == ("a", None, 0, "reward>=1")
     facts = [(each.version, each.runs, each.known, each.failed, each.open) for each in found.versions]
     assert facts == [("2.0", 12, 12, 10, 0), ("1.1", 12, 12, 1, 0), ("1.0", 14, 14, 2, 0)]
     newest = found.versions[0]
@@ -72,11 +72,12 @@ def test_versions_are_listed_by_their_first_run_the_newest_first(db: Database, r
 
 
 def test_a_rule_judges_the_runs(db: Database, recorded: Recorded) -> None:
-    found = versions(db.storage, "a", rule=parse("reward>=1"))
+    found = versions(db.storage, "a", judge=parse("reward>=1"))
     assert [each.failed for each in found.versions] == [6, 6, 7]
-    assert versions(db.storage, "b").missed == "reward>=1"
+    assert (versions(db.storage, "b").outcome, versions(db.storage, "b").missed) == ("reward>=1", None)
+    assert versions(db.storage, "b", judge="status").missed == "reward>=1"
     with pytest.raises(InvalidValue, match="a score that no run has"):
-        versions(db.storage, "a", rule=parse("taste>=1"))
+        versions(db.storage, "a", judge=parse("taste>=1"))
 
 
 def test_agents_with_the_most_versions_come_first(db: Database, recorded: Recorded) -> None:

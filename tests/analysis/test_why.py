@@ -136,7 +136,7 @@ def test_a_score_decides_what_failed(db: Database, recorded: Recorded) -> None:
             values |= {"target_type": "agent_instance", "target_id": run, "name": "reward", "value": float(number)}
             score: Any = values | {"source": "code", "inserted_at": "2026-11-26T00:00:00.000000Z"}
             db.storage.apply([Unit((Put(ScoreRow(**score)),))])
-    found = why(db.storage, rule=OutcomeRule("reward", None, ">=", 1.0))
+    found = why(db.storage, judge=OutcomeRule("reward", None, ">=", 1.0))
     assert (found.outcome, found.runs, found.failed, found.unknown) == ("reward>=1", 2, 1, 1)
     assert [(group.kind, group.run_id) for group in found.groups] == [("ending", runs[0])]
 

@@ -73,12 +73,13 @@ def wide_run(db: Any) -> str:
 
 
 def failed_run(db: Any) -> str:
-    """A run that failed in a step with a traceback, and has a score, beside one that passed."""
+    """A run that failed in a step with a traceback, and has a score, beside one of another version that passed."""
     trace = 'Traceback\n  File "a.py", line 1\n  File "/x/site-packages/httpx/b.py", line 2\nLate'
     error = {"error": {"type": "Late", "message": "not paid", "stacktrace": trace}}
     runs = []
     for fails in (False, True):
-        run = Recording(db, "payer", task="7")
+        version = {"external_identifier": "2.0" if fails else "1.0"}
+        run = Recording(db, "payer", task="7", session="chat", agent_version=version)
         around = run.span("agent", {"name": "payer"}, {}, end=3)
         result, status = (error, "failed") if fails else ({"output": 1}, "complete")
         run.span("tool", {"name": "pay", "arguments": {"sum": 4}}, result, status=status, parent=around)  # type: ignore[arg-type]
@@ -390,11 +391,22 @@ def axe() -> str:
 
 def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Pages, and the keys that lead to a state of them; without an address, from the state before."""
+    failing, wide, failed = (each[-32:] for each in (pages.failing, pages.wide, pages.failed))
     yield "runs", pages.runs, ()
+    yield "mark", "", ("x", "m")
     yield "found", f"{pages.runs}/?grep=timeout", ()
     yield "empty", pages.empty, ()
     yield "login", pages.login, ()
     yield "problem", f"{pages.runs}/runs/none", ()
+    yield "failures", f"{pages.runs}/failures", ()
+    yield "versions", f"{pages.runs}/versions?agent=payer", ()
+    yield "search by run", f"{pages.runs}/search?q=payer", ()
+    yield "sessions", f"{pages.runs}/sessions", ()
+    yield "session", f"{pages.runs}/sessions/chat", ()
+    yield "cost", f"{pages.runs}/cost", ()
+    yield "compare", f"{pages.runs}/compare?a={failing}&b={wide}", ()
+    yield "compare several", f"{pages.runs}/compare?runs={failing},{wide},{failed}", ()
+    yield "nothing to compare", f"{pages.empty}/compare", ()
     yield "tree", pages.failing, ()
     yield "detail", "", ("j", "j", "j")
     yield "search", "", ("/", *"time", "Enter")
@@ -405,42 +417,45 @@ def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "why", pages.failed, ()
     yield "leaf", "", ("e", "f")
     yield "score", "", ("m",)
-    yield "cost", f"{pages.runs}/cost", ()
-    yield "compare", f"{pages.runs}/compare?a={pages.failing[-32:]}&b={pages.wide[-32:]}", ()
-    yield "nothing to compare", f"{pages.empty}/compare", ()
     yield "file", pages.file, ("e",)
 
 
 def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> None:
+    """Every rule in both layouts, wide and narrow; contrast in dark and forced colours, which change nothing else."""
     run = """(only) => axe.run(document, { resultTypes: ["violations"], runOnly: only,
       rules: only.type === "tag" ? { "label-content-name-mismatch": { enabled: true } } : {} })
       .then((found) => found.violations.map((each) => [each.id, each.nodes.map((node) => node.html.slice(0, 120))]))"""
     everything, colours = {"type": "tag", "values": TAGS}, {"type": "rule", "values": ["color-contrast"]}
     found = []
-    looked = 0
+    looked = set()
     with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
         page = context.new_page()
+
+        def look(name: str, how: str, rules: Any, **media: Any) -> None:
+            page.emulate_media(**{"color_scheme": "light", "forced_colors": "none", **media})
+            found.extend((name, how, *each) for each in page.evaluate(run, rules))
+
         for name, url, keys in states(pages):
             if url:
                 page.goto(url)
                 page.evaluate(axe)
-            if keys or name == "tree":
+            if page.locator("[data-page=run], [data-page=file]").count():
                 page.wait_for_selector("html[data-ready]")
-                press(page, *keys)
-                expect(page.locator("[aria-busy=true]")).to_have_count(0)
+            press(page, *keys)
+            expect(page.locator("[aria-busy=true]")).to_have_count(0)
             if name == "search":
                 expect(page.locator("#found")).to_have_text("2 of 2")
             if name == "found":
                 expect(page.locator("#found-steps li")).to_have_count(2)
-            for width in (1440, 400, 3840):
-                page.set_viewport_size({"width": width, "height": 900})
-                page.emulate_media(color_scheme="light")
-                found += [(name, width, "light", *each) for each in page.evaluate(run, everything)]
-                page.emulate_media(color_scheme="dark")  # which changes colours, and nothing else
-                found += [(name, width, "dark", *each) for each in page.evaluate(run, colours)]
-                looked += 2
-            page.emulate_media(color_scheme="light", forced_colors="active")
-            found += [(name, "forced", *each) for each in page.evaluate(run, everything)]
-            page.emulate_media(forced_colors="none")
+            look(name, "dark", colours, color_scheme="dark")
+            look(name, "forced", colours, forced_colors="active")
+            look(name, "1440", everything)
+            if name == "detail":  # three panes
+                page.set_viewport_size({"width": 3840, "height": 900})
+                look(name, "3840", everything)
+            page.set_viewport_size({"width": 400, "height": 900})
+            look(name, "400", everything)
+            page.set_viewport_size({"width": 1440, "height": 900})
+            looked.add(name)
     assert found == [], "\n".join(map(str, found))
-    assert looked == 114
+    assert len(looked) == 26

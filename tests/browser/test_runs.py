@@ -66,19 +66,27 @@ def test_the_causes_lead_to_their_runs(server: Server, open_page: Opener) -> Non
 
 
 def test_selected_runs_are_marked(server: Server, open_page: Opener) -> None:
-    page = open_page(f"{server.url}/?task=t0", ready=False)
+    page = open_page(server.url, ready=False)
     expect(page.locator("#selection")).to_be_hidden()
-    press(page, "j", "x")
-    expect(page.locator("#selected-count")).to_have_text("1 run selected")
+    expect(page.locator("#mark-filter")).to_be_hidden()
+    press(page, "j", "x", "j", "x")
+    expect(page.locator("#selected-count")).to_have_text("2 runs selected")
     page.locator("#mark-selected").click()
+    expect(page.locator("#mark-title")).to_have_text("Mark 2 runs")
     page.locator("#mark-label").fill("bad")
     page.locator("#mark-note").fill("it loops")
     page.locator("#mark-form .primary").click()
     expect(page.locator("#selection")).to_be_hidden()
-    expect(page.locator("#runs [data-cell=marks]")).to_have_text("bad")
-    page.goto(f"{server.url}/?mark=bad")
+    expect(page.locator("#runs [data-cell=marks]")).to_have_text(["bad", "bad", "", ""])
+    press(page, "k", "m")  # the run with the focus
+    page.keyboard.type("good")
+    press(page, "Enter")
+    expect(page.locator("#runs [data-cell=marks]").first).to_have_text("good")
+    press(page, "M")
+    page.keyboard.type("goo")
+    page.wait_for_url("**/?mark=good")
     expect(page.locator("#runs tr")).to_have_count(1)
-    expect(page.locator("#filters [name=mark]")).to_have_value("bad")
+    expect(page.locator("#mark-filter")).to_have_value("good")
 
 
 def test_selected_runs_are_exported_as_one_file(server: Server, open_page: Opener, tmp_path: Path) -> None:
@@ -88,6 +96,32 @@ def test_selected_runs_are_exported_as_one_file(server: Server, open_page: Opene
     with page.expect_download() as download:
         page.locator("#export-selected").click()
     assert download.value.suggested_filename == "2-runs.html"
+    for key, name in (("o", "2-runs.html"), ("d", "2-runs.jsonl")):
+        with page.expect_download() as download:
+            press(page, key)
+        assert download.value.suggested_filename == name
+    page.locator("#clear-selected").click()
+    with page.expect_download() as download:
+        press(page, "d")
+    assert download.value.suggested_filename == "4-runs.jsonl"  # all that the list is of
+
+
+def test_keys_lead_to_what_failed_and_to_the_longest_and_compare(server: Server, open_page: Opener) -> None:
+    page = open_page(server.url, ready=False)
+    press(page, "e")
+    expect(page.locator("#runs tr.failed a")).to_be_focused()
+    press(page, "s")
+    page.wait_for_url("**/?sort=duration")
+    press(page, "s")
+    page.wait_for_url(lambda url: not url.endswith("duration"))
+    press(page, "x", "j", "c")
+    page.wait_for_url("**/compare?a=*&b=*")
+    expect(page.locator(".sides thead th")).to_have_count(2)
+    press(page, "1")
+    page.wait_for_url(lambda url: "compare" not in url)
+    press(page, "Enter")
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator("#detail")).to_contain_text("agentspan.open(")
 
 
 def test_the_choice_of_columns_is_kept_and_titles_sort(server: Server, open_page: Opener) -> None:

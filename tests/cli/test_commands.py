@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,28 @@ def test_the_environment_names_the_file(db: Path, monkeypatch: pytest.MonkeyPatc
     assert "1 of 1 run · 7 spans" in CliRunner().invoke(main, ["runs"]).output
     assert "1 of 1 run · 7 spans" in CliRunner().invoke(main, ["runs", "--db", str(db)]).output
     assert agentspan.__version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_a_report_of_a_bug_has_counts_and_versions_and_nothing_that_a_run_or_a_machine_says(
+    db: Path, tmp_path: Path
+) -> None:
+    run = record(db)
+    said = call(db, "doctor", "--report", AGENTSPAN_TOKEN="s3cret")
+    report = json.loads(said.output)
+    assert report["agentspan"] == agentspan.__version__
+    assert report["storage"]["rows"]["agent_span"] == 7
+    assert report["storage"]["runs"]["failed"] == 1
+    assert "AGENTSPAN_TOKEN" in report["variables"]
+    for private in (
+        str(tmp_path),
+        "s3cret",
+        "researcher",
+        run.id,
+        "fetch",
+        Path.home().name + "/",
+        socket.gethostname(),
+    ):
+        assert private not in said.output
+    lost = json.loads(call(tmp_path / "none.db", "doctor", "--report").output)
+    assert lost["storage"] == {"error": "DatabaseUnusable"}
+    assert call(db, "doctor", "--report", "--tables").exit_code == 2

@@ -18,7 +18,21 @@ from agentspan.cli.examples import EXAMPLES
 from agentspan.cli.output import columns_of, program
 from tests.cli.calling import NAMES, call, lines, named
 
-ELSEWHERE = {"open", "record", "sessions", "watch", "tail", "serve", "import", "copy", "init", "backup", "demo"}
+ELSEWHERE = {
+    "open",
+    "record",
+    "sessions",
+    "watch",
+    "tail",
+    "serve",
+    "import",
+    "copy",
+    "init",
+    "backup",
+    "demo",
+    "mcp",
+    "setup",
+}
 """The commands whose examples are parsed alone: they go on, need other files, or look at this machine."""
 
 
@@ -95,7 +109,7 @@ def test_help_fits_the_terminal(columns: int) -> None:
 
 def test_each_group_has_its_commands_with_whole_sentences() -> None:
     shown = "\n".join(help_of("", 200))
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     for title, helps in COMMANDS.items():
         listed = shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0].splitlines()
         assert [line.split()[0] for line in listed] == [*helps]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_runs_are_filtered_and_the_totals_are_of_all_that_match(db: Path) -> Non
     assert total() == "4 of 4 runs · 8 spans · 1 failed · 4.0k tok · $2.0000"
     assert total("--agent", "odd", "--limit", "1") == "1 of 2 runs · 4 spans · 1 failed · 2.0k tok · $1.0000"
     assert total("--failed") == "1 of 1 run · 2 spans · 1 failed · 1.0k tok · $0.5000"
-    assert total("--grep", "t-2") == "1 of 1 run · 2 spans · 1.0k tok · $0.5000"
+    assert lines(db, "runs", "--grep", "t-2", columns=300)[-2].startswith("1 of 1 run · 2 spans · 1.0k tok · $0.5000")
     assert total("--status", "failed") == "no run matches status=failed"
     assert total("--since", "1h").startswith("4 of 4 runs")
     assert total("--since", "2999-01-01") == "no run matches since=2999-01-01"
@@ -255,8 +256,33 @@ def test_an_unknown_agent_is_an_error_that_names_the_one_that_is_meant(db: Path)
 
 def test_runs_that_failed_have_their_reason(db: Path) -> None:
     shown = lines(db, "runs", "--sort", "failed", "-n", "1")
-    assert shown[2] == "  Tool book: ValueError: sold out"
-    assert lines(db, "runs", "--agent", "even")[2].startswith("01")
+    assert shown[2] == "  Tool book: ValueError: sold out · ticket=T-3"
+    assert lines(db, "runs", "--agent", "even")[2] == "  ticket=T-2"
+
+
+def test_a_text_of_runs_leads_to_the_search_in_their_steps(db: Path) -> None:
+    for text in ("t-2", "nowhere in a run"):
+        shown = lines(db, "runs", "--grep", text, "--failed", columns=300)
+        search = f"agentspan search {shlex.quote(text)} --by-run --failed --db {db}"
+        assert shown[-1] == f"runs with it in their steps: {search}"
+
+
+def test_runs_say_what_they_were_about(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    prompt = "please book a flight from Berlin to Seoul"
+    with tracer.run("shop", task="t-1"), tracer.span("llm", {"messages": [{"role": "user", "content": prompt}]}):
+        pass
+    with pytest.raises(ValueError, match="x"), tracer.run("shop", task="a task of some length"):
+        raise ValueError("x" * 70)
+    tracer.shutdown()
+    failed, asked = (f"  ValueError: {'x' * 70}"[:79] + "…", f"  t-1: {prompt}")
+    assert lines(path, "runs")[2:4] == ["  a task of some length", failed]
+    assert lines(path, "runs")[5] == asked
+    wide = lines(path, "runs", columns=150)
+    assert wide[0].endswith("agent  about")
+    assert wide[-2].endswith(f"  shop  t-1: {prompt}")
+    assert json.loads(call(path, "runs", "--json").output)["runs"][1]["about"] == f"t-1: {prompt}"
 
 
 def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

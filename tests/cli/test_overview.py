@@ -30,7 +30,7 @@ def test_the_answer_has_at_most_twelve_lines_that_fit(db: Path, columns: int) ->
     assert len(shown) <= 12
     commands = [line for line in shown if line.startswith("  agentspan")]
     assert all(len(line) <= columns for line in shown if line not in commands)
-    assert commands[0].startswith("  agentspan why --outcome 'reward>=1' --db ")
+    assert commands[0].startswith("  agentspan why --db ")
     assert " ".join(shown[:2]).startswith("8 runs in the last day: 6 failed, 1 missed reward ≥ 1.")
 
 

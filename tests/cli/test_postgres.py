@@ -79,6 +79,7 @@ def both(tmp_path: Path, postgres_location: Location, monkeypatch: pytest.Monkey
 
 
 READING = [
+    ["overview", "--since", "2020-01-01", "--json"],  # as text it leaves out what lacks room beside the URL
     ["runs"],
     ["runs", "--failed", "--grep", "TRAV"],
     ["runs", "--agent", "traveller"],
@@ -131,7 +132,7 @@ ELSEWHERE = {
     "diff": "below", "tail": "below", "import": "the fixture", "copy": "tests/maintenance/test_copying.py",
     "serve": "tests/serve/test_several_servers.py", "record": "below", "demo": "below", "init": "below",
     "sessions": "below", "watch": "below", "open": "tests/cli/test_open.py",
-    "completion": "tests/cli/test_completion.py",
+    "completion": "tests/cli/test_completion.py", "mcp": "tests/mcp", "setup": "tests/mcp", "skill": "tests/mcp",
 }  # fmt: skip
 
 

@@ -243,12 +243,17 @@ def test_a_value_of_an_option_may_look_like_a_step(db: Path, run: str) -> None:
 
 
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
-    shown = "\n".join(lines(db, "show", "-", "--slow", "2"))
-    assert "plan → x" in shown
-    assert "answer → x" in shown  # 4 s, of which 2.5 belong to the turns in it
-    assert "turn" not in shown
-    assert "\n2 of 18 spans\na step in full:" in shown
-    assert call(db, "show", "-", "--slow", "2", "--failed").output.endswith("0 of 18 spans\n")
+    shown = lines(db, "show", "-", "--slow", "2")
+    (first, second, around) = shown[2:5]
+    assert re.match(r" *#\d+ ✓ .*plan → x .* 2\.0 s", first)
+    assert re.match(r" *#\d+ ✓ .*answer → x .* 1\.5 s", second)  # 4 s, of which 2.5 belong to the turns in it
+    assert around.strip().endswith("4.0 s with the steps inside it")
+    assert shown[5] == "2 steps of 18, by the time in which no step inside it ran"
+    assert shown[6] == "the slowest in full:"
+    numbers = [span["number"] for span in json.loads(call(db, "show", "-", "--slow", "2", "--json").output)["spans"]]
+    assert [f"#{number}" for number in numbers] == [line.split()[0] for line in (first, second)]
+    failed = call(db, "show", "-", "--slow", "2", "--failed").output
+    assert "1 failed step of 18, by the time" in failed
 
 
 def test_a_span_has_the_time_in_which_nothing_inside_it_ran(db: Path, run: str) -> None:

@@ -83,7 +83,7 @@ def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) 
     tail = process(db, "tail", env={**os.environ, "COLUMNS": "100"}, preexec_fn=heed)
     assert tail.stderr is not None
     assert tail.stdout is not None
-    assert tail.stderr.readline() == "waiting for a run\n"
+    assert tail.stderr.readline() == "waiting for the first run; Ctrl-C ends\n"
     program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(db)], stdin=subprocess.PIPE, text=True)
     assert program.stdin is not None
     for number in range(2):
@@ -190,3 +190,24 @@ def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(db)])
     shown = lines(db, "tail", "-", "--one", columns=120)
     assert f"its program died; `agentspan doctor --db {db}` closes what it left open" in shown[-1]
+
+
+def test_it_says_what_it_waits_for_and_names_the_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agentspan.cli.tail.time.sleep", stop)
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        db.agents.create("worker")
+        assert call(path, "tail").stderr == "waiting for the first run; Ctrl-C ends\n"
+        run = db.agent_instances.register("worker")
+        db.agent_instances.start(run.id)
+        db.agent_instances.finish(run.id)
+    told = call(path, "tail", columns=200)
+    assert told.stdout == ""
+    said = f"waiting for the next run; Ctrl-C ends\nthe latest, of worker, is complete: agentspan tail {run.id[:10]}"
+    assert told.stderr.startswith(said)
+    again = call(path, "tail", run.id)
+    assert "complete, 0 spans" in again.stdout
+    assert again.stderr == "waiting for the next run; Ctrl-C ends\n"

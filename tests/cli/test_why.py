@@ -60,7 +60,7 @@ def document(db: Path, *args: str) -> Any:
 
 def test_groups_and_findings(db: Path) -> None:
     shown = lines(db, "why")
-    assert all(len(line) <= 80 for line in shown)
+    assert all(len(line) <= 80 for line in shown if not line.startswith("  agentspan "))
     text = "\n".join(shown)
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
@@ -72,7 +72,7 @@ def test_groups_and_findings(db: Path) -> None:
         in text
     )
     assert "    in 8 of 8 failed, in 0 of 8 passed, of 8 tasks\n    odds within a task ×∞ (1.7–∞), q 0.0078\n" in text
-    assert shown[-2].startswith("q = the share of false findings")
+    assert any(line.startswith("q = the share of false findings") for line in shown)
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
@@ -194,20 +194,47 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
             if number:
                 run.score("is good", number % 2, by="code")
     tracer.shutdown()
-    assert lines(path, "why") == [
+    assert lines(path, "why", "--outcome", "status") == [
         "none of 4 runs failed by its status",
         "1 of 3 missed is good>=1:",
         f"  agentspan why --outcome 'is good>=1' --db {shlex.quote(str(path))}",
     ]
-    assert document(path)["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
-    shown = [lines(path, "why", run["id"])[1:4] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    assert document(path, "--outcome", "status")["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
+    runs = [run["id"] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    shown = [lines(path, "why", run, "--outcome", "status")[1:4] for run in runs]
     missed = [second for _, second, _ in shown if second]
     assert [first for first, *_ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
     assert len(missed) == 1
     assert missed == ["it missed is good>=1:"]
     (again,) = [line for *_, line in shown if "agentspan why" in line]
     assert re.fullmatch(r"  agentspan why [0-9a-z…]{10,15} --outcome 'is good>=1' --db \S+", again)
-    assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
+    heads = [lines(path, "why", run)[1] for run in runs]
+    assert sorted(heads) == ["≠ missed is good ≥ 1 · 0 steps, 0 failed", *["✓ complete · 0 steps, 0 failed"] * 3]
+    judged = call(path, "why", columns=200).stdout.splitlines()[0]
+    assert judged.startswith("1 of 3 runs failed is good>=1 (33%")
+    assert judged.endswith(" · no run failed by its status; --outcome chooses another rule")
+    named = call(path, "why", "--outcome", "is good>=1", columns=200).stdout.splitlines()[0]
+    assert judged == f"{named} · no run failed by its status; --outcome chooses another rule"
+
+
+def test_a_run_that_missed_a_score_is_marked_so_by_each_command(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    ids = []
+    for number in range(2):
+        with tracer.run("booking") as run, tracer.span("tool", {"name": "pay"}):
+            run.score("reward", number)
+        ids.append(run.id)
+    tracer.shutdown()
+    for words in (["show", ids[0]], ["search", "pay", "--by-run"], ["diff", *ids], ["why", ids[0]]):
+        (missed,) = [line for line in call(path, *words, columns=120).stdout.splitlines() if "≠ " in line]
+        assert "missed reward ≥ 1" in missed
+    assert "≠ missed " in call(path, "runs").stdout
+    assert json.loads(call(path, "show", ids[0], "--json").stdout)["run"]["verdict"]["kind"] == "missed"
+    with agentspan.open(path) as db:
+        assert repr(db.run(ids[0])).splitlines()[1].startswith("≠ booking · missed reward ≥ 1")
+    (passed, *_) = [line for line in lines(path, "show", ids[1]) if "booking" in line]
+    assert passed.startswith("✓ booking · complete")
 
 
 def test_a_filter_by_a_score_leaves_the_rule_known_and_failed_steps_are_counted(tmp_path: Path) -> None:
@@ -220,7 +247,7 @@ def test_a_filter_by_a_score_leaves_the_rule_known_and_failed_steps_are_counted(
                     raise ToolFailed("no money")
             run.score("reward", number % 2)
     tracer.shutdown()
-    assert lines(path, "why", "--score", "reward<1")[:3] == [
+    assert lines(path, "why", "--score", "reward<1", "--outcome", "status")[:3] == [
         "none of 3 runs failed by its status · 1 has a failed step",
         "3 of 3 missed reward>=1:",
         f"  agentspan why --score 'reward<1' --outcome 'reward>=1' --db {shlex.quote(str(path))}",
@@ -237,13 +264,14 @@ def test_the_command_for_a_score_that_runs_missed_keeps_the_filters(tmp_path: Pa
             run.score("reward", number < 4, by="code")
     tracer.shutdown()
     filters = ("--meta", "trial=0", "--meta", "by=two words", "--agent", "booking")
-    (printed,) = [line for line in lines(path, "why", *filters) if "agentspan " in line]
+    by_status = ("--outcome", "status")
+    (printed,) = [line for line in lines(path, "why", *filters, *by_status) if "agentspan " in line]
     program, *words = shlex.split(printed)
     assert program == "agentspan"
     assert words[-2:] == ["--db", str(path)]
     again = CliRunner().invoke(main, words)
     assert again.output.startswith("2 of 4 runs failed reward>=1")
-    folder_of_db = CliRunner().invoke(main, ["why", *filters], env={"AGENTSPAN_DB": str(path)})
+    folder_of_db = CliRunner().invoke(main, ["why", *filters, *by_status], env={"AGENTSPAN_DB": str(path)})
     assert "--db" not in folder_of_db.output
 
 
@@ -316,7 +344,7 @@ def test_that_nothing_was_tested_is_said(tmp_path: Path, tasks: str, said: str) 
 def test_groups_say_of_how_many_runs_they_are_and_that_a_run_can_be_in_several(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     scored(path, "aAb")
-    shown = lines(path, "why")
+    shown = lines(path, "why", "--outcome", "status")
     assert "runs with a failed step, by what failed (a run can be in several)" in shown
     assert shown.count("      in 2 of 2 runs with a failed step") == 2
     assert "failed runs, by what failed (a run can be in several)" in lines(path, "why", "--outcome", "reward>=1")

@@ -41,6 +41,7 @@ LAYERS = [
     {"sessions"},
     {"serve"},
     {"cli"},
+    {"mcp"},
     {"testing"},
 ]
 ABOVE_ALL = {"__init__", "__main__"}

@@ -1,5 +1,6 @@
 """The pages of failures, versions, search and sessions: the HTML that a server answers with."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import agentspan
 from agentspan.database import Database
 from agentspan.serve import create_app
 from agentspan.storage.sqlite import SQLiteStorage
+from tests.cli.calling import call
 from tests.serve.asgi import Client
 
 HOSTILE = "<script>alert(1)</script>\u202e\"'&"
@@ -57,8 +59,12 @@ def ids() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, ids: dict[str, str]) -> Iterator[Client]:
-    path = tmp_path_factory.mktemp("pages") / "runs.db"
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages") / "runs.db"
+
+
+@pytest.fixture(scope="module")
+def client(path: Path, ids: dict[str, str]) -> Iterator[Client]:
     with agentspan.open(path) as db:
         ids |= record(db)
     storage = SQLiteStorage(path)
@@ -108,6 +114,29 @@ def test_the_groups_of_failures_have_their_numbers_and_lead_to_their_runs(client
     assert "16 of 16 runs" in text_of(listed)
     assert f"runs/{ids['run 47']}#span={ids['step 47']}" in links(html)
     assert "a cause of less than" in shown.lower()
+
+
+def test_failed_and_selected_and_filtered_runs_are_the_dataset_that_the_command_writes(
+    client: Client, ids: dict[str, str], path: Path
+) -> None:
+    ways = {
+        next(link for link in links(page(client, "failures", version="2.0")) if "dataset" in link): (
+            "--version", "2.0", "--status", "failed",
+        ),
+        next(link for link in links(page(client, "failures", outcome="reward>=1")) if "dataset" in link): (
+            "--score", "reward<1",
+        ),
+        next(link for link in links(page(client, "", task="none")) if "dataset" in link): ("--task", "none"),
+        f"export?format=dataset&run={ids['run 3']}&run={ids['run 1']}": (ids["run 3"], ids["run 1"]),
+        next(link for link in links(page(client, "")) if "dataset" in link): ("all",),
+    }  # fmt: skip
+    for link, words in ways.items():
+        answer = client.get(f"/{link}")
+        written = call(path, "export", "--format", "dataset", *words)
+        assert (answer.status_code, answer.content) == (200, written.stdout_bytes), link
+    rows = [json.loads(line) for line in client.get("/export?format=dataset&status=failed").text.splitlines()]
+    assert (len(rows), rows[0]["input"], rows[0]["signature"] != "") == (16, f"book 1 {HOSTILE}", True)
+    assert client.get("/export?format=dataset&since=nonsense").status_code == 422  # not the dataset of all runs
 
 
 def test_a_signature_shows_its_group_alone_and_a_filter_and_a_rule_hold(client: Client) -> None:
@@ -184,6 +213,14 @@ def test_a_search_groups_steps_by_run_and_marks_the_words(client: Client, ids: d
     assert f'value="{quote(HOSTILE)}"' not in page(client, "search", q=HOSTILE)
 
 
+def test_a_search_finds_runs_by_their_own_metadata_and_names(client: Client, ids: dict[str, str]) -> None:
+    html = page(client, "search", q="TICKET-1", version="1.0")
+    assert "7 runs with it in a name, the metadata, the result or the error" in text_of(html)
+    assert f"runs/{ids['run 15']}" in links(html)
+    assert "./?version=1.0&grep=TICKET-1" in links(html)
+    assert "with it in a name" not in text_of(page(client, "search", q="ticket-47"))  # the run itself is named
+
+
 def test_an_id_leads_to_its_run_or_step(client: Client, ids: dict[str, str]) -> None:
     step = f"runs/{ids['run 7']}#span={ids['step 7']}"
     for q, link in (
@@ -216,6 +253,7 @@ def test_an_empty_file_says_what_to_do(empty: Client) -> None:
         shown = text_of(page(empty, path))
         assert "Nothing has been recorded here yet." in shown
         assert "agentspan demo" in shown
+    assert "Nothing has been recorded here yet." in text_of(page(empty, "compare"))
     assert "session=" in text_of(page(empty, "sessions"))
     assert "no step" in text_of(page(empty, "search", q="gate")).lower()
 

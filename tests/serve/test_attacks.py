@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux"),
 ]
 
-MANY = 5_000_000
+MANY = 2_000_000
 MB = 2**20
 JSON = {"Content-Type": "application/json"}
 PACKED = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}

@@ -105,9 +105,13 @@ def test_several_runs_are_columns(served: Served) -> None:
 def test_without_runs_it_says_how_to_choose_and_offers_two(served: Served) -> None:
     near, failed = served.run("one", "two"), served.run("one", "other", error="no way")
     html = served.html("")
-    assert "picks a run" in html
+    assert "selects a run" in html
     assert f'href="compare?a={near}&amp;b={failed}"' in html
     assert "There is no passing run" not in html
+    one = served.html(f"b={failed}")
+    assert f'href="compare?a={near}&amp;b={failed}"' in one
+    assert "The newest failed run" not in one
+    assert "Another one is needed" in served.text(f"a={near}")
 
 
 def test_an_unknown_run_is_a_sentence(served: Served) -> None:
@@ -117,5 +121,5 @@ def test_an_unknown_run_is_a_sentence(served: Served) -> None:
 
 def test_an_empty_file_offers_nothing(served: Served) -> None:
     text = served.text("")
-    assert "picks a run" in text
+    assert "selects a run" in text
     assert "newest failed" not in text

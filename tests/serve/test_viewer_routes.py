@@ -17,7 +17,7 @@ from fastapi import FastAPI
 import agentspan
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
-from agentspan.serve import create_app, viewer_routes
+from agentspan.serve import create_app, viewer_runs
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD
 from agentspan.viewer import conversation, data, export
@@ -158,11 +158,14 @@ def test_a_row_has_the_verdict_the_first_prompt_and_the_cause(make: Make, db: Da
 def test_runs_are_marked_and_the_marks_taken_back(make: Make, db: Database, run: str) -> None:
     other = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
     client = make()
+    assert "<label hidden><span>Mark</span>" in client.get("/").text
     form: dict[str, Any] = {"runs": [run, other], "label": "bad", "note": "it loops"}
     assert client.post("/marks", json=form, headers=SAME).json() == {"marked": 2}
     (score,) = db.scores.list(run)
     assert (score.name, score.label, score.explanation, score.source) == ("mark", "bad", "it loops", "human")
     assert db.runs(mark="bad").total == 2
+    shown = client.get("/?mark=bad").text
+    assert re.search(r'<label><span>Mark</span>.*<option value="bad" selected>bad</option>', shown, re.DOTALL)
     assert client.post("/marks", json={"runs": [run], "label": ""}, headers=SAME).json() == {"marked": 1}
     assert db.runs(mark="bad").total == 1
     refused: list[dict[str, Any]] = [{}, {"runs": []}, {"runs": run, "label": "x"}, {"runs": ["x"] * 101, "label": "x"}]
@@ -203,7 +206,13 @@ def pages_of(run: str) -> list[str]:
 
 def data_of(run: str) -> list[str]:
     names = ("facts", "spans", "conversation", "stats", "why", "own-times", "search?q=a", "export")
-    across = ["/runs.json", "/answer.json", "/steps.json?grep=a", f"/export?run={run}"]
+    across = [
+        "/runs.json",
+        "/answer.json",
+        "/steps.json?grep=a",
+        f"/export?run={run}",
+        f"/export?format=dataset&run={run}",
+    ]
     return [*across, *(f"/runs/{run}/{name}" for name in names)]
 
 
@@ -320,7 +329,7 @@ def test_a_file_that_is_in_use_is_said_to_people_and_to_scripts(
     def busy(*given: Any) -> Any:
         raise DatabaseBusy("/secret/runs.db is locked")
 
-    monkeypatch.setattr(viewer_routes, "listing", busy)
+    monkeypatch.setattr(viewer_runs, "listing", busy)
     client = make()
     page = client.get("/", headers=HTML)
     assert page.status_code == 503
@@ -783,6 +792,12 @@ def test_our_own_page_may_judge_a_run_or_a_step_and_take_it_back(make: Make, db:
     assert [(score.label, score.explanation, score.source) for score in db.scores.list(span)] == [
         (None, "look here", "human")
     ]
+    send(span_id=span, mark="odd")
+    (found,) = client.get("/runs.json?mark=odd").json()["runs"]
+    assert (found["id"], found["cells"]["marks"]) == (run, "odd (a step)")
+    assert client.get("/runs.json?mark=*").json()["total"] == db.runs(mark="odd").total == 1
+    send(span_id=span, name="mark", remove=True)
+    assert client.get("/runs.json?mark=odd").json()["total"] == 0
 
 
 @pytest.mark.parametrize(
@@ -900,7 +915,7 @@ def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, mo
         added_up.wait(20)
         return listing(*given)
 
-    monkeypatch.setattr(viewer_routes, "listing", slow)
+    monkeypatch.setattr(viewer_runs, "listing", slow)
     with make(tuning=STANDARD._replace(run_list_sums_s=0.01)) as client:
         page = client.get("/", headers=HTML).text
         assert 'data-preparing="true"' in page

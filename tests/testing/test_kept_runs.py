@@ -1,5 +1,6 @@
 """Runs of tests in a pytest of its own: where they are kept, what a failure shows, budgets of marked tests."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 import agentspan
 from agentspan.testing import load
+from tests.cli.calling import lines
 from tests.testing.pytests import run_pytest
 
 KEPT = Path(".agentspan", "tests.db")
@@ -65,9 +67,10 @@ def test_records_nothing():
     shown = re.split(r"_{3,} test_\w+ _{3,}\n", run_pytest(tmp_path, "--basetemp=base"))[1:]
     raises, asserts, captured, own_file, nothing = shown
     lines = raises[raises.index("- agentspan -") :].splitlines()
-    run = re.fullmatch(r"run (\w+)( · commit .*)?", lines[1])
+    run = re.fullmatch(r"run (\w+)( · .*)?", lines[1])
     assert run is not None
-    assert lines[2].startswith("✗ traveller 1.2 · failed")
+    (head,) = [line for line in lines if line.startswith("✗ traveller 1.2 · failed")]
+    assert "test test_it.py::test_raises" in " ".join(lines[1 : lines.index(head)])
     tree = lines[lines.index("… 11 lines above") + 1 : -1]
     assert len(tree) == 12
     assert "└─✗ Tool search(query=hotels)" in tree[-2]
@@ -80,6 +83,44 @@ def test_records_nothing():
     assert "Tool search(query=d)" in own_file
     assert "own.db" in own_file
     assert "- agentspan -" not in nothing
+
+
+def test_a_run_has_the_test_that_recorded_it(tmp_path: Path) -> None:
+    test = """
+import subprocess, sys
+import pytest, agentspan
+from agent import travel
+
+@pytest.fixture
+def started():
+    with agentspan.run("in a fixture", task="a task of its own", metadata={"a": 1}):
+        pass
+
+class TestTrip:
+    @pytest.mark.parametrize("to", ["berlin"])
+    def test_goes(self, to, started):
+        travel(to)
+
+def test_elsewhere():
+    subprocess.run([sys.executable, "-c", "import agentspan\\nwith agentspan.run('other'): pass"], check=True)
+
+def test_in_memory(captured_runs):
+    travel("a")
+    assert "test" not in (captured_runs.one().metadata or {})
+"""
+    assert "3 passed" in run_pytest(tmp_path, agent=AGENT, test_it=test)
+    goes, elsewhere = "test_it.py::TestTrip::test_goes[berlin]", "test_it.py::test_elsewhere"
+    with agentspan.open(tmp_path / KEPT) as db:
+        found = db.runs().runs[::-1]
+        assert [(run.agent, run.run.task, json.loads(run.run.metadata or "")) for run in found] == [
+            ("in a fixture", "a task of its own", {"test": goes, "a": 1}),
+            ("traveller", goes, {"test": goes}),
+            ("other", elsewhere, {"test": elsewhere}),
+        ]
+    head = lines(tmp_path / KEPT, "show", "traveller@1.2", columns=200)[0]
+    assert f" · test {goes}" in head
+    assert "task" not in head
+    assert lines(tmp_path / KEPT, "runs", "--meta", f"test={goes}")[-1].startswith("2 of 2 runs")
 
 
 @pytest.mark.full

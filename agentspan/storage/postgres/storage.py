@@ -245,18 +245,24 @@ def select(connections: Connections, asked: Select) -> Answer:
     try:
         register_plain(connection.adapters)
         connection.execute("set default_transaction_read_only = on")
+        if asked.limit_s is not None:
+            limit = f"{max(1, round(1000 * asked.limit_s))}ms"
+            connection.execute("select set_config('statement_timeout', %s, false)", (limit,))
         connection.execute("begin read only")
         # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
         cursor = connection.execute(
             _with_marks(query) if parameters else query, tuple(parameters) or None, prepare=True
         )
-        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
+        rows = cursor.fetchall() if asked.most_rows is None else cursor.fetchmany(asked.most_rows)
+        return Answer([column[0] for column in cursor.description or ()], rows)
     except UnicodeEncodeError:
         raise InvalidValue("query", "is no Unicode text") from None
     except psycopg.Error as error:
         state = error.sqlstate
         if state is not None and (state[:2] not in _OF_THE_SERVER or state == "57014"):
             sentence = error.diag.message_primary or type(error).__name__
+            if state == "57014" and asked.limit_s is not None:
+                raise InvalidValue("query", f"took longer than {asked.limit_s:g} s") from None
             raise InvalidValue("query", f"PostgreSQL says: {sentence}") from None
         if state is None and not isinstance(error, psycopg.OperationalError):
             raise InvalidValue("query", f"psycopg says: {error}") from None

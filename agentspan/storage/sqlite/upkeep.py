@@ -246,23 +246,32 @@ _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_R
 _PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"})
 _FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 STEPS = 100_000
-"""SQLite virtual machine steps between two checks for Ctrl-C."""
+"""SQLite virtual machine steps between two checks for Ctrl-C and for the time."""
+LONGEST = 100_000_000
+"""The largest number of bytes of a value in a query with a time limit."""
 
 
 def select(connections: Connections, asked: Select) -> Answer:
     """Run a user's SELECT over the file, read-only, and return its columns and rows (see questions.Select)."""
     connections.check_open()
+    end_s = None if asked.limit_s is None else time.monotonic() + asked.limit_s
     try:
         with closing(sqlite3.connect(connections.path.as_uri() + "?mode=ro", uri=True, timeout=5)) as connection:
             connection.execute("pragma query_only = on")
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            connection.set_progress_handler(lambda: 0, STEPS)  # else Ctrl-C waits for the last row
+            # A handler also lets Ctrl-C through, which else waits for the last row.
+            connection.set_progress_handler(lambda: end_s is not None and time.monotonic() > end_s, STEPS)
             connection.set_authorizer(_allows)
+            if end_s is not None:  # one call, such as zeroblob, may take a gigabyte between two checks of the time
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             cursor = connection.execute(asked.query, tuple(asked.values))
-            return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
+            rows = cursor.fetchall() if asked.most_rows is None else cursor.fetchmany(asked.most_rows)
+            return Answer([column[0] for column in cursor.description or ()], rows)
     except sqlite3.Error as error:
         if is_damage(error):
             raise storage_error(error, connections.path) from error
+        if end_s is not None and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise InvalidValue("query", f"took longer than {asked.limit_s:g} s") from None
         raise InvalidValue("query", f"SQLite says: {error}") from None
 
 

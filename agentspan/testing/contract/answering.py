@@ -215,6 +215,15 @@ class Answering(Base):
         ]
         assert storage.ask(Select("select id from agents where 1 = 0")) == (["id"], [])
 
+    def test_sql_ends_in_time_and_after_a_number_of_rows(self, storage: Storage) -> None:
+        """A SELECT that takes longer than its limit raises InvalidValue; no more rows are read than asked for."""
+        self.answered(storage, Select)
+        three = "select 1 as n union all select 2 union all select 3 order by n"
+        assert storage.ask(Select(three, most_rows=2, limit_s=60)).rows == [(1,), (2,)]
+        endless = "with recursive a(n) as (select 1 union all select n % 9 + 1 from a) select count(*) from a"
+        with pytest.raises(InvalidValue, match=r"took longer than 0\.05 s"):
+            storage.ask(Select(endless, limit_s=0.05))
+
     def test_sql_can_do_nothing_but_read(self, storage: Storage) -> None:
         """A statement that writes, or is no SQL, raises InvalidValue."""
         self.answered(storage, Select)

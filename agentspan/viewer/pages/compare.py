@@ -7,6 +7,7 @@ from agentspan.analysis import diff_text
 from agentspan.analysis.by_name import find_run
 from agentspan.analysis.diff import DiffStep, Divergence, RunDiff, StepChange, diff
 from agentspan.analysis.differences import FieldChange, Words, words
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.side_by_side import Side, sides, suggestion, with_divergences
 from agentspan.analysis.tree import run_name, score_text, session_title
 from agentspan.model.rows import ScoreRow
@@ -90,7 +91,7 @@ def _rows(found: Sequence[Side]) -> Iterable[tuple[str, list[tuple[str, bool]]]]
         if any(texts):
             yield row(name, texts)
     for name in dict.fromkeys(score.name for side in found for score in side.scores):
-        yield row(name, ("; ".join(visible(score_text(s)) for s in side.scores if s.name == name) for side in found))
+        yield row(name, ("; ".join(visible(_score(s)) for s in side.scores if s.name == name) for side in found))
 
 
 def _score(score: ScoreRow) -> str:
@@ -100,20 +101,19 @@ def _score(score: ScoreRow) -> str:
 def steps(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the difference of two runs, where each of several parts from the first, or two runs to compare."""
     ids = [*dict.fromkeys(ids_in(storage, address))]
-    if not ids:
-        return {"kind": "none", **_suggested(storage, address)}
-    if len(ids) == 1:
-        return {"kind": "one"}
+    if len(ids) < 2:
+        return {"kind": "one" if ids else "none", **_suggested(storage, address, ids)}
     if len(ids) > 2:
         found = with_divergences(storage, sides(storage, ids, rule_in(address)))
         return {"kind": "several", "rows": [_parting(found[0], side, address) for side in found[1:]]}
     return {"kind": "two", **_difference(diff(storage, *ids), address)}
 
 
-def _suggested(storage: Storage, address: Address) -> dict[str, Any]:
-    found = suggestion(storage, address.filter(), rule_in(address))
+def _suggested(storage: Storage, address: Address, ids: Sequence[str]) -> dict[str, Any]:
+    filter = address.filter()._replace(ids=frozenset(ids)) if ids else address.filter()
+    found = suggestion(storage, filter, rule_in(address))
     if found is None:
-        return {"failed": None}
+        return {"failed": None, "is_empty": not ids and not find_runs(storage, filter, limit=1).total}
     nearest = found.nearest
     failed = found.failed
     first = None if nearest is None else nearest.divergence

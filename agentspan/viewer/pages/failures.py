@@ -6,6 +6,8 @@ from typing import Any
 
 from agentspan.analysis import by_name, failure_text
 from agentspan.analysis.associations import Finding
+from agentspan.analysis.causes import opposite
+from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.why import Group, Why, failed_share, why
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
@@ -34,7 +36,15 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
         "is_empty": not (found.runs or found.unknown),
         "missed": missed and f"{missed.missed:,} of {missed.runs:,} missed {missed.rule}",
         "judge": missed and with_outcome(address, "failures", outcome=str(missed.rule)),
+        "dataset": _dataset(address),
     }
+
+
+def _dataset(address: Address) -> str:
+    """Return the address of the dataset of the runs that failed."""
+    rule = rule_in(address)
+    failed = ("score", opposite(rule)) if isinstance(rule, OutcomeRule) else ("status", "failed")
+    return address._replace(words=(*address.words, failed)).link("export", format="dataset")
 
 
 def groups(storage: Storage, address: Address) -> dict[str, Any]:

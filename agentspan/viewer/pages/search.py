@@ -3,17 +3,18 @@
 from typing import Any
 
 from agentspan.analysis.by_name import STEP
-from agentspan.analysis.runs import ids_of
+from agentspan.analysis.runs import find_runs, ids_of
 from agentspan.analysis.search import PER_RUN, RUNS, Hit, HitsByRun, RunHits, search_by_run
 from agentspan.analysis.tree import run_name, session_title
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
+from agentspan.storage.sums import RunSummary
 from agentspan.text import noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.listing import query_of
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.texts import at_text
+from agentspan.viewer.texts import Linked, at_text
 
 OF_ONE_RUN = 200
 """The number of steps of a run that are shown if only this run is searched."""
@@ -36,6 +37,7 @@ def hits(storage: Storage, address: Address) -> dict[str, Any]:
         "sentence": str(found),
         "is_filtered": bool(address.words),
         "named": _named(found),
+        **_own(storage, found, address),
         "runs": [_run(each, address) for each in found.runs],
         "more": "" if is_last else address.same("search", offset=after),
         "less": address.same("search", offset=max(0, address.offset - RUNS) or None) if address.offset else "",
@@ -52,6 +54,29 @@ def _named(found: HitsByRun) -> dict[str, str] | None:
         name = f" ({row.external_identifier})" if row.external_identifier else ""
         return {"what": f"Run {row.id}{name}", "link": f"runs/{row.id}"}
     return None
+
+
+def _own(storage: Storage, found: HitsByRun, address: Address) -> dict[str, Any]:
+    """Return the latest runs with the text in their own names, metadata, result or error, and where all are listed."""
+    if address.get("run") or address.offset:
+        return {"own": [], "own_all": None}
+    text = address.get("q").strip('"')
+    listed = find_runs(storage, address.filter()._replace(grep=text), limit=PER_RUN)
+    own = [each for each in listed.runs if each.run != found.named]
+    return {
+        "own": [_own_run(each) for each in own],
+        "own_all": Linked(noun(listed.total, "run"), address.link("", grep=text)) if own else None,
+    }
+
+
+def _own_run(each: RunSummary) -> dict[str, str]:
+    row = each.run
+    return {
+        "link": f"runs/{row.id}",
+        "status": row.status,
+        "name": run_name(each.agent, each.version),
+        "about": " · ".join(filter(None, [at_text(row.started_at or row.inserted_at), row.task, session_title(row)])),
+    }
 
 
 def _run(each: RunHits, address: Address) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from agentspan.storage.row_by_row import tokens_of
 from agentspan.text import noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.texts import Linked, at_text, mark_of, rule_in, tokens_text, took_text, usd_text
+from agentspan.viewer.texts import at_text, mark_of, rule_in, tokens_text, took_text, usd_text
 
 LOOKED_AT = 1000
 """The number of latest runs whose sessions are listed if the address has no session."""
@@ -41,7 +41,7 @@ def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
             "session": name,
             "title": titles[name],
             "link": address.link("sessions", session=name),
-            "runs": noun(numbers[name], "run"),
+            "runs": f"{numbers[name]:,}",
             "at": at_text(at),
         }
         for name, at in last.items()
@@ -57,6 +57,7 @@ def runs(storage: Storage, address: Address) -> dict[str, Any]:
     after = address.offset + len(found.runs)
     return {
         "rows": [_run(each, number) for number, each in enumerate(found.runs, address.offset + 1)],
+        "has_failed": any(each.run.failed for each in found.runs),
         "users": ", ".join(found.users),
         "title": found.title or "",
         "more": address.same("sessions", offset=after) if after < found.total else "",
@@ -79,8 +80,8 @@ def _run(each: SessionRun, number: int) -> dict[str, Any]:
         "name": run_name(run.agent, run.version),
         "started": at_text(row.started_at or row.inserted_at),
         "took": took_text(row.duration_ms),
-        "steps": Linked(f"{run.spans:,}"),
-        "failed": f"{run.failed:,} failed" if run.failed else "",
+        "steps": f"{run.spans:,}",
+        "failed": f"{run.failed:,}" if run.failed else "",
         "tokens": tokens_text(tokens_of(run)),
         "cost": usd_text(run.cost_usd),
     }

@@ -7,7 +7,7 @@ from agentspan.analysis.causes import opposite
 from agentspan.analysis.drift import PASSED, DriftRow
 from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import sentences
-from agentspan.analysis.outcomes import OutcomeRule
+from agentspan.analysis.outcomes import OutcomeRule, parse
 from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
 from agentspan.schemas.builtin import built_in_part
 from agentspan.storage.protocol import Storage
@@ -34,7 +34,7 @@ OWN = ("base", "head", "by")
 def first(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the versions of the agent, or the agents that have several."""
     address, judged_by = judged(storage, address)
-    rule, filter = rule_in(address), address.filter()
+    filter = address.filter()
     name = address.word("agent")
     every = [] if name else agents(storage, filter)
     several = [each for each in every if each.versions > 1]
@@ -42,8 +42,8 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
         name = (several or every)[0].agent
     if not name:
         return {"agent": "", "agents": [_agent(each, address) for each in several], "total": len(every)}
-    found = versions(storage, name, filter._replace(agent=None), rule)
-    return {"agent": found.agent, "rule": judged_by, **_versions(found, rule, address)}
+    found = versions(storage, name, filter._replace(agent=None), rule_in(address))
+    return {"agent": found.agent, "rule": judged_by, **_versions(found, address)}
 
 
 def _agent(each: AgentVersions, address: Address) -> dict[str, str]:
@@ -57,7 +57,8 @@ def _agent(each: AgentVersions, address: Address) -> dict[str, str]:
     }
 
 
-def _versions(found: Versions, rule: OutcomeRule | None, address: Address) -> dict[str, Any]:
+def _versions(found: Versions, address: Address) -> dict[str, Any]:
+    rule = None if found.outcome is None else parse(found.outcome)
     number = len(found.versions) + found.left_out
     newest = found.versions[0] if found.versions else None
     judged = f", judged by {found.outcome}" if found.outcome else ""
@@ -67,9 +68,10 @@ def _versions(found: Versions, rule: OutcomeRule | None, address: Address) -> di
     return {
         "sentence": f"{noun(number, 'version')} of {found.agent}{judged}{latest}",
         "rows": [_version(each, found.agent, rule, address) for each in found.versions],
+        "has_open": any(each.open for each in found.versions),
         "names": [each.version for each in found.versions],
         "left": noun(found.left_out, "earlier version") if found.left_out else "",
-        "missed": found.missed and f"by status no run failed, but some missed {found.missed}",
+        "missed": found.missed and f"The status decides, and some runs missed {found.missed}",
         "judge": found.missed and address.link("versions", agent=found.agent, outcome=found.missed),
         "will_compare": len(found.versions) > 1 or any(address.get(name) for name in OWN),
     }

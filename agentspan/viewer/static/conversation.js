@@ -86,6 +86,7 @@ export class Conversation {
    */
   async open(id) {
     this.wanted = id;
+    if (!this.turns.length) setText(this.note, "Reading the turns…");
     if (!this.turns.length && id) {
       await this._read({ span: id });
       this.changes = this.spans.changes;

@@ -1,6 +1,6 @@
 // The keys of the pages, and the setting that turns those of one character off.
 
-import { byId, targetOf } from "./dom.js";
+import { byId, findById, targetOf } from "./dom.js";
 
 /** @import { RunPage } from "./run.js" */
 
@@ -90,6 +90,8 @@ export function listenToKeys(page) {
     "?": () => help.showModal(),
     f: () => page.toggleFollow(),
     m: () => page.openScores(),
+    c: () => page.compare(),
+    o: () => findById("save")?.click(),
     J: () => page.goToRun(1),
     K: () => page.goToRun(-1),
     1: () => go(page, "tree"),

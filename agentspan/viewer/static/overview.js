@@ -47,7 +47,7 @@ function show(answer) {
     add(text, part.href ? el("a", { href: part.href }, mark, part.text) : el("span", null, mark, part.text));
     add(text, n === answer.parts.length - 1 ? "." : ", ");
   });
-  byId("answer-when").hidden = !answer.bars.length;
+  byId("answer-when").hidden = answer.bars.length < 2; // one bar tells nothing about when
   const svg = picture();
   svg.setAttribute("viewBox", `0 0 ${BAR * Math.max(1, answer.bars.length)} 44`);
   svg.replaceChildren(...answer.bars.map(barOf));

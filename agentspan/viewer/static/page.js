@@ -1,6 +1,7 @@
 // A page across runs: the server made all of it. Its rows open by click and key, and it loads anew when the file has changed.
 
 import { focusSearch, whileFollowing } from "./bar.js";
+import { findById } from "./dom.js";
 import { isForKeys } from "./keys.js";
 import { Lost } from "./lost.js";
 import { listenToRows, openOnClick } from "./rows.js";
@@ -15,6 +16,9 @@ export function startPartsPage() {
   for (const row of rows) openOnClick(row);
   listenToRows("[data-row] a.opens", focusSearch);
   listenToChanges();
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "d" && isForKeys(event)) findById("dataset")?.click();
+  });
   follow();
 }
 

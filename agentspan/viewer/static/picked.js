@@ -8,26 +8,54 @@ import { post } from "./source.js";
 const COLUMNS = "agentspan-columns";
 
 /** @returns {HTMLTableRowElement[]} */
-const pickedRows = () =>
-  [...byId("runs", HTMLTableSectionElement).rows].filter((row) => /** @type {HTMLInputElement} */ (inside(row, "input")).checked);
-const pickedIds = () => pickedRows().map((row) => row.dataset.run ?? "");
+const rows = () => [...byId("runs", HTMLTableSectionElement).rows];
+const boxOf = (/** @type {HTMLTableRowElement} */ row) => /** @type {HTMLInputElement} */ (inside(row, "input"));
+const pickedRows = () => rows().filter((row) => boxOf(row).checked);
+const focusedRow = () => rows().find((row) => row.contains(document.activeElement));
+/** @type {(rows: HTMLTableRowElement[]) => string[]} */
+const idsOf = (rows) => rows.map((row) => row.dataset.run ?? "");
+
+/** Return the ids of the selected runs; without one, that of the row with the focus. */
+function idsMeant() {
+  const focused = focusedRow();
+  const picked = pickedRows();
+  return idsOf(picked.length || !focused ? picked : [focused]);
+}
+
+/** @param {string[]} ids the latest run first, as in the list */
+const compareAddress = (ids) => `compare?${new URLSearchParams(ids.length > 1 ? { a: ids[1], b: ids[0] } : { b: ids[0] })}`;
+
+/** @type {(ids: string[], ...more: string[][]) => string} */
+const exportAddress = (ids, ...more) => `export?${new URLSearchParams([...more, ...ids.map((id) => ["run", id])])}`;
 
 export function startPicking() {
-  const table = byId("runs-table");
-  table.addEventListener("change", showPicked);
+  byId("runs-table").addEventListener("change", showPicked);
+  /** @type {Record<string, () => void>} */
+  const keys = {
+    x: () => {
+      const row = focusedRow() ?? rows()[0];
+      if (!row) return;
+      inside(row, "a").focus();
+      boxOf(row).checked = !boxOf(row).checked;
+      showPicked();
+    },
+    c: () => {
+      const focused = focusedRow();
+      const picked = pickedRows();
+      const ids = idsOf(picked.length > 1 ? picked : rows().filter((row) => row === focused || picked.includes(row)));
+      if (findById("compare") && (ids.length === 1 || ids.length === 2)) location.assign(compareAddress(ids));
+    },
+    d: () => (pickedRows().length ? byId("dataset-selected") : byId("dataset")).click(),
+    m: () => openMarking(),
+    o: () => {
+      const ids = idsMeant();
+      if (ids.length) location.assign(exportAddress(ids));
+    },
+  };
   document.addEventListener("keydown", (event) => {
-    const row = document.activeElement?.closest("#runs tr");
-    if (event.key !== "x" || !row || !isForKeys(event)) return;
-    const box = /** @type {HTMLInputElement} */ (inside(row, "input"));
-    box.checked = !box.checked;
-    showPicked();
-    event.preventDefault();
-  });
-  document.addEventListener("keydown", (event) => {
-    const target = { c: "compare", m: "mark-selected", o: "export-selected" }[event.key];
-    const button = target && !byId("selection").hidden ? findById(target) : null;
-    if (!button || button.hidden || !isForKeys(event)) return;
-    button.click();
+    const action = keys[event.key];
+    if (!action || !isForKeys(event)) return;
+    action();
     event.preventDefault();
   });
   byId("clear-selected").addEventListener("click", clear);
@@ -38,40 +66,63 @@ export function startPicking() {
 
 /** Show the bar of the selection, if there is one. */
 export function showPicked() {
-  const ids = pickedIds();
-  for (const row of byId("runs", HTMLTableSectionElement).rows) row.classList.toggle("picked", ids.includes(row.dataset.run ?? ""));
+  const ids = idsOf(pickedRows());
+  for (const row of rows()) row.classList.toggle("picked", boxOf(row).checked);
   byId("selection").hidden = !ids.length;
   setText(byId("selected-count"), `${plural(ids.length, "run")} selected`);
   const compare = findById("compare");
-  if (compare) {
-    compare.hidden = ids.length !== 2;
-    const [b, a] = ids; // the list has the latest run first
-    compare.setAttribute("href", `compare?${new URLSearchParams({ a: a ?? b ?? "", b: b ?? "" })}`);
-  }
-  byId("export-selected").setAttribute("href", `export?${new URLSearchParams(ids.map((id) => ["run", id]))}`);
+  if (compare) compare.hidden = ids.length !== 2;
+  if (ids.length) compare?.setAttribute("href", compareAddress(ids));
+  byId("export-selected").setAttribute("href", exportAddress(ids));
+  byId("dataset-selected").setAttribute("href", exportAddress(ids, ["format", "dataset"]));
 }
 
 function clear() {
-  for (const row of pickedRows()) /** @type {HTMLInputElement} */ (inside(row, "input")).checked = false;
+  for (const row of pickedRows()) boxOf(row).checked = false;
   showPicked();
+}
+
+/** The runs that the form marks. @type {string[]} */
+let marked = [];
+
+/** Open the form that marks the runs that are meant, if this server may write. */
+function openMarking() {
+  marked = idsMeant();
+  if (!findById("mark-selected") || !marked.length) return;
+  setText(byId("mark-title"), `Mark ${plural(marked.length, "run")}`);
+  byId("mark-note", HTMLInputElement).value = "";
+  byId("mark-dialog", HTMLDialogElement).showModal();
+  byId("mark-label", HTMLInputElement).select(); // the last word is at hand, and what is typed replaces it
 }
 
 function startMarking() {
   const dialog = byId("mark-dialog", HTMLDialogElement);
-  findById("mark-selected")?.addEventListener("click", () => dialog.showModal());
+  findById("mark-selected")?.addEventListener("click", openMarking);
   byId("mark-cancel").addEventListener("click", () => dialog.close());
   byId("mark-form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    const [label, note] = [byId("mark-label", HTMLInputElement), byId("mark-note", HTMLInputElement)];
+    const label = byId("mark-label", HTMLInputElement).value.trim();
     try {
-      await post("marks", { runs: pickedIds(), label: label.value.trim(), note: note.value.trim() });
+      await post("marks", { runs: marked, label, note: byId("mark-note", HTMLInputElement).value.trim() });
       setText(byId("mark-problem"), "");
       dialog.close();
       clear();
+      offer(label);
     } catch (error) {
       setText(byId("mark-problem"), messageOf(error));
     }
   });
+}
+
+/**
+ * Let the filter have a new mark.
+ * @param {string} label
+ */
+function offer(label) {
+  const field = byId("mark-filter", HTMLSelectElement);
+  if (!label) return;
+  if (![...field.options].some((option) => option.value === label)) field.add(new Option(label));
+  /** @type {HTMLElement} */ (field.parentElement).hidden = false;
 }
 
 /** Let a person choose the columns; this browser keeps the choice. */

@@ -12,7 +12,8 @@ export function openOnClick(row) {
 }
 
 /**
- * Let keys move between links, one a row, and show the keys.
+ * Let keys move between links, one a row, go to the pages of the bar, and show the keys. Enter opens the first link while none
+ * has the focus.
  * @param {string} selector of the links
  * @param {() => void} search goes to a search field
  */
@@ -25,7 +26,12 @@ export function listenToRows(selector, search) {
     /** @type {NodeListOf<HTMLAnchorElement>} */
     const links = document.querySelectorAll(selector);
     const by = steps[event.key];
-    if (event.key === "/") search();
+    /** @type {NodeListOf<HTMLAnchorElement>} */
+    const pages = document.querySelectorAll(".top-bar > a[id^=to-]");
+    const page = /^[1-9]$/.test(event.key) ? pages[Number(event.key) - 1] : null;
+    if (event.key === "Enter" && document.activeElement === document.body && links.length) links[0].click();
+    else if (event.key === "/") search();
+    else if (page) page.click();
     else if (event.key === "?") byId("help-dialog", HTMLDialogElement).showModal();
     else if (by && links.length) {
       const focused = [...links].findIndex((link) => link === document.activeElement);

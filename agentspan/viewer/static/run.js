@@ -5,7 +5,7 @@ import { whileFollowing } from "./bar.js";
 import { causeCard } from "./cause.js";
 import { Conversation } from "./conversation.js";
 import { Detail, failure, statusMark } from "./detail.js";
-import { add, byId, el, findById, messageOf, setText } from "./dom.js";
+import { add, byId, copyButton, el, findById, messageOf, setText } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { parse } from "./jsontext.js";
@@ -274,6 +274,12 @@ export class RunPage {
     else this.say(list?.runs.includes(this.run.id) ? `This is the ${by > 0 ? "last" : "first"} run of the list.` : "Open a run from the list of runs to go on to the next one.");
   }
 
+  /** Compare the run with the nearest one that passed. */
+  compare() {
+    if (this.source.isLocal || !this.why?.nearest) return this.say("There is no run that passed to compare this one with.");
+    location.assign(`../compare?${new URLSearchParams({ a: this.why.nearest, b: this.run.id })}`);
+  }
+
   /**
    * Say something at the foot of the tree; "" for nothing any more.
    * @param {string} text
@@ -476,9 +482,9 @@ export class RunPage {
   _showRun() {
     const { run } = this;
     const facts = el("dl", { class: "facts" });
-    /** @type {(name: string, value: Node | string | null) => void} */
-    const fact = (name, value) => {
-      if (value) facts.append(el("div", null, el("dt", null, name), add(el("dd"), value)));
+    /** @type {(name: string, ...values: (Node | string | null)[]) => void} */
+    const fact = (name, ...values) => {
+      if (values[0]) facts.append(el("div", null, el("dt", null, name), add(el("dd"), ...values)));
     };
     fact("run", el("code", null, run.id));
     fact("named", run.external_identifier);
@@ -494,6 +500,8 @@ export class RunPage {
     fact("user", run.user);
     fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
+    const { code } = document.body.dataset;
+    if (code) fact("in a notebook", el("code", null, code), copyButton(code));
     const reason = run.termination_reason;
     const head = () => el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, name));
     /** @type {(text: string) => Node} */

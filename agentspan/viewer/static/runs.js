@@ -3,6 +3,7 @@
 import { focusSearch, whileFollowing } from "./bar.js";
 import { byId, el, inside, setAttribute, setText } from "./dom.js";
 import { followSteps } from "./found.js";
+import { isForKeys } from "./keys.js";
 import { Lost } from "./lost.js";
 import { followAnswer } from "./overview.js";
 import { showPicked, startPicking } from "./picked.js";
@@ -12,6 +13,7 @@ import { poll } from "./source.js";
 const EVERY_MS = 1000;
 const SLOW_MS = 4000; // at most, after a slow answer: the first runs of an import are seen within five seconds
 
+const BAD = ".failed, .missed, .terminated";
 const OPTIONAL = ["marks", "tokens", "cost"]; // columns that are left out where no run has a value
 
 const tableBody = () => byId("runs", HTMLTableSectionElement);
@@ -32,10 +34,37 @@ export function startRunsPage() {
   });
   for (const row of tableBody().rows) openOnClick(row);
   listenToRows("#runs a, #found-steps a", focusSearch);
+  listenToListKeys();
   startPicking();
   followSteps();
   followAnswer(!document.body.dataset.adding);
   follow();
+}
+
+/** Let keys go to the next run that failed or is under way, sort by duration, and go to the filter by mark. */
+function listenToListKeys() {
+  const seek = (/** @type {string} */ kinds, /** @type {1 | -1} */ by) => {
+    const rows = [...tableBody().rows];
+    const at = rows.findIndex((row) => row.contains(document.activeElement));
+    const others = by > 0 ? rows.slice(at + 1) : rows.slice(0, Math.max(0, at)).reverse();
+    const row = others.find((row) => row.matches(kinds));
+    if (row) inside(row, "a").focus();
+  };
+  const column = (/** @type {string} */ name) => inside(byId("runs-table"), `thead [data-col=${name}]`);
+  /** @type {Record<string, () => void>} */
+  const keys = {
+    e: () => seek(BAD, 1),
+    E: () => seek(BAD, -1),
+    f: () => seek(".active", 1),
+    s: () => inside(column(column("took").hasAttribute("aria-sort") ? "started" : "took"), "a").click(),
+    M: () => byId("mark-filter").focus(),
+  };
+  document.addEventListener("keydown", (event) => {
+    const action = keys[event.key];
+    if (!action || !isForKeys(event)) return;
+    action();
+    event.preventDefault();
+  });
 }
 
 async function follow() {

@@ -12,6 +12,13 @@ const HINT = "Durations are those of complete and failed spans. An agent span's 
 const LEGEND =
   "A bar counts the spans of a range of durations; the ranges grow: 1, 2, 5, 10 … (a logarithmic scale, the same in all rows). The highest bar of a row has its full height.";
 
+/** Columns that are left out where no row has a value. @type {{ name: string, has: (stat: Stat) => boolean }[]} */
+const OPTIONAL = [
+  { name: "failed", has: (stat) => stat.failed > 0 },
+  { name: "tokens", has: (stat) => stat.input_tokens !== null || stat.output_tokens !== null },
+  { name: "cost", has: (stat) => stat.cost_usd !== null },
+];
+
 export class Stats {
   /**
    * @param {Spans} spans
@@ -57,6 +64,7 @@ export class Stats {
   _draw() {
     const { stats, bounds_ms: bounds } = this.statistics;
     const [first, last] = bucketsOf(stats, bounds.length);
+    this.shown[0].dataset.empty = OPTIONAL.flatMap(({ name, has }) => (stats.some(has) ? [] : [name])).join(" ");
     const names = ["Step", "Spans", "Failed", "p50", "p95", "p99", "Max", "Total", "Tokens", "Cost"];
     const head = names.map((name, n) => el("th", { scope: "col", class: n ? "number" : null }, name));
     /** @param {number} bucket */

@@ -1,0 +1,113 @@
+"""What people do on the viewer's pages that changes something: marks, scores, terminations.
+
+Only the server's own pages may do it, and not where the server only reads.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentspan.api.runs import TerminateInstance
+from agentspan.api.spans import ScoreInstance, ScoreTarget
+from agentspan.errors import InvalidValue
+from agentspan.model.scores import MARK, NOTE, typed
+from agentspan.serve.logins import is_own_page
+from agentspan.serve.responses import refuse, respond
+from agentspan.serve.viewer_run import run_of, span_of
+from agentspan.serve.viewer_runs import MOST_SELECTED
+from agentspan.serve.writes import WriteQueue
+from agentspan.storage.protocol import Storage
+from agentspan.viewer import data
+
+LONGEST_FORM = 64 * 2**10
+"""The most bytes that a page sends: a token, the reason of a termination, or a note."""
+
+
+class Changes:
+    """The handlers of forms."""
+
+    def __init__(self, storage: Storage, write_queue: WriteQueue, *, read_only: bool) -> None:
+        self._storage = storage
+        self._write_queue = write_queue
+        self._read_only = read_only
+
+    async def terminate(self, request: Request) -> Response:
+        """Terminate a run."""
+        if refused := self._refused(request):
+            return refused
+        form = await form_of(request)
+        fields = {"agent_instance_id": request.path_params["run_id"], "reason": form.get("reason")}
+        await self._write_queue.run(TerminateInstance(fields))
+        run = await run_of(self._storage, request)
+        return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
+    async def mark(self, request: Request) -> Response:
+        """Mark runs with a label, and perhaps a note; without a label, withdraw their marks."""
+        if refused := self._refused(request):
+            return refused
+        form = await form_of(request)
+        ids, label = form.get("runs"), form.get("label") or None
+        if not isinstance(ids, list) or not 0 < len(ids) <= MOST_SELECTED:
+            raise InvalidValue("runs", f"must be a list of 1 to {MOST_SELECTED} ids")
+        judged = {"label": label, "explanation": form.get("note") or None} if label else {"withdraw": True}
+        for id in ids:
+            fields = {"agent_instance_id": id, "name": MARK, "source": "human", **judged}
+            await self._write_queue.run(ScoreInstance(fields))
+        return respond({"marked": len(ids)})
+
+    async def score(self, request: Request) -> Response:
+        """Add or remove a score, a mark or a note of the run or of one of its spans, as `agentspan score` does."""
+        if refused := self._refused(request):
+            return refused
+        form = await form_of(request)
+        run = await run_of(self._storage, request)
+        span_id = form.get("span_id")
+        if span_id is not None:
+            await asyncio.to_thread(span_of, self._storage, run.id, str(span_id))
+        await self._write_queue.run(ScoreTarget(_judged(form) | {"target_id": span_id or run.id}))
+        return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
+    def _refused(self, request: Request) -> Response | None:
+        if self._read_only:
+            return refuse("not_permitted", "this server only reads")
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+        return None
+
+
+async def form_of(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a page sent.
+
+    Raises:
+        InvalidValue: it sent something else, or more than LONGEST_FORM bytes.
+    """
+    try:
+        body = await request.body()
+        form = json.loads(body) if len(body) <= LONGEST_FORM else None
+    except (ValueError, RecursionError):
+        form = None
+    if not isinstance(form, dict):
+        raise InvalidValue("body", "must be a JSON object")
+    return form
+
+
+def _judged(form: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a score from a form: `name` and `value`, or `mark`, or only a `note`; or `remove`.
+
+    Raises:
+        InvalidValue: the form has a name and a mark, or a value that is no text.
+    """
+    name, value, mark, note = (form.get(key) or None for key in ("name", "value", "mark", "note"))
+    who = {"identifier": form.get("identifier") or None, "source": "human"}
+    if form.get("remove"):
+        return {"name": name, "withdraw": True, **who}
+    if name and mark:
+        raise InvalidValue("mark", "has no name: it is a score of the name `mark`")
+    if value is not None and not isinstance(value, str):
+        raise InvalidValue("value", "must be text, as a person types it")
+    judgement = mark if value is None else typed(value)
+    number, label = (None, judgement) if isinstance(judgement, str) else (judgement, None)
+    return {"name": name or (MARK if mark else NOTE), "value": number, "label": label, "explanation": note, **who}

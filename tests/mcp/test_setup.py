@@ -1,0 +1,174 @@
+"""`agentspan setup` and `agentspan skill`: what is written where, after the change was shown, and taken back."""
+
+import json
+import os
+import re
+import stat
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from agentspan.cli import main
+from agentspan.mcp import setup
+from agentspan.mcp.entries import json_value
+from agentspan.mcp.skill import FIND, INSTRUMENT
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, and a project below it as the current folder."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "APPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    return tmp_path
+
+
+def run(*args: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(main, [*args], input=stdin, env={"COLUMNS": "100"}, catch_exceptions=False)
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+PLACES = {
+    "claude": (".claude.json", ".claude/skills", "project/.mcp.json", "project/.claude/skills"),
+    "codex": (".codex/config.toml", ".agents/skills", "project/.codex/config.toml", "project/.agents/skills"),
+    "cursor": (".cursor/mcp.json", ".cursor/skills", "project/.cursor/mcp.json", "project/.cursor/skills"),
+    "gemini": (".gemini/settings.json", ".gemini/skills", "project/.gemini/settings.json", "project/.gemini/skills"),
+    "opencode": (
+        ".config/opencode/opencode.json", ".config/opencode/skills", "project/opencode.json",
+        "project/.opencode/skills",
+    ),
+    "vscode": (".config/Code/User/mcp.json", ".copilot/skills", "project/.vscode/mcp.json", "project/.github/skills"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("agent", [*PLACES])
+@pytest.mark.parametrize("project", [False, True])
+def test_each_agent_gets_its_entry_and_skills_and_gives_them_back(agent: str, project: bool, home: Path) -> None:
+    config, skills = PLACES[agent][2:] if project else PLACES[agent][:2]
+    words = ["setup", agent, *(["--project"] if project else [])]
+    done = run(*words, "--yes")
+    assert done.exit_code == 0
+    assert "changed 3 files" in done.output
+    written = files_in(home)
+    assert written.keys() == {config, f"{skills}/agentspan/SKILL.md", f"{skills}/agentspan-instrument/SKILL.md"}
+    assert written[f"{skills}/agentspan/SKILL.md"] == FIND.text
+    read = tomllib.loads if config.endswith(".toml") else json.loads
+    entry = read(written[config])[setup.AGENTS[agent].key]["agentspan"]
+    command = entry["command"] if agent == "opencode" else [entry["command"], *entry["args"]]
+    assert command[-1] == "mcp"
+    assert command[0] == "agentspan" if project else os.path.isabs(command[0])
+    assert "nothing changes" in run(*words, "--yes").output
+    assert files_in(home) == written
+    assert run(*words, "--remove", "--yes").exit_code == 0
+    assert files_in(home) == {}
+    assert "nothing changes" in run(*words, "--remove", "--yes").output
+
+
+def test_the_change_is_shown_and_nothing_written_without_a_yes(home: Path) -> None:
+    done = run("setup", "codex")
+    assert done.exit_code == 2
+    assert "+[mcp_servers.agentspan]" in done.output
+    assert "setup codex --yes" in done.output
+    assert files_in(home) == {}
+
+
+def test_a_person_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "_ask", lambda *_, **__: click.confirm("Change?", abort=True))
+    assert run("setup", "gemini", stdin="n\n").exit_code == 1
+    assert files_in(home) == {}
+    assert run("setup", "gemini", stdin="y\n").exit_code == 0
+    assert len(files_in(home)) == 3
+
+
+def test_other_entries_comments_and_permissions_stay(home: Path) -> None:
+    path = home / ".config/opencode/opencode.jsonc"
+    path.parent.mkdir(parents=True)
+    before = '{\n  // mine\n  "mcp": {\n    "other": { "type": "remote", "url": "https://x" } // keep\n  },\n}\n'
+    path.write_text(before)
+    path.chmod(0o640)
+    assert run("setup", "opencode", "--yes").exit_code == 0
+    after = path.read_text()
+    assert json_value(after)["mcp"].keys() == {"other", "agentspan"}
+    assert "// mine" in after
+    assert "// keep" in after
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert run("setup", "opencode", "--remove", "--yes").exit_code == 0
+    assert path.read_text() == before
+
+
+def test_a_link_to_settings_stays_a_link(home: Path) -> None:
+    kept = home / "dotfiles.json"
+    kept.write_text("{}")
+    (home / ".claude.json").symlink_to(kept)
+    assert run("setup", "claude", "--yes").exit_code == 0
+    assert (home / ".claude.json").is_symlink()
+    assert "agentspan" in kept.read_text()
+
+
+def test_what_a_person_added_to_the_entry_stays(home: Path) -> None:
+    run("setup", "cursor", "--yes")
+    path = home / ".cursor/mcp.json"
+    found = json.loads(path.read_text())
+    found["mcpServers"]["agentspan"]["env"] = {"AGENTSPAN_DB": "x.db"}
+    path.write_text(json.dumps(found))
+    assert "nothing changes" in run("setup", "cursor", "--yes").output
+
+
+def test_a_file_that_is_not_valid_is_left(home: Path) -> None:
+    (home / ".claude.json").write_text('{"a": \n\n oops}')
+    done = run("setup", "claude", "--yes")
+    assert done.exit_code == 1
+    assert "is no valid JSON (line 3); nothing was changed" in done.output
+    assert files_in(home) == {".claude.json": '{"a": \n\n oops}'}
+
+
+def test_a_file_that_changed_meanwhile_is_left(home: Path) -> None:
+    change = setup.Change(home / "x.json", "{}", '{"a": 1}')
+    change.path.write_text('{"b": 2}')
+    with pytest.raises(click.ClickException, match="has changed meanwhile"):
+        setup.write(change)
+    assert change.path.read_text() == '{"b": 2}'
+
+
+def test_the_entry_names_a_storage_but_no_password(home: Path) -> None:
+    run("--db", "runs.db", "setup", "claude", "--yes")
+    assert json.loads((home / ".claude.json").read_text())["mcpServers"]["agentspan"]["args"] == [
+        "mcp", "--db", str(home / "project/runs.db"),
+    ]  # fmt: skip
+    done = run("setup", "gemini", "--yes", "--db", "postgresql://me:secret@host/db")
+    assert done.exit_code == 1
+    assert "AGENTSPAN_DB" in done.output
+    assert "secret" not in done.output
+
+
+def test_skills_are_short_and_their_commands_exist(home: Path) -> None:
+    assert run("skill").output == FIND.text
+    assert run("skill", "instrument").output == INSTRUMENT.text
+    for skill in (FIND, INSTRUMENT):
+        assert len(skill.text.split()) <= 900
+        assert re.match(rf"---\nname: {skill.name}\ndescription: .{{50,1000}}\n---\n", skill.text)
+        for name, options in re.findall(r"agentspan ([a-z]+)((?: [^`\n]*)?)", skill.text.split("\n---\n", 1)[1]):
+            found = main.get_command(click.Context(main), name)
+            if found is None:
+                assert name in ("has", "are", "records", "is"), name
+                continue
+            known = {each for parameter in found.params for each in parameter.opts}
+            assert set(re.findall(r"--[a-z-]+", options.partition("  ")[0])) <= known, (name, options)
+
+
+def test_the_programs_of_the_skill_run(home: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", INSTRUMENT.text, re.DOTALL)
+    code = "\n".join(block for block in blocks if "instrument()" not in block and "captured_runs" not in block)
+    done = __import__("subprocess").run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "researcher" in run("runs").output
