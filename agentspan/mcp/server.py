@@ -70,19 +70,14 @@ def server_of(db: "Database | str | os.PathLike[str] | None") -> "Server[Any]":
     from mcp.server.lowlevel import Server
     from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
 
-    listed: list[Tool] = []
-    limiter: list[anyio.CapacityLimiter] = []
+    limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def list_tools(ctx: Any, params: Any) -> ListToolsResult:
-        if not listed:
-            listed.extend(map(Tool.model_validate, tools.definitions()))
-        return ListToolsResult(tools=listed)
+        return ListToolsResult(tools=[Tool.model_validate(each) for each in tools.definitions()])
 
     async def call_tool(ctx: Any, params: Any) -> CallToolResult:
-        if not limiter:
-            limiter.append(anyio.CapacityLimiter(AT_ONCE))
         reply = await to_thread.run_sync(
-            tools.call, params.name, params.arguments or {}, db, limiter=limiter[0], abandon_on_cancel=True
+            tools.call, params.name, params.arguments or {}, db, limiter=limiter, abandon_on_cancel=True
         )
         return CallToolResult(content=[TextContent(type="text", text=reply.text)], is_error=reply.is_error)
 

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentspan")
 COLUMNS = 160
 """The width of a line, in which commands cut texts: on a terminal of this width they show all of their columns."""
-SQL_S = 5.0
-"""The seconds of a query when the call names none."""
+SQL_S, MOST_SQL_S = 5.0, 60.0
+"""The seconds of a query when the call names none, and at most."""
+SQL_ROWS = 1000
+"""The number of rows that a query reads when the call names none: more than an answer has room for."""
 FILTER, BUDGET, FROM = "filter", "budget_tokens", "from_line"
 _FILTER = f"Which runs, such as 'agent=a {FAILED} since=7d'. Words: {' '.join(NAMES)}"
 
@@ -122,6 +124,7 @@ class _Refused(Exception):
     """The arguments of a call are wrong. The message has nothing that was recorded."""
 
 
+@cache
 def definitions() -> list[dict[str, Any]]:
     """Return name, description and inputSchema of each tool, as `tools/list` has them."""
     return [
@@ -217,7 +220,7 @@ def _property(parameter: click.Parameter) -> dict[str, Any]:
     if isinstance(parameter, click.Option) and parameter.is_flag:
         found: dict[str, Any] = {"type": "boolean"}
     elif isinstance(type_, click.Choice):
-        found = {"enum": [*type_.choices]}
+        found = {"type": "string", "enum": [*type_.choices]}
     else:
         kinds = {"integer": click.types.IntParamType, "number": click.types.FloatParamType}
         found = {"type": next((kind for kind, of in kinds.items() if isinstance(type_, of)), "string")}
@@ -227,6 +230,8 @@ def _property(parameter: click.Parameter) -> dict[str, Any]:
 
 def _words(name: str, arguments: Mapping[str, Any]) -> list[str]:
     """Return the words of the command line for the arguments of a call."""
+    if name == "sql":
+        arguments = {"limit": SQL_ROWS, **arguments, "seconds": _seconds(arguments.get("seconds"))}
     parameters = _parameters(name)
     known = [*TOOLS[name].arguments, BUDGET, FROM]
     unknown = [key for key in arguments if key not in known]
@@ -252,9 +257,12 @@ def _words(name: str, arguments: Mapping[str, Any]) -> list[str]:
             text = _text(argument, value)
             words = [phrase or word for phrase, word in _PHRASE.findall(text)]  # as a shell parts them
             positional += words if parameter.nargs == -1 else [text]
-    if name == "sql" and not arguments.get("seconds"):
-        options.append(f"--seconds={SQL_S:g}")
     return [*options, "--", *positional]
+
+
+def _seconds(value: object) -> object:
+    """Return the time limit of a query; what is no number stays, and is refused by the command."""
+    return SQL_S if value is None else min(value, MOST_SQL_S) if isinstance(value, (int, float)) else value
 
 
 def _long(option: click.Option) -> str:
