@@ -10,10 +10,12 @@ the other. A reader who wants no motion sees the last scene.
 import argparse
 import io
 import os
+import pty
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 COLUMNS, LINES = 92, 25
@@ -30,13 +32,18 @@ font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asia
 
 def output_of(command: str, db: Path) -> str:
     """Return what a command of agentspan prints on a terminal with colours."""
-    env = {**os.environ, "AGENTSPAN_DB": str(db), "COLUMNS": str(COLUMNS), "FORCE_COLOR": "1", "AGENTSPAN_TZ": "UTC"}
+    env = {**os.environ, "AGENTSPAN_DB": str(db), "COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "PAGER": "cat"}
     words = shlex.split(command)
     assert words[0] == "agentspan"
-    done = subprocess.run(
-        [sys.executable, "-m", *words], env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False
-    )
-    return done.stdout.replace(f"{sys.executable} -m agentspan", "agentspan")
+    reading, terminal = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", *words], env={**env, "TZ": "UTC"}, stdout=terminal):
+        os.close(terminal)
+        printed = b""
+        with suppress(OSError):  # Linux has an error where others have an end
+            while part := os.read(reading, 65536):
+                printed += part
+    os.close(reading)
+    return printed.decode().replace("\r\n", "\n").replace(f"{sys.executable} -m agentspan", "agentspan")
 
 
 def drawn(number: int, command: str, printed: str) -> str:
