@@ -156,7 +156,7 @@ def _table(
     room = max(8, columns - len(header) - 2)
     names = {run.run.id: run_name(run.agent, run.version) for run in runs}
     beside = min(AGENT_COLUMNS, max(map(columns_of, names.values()), default=0)) if columns >= WIDEST else 0
-    click.echo(style(f"{header}  {pad('agent', beside)}{'  about' if beside else ''}".rstrip(), bold=True))
+    echo(style(f"{header}  {pad('agent', beside)}{'  about' if beside else ''}".rstrip(), bold=True))
     for run in runs:
         row = run.run
         took = "" if row.duration_ms is None else duration_text(row.duration_ms)
