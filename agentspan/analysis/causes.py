@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from agentspan.analysis.failures import OwnErrors
-from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Run, missed_rule
+from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Run, missed_rule, scores_of
 from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
@@ -18,7 +18,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, error_without_values, run_signature
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import FailureSums, Find, LatestScores, Query
+from agentspan.storage.questions import FailureSums, Find, Query
 from agentspan.storage.sums import FailureSum, RunBrief, RunSummary, brief_of
 from agentspan.text import cut, one_line
 
@@ -88,11 +88,11 @@ def opposite(rule: OutcomeRule) -> str:
 
 
 class Scored:
-    """The newest scores of a rule, by run. Without a rule no run has one."""
+    """The newest scores of a rule of some runs. Without a rule no run has one."""
 
-    def __init__(self, storage: Storage, rule: OutcomeRule | None) -> None:
+    def __init__(self, storage: Storage, rule: OutcomeRule | None, runs: Collection[str]) -> None:
         self.rule = rule
-        self._scores = {} if rule is None else storage.ask(LatestScores(rule.name, rule.source))
+        self._scores = {} if rule is None else scores_of(storage, rule, runs)
 
     def met(self, run_id: str) -> bool | None:
         """Return whether a run met the rule; None without a score, or without a rule."""
@@ -136,14 +136,14 @@ def verdicts_on(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge
     """
     left = left_open(storage, runs)
     if judge is not None:
-        scored = Scored(storage, _rule(storage, runs, judge))
+        scored = Scored(storage, _rule(storage, runs, judge), [run.id for run in runs])
         return {run.id: verdict(run, scored, left) for run in runs}
     found = {}
     for agent_id in {run.agent_id for run in runs}:
         own = [run for run in runs if run.agent_id == agent_id]
         latest = storage.ask(Query("agent_instance", {"agent_id": agent_id}, descending=True, limit=SIBLINGS)).rows
         others = [row for row in latest if isinstance(row, AgentInstanceRow) and row not in own]
-        scored = Scored(storage, _rule(storage, [*own, *others], None))
+        scored = Scored(storage, _rule(storage, [*own, *others], None), [run.id for run in own])
         found.update({run.id: verdict(run, scored, left) for run in own})
     return found
 
@@ -312,4 +312,4 @@ def page_of(storage: Storage, runs: Sequence[RunSummary], judge: Judge = None) -
     rows = [run.run for run in runs]
     rule = _rule(storage, rows, judge)
     verdicts = verdicts_on(storage, rows, STATUS if rule is None else rule)
-    return Judged(verdicts, causes(storage, runs, Scored(storage, rule)), rule)
+    return Judged(verdicts, causes(storage, runs, Scored(storage, rule, [row.id for row in rows])), rule)

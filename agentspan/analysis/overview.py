@@ -241,7 +241,7 @@ def overview(
     rule: OutcomeRule | None = None if judge == STATUS else judge
     if judge is None and (missed := missed_rule(storage, found)) is not None:
         rule = missed.rule
-    scored = Scored(storage, rule)
+    scored = Scored(storage, rule, [run.id for run in found])
     verdicts = verdicts_of(storage, found, scored)
     counts: Counter[str] = Counter(each.kind for each in verdicts.values())
     totals = storage.ask(RunsWhere(filter, 1, 0, "started", progress)).totals if found else RunTotals()

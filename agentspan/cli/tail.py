@@ -11,9 +11,11 @@ import click
 
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, filter_words
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
+from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     MARKS,
     document,
@@ -25,6 +27,7 @@ from agentspan.cli.output import (
     style,
     to_copy,
     utc_option,
+    verdict_style,
     width,
     zone,
 )
@@ -315,13 +318,16 @@ class _Tail:
     def _line(self, transition: Transition) -> str:
         """Return a transition as one line: time, title and result. The line for the start of a span has no result."""
         at, status, row, depth = transition
-        columns = width()
+        columns, mark = width(), status_style(MARKS[status], status)
         if isinstance(row, AgentInstanceRow):
             storage = self._database.storage
             if status in OPEN:
                 text = f"run {row.id} {run_name(*names_of(storage, [row])[row.id])}"
             else:
-                text = f"run {row.id} {status}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
+                verdict = verdicts_on(storage, [row], outcome_rule(None))[row.id]
+                mark, word = verdict.beside(status)
+                mark = verdict_style(mark, verdict, status)
+                text = f"run {row.id} {word}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
             result = row.error and {"error": jsontext.decode(row.error)}
         else:
             text = "  " * min(depth + 1, columns // 8) + self._title(row, status)
@@ -332,7 +338,7 @@ class _Tail:
         error = error_text(result) if status == "failed" and isinstance(result, dict) else None
         indent = text[: len(text) - len(text.lstrip(" "))]
         shown = indent + fit(text, max(8, columns - 15 - len(indent) - (len(end) + 2 if end else 0)))
-        line = f"{local(at).isoformat(timespec='milliseconds')[11:23]} {status_style(MARKS[status], status)} "
+        line = f"{local(at).isoformat(timespec='milliseconds')[11:23]} {mark} "
         line += style(shown, bold=True) if isinstance(row, AgentInstanceRow) else shown
         line += f"  {end}" if end else ""
         if error is not None and error not in text:

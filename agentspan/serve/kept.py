@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic_core import from_json
 
 from agentspan.model.changes import OPEN
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.serve.responses import IN_MEMORY, encoded
 from agentspan.storage.answers import SpanMark
 from agentspan.storage.protocol import Storage
@@ -105,6 +105,8 @@ class Kept(Generic[T]):
 
 MOST_CONVERSATIONS = 4
 """The most conversations whose turns are kept."""
+MOST_BYTES = 128 * 2**20
+"""The bytes of turns beyond which only the conversation that was read last is kept. 30,000 turns have some 45 MB."""
 TURNS = 500
 """The most turns of a conversation in one answer."""
 BEFORE = 50
@@ -127,22 +129,25 @@ class Conversations:
         self._stamp = stamp
         self._kept: OrderedDict[str, _Turns] = OrderedDict()
 
-    def page(self, run_id: str, offset: int, span: AgentSpanRow | None) -> bytes:
+    def page(self, run: AgentInstanceRow, offset: int, span: AgentSpanRow | None) -> bytes:
         """Return turns of a run as JSON (TurnPage in types.d.ts): from `offset` on, or around that of a span."""
-        turns = self._turns(run_id)
+        turns = self._turns(run)
         place = None if span is None else turns.place_of(span)
         return turns.page(offset if place is None else max(0, place - BEFORE), place)
 
-    def _turns(self, run_id: str) -> "_Turns":
-        stamp, known = self._stamp(), self._kept.pop(run_id, None)
+    def _turns(self, run: AgentInstanceRow) -> "_Turns":
+        stamp, known = self._stamp(), self._kept.pop(run.id, None)
         if known is None or stamp is None or stamp != known.stamp:
-            marks = self._storage.ask(SpanMarks([run_id]))[run_id]
-            # An open span may change while its marks stay the same.
-            if known is None or marks != known.marks or any(mark.status in OPEN for mark in marks):
-                known = _Turns(conversation.stored(self._storage, run_id), marks)
+            marks = self._storage.ask(SpanMarks([run.id]))[run.id]
+            # What is open may change while the marks of its spans stay the same.
+            is_open = run.status in OPEN or any(mark.status in OPEN for mark in marks)
+            if known is None or is_open or (run, marks) != known.state:
+                known = _Turns(conversation.stored(self._storage, run.id), (run, marks))
             known.stamp = stamp
-        self._kept[run_id] = known
-        if len(self._kept) > MOST_CONVERSATIONS:
+        self._kept[run.id] = known
+        while len(self._kept) > 1 and (
+            len(self._kept) > MOST_CONVERSATIONS or sum(each.size for each in self._kept.values()) > MOST_BYTES
+        ):
             self._kept.popitem(last=False)
         return known
 
@@ -150,9 +155,9 @@ class Conversations:
 class _Turns:
     """The turns of one conversation in a file: their JSON texts with commas between, then what `place_of` needs."""
 
-    def __init__(self, found: Conversation, marks: frozenset[SpanMark]) -> None:
+    def __init__(self, found: Conversation, state: tuple[AgentInstanceRow, frozenset[SpanMark]]) -> None:
         self.stamp: Hashable = None
-        self.marks = marks
+        self.state = state
         self._sections = encoded(found.sections)
         self._starts = array("Q", [0])
         self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
@@ -165,6 +170,10 @@ class _Turns:
     def __del__(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def size(self) -> int:
+        return self._starts[-1]
 
     def page(self, offset: int, place: int | None) -> bytes:
         total = len(self._starts) - 1

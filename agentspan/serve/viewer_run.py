@@ -149,7 +149,7 @@ class OneRun:
 
         def read() -> Response:
             span = None if span_id is None else span_of(self._storage, run.id, span_id)
-            page = self._conversations.page(run.id, offset, span)
+            page = self._conversations.page(run, offset, span)
             return _compressed(request, Response(page, media_type="application/json"))
 
         return await self._alone(read)

@@ -85,7 +85,7 @@ def unsummed(storage: Storage, address: Address) -> dict[str, Any]:
     page = storage.ask(query) if not address.words and sort_of(address) == SORTS[0] else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
     named = storage.ask(Find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)})).rows
-    left, scored = left_open(storage, rows), Scored(storage, None)
+    left, scored = left_open(storage, rows), Scored(storage, None, ())
     runs = []
     for row in rows:
         agent, version = named[row.agent_id][1], named[row.agent_version_id][1]

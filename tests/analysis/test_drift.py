@@ -139,7 +139,7 @@ def test_ratios_are_tested_as_means_are_and_as_the_normal_approximation_does() -
 def test_a_drop_that_would_show_is_found_and_an_equal_outcome_seldom_differs(
     runs: int, tasks: int, passes: float
 ) -> None:
-    sets = longer("AGENTSPAN_TEST_SIMULATED_OUTCOMES", 40, 200, 4000)
+    sets = longer("AGENTSPAN_TEST_SIMULATED_OUTCOMES", 40, 100, 4000)
     found = [simulated(seed, runs=runs, metrics=None, tasks=tasks, passes=passes) for seed in range(sets)]
     assert sum(each.is_found for each in found) >= 0.75 * sets
     assert sum(each.is_false for each in found) <= 0.05 * sets

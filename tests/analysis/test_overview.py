@@ -138,9 +138,9 @@ def test_a_failed_run_whose_spans_are_too_many_to_read_has_its_last_failure_as_c
     db: Database, steps: Steps
 ) -> None:
     run = steps.run(("look", "gone"), ("fetch", "slow down"), status="failed")
-    found = root_causes(db.storage, run_briefs(db.storage), Scored(db.storage, None), most_spans=1)
+    found = root_causes(db.storage, run_briefs(db.storage), Scored(db.storage, None, ()), most_spans=1)
     assert found[run].text == "Tool fetch: RateLimited: slow down"
-    found = root_causes(db.storage, run_briefs(db.storage), Scored(db.storage, None))
+    found = root_causes(db.storage, run_briefs(db.storage), Scored(db.storage, None, ()))
     assert found[run].text == "Tool look: RateLimited: gone"
 
 

@@ -426,7 +426,7 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
       rules: only.type === "tag" ? { "label-content-name-mismatch": { enabled: true } } : {} })
       .then((found) => found.violations.map((each) => [each.id, each.nodes.map((node) => node.html.slice(0, 120))]))"""
     everything, colours = {"type": "tag", "values": TAGS}, {"type": "rule", "values": ["color-contrast"]}
-    found = []
+    found: list[Any] = []
     looked = set()
     with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
         page = context.new_page()

@@ -130,7 +130,7 @@ def bad_characters(output: str) -> list[str]:
 
 
 @pytest.mark.full
-@settings(max_examples=examples(4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.just(HOSTILE), st.text(st.characters(max_codepoint=0x2070), max_size=20)))
 def test_nothing_of_a_payload_is_a_control_sequence(
     text: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

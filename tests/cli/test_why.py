@@ -226,7 +226,13 @@ def test_a_run_that_missed_a_score_is_marked_so_by_each_command(tmp_path: Path) 
             run.score("reward", number)
         ids.append(run.id)
     tracer.shutdown()
-    for words in (["show", ids[0]], ["search", "pay", "--by-run"], ["diff", *ids], ["why", ids[0]]):
+    for words in (
+        ["show", ids[0]],
+        ["search", "pay", "--by-run"],
+        ["diff", *ids],
+        ["why", ids[0]],
+        ["tail", ids[0], "--one"],
+    ):
         (missed,) = [line for line in call(path, *words, columns=120).stdout.splitlines() if "≠ " in line]
         assert "missed reward ≥ 1" in missed
     assert "≠ missed " in call(path, "runs").stdout

@@ -22,7 +22,7 @@ from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.answers import Rows, with_rest
 from agentspan.storage.questions import Query
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.reads import CHUNK, NEVER, Rewrites, chunks, rows_within, unseen, up_to
+from agentspan.storage.sqlite.reads import NEVER, Rewrites, rows_within, unseen, up_to
 
 END = "\U0010ffff"
 """A text that sorts after every id and time."""
@@ -202,7 +202,7 @@ def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: st
             else:
                 whole.append(extent)
     lists: dict[str, list[str]] = {}
-    for chunk in chunks(parts):
+    for chunk in statements.chunks(parts):
         for run, id in connection.execute(
             f"select agent_instance_id, id from agent_spans where agent_instance_id in ({_marks(chunk)}) "
             f"and {AT} >= ? and {AT} < ? order by id",
@@ -282,8 +282,8 @@ def _window(connection: sqlite3.Connection, extents: Extents, low: int, high: in
     listed = [(id, id) for run in runs for id in extents.lists.get(run.run, ()) if first <= id < last]
     read = [run.run for run in runs if run.run not in extents.lists]
     wanted = skip + high - low
-    if listed or len(read) > CHUNK:
-        for chunk in chunks(read):
+    if listed or len(read) > statements.CHUNK:
+        for chunk in statements.chunks(read):
             listed += _found(connection, chunk, first, last, extents.key, limit=wanted, offset=0)
         return [id for _, id in sorted(listed)[skip:wanted]]
     return [id for _, id in _found(connection, read, first, last, extents.key, limit=high - low, offset=skip)]

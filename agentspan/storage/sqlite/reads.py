@@ -87,22 +87,14 @@ def up_to(rows: Iterable[Row], row_type: type[Row], most_bytes: int) -> tuple[li
     return found, False
 
 
-CHUNK = 500
-"""The largest number of ids in one statement."""
-
 Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
 """Returns a context manager with a connection whose statements all read the same state."""
-
-
-def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield a sequence in slices of at most CHUNK elements, each small enough for one statement."""
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
 def rows_of_each(connection: sqlite3.Connection, select: str, ids: Sequence[str]) -> list[Any]:
     """Return the rows of a SELECT for many ids, whose place in it is `{}`."""
     found: list[Any] = []
-    for chunk in chunks(ids):
+    for chunk in statements.chunks(ids):
         found += connection.execute(select.format(", ".join("?" * len(chunk))), chunk)
     return found
 

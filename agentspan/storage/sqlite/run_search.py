@@ -16,7 +16,6 @@ from agentspan.storage.questions import SpansWith
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.contents import RUN_NUMBER
 from agentspan.storage.sqlite.joining import BLOB_BIT, MARK, PAYLOAD, RESULT, ROOM
-from agentspan.storage.sqlite.reads import chunks
 from agentspan.storage.text_search import PREFIX, Matcher, Term, fold, without_escapes
 
 PARTS = "select id - ?1, text from contents where id between ?1 and ?1 + ?2 order by id"
@@ -41,7 +40,7 @@ def spans_with(connection: sqlite3.Connection, asked: SpansWith) -> list[str]:
         elif is_match:
             found.append(id)
     matcher = Matcher(asked.words)
-    for ids in chunks(unclear):
+    for ids in statements.chunks(unclear):
         rows = connection.execute(WHOLE.replace("IDS", ", ".join("?" * len(ids))), ids)
         found += [span.id for span in map(AgentSpanRow._make, rows) if matcher.matches(span)]
     return sorted(found)

@@ -1,6 +1,8 @@
 """The SQL statements for rows, built once from their fields. Statements that depend on a change are built per shape."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, ScoreRow
@@ -8,6 +10,9 @@ from agentspan.storage.questions import Query
 from agentspan.storage.sqlite.joining import ALL_BITS, BIT, BITS, with_blobs
 from agentspan.storage.sqlite.migrations import table_of
 
+T = TypeVar("T")
+CHUNK = 500
+"""The largest number of ids in one statement."""
 INSERT = {
     row: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
     for type_, row in ROWS.items()
@@ -15,6 +20,11 @@ INSERT = {
 STORED = (*AgentSpanRow._fields, "contents")
 INSERT_SPAN = f"insert into agent_spans ({', '.join(STORED)}) values ({', '.join('?' * len(STORED))})"
 """Inserts a span whose payload or result has references to contents or blobs."""
+
+
+def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield a sequence in slices of at most CHUNK elements, each small enough for one statement."""
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
 def _unless_terminated(columns: tuple[str, ...]) -> str:

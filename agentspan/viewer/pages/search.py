@@ -8,7 +8,7 @@ from agentspan.analysis.search import PER_RUN, RUNS, Hit, HitsByRun, RunHits, se
 from agentspan.analysis.tree import run_name, session_title
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import RunFilter
+from agentspan.storage.questions import RunFilter, contains_text
 from agentspan.storage.sums import RunSummary
 from agentspan.text import noun
 from agentspan.viewer.address import Address
@@ -61,12 +61,20 @@ def _own(storage: Storage, found: HitsByRun, address: Address) -> dict[str, Any]
     if address.get("run") or address.offset:
         return {"own": [], "own_all": None}
     text = address.get("q").strip('"')
-    listed = find_runs(storage, address.filter()._replace(grep=text), limit=PER_RUN)
-    own = [each for each in listed.runs if each.run != found.named]
+    listed = find_runs(storage, address.filter()._replace(grep=text), limit=RUNS)
+    own = [each for each in listed.runs if each.run != found.named and _says(each, text)]
+    number = listed.total - (len(listed.runs) - len(own))
     return {
-        "own": [_own_run(each) for each in own],
-        "own_all": Linked(noun(listed.total, "run"), address.link("", grep=text)) if own else None,
+        "own": [_own_run(each) for each in own[:PER_RUN]],
+        "own_all": Linked(noun(number, "run"), address.link("", grep=text)) if own else None,
     }
+
+
+def _says(each: RunSummary, text: str) -> bool:
+    """Return whether a run has a text elsewhere than in its id: three letters are in the ids of many runs."""
+    row = each.run
+    said = (row.external_identifier, row.metadata, row.result, row.error, row.termination_reason)
+    return contains_text(text, each.agent, each.version, *said)
 
 
 def _own_run(each: RunSummary) -> dict[str, str]:
