@@ -1,5 +1,6 @@
 """The tools without the protocol: what they are made of, what they answer, how they shorten, fence and refuse."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from agentspan.mcp import tools
 from agentspan.mcp.answers import CHARACTERS, LEAST_TOKENS, PIECE, answer, lines_of, tokens_of
 from agentspan.storage.location import Location
 from tests.cli.calling import call as command
+from tests.cli.calling import named, work_of
 from tests.mcp.conftest import ORDER
 
 MARK = re.compile(
@@ -284,3 +286,11 @@ def test_a_server_is_read_as_a_file_is(postgres_location: Location) -> None:
         assert answered("sql", query=query).is_error, query
     assert "took longer than 0.05 s" in answered("sql", query="select pg_sleep(9)", seconds=0.05).text
     assert "far" in answered("overview").text or "1 run" in answered("overview").text
+
+
+def test_the_commands_of_the_tools_print_by_the_function_that_can_collect() -> None:
+    """`click.echo` would print into the protocol."""
+    for name in tools.TOOLS:
+        work = work_of(named(tools.TOOLS[name].command))
+        source = Path(inspect.getfile(work)).read_text(encoding="utf-8")
+        assert not re.search(r"click\.echo|print\(|sys\.stdout", re.sub(r"_print\w*\(", "", source)), name
