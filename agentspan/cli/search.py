@@ -187,7 +187,7 @@ def _snippet(hit: Hit, columns: int) -> str:
     first = hit.matches[0][0] if hit.matches else 0
     if first > columns // 2:
         begin = first - columns // 4
-    room = columns - (1 if begin else 0)
+    room = columns - (columns_of("…") if begin else 0)
     shown = fit(hit.snippet[begin:], room)
     out, done = "…" if begin else "", 0
     for start, stop in hit.matches:
