@@ -7,8 +7,8 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 337,
-    "lines of code": 61_500,
+    "files": 350,
+    "lines of code": 63_100,
     "median of functions": 8,
     "files over 700 lines": 3,
     "idempotency_key": 32,
@@ -16,7 +16,7 @@ MOST = {
     "Protocols": 9,
     "let_through": 40,
     "guard": 81,
-    "except Exception": 60,
+    "except Exception": 61,
     "own modules at import": 1,
     "own modules of a call": 84,
 }

@@ -378,6 +378,14 @@ class LosesTheNamesOfColumns(SQLiteStorage):
         return answer._replace(columns=[str(number) for number, _ in enumerate(answer.columns)]) if is_table else answer
 
 
+@found_by("test_sql_ends_in_time_and_after_a_number_of_rows")
+class ReadsEachRowBySql(SQLiteStorage):
+    def ask(self, question: Any) -> Any:
+        if isinstance(question, Select):
+            question = Select(question.query, question.values, question.limit_s)
+        return super().ask(question)
+
+
 @found_by("test_journals_are_looked_at_before_each_read")
 class NeverLooksIntoJournals(SQLiteStorage):
     def seeing(self, look: Any) -> Any:
