@@ -96,7 +96,7 @@ def _lines(found: Overview, options: Sequence[str], pair: list[str]) -> Iterator
     columns = width()
     yield from wrap(found.answer, columns, 2)
     for cause in (found.causes or ())[:MOST_CAUSES]:
-        only = "" if cause.only_in is None else fit(f" · only in {cause.only_in}", columns // 3)
+        only = "" if cause.only_in is None else " " + fit(f"· only in {cause.only_in}", columns // 3)
         yield f"  {cause.runs:>4,} × {fit(cause.text, columns - 9 - columns_of(only))}{only}"
     rest = len(found.causes or ()) - MOST_CAUSES
     if rest > 0:

@@ -56,6 +56,18 @@ def test_an_outcome_of_the_project_is_used(db: Path, monkeypatch: pytest.MonkeyP
     assert lines(db, columns=200)[0] == "8 runs in the last day: 6 failed, 2 missed reward ≥ 2."
 
 
+def test_a_cause_of_one_version_says_so(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    for version in "1" * 12 + "2" * 8:
+        with tracer.run("shop", version=version) as run:
+            if version == "2":
+                with pytest.raises(KeyError), tracer.span("tool", {"name": "fetch"}):
+                    raise KeyError("rows")
+                run.finish("failed")
+    tracer.shutdown()
+    assert lines(tmp_path / "runs.db")[1] == "     8 × Tool fetch: KeyError: 'rows' · only in 2"
+
+
 def test_an_unknown_command_is_still_an_error(db: Path) -> None:
     assert call(db, "overvw").exit_code == 2
 
