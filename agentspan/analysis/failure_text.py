@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import comb, inf
 
-from agentspan.analysis.associations import DECIDABLE, FDR, Finding
+from agentspan.analysis.associations import DECIDABLE, FDR, Finding, Findings
 from agentspan.analysis.periods import Periods
 from agentspan.analysis.statistics import Q_MEANS, Interval
 from agentspan.analysis.why import FailedShare, Group, Why
@@ -134,12 +134,15 @@ def _untested(answer: Why) -> str:
     return f"these {noun(found.runs, 'run')} are too few, or too much alike"
 
 
-def missable(detectable: float) -> str:
-    """Return the sentence about causes that may exist although nothing was found."""
-    if detectable == inf:
-        return "these runs are too few: nothing would have been found"
+def missable(found: Findings) -> str:
+    """Return the sentence about causes that may exist although they were not found; "" if that is not known."""
+    if found.detectable is None:
+        return ""
+    if found.detectable == inf:
+        other = "another cause" if found.findings else "a cause"
+        return f"these runs are so few that {other} would be missed more than once in five times, however strong"
     return (
-        f"a cause of less than ×{ratio(detectable)} would be missed more than once in five times; "
+        f"a cause of less than ×{ratio(found.detectable)} would be missed more than once in five times; "
         "most of these things would need a stronger one"
     )
 

@@ -124,10 +124,20 @@ def _passed_later(step: FailedStep) -> str:
     return f"step {step.passed_later:,} passed with other arguments: {changed}"
 
 
-def interest(change: FieldChange) -> tuple[bool, bool, bool]:
-    """Return a key that sorts differing members: names of tools first, then results, what was sent, figures."""
+def interest(change: FieldChange) -> tuple[bool, ...]:
+    """Return a key that sorts differing members: names of tools, then results, what was sent, ids, figures.
+
+    Members that one side lacks come before those that differ.
+    """
     last = change.path.rpartition(".")[2]
-    return last != "name", ".usage." in change.path, not change.path.startswith("result")
+    is_on_both_sides = change.a is not None and change.b is not None
+    return (
+        last != "name",
+        ".usage." in change.path,
+        last == "id" or last.endswith("_id"),
+        not change.path.startswith("result"),
+        is_on_both_sides,
+    )
 
 
 def _change(change: FieldChange) -> str:

@@ -217,7 +217,8 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     partly = [f"{what}{number:,} of {of:,} runs" for what, number in parts if number < of]
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
-    missable = [] if found.detectable is None else wrap(failure_text.missable(found.detectable), columns, 3)
+    text = failure_text.missable(found)
+    missable = wrap(text, columns, 3) if text else []
     if not found.findings:
         yield from missable
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]

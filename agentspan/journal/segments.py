@@ -9,7 +9,6 @@ locks the segment of a dead one, reads its records, and then deletes it.
 """
 
 import errno
-import fcntl
 import itertools
 import mmap
 import os
@@ -27,6 +26,9 @@ from agentspan import files, host
 from agentspan.host import Hold, guard, undoing
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
+
+with suppress(ImportError):  # Windows, which has no journals
+    import fcntl
 
 FORK_WAIT_S = 0.5
 _changing: list[int] = []

@@ -249,8 +249,8 @@ class ShownWhy(Shown, Why):
         if not self.failed or self.failed == self.runs:
             return
         yield failure_text.compared(self)
-        if self.findings.detectable is not None:
-            yield failure_text.missable(self.findings.detectable)
+        if missable := failure_text.missable(self.findings):
+            yield missable
         rows = [
             (
                 each.feature,

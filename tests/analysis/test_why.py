@@ -1,7 +1,8 @@
 """Why runs failed: groups of failures and of endings, on both storages, whatever the order in which they came."""
 
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.analysis import failure_text
+from agentspan.analysis import failure_text, why_text
+from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.periods import MOST_PERIODS, Periods, periods_of
 from agentspan.analysis.why import Group, failed_share, why, why_run
@@ -477,3 +479,31 @@ def test_bars_are_as_high_as_their_counts() -> None:
     assert failure_text.bars([]) == ""
     lengths = [failure_text.length_text(Periods("", seconds, 1)) for seconds in (60, 900, 3600, 86_400, 2_419_200)]
     assert lengths == ["minute", "15 minutes", "hour", "day", "4 weeks"]
+
+
+def test_of_what_differs_a_member_that_one_side_lacks_comes_first_and_ids_last() -> None:
+    changes = [
+        FieldChange("result.usage.input_tokens", "1", "2", ()),
+        FieldChange("result.tool_calls.0.id", "c1", "c2", ()),
+        FieldChange("payload.messages.2.content", "a", "b", ()),
+        FieldChange("result.tool_calls.0.arguments.amount", "797", "283", ()),
+        FieldChange("result.tool_calls.0.arguments.currency", "EUR", None, ()),
+        FieldChange("result.tool_calls.0.name", "pay", "refund", ()),
+    ]
+    shown = [each.path.rpartition(".")[2] for each in sorted(changes, key=why_text.interest)]
+    assert shown == ["name", "currency", "amount", "content", "id", "input_tokens"]
+
+
+def test_where_something_was_found_it_is_not_said_that_nothing_could_be() -> None:
+    storage = MemoryStorage()
+    with Database(storage) as db:
+        for number in range(24):
+            run = db.agent_instances.register("a", agent_version={"external_identifier": "1"}, task=f"t{number % 8}").id
+            db.agent_instances.start(run)
+            if number < 8:
+                db.agent_spans.create(run, "tool", "complete", {"name": "odd"}, {"output": 1})
+            db.agent_instances.finish(run, "failed" if number < 8 else "complete")
+        found = why(storage).findings
+    assert found.findings
+    assert "that another cause would be missed" in failure_text.missable(replace(found, detectable=inf))
+    assert "that a cause would be missed" in failure_text.missable(replace(found, findings=(), detectable=inf))

@@ -125,7 +125,7 @@ def _findings(found: Why) -> dict[str, Any]:
     return {
         "compared": _WHAT.sub("", failure_text.compared(found)),
         "looked_at": ", ".join(partly),
-        "missable": "" if of.detectable is None else failure_text.missable(of.detectable),
+        "missable": failure_text.missable(of),
         "pooled": f"pooled only, so that it may be the tasks{tested}" if pooled else "",
         "findings": [_finding(each) for each in pooled or of.findings],
         "explained": failure_text.Q_EXPLAINED,
