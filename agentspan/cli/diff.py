@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import by_name, diff_text, drift_text
+from agentspan.analysis import by_name, diff_text, differences, drift_text
 from agentspan.analysis.by_name import AT, resolved, unmatched
 from agentspan.analysis.causes import Verdict, verdicts_on
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
@@ -281,6 +281,8 @@ def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Ite
     if len(shown) < len(fields):
         more = noun(len(fields) - len(shown), "more member", "more members")
         yield style(f"    {more}; --full shows each", fg="bright_black")
+    elif len(fields) == differences.MAX_FIELDS:
+        yield style(f"    {len(fields)} members are compared at most; there may be more", fg="bright_black")
 
 
 def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:

@@ -260,3 +260,13 @@ def test_two_runs_that_differ_in_words_alone(tmp_path: Path) -> None:
     shown = lines(path, "diff", *ids(path))
     assert "≠ here they part: only words differ, these first" in shown
     assert "    payload.content  [-hi-] {+hello there+}" in shown
+
+
+def test_where_only_some_members_are_compared_it_says_so(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    for more in (0, 30):
+        with tracer.run("a"), tracer.span("tool", {"name": "list"}) as span:
+            span.set_result({"names": [f"n{number}" for number in range(1 + more)]})
+    tracer.shutdown()
+    shown = lines(tmp_path / "runs.db", "diff", *ids(tmp_path / "runs.db"), "--full")
+    assert "    20 members are compared at most; there may be more" in shown
