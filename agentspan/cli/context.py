@@ -19,7 +19,18 @@ from agentspan.analysis.context import (
     short_name,
 )
 from agentspan.analysis.context_diff import ContextDiff, Cut, changes_by_source, context_diff, plain_diff
-from agentspan.cli.output import Failed, document, echo_lines, fit, fit_end, pad, style, table, width
+from agentspan.cli.output import (
+    Failed,
+    document,
+    echo_lines,
+    fit,
+    fit_end,
+    pad,
+    style,
+    table,
+    to_copy,
+    width,
+)
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.text import count_text, dotted, noun, share_text
@@ -67,7 +78,9 @@ def diff_contexts(storage: Storage, a: str | None, b: str | None, *, as_json: bo
     else:
         before = previous_call(storage, first)
         if before is None:
-            raise Failed(f"{first.id} is the first model call of its agent; name another call to compare it with")
+            other = f"RUN#{a.partition('#')[2] or 'N'}"
+            how = f"compare it with a call of another run: {to_copy('diff', other, first.id, '--context')}"
+            raise Failed(f"{first.id} is the first model call of its agent; {how}")
         calls = [before, first]
     found = context_diff(*contexts(storage, calls))
     if as_json:

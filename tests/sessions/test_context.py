@@ -259,7 +259,7 @@ def test_the_context_is_printed_in_the_width_of_the_terminal(tmp_path: Path) -> 
     assert "= 1 kept" in lost
     first = call(tmp_path / "a.db", "diff", calls[0], "--context")
     assert first.exit_code == 1
-    assert "is the first model call of its agent" in first.output
+    assert "is the first model call of its agent; compare it with a call of another run: agentspan diff" in first.output
 
 
 def test_the_difference_of_long_sessions_reads_the_run_once(
