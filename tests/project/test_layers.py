@@ -21,6 +21,7 @@ LAYERS = [
         "errors",
         "ids",
         "clock",
+        "deprecation",
         "files",
         "host",
         "text",

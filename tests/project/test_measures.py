@@ -7,7 +7,7 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 350,
+    "files": 351,
     "lines of code": 63_100,
     "median of functions": 8,
     "files over 700 lines": 3,
