@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import json, os, platform, sys, sysconfig
+import json, os, platform, sys, sysconfig, urllib.request
 sysconfig.get_config_vars()  # of the real system
 sys.platform = "darwin"
 for name in ("posix_fallocate", "memfd_create", "setxattr", "getxattr", "listxattr", "removexattr"):
