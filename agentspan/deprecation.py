@@ -1,4 +1,4 @@
-"""Says what is deprecated, at the line that uses it: `warn("Database.old", "Database.new", since="0.3", until="0.5")`.
+"""The warning of a deprecated function: `warn("Database.old", "Database.new", since="0.3", until="0.5")`.
 
 docs/stability.md says how long something deprecated stays. A test finds the calls whose version has come.
 """

@@ -27,7 +27,7 @@ viewBox="0 0 {terminal_width} {terminal_height}">
 <style>.{unique_id}-matrix {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }} {styles}</style>
 <defs>{lines}</defs>{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></svg>"""
-"""What rich fills: lines of text without the frame of a window, and without a font of another host."""
+"""The form that rich fills: lines of text without the frame of a window, and without a font of another host."""
 
 
 def output_of(command: str, db: Path) -> str:

@@ -81,7 +81,7 @@ class OutcomeRule(NamedTuple):
 
 
 Judge = OutcomeRule | Literal["status"] | None
-"""What decides whether runs passed: a rule over a score, their status, or (None) what `decided` finds."""
+"""The judge of whether runs passed: a rule over a score, their status, or (None) the one that `decided` finds."""
 
 
 def parse(text: str) -> OutcomeRule:

@@ -1,4 +1,4 @@
-"""What a maintainer needs to know of a machine and a storage to understand a fault: versions, sizes and counts."""
+"""The facts of a machine and a storage for a report of a bug: versions, sizes and counts."""
 
 import os
 import platform

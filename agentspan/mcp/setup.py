@@ -28,7 +28,7 @@ At = Callable[[Environment], Path]
 
 
 class Agent(NamedTuple):
-    """Where a coding agent reads MCP servers and skills.
+    """The places where a coding agent reads MCP servers and skills.
 
     Attributes:
         title: its name.
@@ -67,7 +67,8 @@ def _claude_json(environment: Environment) -> Path:
 
 def _opencode(environment: Environment) -> Path:
     folder = _settings(environment) / "opencode"
-    return next((each for each in (folder / "opencode.jsonc",) if each.exists()), folder / "opencode.json")
+    commented = folder / "opencode.jsonc"
+    return commented if commented.exists() else folder / "opencode.json"
 
 
 def _vscode(environment: Environment) -> Path:

@@ -39,7 +39,7 @@ _FILTER = f"Which runs, such as 'agent=a {FAILED} since=7d'. Words: {' '.join(NA
 
 
 class Tool(NamedTuple):
-    """How a tool is made from a command.
+    """The declaration of a tool that calls a command.
 
     Attributes:
         command: the name of the command.

@@ -1,4 +1,4 @@
-"""What people do on the viewer's pages that changes something: marks, scores, terminations.
+"""The changes that people make on the viewer's pages: marks, scores, terminations.
 
 Only the server's own pages may do it, and not where the server only reads.
 """

@@ -1,4 +1,4 @@
-"""What a release promised stays: its public names, and what was deprecated until its time has come."""
+"""The promises of a release: its public names stay, and deprecated ones until their version has come."""
 
 import ast
 import re
