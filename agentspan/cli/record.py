@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from agentspan import clock
+from agentspan import clock, installing
 from agentspan.cli.app import command, location_in, options
 from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width
 from agentspan.errors import AgentspanError
@@ -74,7 +74,7 @@ class Noted(NamedTuple):
             return ""
         names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
         sentence = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} imported and not recorded"
-        reasons = [*self.without, *([f"pip install {' '.join(packages)}"] if packages else [])]
+        reasons = [*self.without, *([installing.command(*packages)] if packages else [])]
         return f"{sentence}; {'; '.join(reasons)}"
 
     def why_nothing(self) -> str:
@@ -274,7 +274,7 @@ def _frameworks(*, as_json: bool) -> None:
         if each.can_record:
             state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
         else:
-            state = f"not recorded; pip install {_to_install(each)}" if each.is_installed else "not installed"
+            state = f"not recorded; {installing.command(_to_install(each))}" if each.is_installed else "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
 

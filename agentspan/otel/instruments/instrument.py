@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from agentspan import host
 from agentspan.errors import InvalidValue
 from agentspan.host import guard
+from agentspan.installing import extra, needs_extra
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
 from agentspan.recording.tracer import Tracer, get_recorder
@@ -134,7 +135,6 @@ log = logging.getLogger("agentspan")
 _API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
 _AGENTS = "agentspan.sessions.openai_agents_live"
 """The module of the processor for OpenAI's Agents SDK: a layer below this one, which decodes its items."""
-EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
 class Instrumented(NamedTuple):
@@ -229,7 +229,7 @@ def _without_sdk(found: list[Available]) -> list[Available]:
         return found
     for each in found:
         if each.needs_sdk:
-            log.warning("instrument: %s is not recorded; %s", each.framework.name, EXTRA)
+            log.warning("instrument: %s is not recorded; %s", each.framework.name, extra("otel"))
     return independent
 
 
@@ -237,7 +237,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with host.importing:
         if not known.is_importable(SDK):
-            raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
+            raise ImportError(needs_extra("recording frameworks", "otel"))
         import_module("opentelemetry.trace")  # first: under `agentspan record`, this import calls this function again
         from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
         from agentspan.otel.processor import SpanProcessor
@@ -339,7 +339,7 @@ def start() -> Waiting:
     """Turn on each instrumentor when its framework is imported, and record the provider that the program sets."""
     has_sdk = known.is_importable(SDK)
     if not has_sdk:
-        note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
+        note("without", f"{sys.executable} has no OpenTelemetry SDK; {extra('otel')}")
     wanted: dict[str, Any] = {}
     for each in known.available():
         if each.can_record and (has_sdk or not each.needs_sdk):

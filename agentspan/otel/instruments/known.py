@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from agentspan import installing
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
@@ -212,4 +214,4 @@ def _has_own(framework: Framework) -> bool:
 
 def advice(found: Available) -> str:
     """Return the command that installs the framework's instrumentor, or the framework if it is not installed."""
-    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"
+    return installing.command(found.framework.package if found.is_installed else found.framework.name)
