@@ -19,9 +19,14 @@ def command(*packages: str) -> str:
     return " ".join([_installer(), *(f'"{each}"' if "[" in each else each for each in packages)])
 
 
+def name_of(extra_name: str) -> str:
+    """Return an extra of agentspan as the name of a package."""
+    return f"agentspan-sqlite[{extra_name}]"
+
+
 def extra(name: str) -> str:
     """Return the command that installs an extra of agentspan."""
-    return command(f"agentspan-sqlite[{name}]")
+    return command(name_of(name))
 
 
 def needs_extra(doing: str, name: str) -> str:

@@ -274,9 +274,14 @@ def _frameworks(*, as_json: bool) -> None:
         if each.can_record:
             state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
         else:
-            state = f"not recorded; {installing.command(_to_install(each))}" if each.is_installed else "not installed"
+            state = f"not recorded; needs {_to_install(each)}" if each.is_installed else "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
+    wanted = sorted({_to_install(each) for each in found if known.is_missing(each)})
+    if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
+        wanted.insert(0, installing.name_of("otel"))
+    if wanted:
+        echo_lines([f"to record what is not: {installing.command(*wanted)}"])
 
 
 def _to_install(each: known.Available) -> str:

@@ -367,7 +367,9 @@ def test_the_list_names_what_is_recorded_and_what_is_missing(folder: Path) -> No
         lines = process.communicate(timeout=60)[0].splitlines()
     by_name = {line.split()[0]: line for line in lines}
     assert "openinference-instrumentation-openai 9.9" in by_name["openai"]
-    assert by_name["dspy"].endswith(installing.command("openinference-instrumentation-dspy"))
+    assert by_name["dspy"].endswith("needs openinference-instrumentation-dspy")
+    assert lines[-1].startswith("to record what is not: ")
+    assert " openinference-instrumentation-dspy" in lines[-1]
     with start(folder, "record", "--list", "--json") as process:
         found = {each["name"]: each for each in json.loads(process.communicate(timeout=60)[0])["frameworks"]}
     assert (found["openai"]["records"], found["dspy"]["records"], found["dspy"]["installed"]) == (True, False, True)

@@ -132,7 +132,7 @@ unharmed = guard(report=_count)
 
 
 log = logging.getLogger("agentspan")
-_API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
+_API = "opentelemetry.trace"
 _AGENTS = "agentspan.sessions.openai_agents_live"
 """The module of the processor for OpenAI's Agents SDK: a layer below this one, which decodes its items."""
 
@@ -225,7 +225,7 @@ def _named(name: str) -> Available:
 def _without_sdk(found: list[Available]) -> list[Available]:
     """Return what can be recorded here: without OpenTelemetry's SDK, only what does not need it, if anything."""
     independent = [each for each in found if not each.needs_sdk]
-    if not independent or known.is_importable(SDK):
+    if not independent or known.is_importable(known.SDK):
         return found
     for each in found:
         if each.needs_sdk:
@@ -236,7 +236,7 @@ def _without_sdk(found: list[Available]) -> list[Available]:
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with host.importing:
-        if not known.is_importable(SDK):
+        if not known.is_importable(known.SDK):
             raise ImportError(needs_extra("recording frameworks", "otel"))
         import_module("opentelemetry.trace")  # first: under `agentspan record`, this import calls this function again
         from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
@@ -337,7 +337,7 @@ _OWN: dict[str, _TurnsOn] = {"pydantic-ai": _pydantic_ai, "openai-agents": _open
 
 def start() -> Waiting:
     """Turn on each instrumentor when its framework is imported, and record the provider that the program sets."""
-    has_sdk = known.is_importable(SDK)
+    has_sdk = known.is_importable(known.SDK)
     if not has_sdk:
         note("without", f"{sys.executable} has no OpenTelemetry SDK; {extra('otel')}")
     wanted: dict[str, Any] = {}
@@ -360,7 +360,7 @@ def _instrument(name: str) -> Any:
 
 def _miss(found: known.Available) -> Any:
     def tell(module: ModuleType) -> None:
-        if known.needs_its_own(found.framework.name, _importer()):
+        if known.needs_its_own(found.framework, _importer()):
             package = "" if found.can_record else found.framework.package
             note("missing", f"{found.framework.name} {package}")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "opentelemetry_instrumentor"
+SDK = "opentelemetry.sdk"
 MARK = "AGENTSPAN_RECORD"
 """The environment variable of a recorded program with the folder that was put first in its PYTHONPATH."""
 _PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
@@ -194,14 +195,16 @@ def is_missing(each: Available) -> bool:
     return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON
 
 
-def needs_its_own(name: str, importer: str) -> bool:
+def needs_its_own(framework: Framework, importer: str) -> bool:
     """Return whether a framework needs an instrumentor of its own, by the package that imported it.
 
     Args:
         importer: the package that imported the framework first. It may record the calls of its clients itself.
     """
+    if _normal(importer).startswith(tuple(framework.entries)):
+        return True  # another package of it: langchain and langgraph import langchain_core
     if importer in _WITHOUT_CALLS:
-        return name in _CLIENTS
+        return framework.name in _CLIENTS
     return _WITH_CALLS.match(importer) is None
 
 
