@@ -277,7 +277,7 @@ def _frameworks(*, as_json: bool) -> None:
             state = f"not recorded; needs {_to_install(each)}" if each.is_installed else "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
-    wanted = sorted({_to_install(each) for each in found if known.is_missing(each)})
+    wanted = sorted(_to_install(each) for each in known.missing(found))
     if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
         wanted.insert(0, installing.name_of("otel"))
     if wanted:

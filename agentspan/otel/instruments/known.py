@@ -90,6 +90,7 @@ _WITH_CALLS = re.compile(
 """The packages whose imports of a client need no instrumentor: they record its calls themselves, or make none."""
 _TOO_COMMON = frozenset({"bedrock"})
 """The frameworks that many programs import without calling models: `boto3`. No warning names their instrumentors."""
+_NO_CLIENT = _TOO_COMMON | {"mcp"}
 CARRIES_CONTEXT = "threading"
 """The entry point of the instrumentor that passes the current span to threads, such as a pool's. It makes no spans."""
 
@@ -182,11 +183,12 @@ def _rank(entry: "EntryPoint") -> int:
 def missing(found: Iterable[Available]) -> list[Available]:
     """Return the installed frameworks that no instrumentor records.
 
-    Clients of models are left out if a recorded framework records their calls.
+    Clients of models are left out if the instrumentor of an installed framework records their calls: with both, each
+    call would be in two runs.
     """
     known = [*found]
-    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - _WITHOUT_CALLS - {"mcp"}
-    return [each for each in known if is_missing(each) and not (recorded and each.framework.name in _CLIENTS)]
+    others = {each.framework.name for each in known if each.is_installed} - _CLIENTS - _WITHOUT_CALLS - _NO_CLIENT
+    return [each for each in known if is_missing(each) and not (others and each.framework.name in _CLIENTS)]
 
 
 def is_missing(each: Available) -> bool:
