@@ -1,14 +1,12 @@
 """Commands that install packages, for messages: each works as printed, also where no index has agentspan.
 
 pip and uv take an extra of a distribution that is installed from its metadata: `agentspan-sqlite[serve]` needs no index
-that knows agentspan, if agentspan was installed from a wheel or a checkout. Only an upgrade needs one.
+that knows agentspan, if agentspan was installed from a wheel or a checkout. Only an upgrade would need one, so messages
+name no command for it.
 """
 
 import os
 import sys
-
-UPGRADE = "install a newer agentspan"
-"""What to do about a file of a newer version. Without a command: where a newer one is found is not known here."""
 
 
 def command(*packages: str) -> str:

@@ -26,6 +26,7 @@ from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import MARK, NOTES
+from agentspan.recording.settings import is_disabled_by_environment
 from agentspan.storage.location import DEFAULT, ENVIRONMENT, Location, parse
 from agentspan.storage.questions import Find, Query
 from agentspan.text import noun
@@ -79,6 +80,10 @@ class Noted(NamedTuple):
 
     def why_nothing(self) -> str:
         """Return the reason why a program left no run."""
+        if is_disabled_by_environment():
+            return "AGENTSPAN_DISABLED is set in the environment"
+        if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return "OTEL_SDK_DISABLED is set in the environment"
         if self.missing:
             return self.advice()
         if self.without:

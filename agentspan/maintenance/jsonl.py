@@ -20,7 +20,7 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
-from agentspan import clock, installing, jsontext
+from agentspan import clock, jsontext
 from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
@@ -437,7 +437,7 @@ def _check_first(data: dict[str, Any] | None) -> bool:
         raise _wrong(1, _foreign(f"an object with {names}" if names else "an empty object"))
     version = data.get("version")
     if version not in (FIRST["version"], COMPACT_VERSION):
-        raise _wrong(1, f"is of a newer agentspan; {installing.UPGRADE}")
+        raise _wrong(1, "is of a newer agentspan; install a newer one")
     return bool(version == COMPACT_VERSION)
 
 

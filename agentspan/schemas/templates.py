@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from agentspan import host, installing
+from agentspan import host
 from agentspan.errors import TemplateError
 from agentspan.text import cut, one_line
 
@@ -428,5 +428,7 @@ def _engine() -> Any:
         with host.importing:
             from agentspan.schemas import liquid_engine  # python-liquid takes 150 ms, for the first template only
     except ImportError:
+        from agentspan import installing
+
         raise LiquidMissing("template", f"is Liquid; to have it rendered, run: {installing.extra('liquid')}") from None
     return liquid_engine

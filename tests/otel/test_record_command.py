@@ -20,7 +20,7 @@ import pytest
 
 import agentspan
 from agentspan import installing
-from agentspan.cli.record import command_line
+from agentspan.cli.record import Noted, command_line
 from agentspan.otel.instruments.known import FRAMEWORKS
 from tests.otel.fake_packages import packages_in
 
@@ -349,6 +349,13 @@ def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
     assert done.stderr == ""
     told = [f"python {sys.executable}", f"without {sys.executable} cannot import agentspan: broken"]
     assert note.read_text().splitlines() == told
+
+
+@pytest.mark.parametrize(("name", "value"), [("AGENTSPAN_DISABLED", "1"), ("OTEL_SDK_DISABLED", "true")])
+def test_a_variable_that_turns_recording_off_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    assert Noted.of(["recorded openai", "python x"]).why_nothing() == "openai can be recorded here, and made no step"
+    monkeypatch.setenv(name, value)
+    assert Noted.of(["recorded openai", "python x"]).why_nothing() == f"{name} is set in the environment"
 
 
 def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

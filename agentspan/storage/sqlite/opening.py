@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from agentspan import files, host, installing
+from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.host import let_through, log, undoing
 from agentspan.storage import protocol
@@ -171,7 +171,7 @@ def prepare(
     if version > current:
         raise DatabaseUnusable(
             f"{path} was written by a newer agentspan (file version {version}, this one knows {current}); "
-            f"{installing.UPGRADE}"
+            "install a newer agentspan"
         )
     if version and execute("pragma application_id")[0] != APPLICATION_ID:
         raise DatabaseUnusable(f"{path} is the database of another program; choose another path")
