@@ -129,11 +129,11 @@ def test_ratios_are_tested_as_means_are_and_as_the_normal_approximation_does() -
         (60, 60, 0.8),
         (28, 0, 1.0),
         pytest.param(50, 50, 1.0, marks=pytest.mark.nightly),
-        pytest.param(80, 20, 0.8, marks=pytest.mark.full),
+        pytest.param(80, 20, 0.8, marks=pytest.mark.nightly),
         pytest.param(60, 0, 0.97, marks=pytest.mark.full),
         pytest.param(60, 20, 0.97, marks=pytest.mark.nightly),
         pytest.param(64, 8, 1.0, marks=pytest.mark.full),
-        pytest.param(60, 0, 0.3, marks=pytest.mark.full),
+        pytest.param(60, 0, 0.3, marks=pytest.mark.nightly),
     ],
 )
 def test_a_drop_that_would_show_is_found_and_an_equal_outcome_seldom_differs(
