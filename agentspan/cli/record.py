@@ -275,14 +275,18 @@ def _frameworks(*, as_json: bool) -> None:
         )
         return
     rows = []
+    missing = known.missing(found)
     for each in sorted(found, key=lambda each: (not each.can_record, not each.is_installed, each.framework.name)):
         if each.can_record:
             state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
+        elif each.is_installed:
+            by_framework = known.is_missing(each) and each not in missing
+            state = "only where a framework calls it" if by_framework else f"not recorded; needs {_to_install(each)}"
         else:
-            state = f"not recorded; needs {_to_install(each)}" if each.is_installed else "not installed"
+            state = "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
-    wanted = sorted(_to_install(each) for each in known.missing(found))
+    wanted = sorted(_to_install(each) for each in missing)
     if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
         wanted.insert(0, installing.name_of("otel"))
     if wanted:
