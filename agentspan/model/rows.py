@@ -239,7 +239,7 @@ OF_PAYLOAD, AT_END = DERIVED[:2], DERIVED[2:]
 
 
 class AgentSpanRow(NamedTuple):
-    """One step of a run. Meaning describes how the columns from `label` on are derived; `contents` is a column only.
+    """One step of a run. Columns such as `label` are derived from its payloads and type; `contents` is a column only.
 
     Attributes:
         agent_id: the agent of its run.
