@@ -12,6 +12,8 @@ A page is written by hand but for what stands between `<!-- generated: KIND WORD
     errors      all errors
     types       the built-in span types
     columns     the columns of a table
+    indexes     the indexes of all tables
+    limits      constants, with their docstrings
     index       the names and commands of all pages
 
 Signatures, types and docstrings are read from the source, by griffe. A name is found where it is imported from.
@@ -427,6 +429,7 @@ class Reference:
     def _columns(self, name: str) -> Iterator[str]:
         found = module("agentspan.model.rows").classes[ROWS[name].__name__]
         known = described(found, "Attributes")
+        (columns,) = stored(f"""select name, type, "notnull" or pk from pragma_table_info('{name}')""")
         json = {name for name, each in found.members.items() if "Json" in str(getattr(each, "annotation", ""))}
         yield from self._prose(docstring(found)[0], "")
         rows = [
@@ -435,9 +438,28 @@ class Reference:
                 f"{'JSON' if field in json else type_}{'' if is_needed else ' ?'}",
                 self.link(known.get(field) or COLUMNS[field]),
             )
-            for field, type_, is_needed in stored_columns()[name]
+            for field, type_, is_needed in columns
         ]
         yield from table(("column", "type", ""), rows)
+
+    def _indexes(self) -> Iterator[str]:
+        (found,) = stored(
+            """select i.name, i."unique", group_concat(c.name) from sqlite_master t, pragma_index_list(t.name) i,
+            pragma_index_info(i.name) c where t.type = 'table' and i.origin = 'c'
+            group by i.name order by t.rowid, i.seq"""
+        )
+        rows = [(f"`{name}`{' (unique)' * unique}", names(columns)) for name, unique, columns in found]
+        yield from table(("index", "columns"), rows)
+
+    def _limits(self, *words: str) -> Iterator[str]:
+        rows = []
+        for word in words:
+            name, _, constant = word.rpartition(".")
+            found = module(name).members[constant]
+            assert found.docstring, f"{word} has no docstring"
+            value = getattr(importlib.import_module(name), constant)
+            rows.append((f"{value:,}", " ".join(found.docstring.value.split())))
+        yield from table(("limit", ""), rows)
 
     def _index(self) -> Iterator[str]:
         for page in re.findall(r"^\| \[.*?\]\((\w.*?\.md)\)", self.pages["README.md"], re.MULTILINE):
@@ -460,17 +482,14 @@ ROWS = {f"{type_[:-1]}ies" if type_.endswith("y") else f"{type_}s": row for type
 
 
 @cache
-def stored_columns() -> dict[str, list[tuple[str, str, bool]]]:
-    """Return name, type and whether it is never null of each column of each table of a new file."""
+def stored(*queries: str) -> list[list[tuple[Any, ...]]]:
+    """Return the rows that queries find in a new file."""
     with TemporaryDirectory() as folder:
         SQLiteStorage(Path(folder, "new.db")).close()
         connection = sqlite3.connect(Path(folder, "new.db"))
-        columns = {
-            name: connection.execute('select name, type, "notnull" or pk from pragma_table_info(?)', (name,)).fetchall()
-            for name in ROWS
-        }
+        rows = [connection.execute(query).fetchall() for query in queries]
         connection.close()
-    return columns
+    return rows
 
 
 def anchor(title: str) -> str:

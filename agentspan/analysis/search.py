@@ -23,7 +23,7 @@ from agentspan.text import noun, one_line
 
 PAGE = 50
 SNIPPET = 160
-"""The largest number of characters of a snippet."""
+"""The most characters of the snippet of a hit; more are cut with `…`."""
 LEAD = 40
 """The number of characters of a snippet before its first match."""
 MOST_STEPS = 5000

@@ -293,7 +293,7 @@ def difference(expected: list[str], recorded: list[str]) -> Iterator[str]:
 
 
 MAX_LINES = 100
-"""The highest number of lines of a run's text, and of calls, in a message."""
+"""The most lines of a run, and of a list, in the message of a failed assertion; others are counted."""
 
 
 class CapturedRun:
