@@ -593,6 +593,17 @@ def open(
 
     A write waits up to 5 s for the write lock, then raises DatabaseBusy.
 
+    Examples:
+        import agentspan
+
+        with agentspan.run("researcher"), agentspan.span("tool", name="search"):
+            pass
+        agentspan.flush()
+        with agentspan.open() as db:
+            latest = db.run("-")
+            print(latest.head)
+            print(latest.tree())
+
     Args:
         db: a file; `":memory:"`; `NAME://…` for another backend; or a Storage. When left out, the storage of
             `agentspan.configure`, also one in memory; else AGENTSPAN_DB, else ./agentspan.db. The first operation by

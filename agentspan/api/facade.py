@@ -83,7 +83,20 @@ class ResourceOperations(Generic[T]):
 
 
 class AgentSpans(ResourceOperations[AgentSpan]):
-    """Operations on spans."""
+    """Operations on spans.
+
+    Examples:
+        import agentspan
+
+        with agentspan.open("by-id.db") as db:
+            run = db.agent_instances.register("planner")
+            db.agent_instances.start(run.id)
+            span = db.agent_spans.create(run.id, "tool", "active", {"name": "search"}, idempotency_key="search-1")
+            db.agent_spans.finish(span.id, result_payload={"output": "In May."})
+            db.scores.record(span.id, "relevance", 0.5, by="human")
+            db.agent_instances.finish(run.id)
+            assert db.agent_spans.list(run.id)[0].status == "complete"
+    """
 
     def create(
         self,

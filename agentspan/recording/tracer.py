@@ -376,6 +376,18 @@ def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = 
             the items are the `output`, as many as the limits allow. If it raises, the result is the number of `items`.
         members: more members of the payload: `span("llm", model="gpt-4.1")` is `span("llm", {"model": "gpt-4.1"})`.
 
+    Examples:
+        import agentspan
+
+        @agentspan.span
+        def search(query: str) -> list[str]:
+            return [f"a page about {query}"]
+
+        with agentspan.run("researcher", version="1.2", task="flights"):
+            search("cheap flights")
+            with agentspan.span("llm", model="gpt-4.1") as call:
+                call.set_result({"text": "In May.", "input_tokens": 12, "output_tokens": 3})
+
     Raises:
         TypeError: the decorated object cannot be called, or `reduce` is set and it is no generator function.
         AgentTerminated: the run was terminated, and has `on_terminate="raise"`.
