@@ -41,6 +41,7 @@ from agentspan.cli.examples import EXAMPLES
 from agentspan.model import rows
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.migrations import table_of
 from agentspan.tuning import STANDARD
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -344,7 +345,7 @@ class Reference:
             f"### `agentspan {name}`",
             "",
             "```sh",
-            command.get_usage(context).removeprefix("Usage: ").replace("\n", " "),
+            " ".join(("agentspan", name, *command.collect_usage_pieces(context))),
             "```",
             "",
         )
@@ -477,7 +478,7 @@ HIDDEN = frozenset({"renew"})
 """Methods that only agentspan calls."""
 COLUMNS = {"id": "primary key.", "inserted_at": "when the row was made.", "updated_at": "when it last changed."}
 """Columns that mean the same in all tables."""
-ROWS = {f"{type_[:-1]}ies" if type_.endswith("y") else f"{type_}s": row for type_, row in rows.ROWS.items()}
+ROWS = {table_of(type_): row for type_, row in rows.ROWS.items()}
 """The class of the rows of each table that has one."""
 
 

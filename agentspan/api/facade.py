@@ -91,7 +91,7 @@ class AgentSpans(ResourceOperations[AgentSpan]):
         with agentspan.open("by-id.db") as db:
             run = db.agent_instances.register("planner")
             db.agent_instances.start(run.id)
-            span = db.agent_spans.create(run.id, "tool", "active", {"name": "search"}, idempotency_key="search-1")
+            span = db.agent_spans.create(run.id, "tool", "active", {"name": "search"})
             db.agent_spans.finish(span.id, result_payload={"output": "In May."})
             db.scores.record(span.id, "relevance", 0.5, by="human")
             db.agent_instances.finish(run.id)

@@ -1,6 +1,6 @@
 """The contract of a storage backend. The tests in `agentspan.testing.StorageContract` check a backend against it.
 
-Every backend implements `Storage`. Changes and questions (see storage.questions) are values, so that a storage can wrap
+Every backend implements `Storage`. Changes and questions (see the module `agentspan.storage.questions`) are values, so that a storage can wrap
 another storage in a few lines (see access.Wrapper). Code that uses a storage never checks its class with isinstance: it
 reads `capabilities()`. The functions are the rules of the contract, for backends that decide in Python.
 
