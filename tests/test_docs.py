@@ -1,7 +1,6 @@
 """The documentation is true: its examples run, and the reference names everything that there is."""
 
 import importlib
-import importlib.util
 import json
 import os
 import re
@@ -138,12 +137,7 @@ def row(text: str, first: str) -> str:
 @pytest.fixture(scope="module")
 def generator() -> Any:
     pytest.importorskip("griffe", reason="needs griffe")
-    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("make_reference")
 
 
 @pytest.mark.full

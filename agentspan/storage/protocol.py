@@ -1,6 +1,6 @@
 """The contract of a storage backend. The tests in `agentspan.testing.StorageContract` check a backend against it.
 
-Every backend implements `Storage`. Changes and questions (see the module `agentspan.storage.questions`) are values, so that a storage can wrap
+Every backend implements `Storage`. Changes and questions (see storage.questions) are values, so that a storage can wrap
 another storage in a few lines (see access.Wrapper). Code that uses a storage never checks its class with isinstance: it
 reads `capabilities()`. The functions are the rules of the contract, for backends that decide in Python.
 
@@ -45,7 +45,7 @@ class Storage(Protocol):
         ...
 
     def ask(self, question: Question[T]) -> T:
-        """Return the answer to a question (see storage.questions).
+        """Return the answer to a question of the module `agentspan.storage.questions`.
 
         For a question that the storage cannot answer by itself, it returns `row_by_row.answer(self, question)`.
         """
