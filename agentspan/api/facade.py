@@ -560,7 +560,8 @@ class Scores(ResourceOperations[Score]):
 
         Args:
             target_id: the run or the span.
-            name: the name of the score, such as `reward`; at most 200 characters, like label and identifier.
+            name: the name of the score, such as `reward`; at most 200 characters, like label and identifier. `mark` and
+                `note` are names for people, which `agentspan score --mark` writes.
             value: a finite number, or True or False.
             label: a word, such as `good`.
             explanation: why; at most 10,000 characters.
