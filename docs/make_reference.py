@@ -315,8 +315,8 @@ class Reference:
             fields = [f" `{field}`: {text}" for field, text in described(found, "Attributes").items()]
             text = " ".join(docstring(found)[0].split())
             api_code = names(getattr(cls, "code", ""))
-            rows.append((f"`{name}`", api_code, names(also), text + "".join(fields)))
-        yield from table(("class", "code", "also a", ""), rows)
+            rows.append((f"`{name}`", text + "".join(fields), api_code, names(also)))
+        yield from table(("class", "", "code", "also a"), rows)
 
     def _types(self) -> Iterator[str]:
         def fields(schema: dict[str, Any]) -> str:
