@@ -435,7 +435,7 @@ def _engine() -> Any:
         with host.importing:
             from agentspan.schemas import liquid_engine  # python-liquid takes 150 ms, for the first template only
     except ImportError:
-        raise LiquidMissing(
-            "template", "is Liquid: pip install 'agentspan-sqlite[liquid]' to have it rendered"
-        ) from None
+        from agentspan import installing
+
+        raise LiquidMissing("template", f"is Liquid; to have it rendered, run: {installing.extra('liquid')}") from None
     return liquid_engine
