@@ -172,7 +172,7 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
 
     Raises:
         InvalidValue: a name is unknown, or no instrumentor is installed for it; the message names the package.
-        ImportError: the extra `otel` is not installed.
+        ImportError: the extra `otel` is not installed. The OpenAI Agents SDK does not need it.
     """
     chosen = [_named(name) for name in names]
     if not names:
