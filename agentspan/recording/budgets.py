@@ -143,6 +143,29 @@ def parse_amounts(text: str) -> dict[str, float]:
     return found
 
 
+def more_of(metadata: str | None, amounts: Mapping[str, float]) -> str:
+    """Return the explanation of a score that allows a run more.
+
+    Args:
+        metadata: the metadata of the run.
+        amounts: the amounts, by limit; without any, as much again as each limit of the budget.
+
+    Raises:
+        InvalidValue: the run has no budget, or none with such a limit, or an amount is not usable.
+    """
+    stored = stored_in(metadata)
+    if stored is not None and stored.of is not None:
+        raise InvalidValue("run", f"the run counts in the budget of run {stored.of}: allow that one more")
+    if stored is None or stored.budget is None:
+        raise InvalidValue("run", "the run has no budget")
+    limits = stored.budget.amounts()
+    for name, amount in amounts.items():
+        if name not in limits:
+            raise InvalidValue(name, f"the budget has no such limit; it has {', '.join(limits)}")
+        check_amount(name, amount)
+    return amounts_text(amounts or limits)
+
+
 def amounts_text(amounts: Mapping[str, float]) -> str:
     """Return amounts as `parse_amounts` reads them."""
     return ", ".join(f"{name} +{amount:.12g}" for name, amount in amounts.items())
@@ -208,7 +231,9 @@ def stored_in(metadata: str | None) -> Stored | None:
 
 def amount_text(name: str, amount: float) -> str:
     """Return an amount of a limit for people, such as `$5.02` or `200`."""
-    return cost_text(amount) if name == "usd" else f"{amount:,.1f}" if name == "minutes" else f"{amount:,.0f}"
+    if name == "usd":
+        return f"${amount:,.2f}" if amount >= 0.1 else cost_text(amount)
+    return f"{amount:,.1f}" if name == "minutes" else f"{amount:,.0f}"
 
 
 class Used(NamedTuple):

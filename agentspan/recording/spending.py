@@ -47,7 +47,6 @@ from agentspan.schemas import prices
 from agentspan.schemas.span_types import usage_of
 from agentspan.storage.access import outlines_of
 from agentspan.storage.questions import Find, Query
-from agentspan.text import cost_text
 
 LOOK_NS = 100_000_000
 """The least time between two looks of one process for allowances, in ns."""
@@ -216,6 +215,12 @@ class Spending:
                     return
         self._admit(schema_name, captured, call)
 
+    def count(self) -> None:
+        """Count a step that cannot be stopped any more."""
+        self.steps_left -= 1
+        if self.above is not None:
+            self.above.count()
+
     def _call(self, schema_name: str, captured: str | Parts) -> _Call | None:
         """Return the count of calls like this one; None for a step without a payload, which is like no other."""
         if captured == "{}":
@@ -290,7 +295,9 @@ class Spending:
         elif limit == "steps":
             reason = f"steps: {most} of {most}"
         else:
-            about = f", {cost_text(self.estimated)} of it estimated" if limit == "usd" and self.estimated else ""
+            about = (
+                f", {amount_text(limit, self.estimated)} of it estimated" if limit == "usd" and self.estimated else ""
+            )
             reason = f"{limit}: {amount_text(limit, self.usd if limit == 'usd' else self.tokens)} of {most}{about}"
         return BudgetExceeded(self.id, limit, reason)
 

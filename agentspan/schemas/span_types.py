@@ -476,7 +476,7 @@ def usage_of(span_type: SpanType, payload: Any, result: Any) -> Usage:
         return _NOTHING_USED
     used = _used(context)
     if used.cost_usd is None and _is_priced(span_type):
-        return used._replace(cost_usd=prices.cost_of(context, used.input_tokens, used.output_tokens))
+        return _new(Usage, (*used[:2], prices.cost_of(context, *used[:2])))
     return used
 
 
