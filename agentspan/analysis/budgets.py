@@ -15,6 +15,7 @@ from agentspan.recording.budgets import (
     SPENT,
     Budget,
     amount_text,
+    amounts_of,
     parse_amounts,
     stored_in,
     used_of_row,
@@ -140,7 +141,7 @@ def without_events(run: AgentInstanceRow, scores: Iterable[ScoreRow]) -> list[Sc
 
 
 def _most(budget: Budget, events: Iterable[ScoreRow]) -> dict[str, float]:
-    most = {name: budget.amounts()[name] for name in LIMITS if name in budget.amounts()}
+    most = {name: amounts_of(budget)[name] for name in LIMITS if name in amounts_of(budget)}
     for row in events:
         if row.label in (ALLOWED, PAUSED):
             for name, amount in parse_amounts(row.explanation or "").items():

@@ -88,14 +88,16 @@ class Budget(_Fields):
         """In another process, a function is replaced by "raise"."""
         return _budget, ({**self._asdict(), "on_spent": "raise" if callable(self.on_spent) else self.on_spent},)
 
-    def amounts(self) -> dict[str, float]:
-        """Return the limits that are set, by name."""
-        values = self.usd, self.steps, self.minutes, self.tokens, self.repeats
-        return {name: value for name, value in zip(LIMITS, values, strict=True) if value is not None}
 
-    def plain(self) -> dict[str, Any]:
-        """Return the budget as the JSON object that a run's metadata has."""
-        return {**self.amounts(), "on_spent": "function" if callable(self.on_spent) else self.on_spent}
+def amounts_of(budget: Budget) -> dict[str, float]:
+    """Return the limits that are set, by name."""
+    values = budget.usd, budget.steps, budget.minutes, budget.tokens, budget.repeats
+    return {name: value for name, value in zip(LIMITS, values, strict=True) if value is not None}
+
+
+def plain_of(budget: Budget) -> dict[str, Any]:
+    """Return a budget as the JSON object that a run's metadata has."""
+    return {**amounts_of(budget), "on_spent": "function" if callable(budget.on_spent) else budget.on_spent}
 
 
 def _budget(fields: dict[str, Any]) -> Budget:
@@ -158,7 +160,7 @@ def more_of(metadata: str | None, amounts: Mapping[str, float]) -> str:
         raise InvalidValue("run", f"the run counts in the budget of run {stored.of}: allow that one more")
     if stored is None or stored.budget is None:
         raise InvalidValue("run", "the run has no budget")
-    limits = stored.budget.amounts()
+    limits = amounts_of(stored.budget)
     for name, amount in amounts.items():
         if name not in limits:
             raise InvalidValue(name, f"the budget has no such limit; it has {', '.join(limits)}")

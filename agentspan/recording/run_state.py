@@ -22,7 +22,7 @@ from agentspan.model.changes import OPEN, FinishStatus, Purpose, Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
-from agentspan.recording.budgets import NAME, Budget, from_environment, stored_in
+from agentspan.recording.budgets import NAME, Budget, from_environment, plain_of, stored_in
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.destination import Registered, refer, register, stored_run
 from agentspan.recording.git_commit import git_commit, git_dirty
@@ -325,7 +325,7 @@ class RunState(RunFacts):
         spending = self.spending
         if spending is None:
             return metadata
-        return {NAME: spending.budget.plain() if spending.is_of(self) else {"of": spending.id}, **(metadata or {})}
+        return {NAME: plain_of(spending.budget) if spending.is_of(self) else {"of": spending.id}, **(metadata or {})}
 
     def take_over(self, instance: AgentInstanceRow) -> None:
         """Represent a run that another process began and will finish, so that spans of this process belong to it."""

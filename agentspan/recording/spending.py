@@ -37,6 +37,7 @@ from agentspan.recording.budgets import (
     OnSpent,
     Used,
     amount_text,
+    amounts_of,
     amounts_text,
     number_of,
     parse_amounts,
@@ -48,10 +49,6 @@ from agentspan.schemas.span_types import usage_of
 from agentspan.storage.access import outlines_of
 from agentspan.storage.questions import Find, Query
 
-LOOK_NS = 100_000_000
-"""The least time between two looks of one process for allowances, in ns."""
-PAUSE_S = 0.2
-"""Seconds between two looks of a step that waits."""
 OVERLAP_S = 60.0
 """Seconds by which a look at steps of other processes goes back: their journals are drained later than their clocks."""
 RETRY_NS = 1_000_000_000
@@ -98,7 +95,7 @@ class Paused(BudgetExceeded):
             while spending.raises == self._raises:
                 spending.ask(self._spent)
                 if spending.raises == self._raises and not await asyncio.to_thread(spending.hear):
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(spending.pause_s)
 
 
 Paused.__name__ = Paused.__qualname__ = BudgetExceeded.__name__  # in the error of a run, where nothing awaited it
@@ -119,6 +116,7 @@ class Spending:
         compares: whether repetitions are limited, so that the payload of each span is needed before it begins.
         stopped: an exception like the one that was raised, until somebody allows more. The run fails with it.
         raises: how often a limit was raised.
+        pause_s: the seconds between two looks of a step that waits.
     """
 
     def __init__(self, run: Any, budget: Budget | None, above: "Spending | None" = None) -> None:
@@ -129,6 +127,8 @@ class Spending:
         self.tokens = self.raises = 0
         self._run = run
         self._recorder = run.recorder
+        self.pause_s = run.recorder.tuning.budget_pause_s
+        self._look_ns = int(run.recorder.tuning.budget_look_s * 1e9)
         self._is_unread = False
         self._models: dict[str, bool] = {}
         self._warned: set[str] = set()
@@ -150,7 +150,7 @@ class Spending:
     def _begin(self, budget: Budget, elapsed_ns: int) -> None:
         """Set the limits of a run that began `elapsed_ns` ago."""
         self.budget = budget
-        self.most: dict[str, float] = dict.fromkeys(LIMITS, inf) | budget.amounts()
+        self.most: dict[str, float] = dict.fromkeys(LIMITS, inf) | amounts_of(budget)
         self.steps_left = self.most["steps"]
         self.counts_usage = budget.usd is not None or budget.tokens is not None
         self.compares = budget.repeats is not None
@@ -316,7 +316,7 @@ class Spending:
                 self.stopped = self._error(limit, schema_name)
                 raise Paused(self, error)
             self.ask(error)
-            time.sleep(PAUSE_S)
+            time.sleep(self.pause_s)
         elif on_spent == "raise":
             self._say(error)
             self.stopped = self._error(limit, schema_name)  # the raised one has a traceback, and so the frames
@@ -337,8 +337,8 @@ class Spending:
                 more = on_spent(self._run.face or faces.Run(self._run), error)
             finally:
                 self._reacts_in = None
-        if type(more) is Budget and error.limit in more.amounts():
-            self.allow(more.amounts(), source="code")
+        if type(more) is Budget and error.limit in amounts_of(more):
+            self.allow(amounts_of(more), source="code")
         else:
             self._raise({error.limit: inf})
 
@@ -401,7 +401,7 @@ class Spending:
                 if self._waiting:
                     self._learn(recorder.store.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
             found = self._take_in(rows)
-        self._next_hear_ns = clock.monotonic_ns() + LOOK_NS
+        self._next_hear_ns = clock.monotonic_ns() + self._look_ns
         reason = self._run.termination_reason
         if self._waiting and reason is not None and self._run.on_terminate != "raise":
             self._run.tell()
@@ -443,7 +443,7 @@ class Spending:
         if not answer:
             raise BudgetExceeded(spent.run_id, spent.limit, f"{spent.reason} (a person stopped it)")
         name = spent.limit
-        more = self.budget.amounts().get(name, 1) if answer is True else answer
+        more = amounts_of(self.budget).get(name, 1) if answer is True else answer
         self.allow({name: more}, source="human", by=user())
 
     @contextmanager
@@ -463,7 +463,7 @@ class Spending:
                     if self._ends_ns is not None and waited_ns > 0:
                         self._ends_ns += waited_ns
                         self.most["minutes"] += waited_ns / 60e9
-                        if waited_ns > LOOK_NS:
+                        if waited_ns > self._look_ns:
                             self._note(PAUSED, amounts_text({"minutes": waited_ns / 60e9}))
 
     def spend(self, span: Any, result: str | None) -> None:
@@ -546,7 +546,7 @@ class Spending:
         began_ns = clock.monotonic_ns()
         if began_ns < self._next_look_ns or self._is_unread or self._run.registered_row is None:
             return
-        self._next_look_ns = began_ns + LOOK_NS
+        self._next_look_ns = began_ns + self._look_ns
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -556,7 +556,7 @@ class Spending:
         finally:
             self._lock.release()
         took_ns = clock.monotonic_ns() - began_ns
-        self._next_look_ns = began_ns + max(LOOK_NS, int(took_ns / LOOK_SHARE))
+        self._next_look_ns = began_ns + max(self._look_ns, int(took_ns / LOOK_SHARE))
 
     def _count_others(self, storage: Any) -> None:
         now_ns = clock.wall_ns()

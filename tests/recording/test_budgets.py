@@ -14,20 +14,11 @@ import pytest
 import agentspan
 from agentspan import Budget, BudgetExceeded, InvalidValue, Run, Tracer
 from agentspan.otel import extract, inject
-from agentspan.recording import spending
 from agentspan.recording.tracer import recorder_of
 from tests.recording.stored import runs_of, spans_of
 from tests.waiting import until
 
 CALL = {"input_tokens": 100, "output_tokens": 0, "cost_usd": 1.0}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that wait look often; no step asks the terminal of the tests."""
-    monkeypatch.setattr(spending, "PAUSE_S", 0.005)
-    monkeypatch.setattr(spending, "LOOK_NS", 1_000_000)
-    monkeypatch.setattr(spending, "_is_in_front", lambda: False)
 
 
 def allow(tracer: Tracer, run: Run, amounts: str) -> None:
