@@ -310,14 +310,14 @@ class Spending:
         """Do what `on_spent` says about a limit without room. Return if the step may look again."""
         on_spent = self.budget.on_spent
         error = self._error(limit, schema_name)
-        if on_spent == "pause":
+        if on_spent == "pause" and self._run.registered_row is not None:
             self._say(error)
             if _is_in_loop():
                 self.stopped = self._error(limit, schema_name)
                 raise Paused(self, error)
             self.ask(error)
             time.sleep(self.pause_s)
-        elif on_spent == "raise":
+        elif on_spent in ("raise", "pause"):  # nobody could allow more to a run that is not recorded
             self._say(error)
             self.stopped = self._error(limit, schema_name)  # the raised one has a traceback, and so the frames
             raise error
@@ -441,7 +441,9 @@ class Spending:
         if answer is None:
             return
         if not answer:
-            raise BudgetExceeded(spent.run_id, spent.limit, f"{spent.reason} (a person stopped it)")
+            stopped = spent.run_id, spent.limit, f"{spent.reason} (a person stopped it)"
+            self.stopped = BudgetExceeded(*stopped)
+            raise BudgetExceeded(*stopped)
         name = spent.limit
         more = amounts_of(self.budget).get(name, 1) if answer is True else answer
         self.allow({name: more}, source="human", by=user())

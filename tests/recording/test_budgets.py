@@ -1,9 +1,13 @@
 """A run with a budget is stopped, warned about, or paused before the step that costs too much."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import pickle
+import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -396,3 +400,57 @@ def test_metadata_of_the_program_that_is_no_budget_is_none(tracer: Tracer, caplo
         use(tracer, 2)
     assert run.status == "complete"
     assert not caplog.records
+
+
+ASKED = """
+import agentspan, sys
+
+agentspan.configure(sys.argv[1])
+try:
+    with agentspan.run("a", budget=agentspan.Budget(steps=1, on_spent="pause")):
+        for number in range(4):
+            with agentspan.span("tool", {"number": number}):
+                print("step", number, flush=True)
+except BaseException as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([b"y\n", b"x\n", b"2\n"], "step 0 step 1 step 2 step 3"),
+        ([b"n\n"], "step 0 BudgetExceeded"),
+        ([b"\x03"], "step 0 KeyboardInterrupt"),
+    ],
+)
+def test_a_person_is_asked_in_the_terminal(tmp_path: Path, answers: list[bytes], said: str) -> None:
+    ours, terminal = os.openpty()
+    program = subprocess.Popen(
+        [sys.executable, "-c", ASKED, str(tmp_path / "runs.db")],
+        stdin=terminal,
+        stderr=terminal,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    for answer in answers:
+        shown = b""
+        while b"n: stop] " not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, answer)
+    out, _ = program.communicate(timeout=60)
+    os.close(ours)
+    assert " ".join(out.split()) == said
+
+
+def test_a_run_that_cannot_be_recorded_does_not_wait(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    tracer.shutdown()
+    with tracer.run("a", budget=Budget(steps=1, on_spent="pause")):
+        use(tracer)
+        with pytest.raises(BudgetExceeded):
+            use(tracer)
