@@ -160,4 +160,6 @@ def test_nothing_is_advised_for_what_a_framework_or_the_package_itself_records()
     with_calls = installed["langchain"]._replace(entry=entry)
     assert known.missing([installed["groq"], with_calls]) == []
     without = installed["crewai"]._replace(entry=entry)
-    assert known.missing([installed["groq"], without]) == [installed["groq"]]
+    assert known.missing([installed["groq"], without, installed["mcp"]]) == [installed["groq"]], "crewai brings mcp"
+    assert known.missing([installed["mcp"]]) == [installed["mcp"]]
+    assert not known.needs_its_own("openai", "langfuse"), "its client records the calls"

@@ -1,0 +1,14 @@
+"""A call of a model that does not exist any more, and one of the model that stands in for it."""
+
+import agentspan
+
+agentspan.instrument()
+
+import litellm
+
+answer = litellm.completion(
+    "openai/gone-1",
+    messages=[{"role": "user", "content": "Is it dry in Rome?"}],
+    fallbacks=["openai/gpt-4.1-mini"],
+)
+print(answer.choices[0].message.content)

@@ -1,0 +1,16 @@
+"""An MCP server with one tool."""
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("weather")
+
+
+@server.tool()
+def weather(city: str) -> str:
+    """The weather in a city now."""
+    if city != "Rome":
+        raise LookupError(f"no station in {city}")
+    return "18 °C, no rain"
+
+
+server.run()
