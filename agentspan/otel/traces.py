@@ -243,22 +243,22 @@ def _placed(ordered: Sequence[Call]) -> list[Call]:
     """Return the calls with `beside` set. In `ordered`, an outer call must come before the calls inside it."""
     found: dict[str, Call] = {}
     only = _only(ordered)
+    answered = {call.parent: call for call in ordered if call.id in only and not call.has_failed}
+    failed = {call.parent for call in ordered if call.has_failed}
     for call in ordered:
-        outer = found.get(call.parent or "")
+        outer, inner = found.get(call.parent or ""), answered.get(call.id)
         is_only = outer is not None and outer.scope == call.scope and call.id in only
+        if inner is not None and inner.scope == call.scope and call.id in failed:  # asked for a model that failed
+            call = call._replace(models=call.models | inner.models, weight=0)
         found[call.id] = call._replace(beside=outer.beside if outer is not None and is_only else call.parent)
     return [*found.values()]
 
 
 def _only(calls: Sequence[Call]) -> set[str]:
-    """Return the ids of the calls that have no other call beside them that did not fail."""
-    inside, working = (
-        Counter(call.parent for call in calls),
-        Counter(call.parent for call in calls if not call.has_failed),
-    )
-    return {
-        call.id for call in calls if inside[call.parent] == 1 or (not call.has_failed and working[call.parent] == 1)
-    }
+    """Return the ids of the calls that have no other call beside them, or none that did not fail."""
+    inside = Counter(call.parent for call in calls)
+    working = Counter(call.parent for call in calls if not call.has_failed)
+    return {call.id for call in calls if 1 in (inside[call.parent], not call.has_failed and working[call.parent])}
 
 
 def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:

@@ -7,7 +7,7 @@ agentspan.instrument()
 import litellm
 
 answer = litellm.completion(
-    "openai/gone-1",
+    model="openai/gone-1",
     messages=[{"role": "user", "content": "Is it dry in Rome?"}],
     fallbacks=["openai/gpt-4.1-mini"],
 )

@@ -7,7 +7,7 @@ agentspan.instrument()
 from agents import Agent, Runner, function_tool
 
 
-@function_tool
+@function_tool(failure_error_function=lambda context, error: str(error))
 def weather(city: str) -> str:
     """The weather in a city now."""
     if city != "Rome":

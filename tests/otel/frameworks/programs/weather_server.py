@@ -1,6 +1,7 @@
 """An MCP server with one tool."""
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("weather")
 
@@ -9,7 +10,7 @@ server = MCPServer("weather")
 def weather(city: str) -> str:
     """The weather in a city now."""
     if city != "Rome":
-        raise LookupError(f"no station in {city}")
+        raise ToolError(f"no station in {city}")
     return "18 °C, no rain"
 
 
