@@ -65,7 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = json.loads(data)
         if body["model"].startswith("gone"):
-            self._answer(404, {"error": {"message": f"The model `{body['model']}` does not exist", "code": "model_not_found"}})
+            self._answer(
+                404, {"error": {"message": f"The model `{body['model']}` does not exist", "code": "model_not_found"}}
+            )
         elif path.endswith("/responses"):
             self._answer(200, _response(body))
         elif body.get("stream"):
@@ -103,12 +105,20 @@ def _step(body: dict[str, Any]) -> _Step:
     if "[[ ## next_tool_name ## ]]" in text:  # DSPy's loop of tools, in which a tool is called in a text
         done = len({*re.findall(r"\[\[ ## observation_(\d)", text)})
         name, arguments = ("weather", {"city": cities[done]}) if done < len(cities) else ("finish", {})
-        fields = {"next_thought": "One city after the other.", "next_tool_name": name, "next_tool_args": json.dumps(arguments)}
+        fields = {
+            "next_thought": "One city after the other.",
+            "next_tool_name": name,
+            "next_tool_args": json.dumps(arguments),
+        }
         return _Step("", {}, _fields(fields))
     if "[[ ## answer ## ]]" in text:
         return _Step("", {}, _fields({"reasoning": "A station for each city.", "answer": answer}))
     tools = [tool.get("name") or tool["function"]["name"] for tool in body.get("tools") or ()]
-    later = json.dumps(said[[bool(re.search("Rome|Oslo", json.dumps(each))) for each in said].index(True) + 1 :]) if cities else ""
+    later = (
+        json.dumps(said[[bool(re.search("Rome|Oslo", json.dumps(each))) for each in said].index(True) + 1 :])
+        if cities
+        else ""
+    )
     left = [city for city in cities if city not in later]
     if tools and left:
         return _Step(next((tool for tool in tools if tool.endswith("weather")), tools[0]), {"city": left[0]}, "")
@@ -188,7 +198,11 @@ def _events(message: dict[str, Any]) -> list[dict[str, Any]]:
     reason = {"stop_reason": message["stop_reason"], "stop_sequence": None}
     return [
         {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
-        {"type": "content_block_start", "index": 0, "content_block": {**part, "input" if is_tool else "text": {} if is_tool else ""}},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {**part, "input" if is_tool else "text": {} if is_tool else ""},
+        },
         {"type": "content_block_delta", "index": 0, "delta": delta},
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": reason, "usage": message["usage"]},

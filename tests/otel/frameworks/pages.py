@@ -2,9 +2,9 @@
 
     AGENTSPAN_TEST_FRAMEWORKS=/tmp/frameworks python -m tests.otel.frameworks.pages [NAME…]
 
-The folder gets an environment for each page, with the newest versions of what the page says to install. Written anew are
-the program, the output of the page's commands, and the versions, also in the index. Read the difference before you
-commit it: the sentences about what is recorded may have become untrue.
+The folder gets an environment for each page, with the newest versions of what the page says to install. The program,
+the output of the page's commands and the versions are written anew, these also in the index. Read the difference before
+you commit it: the sentences about what is recorded may have become untrue.
 """
 
 import json
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +101,7 @@ def lay(page: Page, folder: Path) -> None:
 
 
 def run_in(folder: Path, python: Path, words: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command of a page where its database and its programs are: `python` and `agentspan` are those of its Python."""
+    """Run a command of a page in the folder with its programs; `python` and `agentspan` are those beside its Python."""
     known = {"AGENTSPAN_DB": "agentspan.db", "COLUMNS": "80", "TZ": "UTC", "PYTHONIOENCODING": "utf-8",
              "LITELLM_LOCAL_MODEL_COST_MAP": "True", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}  # fmt: skip
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
@@ -131,8 +130,8 @@ def shown(page: Page, python: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def made(page: Page) -> Iterator[str]:
-    """Yield the page with what its packages show now, and the cell of the index with their versions."""
+def made(page: Page) -> tuple[str, str]:
+    """Return the page with what its packages show now, and the cell of the index with the framework's version."""
     python, text = environment_of(page), page.text
     names = [name.partition("[")[0] for name in page.packages]
     asked = subprocess.run([python, "-c", _VERSIONS, *names], capture_output=True, text=True, check=True)
@@ -141,8 +140,8 @@ def made(page: Page) -> Iterator[str]:
         text = text.replace(f"```python\n{program}```", f"```python\n{code}```")
     text = text.replace(page.blocks("What it shows", "console")[0], shown(page, python))
     tried = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield _TRIED.sub(f"Tried on {time.strftime('%Y-%m-%d')} with {tried}.", text)
-    yield next(f"{name} {version}" for name, version in versions.items())
+    text = _TRIED.sub(f"Tried on {time.strftime('%Y-%m-%d')} with {tried}.", text)
+    return text, next(f"{name} {version}" for name, version in versions.items())
 
 
 def main(names: list[str]) -> None:

@@ -9,14 +9,9 @@ agentspan.instrument()
 from openai import OpenAI
 
 client = OpenAI()
-TOOLS = [{
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather in a city now.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}]
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {"name": "weather", "description": "The weather in a city now.", "parameters": CITY}
+TOOLS = [{"type": "function", "function": WEATHER}]
 
 
 @agentspan.span("tool")

@@ -19,5 +19,11 @@ def weather(city: str) -> str:
     return "18 °C, no rain"
 
 
-agent = ToolCallingAgent(name="weatherman", description="tells the weather", tools=[weather], model=OpenAIModel("gpt-4.1-mini"), verbosity_level=0)
+agent = ToolCallingAgent(
+    name="weatherman",
+    description="tells the weather",
+    tools=[weather],
+    model=OpenAIModel("gpt-4.1-mini"),
+    verbosity_level=0,
+)
 print(agent.run("Is it dry in Rome and in Oslo?"))
