@@ -23,6 +23,7 @@ TOKENS = (420, 36)
 """The tokens in and out of each call."""
 _CACHED = 128
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY")
+_CITY = re.compile("Rome|Oslo")
 _numbers = count(1)
 
 
@@ -99,27 +100,20 @@ class _Handler(BaseHTTPRequestHandler):
 def _step(body: dict[str, Any]) -> _Step:
     """Return the next step: a tool for each city, then `final_answer` if there is such a tool, else a text."""
     said = body.get("messages") or body["input"]
-    text = json.dumps(said)
-    cities = [*dict.fromkeys(re.findall("Rome|Oslo", text))]
+    text, messages = json.dumps(said), [said] if isinstance(said, str) else [json.dumps(each) for each in said]
+    cities = [*dict.fromkeys(_CITY.findall(text))]
     answer = "It is dry in Rome. I could not find out about Oslo." if "Oslo" in cities else "sunny"
     if "[[ ## next_tool_name ## ]]" in text:  # DSPy's loop of tools, in which a tool is called in a text
         done = len({*re.findall(r"\[\[ ## observation_(\d)", text)})
         name, arguments = ("weather", {"city": cities[done]}) if done < len(cities) else ("finish", {})
-        fields = {
-            "next_thought": "One city after the other.",
-            "next_tool_name": name,
-            "next_tool_args": json.dumps(arguments),
-        }
-        return _Step("", {}, _fields(fields))
+        called = {"next_tool_name": name, "next_tool_args": json.dumps(arguments)}
+        return _Step("", {}, _fields({"next_thought": "One city after the other.", **called}))
     if "[[ ## answer ## ]]" in text:
         return _Step("", {}, _fields({"reasoning": "A station for each city.", "answer": answer}))
-    tools = [tool.get("name") or tool["function"]["name"] for tool in body.get("tools") or ()]
-    later = (
-        json.dumps(said[[bool(re.search("Rome|Oslo", json.dumps(each))) for each in said].index(True) + 1 :])
-        if cities
-        else ""
-    )
+    question = next((number for number, each in enumerate(messages) if _CITY.search(each)), 0)
+    later = "".join(messages[question + 1 :])  # the calls so far, in the form of any API, and their results
     left = [city for city in cities if city not in later]
+    tools = [tool.get("name") or tool["function"]["name"] for tool in body.get("tools") or ()]
     if tools and left:
         return _Step(next((tool for tool in tools if tool.endswith("weather")), tools[0]), {"city": left[0]}, "")
     return _Step("final_answer", {"answer": answer}, "") if "final_answer" in tools else _Step("", {}, answer)
@@ -167,7 +161,7 @@ def _chunks(body: dict[str, Any]) -> list[dict[str, Any]]:
 def _response(body: dict[str, Any]) -> dict[str, Any]:
     step, number = _step(body), next(_numbers)
     if step.tool:
-        item = {"type": "function_call", "call_id": f"call_{number}", "name": step.tool,
+        item: dict[str, Any] = {"type": "function_call", "call_id": f"call_{number}", "name": step.tool,
                 "arguments": json.dumps(step.arguments)}  # fmt: skip
     else:
         text = {"type": "output_text", "text": step.text, "annotations": []}
@@ -181,8 +175,9 @@ def _response(body: dict[str, Any]) -> dict[str, Any]:
 
 def _message(body: dict[str, Any]) -> dict[str, Any]:
     step, number = _step(body), next(_numbers)
-    part = {"type": "tool_use", "id": f"toolu_{number}", "name": step.tool, "input": step.arguments} if step.tool else {
-        "type": "text", "text": step.text}  # fmt: skip
+    part: dict[str, Any] = {"type": "text", "text": step.text}
+    if step.tool:
+        part = {"type": "tool_use", "id": f"toolu_{number}", "name": step.tool, "input": step.arguments}
     usage = {"input_tokens": TOKENS[0] - _CACHED, "output_tokens": TOKENS[1], "cache_read_input_tokens": _CACHED,
              "cache_creation_input_tokens": 0}  # fmt: skip
     return {"id": f"m{number}", "type": "message", "role": "assistant", "model": body["model"], "content": [part],
@@ -192,17 +187,14 @@ def _message(body: dict[str, Any]) -> dict[str, Any]:
 def _events(message: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a message of Anthropic's as the events of its stream."""
     (part,) = message["content"]
-    is_tool = part["type"] == "tool_use"
-    delta = {"type": "input_json_delta", "partial_json": json.dumps(part["input"])} if is_tool else {
-        "type": "text_delta", "text": part["text"]}  # fmt: skip
+    if part["type"] == "tool_use":
+        start, delta = {**part, "input": {}}, {"type": "input_json_delta", "partial_json": json.dumps(part["input"])}
+    else:
+        start, delta = {**part, "text": ""}, {"type": "text_delta", "text": part["text"]}
     reason = {"stop_reason": message["stop_reason"], "stop_sequence": None}
     return [
         {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
-        {
-            "type": "content_block_start",
-            "index": 0,
-            "content_block": {**part, "input" if is_tool else "text": {} if is_tool else ""},
-        },
+        {"type": "content_block_start", "index": 0, "content_block": start},
         {"type": "content_block_delta", "index": 0, "delta": delta},
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": reason, "usage": message["usage"]},

@@ -80,8 +80,8 @@ class Page(NamedTuple):
 
 def pages() -> list[Page]:
     """Return all pages, in the order of their names."""
-    found = sorted(path for path in DOCS.glob("*.md") if path != INDEX)
-    return [Page(path.stem, path.read_text(encoding="utf-8")) for path in found]
+    found = {path.stem: path for path in DOCS.glob("*.md") if path != INDEX}
+    return [Page(name, found[name].read_text(encoding="utf-8")) for name in sorted(found)]
 
 
 def steps_in(output: str) -> list[tuple[str, str, str]]:

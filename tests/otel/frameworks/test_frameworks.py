@@ -27,13 +27,13 @@ opt_in = pytest.mark.skipif(FOLDER is None, reason="opt-in: AGENTSPAN_TEST_FRAME
 
 
 class Case(NamedTuple):
-    """A program, and what it must leave: types that must be there, answered calls, runs, and failed spans.
+    """A program with its packages, or those of a page, and what it must leave: types that must be there, answered calls, runs, and failed spans.
 
     One whose library sets the global provider is recorded by `agentspan record` only.
     """
 
     program: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] | str
     types: frozenset[str]
     calls: int
     runs: int = 1
@@ -43,11 +43,11 @@ class Case(NamedTuple):
 
 _CALL = frozenset({"llm"})
 CASES = (
-    Case("openai_sync", ("openai", f"{_OI}openai"), _CALL, 3),
-    Case("openai_async", ("openai", f"{_OI}openai"), _CALL, 4),
-    Case("langgraph_graph", ("langgraph", "langchain-openai", f"{_OI}langchain"), frozenset({"chain", "llm"}), 2, 3, 2),
-    Case("smolagents_fails", ("smolagents[openai]", f"{_OI}smolagents"), frozenset({"agent", "llm", "tool"}), 2, 2, 3),
-    Case("langfuse_calls", ("langfuse", "openai"), frozenset({"chain", "llm"}), 4, sets_provider=True),
+    Case("openai_sync", "openai", _CALL, 3),
+    Case("openai_async", "openai", _CALL, 4),
+    Case("langgraph_graph", "langgraph", frozenset({"chain", "llm"}), 2, 3, 2),
+    Case("smolagents_fails", "smolagents", frozenset({"agent", "llm", "tool"}), 2, 2, 3),
+    Case("langfuse_calls", "langfuse", frozenset({"chain", "llm"}), 4, sets_provider=True),
     Case("litellm_callback", ("litellm", f"{_OI}litellm", f"{_OI}openai"), _CALL, 7, 2, sets_provider=True),
     Case(
         "llama_index_traceloop",
@@ -57,6 +57,12 @@ CASES = (
         8,
     ),
 )
+
+
+def _python_of(case: Case) -> Path:
+    if isinstance(case.packages, str):
+        return environment_of(next(page for page in pages() if page.name == case.packages))
+    return python_of(case.program, [HAS_OTEL, "opentelemetry-instrumentation-threading", *case.packages])
 
 
 def _recorded(command: list[str], path: Path, model: dict[str, str], runs: int) -> list[AgentSpanRow]:
@@ -93,8 +99,7 @@ def _check_calls(spans: list[AgentSpanRow], answered: int) -> None:
 @opt_in
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
 def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: Path) -> None:
-    packages = [HAS_OTEL, "opentelemetry-instrumentation-threading", *case.packages]
-    python, program = str(python_of(case.program, packages)), str(PROGRAMS / f"{case.program}.py")
+    python, program = str(_python_of(case)), str(PROGRAMS / f"{case.program}.py")
     with serving() as model:
         line = [python, "-c", ONE_LINE, program]
         one = None if case.sets_provider else _recorded(line, tmp_path / "one.db", model, case.runs)

@@ -6,6 +6,7 @@ agentspan.instrument()
 
 import litellm
 
+litellm.suppress_debug_info = True
 answer = litellm.completion(
     model="openai/gone-1",
     messages=[{"role": "user", "content": "Is it dry in Rome?"}],
