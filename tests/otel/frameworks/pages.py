@@ -71,11 +71,11 @@ class Page(NamedTuple):
     @property
     def commands(self) -> list[str]:
         """The commands whose output the page shows."""
-        return [line[2:] for line in self.blocks("What it shows", "console")[0].splitlines() if line.startswith("$ ")]
+        return [line[2:] for line in self.blocks("What it shows", "text")[0].splitlines() if line.startswith("$ ")]
 
     def steps(self) -> list[tuple[str, str, str]]:
         """Return each step that the page shows: its number, its mark, and the first word of its summary."""
-        return steps_in(self.blocks("What it shows", "console")[0])
+        return steps_in(self.blocks("What it shows", "text")[0])
 
 
 def pages() -> list[Page]:
@@ -138,7 +138,7 @@ def made(page: Page) -> tuple[str, str]:
     versions = json.loads(asked.stdout)
     for program, code in zip(page.blocks("A program", "python"), page.programs.values(), strict=True):
         text = text.replace(f"```python\n{program}```", f"```python\n{code}```")
-    text = text.replace(page.blocks("What it shows", "console")[0], shown(page, python))
+    text = text.replace(page.blocks("What it shows", "text")[0], shown(page, python))
     tried = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = _TRIED.sub(f"Tried on {time.strftime('%Y-%m-%d')} with {tried}.", text)
     return text, next(f"{name} {version}" for name, version in versions.items())

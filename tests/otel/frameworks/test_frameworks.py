@@ -27,9 +27,10 @@ opt_in = pytest.mark.skipif(FOLDER is None, reason="opt-in: AGENTSPAN_TEST_FRAME
 
 
 class Case(NamedTuple):
-    """A program with its packages, or those of a page, and what it must leave: types that must be there, answered calls, runs, and failed spans.
+    """A program, and what it must leave: types that must be there, answered calls, runs, and failed spans.
 
-    One whose library sets the global provider is recorded by `agentspan record` only.
+    Its packages are its own, or those of a page. One whose library sets the global provider is recorded by
+    `agentspan record` only.
     """
 
     program: str

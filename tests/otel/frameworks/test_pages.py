@@ -44,7 +44,7 @@ def test_the_code_of_a_page_is_that_of_the_tests_and_compiles(page: Page) -> Non
 
 @every_page
 def test_what_a_page_shows_is_a_run_with_a_step_that_failed(page: Page) -> None:
-    (shown,) = page.blocks("What it shows", "console")
+    (shown,) = page.blocks("What it shows", "text")
     assert page.commands[1] == "agentspan show -"
     assert {mark for _, mark, _ in page.steps()} == {"✓", "✗"}
     assert [line for line in shown.splitlines() if len(line) > 80 and not line.startswith("$ ")] == []
