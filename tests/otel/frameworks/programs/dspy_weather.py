@@ -14,5 +14,5 @@ def weather(city: str) -> str:
     return "18 °C, no rain"
 
 
-dspy.configure(lm=dspy.LM("openai/gpt-4.1-mini"))
+dspy.configure(lm=dspy.LM("openai/gpt-4.1-mini", cache=False))
 print(dspy.ReAct("question -> answer", tools=[weather])(question="Is it dry in Rome and in Oslo?").answer)
