@@ -111,7 +111,7 @@ def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
 
 
 def first_prompt(spans: Iterable[AgentSpanRow]) -> str | None:
-    """Return the text of the first message of a user in some spans, else the text that an agent got; None without one."""
+    """Return the text of the first message of a user in some spans, else what an agent was asked; None without one."""
     given = None
     for span in spans:
         kind = built_in_part(span.schema_name)
