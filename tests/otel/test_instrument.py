@@ -161,6 +161,8 @@ def test_nothing_is_advised_for_what_a_framework_or_the_package_itself_records()
     with_calls = installed["langchain"]._replace(entry=entry)
     assert known.missing([installed["groq"], with_calls]) == []
     without = installed["crewai"]._replace(entry=entry)
-    assert known.missing([installed["groq"], without]) == [installed["groq"]]
+    assert known.missing([installed["groq"], without, installed["mcp"]]) == [installed["groq"]], "crewai brings mcp"
+    assert known.missing([installed["mcp"]]) == [installed["mcp"]]
     assert known.needs_its_own(frameworks["langchain"], "langgraph"), "a part of it imports another"
     assert not known.needs_its_own(frameworks["groq"], "langchain_groq")
+    assert not known.needs_its_own(frameworks["openai"], "langfuse"), "its client records the calls"

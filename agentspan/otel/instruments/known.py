@@ -84,8 +84,8 @@ _CLIENTS = frozenset(
 _WITHOUT_CALLS = frozenset({"crewai"})
 """The frameworks whose instrumentors record no calls of models: they need the client's instrumentor, too."""
 _WITH_CALLS = re.compile(
-    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
-    r"|smolagents|openinference|opentelemetry|agentspan)\Z"
+    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|fuse|graph)\w*|litellm|llama_index"
+    r"|pydantic_ai|smolagents|openinference|opentelemetry|agentspan)\Z"
 )
 """The packages whose imports of a client need no instrumentor: they record its calls themselves, or make none."""
 _TOO_COMMON = frozenset({"bedrock"})
@@ -184,11 +184,14 @@ def missing(found: Iterable[Available]) -> list[Available]:
     """Return the installed frameworks that no instrumentor records.
 
     Clients of models are left out if the instrumentor of an installed framework records their calls: with both, each
-    call would be in two runs.
+    call would be in two runs. MCP's SDK is left out if another framework is recorded, which may have installed it and
+    records its calls of tools itself.
     """
     known = [*found]
     others = {each.framework.name for each in known if each.is_installed} - _CLIENTS - _WITHOUT_CALLS - _NO_CLIENT
-    return [each for each in known if is_missing(each) and not (others and each.framework.name in _CLIENTS)]
+    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - {"mcp"}
+    covered = (_CLIENTS if others else frozenset()) | ({"mcp"} if recorded else frozenset())
+    return [each for each in known if is_missing(each) and each.framework.name not in covered]
 
 
 def is_missing(each: Available) -> bool:
