@@ -137,7 +137,7 @@ FACT_LINES = 3
 SCORE_LINES = 2
 """The largest number of lines of a score in a picture."""
 PAYLOAD_LINES = 12
-"""The largest number of lines of a payload in a picture."""
+"""The most lines that `agentspan show --payloads` prints of a payload, and of a result; the rest is counted."""
 SHORT_COMMIT = 10
 """The number of characters of a commit in a picture: enough to be unique in a large git repository."""
 

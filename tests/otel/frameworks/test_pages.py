@@ -13,7 +13,7 @@ every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.name
 
 def test_each_framework_is_linked_has_a_row_and_is_in_the_navigation() -> None:
     names = [page.name for page in pages()]
-    overview = (ROOT / "docs" / "opentelemetry.md").read_text(encoding="utf-8")
+    overview = (ROOT / "docs" / "record-a-framework.md").read_text(encoding="utf-8")
     index, site = INDEX.read_text(encoding="utf-8"), (ROOT / "docs" / "site.toml").read_text(encoding="utf-8")
     assert len(names) == 13
     assert sorted(set(re.findall(r"\(frameworks/([\w-]+)\.md\)", overview)) - {"index"}) == names
