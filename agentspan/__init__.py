@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentspan.errors import (
         AgentspanError,
         AgentTerminated,
+        BudgetExceeded,
         DatabaseBusy,
         DatabaseUnusable,
         IdempotencyKeyAlreadyUsed,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         ValidationErrors,
     )
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
+    from agentspan.recording.budgets import Budget
     from agentspan.recording.capture.redaction import card_numbers
     from agentspan.recording.capture.values import Limits
     from agentspan.recording.span_and_run import Run, Span
@@ -76,6 +78,8 @@ __all__ = [
     "AgentTerminated",
     "AgentVersion",
     "AgentspanError",
+    "Budget",
+    "BudgetExceeded",
     "Control",
     "Database",
     "DatabaseBusy",
@@ -132,6 +136,7 @@ _MODULES = {
         "Page",
     ),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
+    "recording.budgets": ("Budget",),
     "recording.capture.redaction": ("card_numbers",),
     "recording.capture.values": ("Limits",),
     "recording.span_and_run": ("Run", "Span"),

@@ -22,6 +22,7 @@ A StorageError is no OSError: a backend that handles files would catch it with i
 Outside the tree, so that no handler of Exception catches it:
 
     AgentTerminated (BaseException)     a span begins in a terminated run with on_terminate="raise"
+    BudgetExceeded (BaseException)      a span would begin in a run that has spent its budget
 
 Source of the codes: the page "Finish an agent span" of the Prefactor API, and its error envelope.
 """
@@ -180,3 +181,24 @@ class AgentTerminated(BaseException):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.run_id, self.reason)
+
+
+class BudgetExceeded(BaseException):
+    """A run has spent its budget. Raised by each step that would begin then, if the budget has `on_spent="raise"`.
+
+    Like AgentTerminated, it is not an Exception, so that an agent that retries after every error stops, too.
+
+    Attributes:
+        run_id: the id of the agent instance that has the budget.
+        limit: the spent limit: `usd`, `steps`, `minutes`, `tokens` or `repeats`.
+        reason: how much was spent, such as `usd: $5.02 of $5.00`.
+    """
+
+    def __init__(self, run_id: str, limit: str, reason: str) -> None:
+        super().__init__(f"run {run_id} has spent its budget: {reason}")
+        self.run_id = run_id
+        self.limit = limit
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return BudgetExceeded, (self.run_id, self.limit, self.reason)

@@ -60,6 +60,11 @@ class Tuning(NamedTuple):
     termination_look_s: float = 0.1
     """The seconds between two queries whether runs were terminated."""
 
+    budget_look_s: float = 0.1
+    """The seconds between two looks of a process at what others used of a budget, or allowed."""
+    budget_pause_s: float = 0.2
+    """The seconds between two looks of a step that waits because the budget is spent."""
+
     server_answer_s: float = 30.0
     """How long a program waits for an answer of a server."""
     server_away_s: float = 7 * 24 * 3600.0

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import by_name
+from agentspan.analysis.budgets import budget_of
 from agentspan.analysis.by_name import AT
 from agentspan.analysis.causes import Judged, page_of
 from agentspan.analysis.runs import (
@@ -132,6 +133,7 @@ def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any
                 "input_tokens": run.input_tokens,
                 "output_tokens": run.output_tokens,
                 "cost_usd": run.cost_usd,
+                "budget": None if (budget := budget_of(storage, run.run)) is None else budget.plain(),
             }
             for run, plain in zip(found.runs, plain_rows(storage, [run.run for run in found.runs]), strict=True)
         ],
@@ -179,6 +181,8 @@ def _table(
         cause = page.causes[row.id].text if row.id in page.causes else ""
         about = "" if beside else abouts[row.id]
         echo_lines(_below(cause, about, columns - 2, is_title=session_title(row) is not None))
+        if (budget := budget_of(storage, row)) is not None:
+            echo("  " + fit(budget.text(), columns - 2))
         for score in scores.get(row.id, ()):
             echo("  " + fit(score_text(score), columns - 2))
 

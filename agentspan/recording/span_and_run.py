@@ -17,6 +17,7 @@ from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Source, judgement,
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import DisabledSpanState, SpanState
+from agentspan.recording.spending import Paused
 from agentspan.schemas.span_types import usable_name
 from agentspan.text import cut, one_line
 
@@ -217,7 +218,11 @@ class Span(Scored):
         return False
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        while True:
+            try:
+                return self.__enter__()
+            except Paused as paused:
+                await paused.wait()
 
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None

@@ -16,6 +16,7 @@ from agentspan.journal import spool
 from agentspan.model.changes import Purpose
 from agentspan.model.columns import REDACTED
 from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_block
+from agentspan.recording.budgets import Budget
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
@@ -121,6 +122,7 @@ class Tracer:
         task: str | None = None,
         tags: Collection[str] | None = None,
         on_terminate: OnTerminate | None = None,
+        budget: Budget | None = None,
     ) -> RunBlock:
         """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
         return RunBlock(
@@ -134,6 +136,7 @@ class Tracer:
             task=task,
             tags=tags,
             on_terminate=on_terminate,
+            budget=budget,
         )
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
@@ -406,6 +409,7 @@ def run(
     task: str | None = None,
     tags: Collection[str] | None = None,
     on_terminate: OnTerminate | None = None,
+    budget: Budget | None = None,
 ) -> RunBlock:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
 
@@ -425,9 +429,11 @@ def run(
         on_terminate: the reaction to a termination from outside, at the next span of the run. "raise": raise
             AgentTerminated at this span and at each later one. A function: call it once, with the run. None: nothing.
             In all cases `run.terminated` is True.
+        budget: the most that the run, and the runs inside of it, may use. If it is None, and no run around this one has
+            a budget, the one of `configure` counts.
 
     Raises:
-        InvalidValue: `on_terminate` is none of these.
+        InvalidValue: `on_terminate` or `budget` is none of these.
         TypeError: the decorated function is a generator function.
     """
     return RunBlock(
@@ -441,6 +447,7 @@ def run(
         task=task,
         tags=tags,
         on_terminate=on_terminate,
+        budget=budget,
     )
 
 

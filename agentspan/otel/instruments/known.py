@@ -184,11 +184,13 @@ def missing(found: Iterable[Available]) -> list[Available]:
     """Return the installed frameworks that no instrumentor records.
 
     Clients of models are left out if the instrumentor of an installed framework records their calls: with both, each
-    call would be in two runs. So is MCP's SDK, which a framework may have brought: it records its calls of tools.
+    call would be in two runs. MCP's SDK is left out if another framework is recorded, which may have installed it and
+    records its calls of tools itself.
     """
     known = [*found]
-    others = {each.framework.name for each in known if each.is_installed} - _CLIENTS - _NO_CLIENT
-    covered = (_CLIENTS if others - _WITHOUT_CALLS else frozenset()) | ({"mcp"} if others else frozenset())
+    others = {each.framework.name for each in known if each.is_installed} - _CLIENTS - _WITHOUT_CALLS - _NO_CLIENT
+    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - {"mcp"}
+    covered = (_CLIENTS if others else frozenset()) | ({"mcp"} if recorded else frozenset())
     return [each for each in known if is_missing(each) and each.framework.name not in covered]
 
 
