@@ -588,7 +588,7 @@ def _is_in_loop() -> bool:
         return False
     try:
         asyncio.get_running_loop()
-    except RuntimeError:
+    except (AttributeError, RuntimeError):  # another thread imports it just now, so no loop runs in this one
         return False
     return True
 
