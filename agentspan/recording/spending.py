@@ -116,6 +116,7 @@ class Spending:
         compares: whether repetitions are limited, so that the payload of each span is needed before it begins.
         stopped: an exception like the one that was raised, until somebody allows more. The run fails with it.
         raises: how often a limit was raised.
+        plain: names of span types that are no calls of models.
         pause_s: the seconds between two looks of a step that waits.
     """
 
@@ -130,7 +131,7 @@ class Spending:
         self.pause_s = run.recorder.tuning.budget_pause_s
         self._look_ns = int(run.recorder.tuning.budget_look_s * 1e9)
         self._is_unread = False
-        self._models: dict[str, bool] = {}
+        self.plain: set[str] = set()
         self._warned: set[str] = set()
         self._heard: set[str] = set()
         self._noted: set[str] = set()
@@ -203,13 +204,12 @@ class Spending:
         """
         call = self._call(schema_name, captured) if self.compares else None
         if self._ends_ns is None or clock.monotonic_ns() < self._ends_ns:
-            most = self.most["repeats"]
             left = self.steps_left  # no call from here on
             if left > 0 and self._is_open:
                 if call is None:
                     self.steps_left = left - 1
                     return
-                if call.made < most:
+                if call.made < self.most["repeats"]:
                     call.made += 1
                     self.steps_left = left - 1
                     return
@@ -478,10 +478,10 @@ class Spending:
         if result is None:
             return
         name = span.schema_name
-        is_model = self._models.get(name)
-        if is_model is None:
-            is_model = self._models[name] = span.span_type.label_field == "model"
-        if is_model or "oken" in result or "cost_usd" in result:  # each name of a usage has one of these
+        is_model = name not in self.plain and span.span_type.label_field == "model"
+        if not is_model:
+            self.plain.add(name)
+        if is_model or "oken" in result or "cost_usd" in result:
             with self._recorder.faults.adding(reraise=False):
                 self._add(self._used(span, result, is_model=is_model))
 
@@ -588,7 +588,7 @@ def _is_in_loop() -> bool:
         return False
     try:
         asyncio.get_running_loop()
-    except RuntimeError:
+    except (AttributeError, RuntimeError):  # another thread imports it just now, so no loop runs in this one
         return False
     return True
 

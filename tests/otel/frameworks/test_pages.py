@@ -11,12 +11,10 @@ PARTS = ["Install", "Record", "A program", "What it shows", "What is recorded", 
 every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 
 
-def test_each_framework_is_linked_has_a_row_and_is_in_the_navigation() -> None:
+def test_each_framework_has_a_row_and_is_in_the_navigation() -> None:
     names = [page.name for page in pages()]
-    overview = (ROOT / "docs" / "opentelemetry.md").read_text(encoding="utf-8")
     index, site = INDEX.read_text(encoding="utf-8"), (ROOT / "docs" / "site.toml").read_text(encoding="utf-8")
     assert len(names) == 13
-    assert sorted(set(re.findall(r"\(frameworks/([\w-]+)\.md\)", overview)) - {"index"}) == names
     assert sorted(re.findall(r"^\| \[.*\]\(([\w-]+)\.md\) .* \| [\w-]+ \d[\d.]+ \|$", index, re.MULTILINE)) == names
     assert sorted(set(re.findall(r'"frameworks/([\w-]+)\.md"', site)) - {"index"}) == names
 
