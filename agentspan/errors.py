@@ -94,7 +94,7 @@ class ValidationErrors(AgentspanError, ValueError):
 
 
 class NotFound(AgentspanError, LookupError):
-    """No resource has this id."""
+    """No resource has this id. Check the id, and which database is open."""
 
     code = "not_found"
 
@@ -108,6 +108,8 @@ class UnexpectedRefType(AgentspanError, LookupError):
 class InvalidAction(AgentspanError, RuntimeError):
     """The status of the resource does not allow the operation. The stored resource is unchanged.
 
+    Often another process was first: read the resource.
+
     Attributes:
         terminated: the reason for which the resource's run was terminated; None if it was not terminated.
     """
@@ -117,19 +119,19 @@ class InvalidAction(AgentspanError, RuntimeError):
 
 
 class IdempotencyKeyAlreadyUsed(AgentspanError, RuntimeError):
-    """The idempotency key was used for a different request of the same operation."""
+    """The idempotency key was used for another request of the same operation. Use a new key for a new request."""
 
     code = "idempotency_key_already_used"
 
 
 class NotPermitted(AgentspanError):
-    """The database was opened read-only."""
+    """The database was opened with `read_only=True`, and the operation writes."""
 
     code = "not_permitted"
 
 
 class StorageError(AgentspanError):
-    """The storage failed in a way that is not the caller's fault."""
+    """The storage failed (the disk is full, for example), or is closed; the message says what to do."""
 
 
 class DatabaseBusy(StorageError):
@@ -139,7 +141,11 @@ class DatabaseBusy(StorageError):
 
 
 class DatabaseUnusable(StorageError):
-    """The file cannot be used as it is; the message says why and what to do."""
+    """The file cannot be used as it is; the message says why and what to do.
+
+    It is no database, is damaged, belongs to another program or a newer version; its folder does not exist, permission
+    is missing, or SQLite is too old.
+    """
 
 
 class InDoubt(StorageError):
@@ -150,7 +156,7 @@ class InDoubt(StorageError):
 
 
 class NotStorable(StorageError):
-    """The backend never accepts this value or statement. A retry fails again; other changes are not affected."""
+    """The backend never accepts this value or statement: a bug, please report it. Other changes are not affected."""
 
 
 NOT_NOW = (StorageError, MemoryError, OSError)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from agentspan import clock
+from agentspan import clock, installing
 from agentspan.cli.app import command, location_in, options
 from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width
 from agentspan.errors import AgentspanError, InvalidValue
@@ -28,6 +28,7 @@ from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import MARK, NOTES
 from agentspan.recording.budgets import ENVIRONMENT as BUDGET
 from agentspan.recording.budgets import parse as parse_budget
+from agentspan.recording.settings import is_disabled_by_environment
 from agentspan.storage.location import DEFAULT, ENVIRONMENT, Location, parse
 from agentspan.storage.questions import Find, Query
 from agentspan.text import noun
@@ -76,11 +77,15 @@ class Noted(NamedTuple):
             return ""
         names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
         sentence = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} imported and not recorded"
-        reasons = [*self.without, *([f"pip install {' '.join(packages)}"] if packages else [])]
+        reasons = [*self.without, *([installing.command(*packages)] if packages else [])]
         return f"{sentence}; {'; '.join(reasons)}"
 
     def why_nothing(self) -> str:
         """Return the reason why a program left no run."""
+        if is_disabled_by_environment():
+            return "AGENTSPAN_DISABLED is set in the environment"
+        if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return "OTEL_SDK_DISABLED is set in the environment"
         if self.missing:
             return self.advice()
         if self.without:
@@ -293,9 +298,14 @@ def _frameworks(*, as_json: bool) -> None:
         if each.can_record:
             state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
         else:
-            state = f"not recorded; pip install {_to_install(each)}" if each.is_installed else "not installed"
+            state = f"not recorded; needs {_to_install(each)}" if each.is_installed else "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
+    wanted = sorted(_to_install(each) for each in known.missing(found))
+    if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
+        wanted.insert(0, installing.name_of("otel"))
+    if wanted:
+        echo_lines([f"to record what is not: {installing.command(*wanted)}"])
 
 
 def _to_install(each: known.Available) -> str:

@@ -63,6 +63,7 @@ from agentspan.storage.sums import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, share_text
 
 LATEST_RUNS = 50
+"""The runs that `agentspan runs` lists without `--limit`: the latest ones."""
 DATED = 76
 """The terminal width from which the list shows the start of each run."""
 WIDE = 100

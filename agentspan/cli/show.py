@@ -140,7 +140,7 @@ SCORE_LINES = 2
 BUDGET_LINES = 3
 """The largest number of lines for a budget and who allowed more."""
 PAYLOAD_LINES = 12
-"""The largest number of lines of a payload in a picture."""
+"""The most lines that `agentspan show --payloads` prints of a payload, and of a result; the rest is counted."""
 SHORT_COMMIT = 10
 """The number of characters of a commit in a picture: enough to be unique in a large git repository."""
 

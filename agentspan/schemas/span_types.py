@@ -68,7 +68,10 @@ def unusable_parts(item: Mapping[str, Any]) -> list[Unusable]:
 
 
 MAX_NAME = 200
+"""The most characters of a schema_name, and of an agent's name and version in recording, which cuts them with `…`.
+By id a longer one is an `InvalidValue`."""
 MAX_QUALITY_SCHEMAS = 100
+"""The most quality schemas of a schema version."""
 
 
 class SpanType:
@@ -384,6 +387,7 @@ _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
+"""The most characters of a label; more are cut with `…`."""
 _WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
 """The built-in types whose summaries end with the result's `output`."""
 
