@@ -116,6 +116,9 @@ class Spending:
         compares: whether repetitions are limited, so that the payload of each span is needed before it begins.
         stopped: an exception like the one that was raised, until somebody allows more. The run fails with it.
         raises: how often a limit was raised.
+        is_open: whether a step needs no more than a look at `ends_ns` and `steps_left`.
+        ends_ns: the monotonic time from which on the minutes are spent, in ns; None without that limit.
+        steps_left: how many steps may begin.
         plain: names of span types that are no calls of models.
         pause_s: the seconds between two looks of a step that waits.
     """
@@ -155,15 +158,16 @@ class Spending:
         self.steps_left = self.most["steps"]
         self.counts_usage = budget.usd is not None or budget.tokens is not None
         self.compares = budget.repeats is not None
-        self._ends_ns: float | None = None
+        self.ends_ns: float | None = None
         if budget.minutes is not None:
-            self._ends_ns = clock.monotonic_ns() + budget.minutes * 60e9 - elapsed_ns
+            self.ends_ns = clock.monotonic_ns() + budget.minutes * 60e9 - elapsed_ns
         self._settle()
 
     def _settle(self) -> None:
         """Decide whether a step needs no more than a look at the steps that are left."""
         has_room = self.usd < self.most["usd"] and self.tokens < self.most["tokens"]
-        self._is_open = has_room and self.above is None and not self._is_unread and not self._looks_here
+        self._has_room = has_room and self.above is None and not self._is_unread and not self._looks_here
+        self.is_open = self._has_room and not self.compares
 
     def take_over(self, run_id: str) -> None:
         """Read the limits and the sums before the next step: the run began in another process."""
@@ -203,9 +207,9 @@ class Spending:
             BudgetExceeded: the budget is spent, and `on_spent` says to raise. Paused in an event loop.
         """
         call = self._call(schema_name, captured) if self.compares else None
-        if self._ends_ns is None or clock.monotonic_ns() < self._ends_ns:
+        if self.ends_ns is None or clock.monotonic_ns() < self.ends_ns:
             left = self.steps_left  # no call from here on
-            if left > 0 and self._is_open:
+            if left > 0 and self._has_room:
                 if call is None:
                     self.steps_left = left - 1
                     return
@@ -281,7 +285,7 @@ class Spending:
         """Return whether a limit has room for another step; for `repeats`, which depends on the step, False."""
         if limit == "minutes":
             now_ns = self._waits_since_ns or clock.monotonic_ns()
-            return self._ends_ns is None or now_ns < self._ends_ns
+            return self.ends_ns is None or now_ns < self.ends_ns
         if limit == "steps":
             return self.steps_left > 0
         return limit != "repeats" and (self.usd if limit == "usd" else self.tokens) < self.most[limit]
@@ -376,8 +380,8 @@ class Spending:
                 self._noted.discard(name)
                 if name == "steps":
                     self.steps_left += amount
-                elif name == "minutes" and self._ends_ns is not None:
-                    self._ends_ns += amount * 60e9
+                elif name == "minutes" and self.ends_ns is not None:
+                    self.ends_ns += amount * 60e9
             self.raises += 1
             self.stopped = None
             self._settle()
@@ -462,8 +466,8 @@ class Spending:
                 self._waiting -= 1
                 if not self._waiting:
                     waited_ns, self._waits_since_ns = clock.monotonic_ns() - self._waits_since_ns, 0
-                    if self._ends_ns is not None and waited_ns > 0:
-                        self._ends_ns += waited_ns
+                    if self.ends_ns is not None and waited_ns > 0:
+                        self.ends_ns += waited_ns
                         self.most["minutes"] += waited_ns / 60e9
                         if waited_ns > self._look_ns:
                             self._note(PAUSED, amounts_text({"minutes": waited_ns / 60e9}))
@@ -518,7 +522,7 @@ class Spending:
         self.usd += used.usd
         self.estimated += used.estimated
         if self.usd >= self.most["usd"] or self.tokens >= self.most["tokens"]:
-            self._is_open = False
+            self._has_room = self.is_open = False
         if self.above is not None:
             self.above._add(used)
 

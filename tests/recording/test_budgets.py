@@ -193,7 +193,9 @@ def test_a_pause_does_not_block_the_event_loop(tracer: Tracer) -> None:
     assert len(spans_of(tracer)) == 5
 
 
-def test_threads_never_begin_more_steps_than_allowed(tracer: Tracer) -> None:
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_threads_never_begin_more_steps_than_allowed(tmp_path: Path, durability: Any) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability=durability)  # does not raise where the file is busy for long
     stopped: list[int] = []
 
     def work() -> None:
