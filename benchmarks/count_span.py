@@ -73,7 +73,8 @@ def child(kind: str, path: Path) -> None:
             span.set_result({"output": OUT, "input_tokens": 80, "output_tokens": 70})
 
     blocks: dict[str, Callable[[], object]] = {"block": block, "model": model_call}
-    step = blocks.get(kind.replace(",", " ").split(" ")[0], lambda: call("hello", 3))
+    decorated: Callable[[], object] = lambda: call("hello", 3)  # noqa: E731
+    step = blocks.get(kind.replace(",", " ").split(" ")[0], decorated)
     gc.collect()
     gc.freeze()
     told: list[int] = []

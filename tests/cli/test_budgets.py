@@ -86,7 +86,7 @@ def test_record_limits_each_run_of_a_program(tmp_path: Path) -> None:
     )
     db = tmp_path / "runs.db"
     limits = ("--budget", "steps=3", "--budget", "usd=1")
-    command = [sys.executable, "-m", "agentspan", "record", "--db", db, *limits, sys.executable, program]
+    command = [sys.executable, "-m", "agentspan", "record", "--db", str(db), *limits, sys.executable, str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "BudgetExceeded" in done.stderr

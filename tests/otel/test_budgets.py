@@ -12,7 +12,7 @@ from agentspan import Budget, BudgetExceeded
 from agentspan.otel import SpanProcessor
 from tests.recording.stored import runs_of, spans_of
 
-CALL = {
+CALL: dict[str, str | int] = {
     "gen_ai.operation.name": "chat",
     "gen_ai.request.model": "gpt-4.1",
     "gen_ai.usage.input_tokens": 60,
