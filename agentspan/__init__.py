@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         UnexpectedRefType,
         ValidationErrors,
     )
+    from agentspan.evaluation.evaluating import evaluate
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
     from agentspan.recording.capture.redaction import card_numbers
     from agentspan.recording.capture.values import Limits
@@ -107,6 +108,7 @@ __all__ = [
     "configure",
     "current_run",
     "current_span",
+    "evaluate",
     "flush",
     "get_tracer",
     "health",
@@ -131,6 +133,7 @@ _MODULES = {
         "Control",
         "Page",
     ),
+    "evaluation.evaluating": ("evaluate",),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
     "recording.capture.redaction": ("card_numbers",),
     "recording.capture.values": ("Limits",),

@@ -53,6 +53,13 @@ EXAMPLES = {
         ("all runs, as pyproject.toml says", "check"),
         ("one version, with a report for CI", "check version=1.2 --junit report.xml"),
     ),
+    "evaluate": (
+        ("cases through a function, scored", "evaluate app:agent --cases failures.jsonl --score exact"),
+        (
+            "a new version, until it is clear",
+            "evaluate app:agent --cases c.jsonl --score exact --version 2 --against 1 --early",
+        ),
+    ),
     "score": (
         ("the latest run was good", "score - --mark good"),
         ("a number for its step 12", "score -#12 relevance 0.5"),

@@ -37,6 +37,7 @@ LAYERS = [
     {"recording"},
     {"otel"},
     {"analysis"},
+    {"evaluation"},
     {"viewer"},
     {"database"},
     {"sessions"},
