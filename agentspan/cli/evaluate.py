@@ -24,8 +24,8 @@ from agentspan.cli.completion import AGENT
 from agentspan.cli.diff import print_groups
 from agentspan.cli.filter_options import outcome_option
 from agentspan.cli.output import Failed, Unanswered, bar, document, echo_lines, status_style, to_copy, width, wrap
-from agentspan.evaluation.evaluating import SHOW, Evaluation, evaluate
-from agentspan.evaluation.evaluation_text import changes, lines, sentence
+from agentspan.evaluation.answers import Evaluation, changes, lines, sentence
+from agentspan.evaluation.evaluating import SHOW, evaluate
 from agentspan.evaluation.plan import Plan
 from agentspan.evaluation.scorers import SHIPPED
 from agentspan.recording.tracer import configure, forget

@@ -5,27 +5,24 @@ two groups of runs.
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
-from agentspan.analysis.drift import share_interval
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.statistics import Interval, variance_of
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums
 from agentspan.analysis.versions import group_of
 from agentspan.errors import InvalidValue
+from agentspan.evaluation.answers import Evaluation, Stopped, Trial
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
-from agentspan.evaluation.verdicts import Comparison, Outcomes, Pairs, Verdict, compare, planned
+from agentspan.evaluation.verdicts import Outcomes, Pairs, compare, planned
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
@@ -49,132 +46,9 @@ NOT_SCORED = "not scored: "
 INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
 """The errors of runs that were interrupted, and are no trials."""
 
-Stopped = Literal["early", "budget", "interrupted", "plan"]
 Progress = Callable[[int, int], None]
 Key = tuple[str, int]
 """A trial: the id of its case, and its number from 0."""
-
-
-class Trial(NamedTuple):
-    """One run of a case.
-
-    Attributes:
-        case: the id of the case.
-        number: the number of the trial, from 1.
-        run_id: the id of its run; "" if it could not be recorded.
-        passed: None if unknown, because a scorer raised.
-        is_failed: whether the evaluated function raised.
-        cost_usd: the cost of the run and of its judges; None if unknown.
-        was_there: whether an earlier call had run it.
-        not_scored: the name of each scorer that raised, with the error.
-    """
-
-    case: str
-    number: int
-    run_id: str
-    passed: bool | None
-    is_failed: bool = False
-    cost_usd: float | None = None
-    was_there: bool = False
-    not_scored: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The answer of `evaluate`. Printed, it is the verdict and the reasons for it.
-
-    Attributes:
-        name, version: the evaluated agent and its version; None for no version.
-        against: the base as it was named; None without one.
-        outcome: the rule by which a trial passed; `status` if its status decides.
-        cases: the cases.
-        plan: what the evaluation could find, computed before its first run.
-        planned: the number of all trials.
-        trials: the trials that ran, in the planned order.
-        stopped: why it ended before all trials: `early` (the verdict was clear), `budget`, `interrupted`, `plan` (the
-            budget could not show the drop, so that nothing ran); None if all trials ran.
-        comparison: the comparison with the base; None without one, or without outcomes.
-        base: the outcomes of the base, by case.
-        base_runs: the ids of the runs of the base for these cases.
-        others_open: the number of trials that are open elsewhere: another process may run the same evaluation.
-        storage: where the runs are.
-    """
-
-    name: str
-    version: str | None
-    against: str | None
-    outcome: str
-    cases: tuple[Case, ...]
-    plan: Plan
-    planned: int
-    trials: tuple[Trial, ...]
-    stopped: Stopped | None
-    comparison: Comparison | None
-    base: Outcomes
-    base_runs: tuple[str, ...]
-    others_open: int
-    storage: Storage = field(repr=False)
-
-    @property
-    def verdict(self) -> Verdict:
-        """`better`, `worse`, `no difference` or `inconclusive`, as without a base and after an interruption."""
-        if self.comparison is None or self.stopped in ("interrupted", "plan"):
-            return "inconclusive"
-        return self.comparison.verdict
-
-    @property
-    def difference(self) -> float | None:
-        """The share of passed trials minus that of the base, from -1 to 1; None without a comparison."""
-        return None if self.comparison is None else self.comparison.difference
-
-    @property
-    def interval(self) -> Interval | None:
-        """The interval of the difference; without a base, that of the rate (95 %). None without outcomes."""
-        return self.rate_interval if self.comparison is None else self.comparison.interval
-
-    @property
-    def outcomes(self) -> dict[str, list[bool | None]]:
-        """The outcomes of the trials, by case."""
-        found: dict[str, list[bool | None]] = {}
-        for each in self.trials:
-            found.setdefault(each.case, []).append(each.passed)
-        return found
-
-    @property
-    def rate(self) -> float | None:
-        """The share of passed trials among those with an outcome; None without any."""
-        known = [each.passed for each in self.trials if each.passed is not None]
-        return sum(known) / len(known) if known else None
-
-    @property
-    def rate_interval(self) -> Interval | None:
-        """The 95 % interval of the rate. Trials of a case depend on each other, and count as few as that makes them."""
-        of_cases = [known for own in self.outcomes.values() if (known := [each for each in own if each is not None])]
-        if not of_cases or self.rate is None:
-            return None
-        passed, number = [float(sum(own)) for own in of_cases], [float(len(own)) for own in of_cases]
-        return share_interval(self.rate, variance_of(passed, number), least=len(number), most=sum(number))
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The cost of all trials, with that of their judges; None if none is known."""
-        known = [each.cost_usd for each in self.trials if each.cost_usd is not None]
-        return sum(known) if known else None
-
-    @property
-    def not_scored(self) -> Counter[str]:
-        """How often each scorer raised, by its name. Such a score is missing, and never 0."""
-        return Counter(name for each in self.trials for name in each.not_scored)
-
-    @property
-    def run_ids(self) -> tuple[str, ...]:
-        """The ids of the trials' runs."""
-        return tuple(each.run_id for each in self.trials if each.run_id)
-
-    def __str__(self) -> str:
-        from agentspan.evaluation.evaluation_text import lines
-
-        return "\n".join(lines(self))
 
 
 def evaluate(

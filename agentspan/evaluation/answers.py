@@ -1,13 +1,141 @@
-"""Texts of an evaluation: the verdict as a sentence, the facts behind it, and the cases that differ."""
+"""The answer of `agentspan.evaluate`: its trials, its verdict, and the text that it prints."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
-from agentspan.evaluation.evaluating import Evaluation
+from agentspan.analysis.drift import share_interval
+from agentspan.analysis.statistics import Interval, variance_of
+from agentspan.evaluation.case_files import Case
+from agentspan.evaluation.plan import Plan
+from agentspan.evaluation.verdicts import Comparison, Outcomes, Verdict
+from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, noun, one_line, p_text, share_text
 
+Stopped = Literal["early", "budget", "interrupted", "plan"]
 SHOWN = 5
 """The largest number of cases that are named, in each direction."""
+
+
+class Trial(NamedTuple):
+    """One run of a case.
+
+    Attributes:
+        case: the id of the case.
+        number: the number of the trial, from 1.
+        run_id: the id of its run; "" if it could not be recorded.
+        passed: None if unknown, because a scorer raised.
+        is_failed: whether the evaluated function raised.
+        cost_usd: the cost of the run and of its judges; None if unknown.
+        was_there: whether an earlier call had run it.
+        not_scored: the name of each scorer that raised, with the error.
+    """
+
+    case: str
+    number: int
+    run_id: str
+    passed: bool | None
+    is_failed: bool = False
+    cost_usd: float | None = None
+    was_there: bool = False
+    not_scored: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answer of `evaluate`. Printed, it is the verdict and the reasons for it.
+
+    Attributes:
+        name, version: the evaluated agent and its version; None for no version.
+        against: the base as it was named; None without one.
+        outcome: the rule by which a trial passed; `status` if its status decides.
+        cases: the cases.
+        plan: what the evaluation could find, computed before its first run.
+        planned: the number of all trials.
+        trials: the trials that ran, in the planned order.
+        stopped: why it ended before all trials: `early` (the verdict was clear), `budget`, `interrupted`, `plan` (the
+            budget could not show the drop, so that nothing ran); None if all trials ran.
+        comparison: the comparison with the base; None without one, or without outcomes.
+        base: the outcomes of the base, by case.
+        base_runs: the ids of the runs of the base for these cases.
+        others_open: the number of trials that are open elsewhere: another process may run the same evaluation.
+        storage: where the runs are.
+    """
+
+    name: str
+    version: str | None
+    against: str | None
+    outcome: str
+    cases: tuple[Case, ...]
+    plan: Plan
+    planned: int
+    trials: tuple[Trial, ...]
+    stopped: Stopped | None
+    comparison: Comparison | None
+    base: Outcomes
+    base_runs: tuple[str, ...]
+    others_open: int
+    storage: Storage = field(repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`better`, `worse`, `no difference` or `inconclusive`, as without a base and after an interruption."""
+        if self.comparison is None or self.stopped in ("interrupted", "plan"):
+            return "inconclusive"
+        return self.comparison.verdict
+
+    @property
+    def difference(self) -> float | None:
+        """The share of passed trials minus that of the base, from -1 to 1; None without a comparison."""
+        return None if self.comparison is None else self.comparison.difference
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval of the difference; without a base, that of the rate (95 %). None without outcomes."""
+        return self.rate_interval if self.comparison is None else self.comparison.interval
+
+    @property
+    def outcomes(self) -> dict[str, list[bool | None]]:
+        """The outcomes of the trials, by case."""
+        found: dict[str, list[bool | None]] = {}
+        for each in self.trials:
+            found.setdefault(each.case, []).append(each.passed)
+        return found
+
+    @property
+    def rate(self) -> float | None:
+        """The share of passed trials among those with an outcome; None without any."""
+        known = [each.passed for each in self.trials if each.passed is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def rate_interval(self) -> Interval | None:
+        """The 95 % interval of the rate. Trials of a case depend on each other, and count as few as that makes them."""
+        of_cases = [known for own in self.outcomes.values() if (known := [each for each in own if each is not None])]
+        if not of_cases or self.rate is None:
+            return None
+        passed, number = [float(sum(own)) for own in of_cases], [float(len(own)) for own in of_cases]
+        return share_interval(self.rate, variance_of(passed, number), least=len(number), most=sum(number))
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost of all trials, with that of their judges; None if none is known."""
+        known = [each.cost_usd for each in self.trials if each.cost_usd is not None]
+        return sum(known) if known else None
+
+    @property
+    def not_scored(self) -> Counter[str]:
+        """How often each scorer raised, by its name. Such a score is missing, and never 0."""
+        return Counter(name for each in self.trials for name in each.not_scored)
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids of the trials' runs."""
+        return tuple(each.run_id for each in self.trials if each.run_id)
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self))
 
 
 class CaseChange(NamedTuple):
