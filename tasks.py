@@ -35,6 +35,10 @@ TASKS: dict[str, tuple[str, list[list[str]]]] = {
         ],
     ),
     "js": ("check the types of the viewer's JavaScript; needs Node.js, and the network the first time", [JAVASCRIPT]),
+    "reference": (
+        "write the generated parts of docs/reference from the code (needs griffe, as `.[ci]` has it)",
+        [[sys.executable, "docs/make_reference.py"]],
+    ),
     "docs": ("run the examples of the documentation, and follow its links", [[*PYTEST, *DOCS]]),
     "site": (
         "make build/site of the documentation, and follow its links (needs `.[site]`)",
@@ -58,8 +62,8 @@ def main(arguments: list[str]) -> int:
     names = [each for name in names for each in (ALL if name == "all" else (name,))]
     unknown = [name for name in names if name not in TASKS]
     if unknown or not names:
-        lines = [f"  {name:6} {what}" for name, (what, _) in TASKS.items()]
-        lines += [f"  {'all':6} {', '.join(ALL)}", *(f"unknown task: {name}" for name in unknown)]
+        lines = [f"  {name:9} {what}" for name, (what, _) in TASKS.items()]
+        lines += [f"  {'all':9} {', '.join(ALL)}", *(f"unknown task: {name}" for name in unknown)]
         sys.stderr.write("\n".join(("python -m tasks NAME … [-- ARGUMENTS]", *lines, "")))
         return 2
     commands = [list(command) for name in names for command in TASKS[name][1]]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentspan.errors import (
         AgentspanError,
         AgentTerminated,
+        BudgetExceeded,
         DatabaseBusy,
         DatabaseUnusable,
         IdempotencyKeyAlreadyUsed,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     )
     from agentspan.evaluation.evaluating import evaluate
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
+    from agentspan.recording.budgets import Budget
     from agentspan.recording.capture.redaction import card_numbers
     from agentspan.recording.capture.values import Limits
     from agentspan.recording.span_and_run import Run, Span
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Agent",
@@ -77,6 +79,8 @@ __all__ = [
     "AgentTerminated",
     "AgentVersion",
     "AgentspanError",
+    "Budget",
+    "BudgetExceeded",
     "Control",
     "Database",
     "DatabaseBusy",
@@ -135,6 +139,7 @@ _MODULES = {
     ),
     "evaluation.evaluating": ("evaluate",),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
+    "recording.budgets": ("Budget",),
     "recording.capture.redaction": ("card_numbers",),
     "recording.capture.values": ("Limits",),
     "recording.span_and_run": ("Run", "Span"),

@@ -160,24 +160,34 @@ class Database:
                 largest first).
             limit: the largest number of runs on the page; None for all.
             offset: the number of runs to skip.
+            filter: the keywords below, which select the runs.
             agent: the name, id or external_identifier of the agent; or `AGENT@VERSION`.
-            version: the version of the agent.
-            session, task, status: the session, task and status of the run.
+            version: the version of the agent; `default` where none was given.
+            session: the session of the run.
+            task: the task of the run.
+            status: the status of the run.
             tag: a tag, or several tags that the run must all have.
-            score: a rule such as `reward>=1`, or several rules that the newest scores of the run must all fulfill.
-            mark: the label of the run's newest mark; `*` for any mark.
+            score: a rule such as `reward>=1`, `reward@human<0.5` or `grade==good`, or several rules that the newest
+                scores of the run must all fulfill.
+            mark: the label of the newest mark of the run, or of a step; `*` for any mark.
             failed: only runs that failed, or that contain a failed span.
-            error: a text in the error of the run or of a failed span; case is ignored.
+            error: a text in the error or termination reason of the run, or in the result of a failed span; case is
+                ignored.
             signature: the signature of a failure, or of how the run ended, as `why` names it; or its first characters.
-            meta: values that the run's metadata must have, by key.
+            meta: values that the run's metadata must have, by key; a dot in a key goes into an object.
             since: the earliest start of a run: an aware datetime, RFC 3339 text with an offset, or text such as `7d`
                 (ago) or `yesterday` (in UTC).
             until: the latest start of a run, exclusive; in the same forms as `since`.
-            grep: a text in the run's own names, metadata, result or error; case is ignored.
+            grep: a text in the run's own id, agent, version, external_identifier, metadata, result, error or
+                termination reason; case is ignored. Texts of steps do not count: `search` finds those.
             git_commit: the first characters of the git commit that the program ran from.
-            touched: a file that a call of a tool names: its path, or the end of it.
-            project: the folder in which the run worked, or one above it.
-            tool, model: the name of a tool or a model that the run called; `*` is any text.
+            touched: a file that a tool was called with: an argument such as `file_path` or `path`, or a header of a
+                patch, is this path or ends with it, in whole parts (`src/a.py`). A relative path that the tool wrote is
+                compared from its end, too. Commands of shells do not count.
+            project: the folder, `cwd` in the metadata, in which the run worked, or one above it; `*` is any text. A
+                text without `/` is the name of a folder above, `.` the current folder.
+            tool: the name of a tool that was called, in a span of any status; `*` is any text: `mcp__github__*`.
+            model: the name of a model that was called (types `llm` and `embedding`); `*` is any text.
 
         Raises:
             InvalidValue: a time, a rule, the signature or `status` is invalid.
@@ -311,6 +321,8 @@ class Database:
     ) -> "Hits":
         """Return the spans that contain all words, the latest first, with their runs, agents and step numbers.
 
+        A text that several spans of a run repeat is a hit in the first of them only.
+
         Args:
             words: one text, in which double quotes mark a phrase, or several texts, each of which is a phrase. `*` at
                 the end of a word matches any ending. There is no other syntax.
@@ -390,8 +402,9 @@ class Database:
             base, head: the filters of the two groups: `AGENT@VERSION`, or keywords of `runs` in one text, such as
                 `tag=nightly since=7d`.
             outcome: the rule that decides whether a run passed, as for `why`.
-            least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`; when left out 10 ms
-                and 0.0001 dollars.
+            least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`: `passed` and
+                `failure_rate` (shares from 0 to 1), `duration_ms` (10 when left out), `cost_usd` (0.0001), `tokens`,
+                `spans`, `calls`.
 
         Raises:
             InvalidValue: a filter or the rule is invalid; a measure of `least` is unknown, or its difference negative.
@@ -411,7 +424,10 @@ class Database:
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: "Engine | None" = None
     ) -> Any:
-        """Return a table of all spans, or of all runs, with times as UTC timestamps.
+        """Return a table of all spans, or of all runs, in order of creation, with times as UTC timestamps.
+
+        Its columns are those of the views `spans` and `runs`. `spans` also has `version`, and no `error`. `runs` has no
+        `closed_by` and `closed_at`, but `open_spans`, `tags` as a list, `mark` and `note` (the newest of each).
 
         Args:
             table: `spans`, one row a span, or `runs`, one row a run, with its tags, its newest mark and note, and a
@@ -433,11 +449,15 @@ class Database:
     ) -> "Report":
         """Check the file, and close the runs and spans that dead programs left open.
 
-        Active ones become failed, pending ones cancelled, with `closed_by` abandoned.
+        Active ones become failed with the error `Abandoned`, pending ones cancelled, with `closed_by` abandoned. A run
+        and its spans are closed in one transaction; in a terminated run, all open spans are closed. The journal of a
+        dead program is recovered before. If another process is recovering it, `doctor` waits for at most 10 s, and
+        then leaves the spans open.
 
         Args:
-            dry_run: report the changes without making them.
-            dead_hosts: hosts whose programs are known to be dead. Without it, only programs of this host are judged.
+            dry_run: report the changes without making them; allowed with `read_only=True`.
+            dead_hosts: hosts or containers whose programs are known to be dead. Without it, only programs of this host
+                are judged.
             idle_since: also close runs that were made by id, with their spans, if they have not changed since this
                 time: an aware datetime, or RFC 3339 text with an offset. The program of such a run is not known.
 
@@ -463,14 +483,17 @@ class Database:
     ) -> "Pruned":
         """Remove finished runs, the oldest first, and idempotency keys older than 7 days. Shrink the file.
 
-        A run stays while the run or one of its spans is open. With `older_than` alone, whole partitions that are old
-        enough are removed first, and then other runs row by row.
+        Violations, refused changes and tags go with their runs. A run stays while the run or one of its spans is open,
+        or while it was closed for a program that may still be alive. With `older_than` alone, whole partitions that are
+        old enough are removed first, and then other runs row by row. Without `older_than`, `max_bytes` and `only`, only
+        keys are removed. Other processes may write meanwhile: each commit removes about 2,000 spans. A file that an
+        agentspan without `prune` created is rewritten once, in one step.
 
         Args:
             older_than: remove runs that finished before this time, an aware datetime or RFC 3339 text with an offset.
             keep_failed: keep runs that failed or contain a failed span.
             max_bytes: remove runs until at most this many bytes of the file are in use.
-            dry_run: report what would be removed, and remove nothing.
+            dry_run: report what would be removed, and remove nothing; with `max_bytes` an estimate.
             only: called with rows of runs; returns the ids of the runs that may be removed. Without `older_than` and
                 `max_bytes`, every finished run that it returns is removed.
             whole_partitions: remove whole partitions only; requires `older_than`, and no other choice of runs.
@@ -507,10 +530,14 @@ class Database:
 
         Args:
             items: at least one mapping. Each has a `_type` (such as "agent_spans/create"), an `idempotency_key` of 8
-                to 64 characters that is unique in this call, and the operation's fields, flat or in `details`.
+                to 64 characters that is unique in this call, and the operation's fields, flat or in `details`. The
+                types are `agents/list`, `show`, `create`, `update`; `agent_instances/register`, `start`, `finish`,
+                `terminate`, `record_quality`, `score`; `agent_spans/create`, `start`, `finish`, `list`, `score`.
 
         Returns:
-            The outputs by idempotency key, in the form of the HTTP API. Operations that did not run have none.
+            The outputs by idempotency key, in the form of the HTTP API: `{"status": "success", "details": …}` or
+            `{"status": "error", "code": …, "message": …}`, with `control` if the run of a span is terminated.
+            Operations that did not run have none; those before a refused one are committed.
 
         Raises:
             InvalidValue, RequiredValue: an item has no usable type or key. No operation has run.
@@ -564,6 +591,19 @@ def open(
 ) -> Database:
     """Open a database to read its runs, also while agents record into it, and for operations by id.
 
+    A write waits up to 5 s for the write lock, then raises DatabaseBusy.
+
+    Examples:
+        import agentspan
+
+        with agentspan.run("researcher"), agentspan.span("tool", name="search"):
+            pass
+        agentspan.flush()
+        with agentspan.open() as db:
+            latest = db.run("-")
+            print(latest.head)
+            print(latest.tree())
+
     Args:
         db: a file; `":memory:"`; `NAME://…` for another backend; or a Storage. When left out, the storage of
             `agentspan.configure`, also one in memory; else AGENTSPAN_DB, else ./agentspan.db. The first operation by
@@ -575,6 +615,7 @@ def open(
 
     Raises:
         DatabaseUnusable: the file is no database or belongs to a newer version, its folder does not exist …
+        DatabaseBusy: the file stays locked for 10 s.
     """
     db, closes = chosen(db)
     if db is None or isinstance(db, (str, os.PathLike, Location)):

@@ -22,6 +22,7 @@ A StorageError is no OSError: a backend that handles files would catch it with i
 Outside the tree, so that no handler of Exception catches it:
 
     AgentTerminated (BaseException)     a span begins in a terminated run with on_terminate="raise"
+    BudgetExceeded (BaseException)      a span would begin in a run that has spent its budget
 
 Source of the codes: the page "Finish an agent span" of the Prefactor API, and its error envelope.
 """
@@ -93,7 +94,7 @@ class ValidationErrors(AgentspanError, ValueError):
 
 
 class NotFound(AgentspanError, LookupError):
-    """No resource has this id."""
+    """No resource has this id. Check the id, and which database is open."""
 
     code = "not_found"
 
@@ -107,6 +108,8 @@ class UnexpectedRefType(AgentspanError, LookupError):
 class InvalidAction(AgentspanError, RuntimeError):
     """The status of the resource does not allow the operation. The stored resource is unchanged.
 
+    Often another process was first: read the resource.
+
     Attributes:
         terminated: the reason for which the resource's run was terminated; None if it was not terminated.
     """
@@ -116,19 +119,19 @@ class InvalidAction(AgentspanError, RuntimeError):
 
 
 class IdempotencyKeyAlreadyUsed(AgentspanError, RuntimeError):
-    """The idempotency key was used for a different request of the same operation."""
+    """The idempotency key was used for another request of the same operation. Use a new key for a new request."""
 
     code = "idempotency_key_already_used"
 
 
 class NotPermitted(AgentspanError):
-    """The database was opened read-only."""
+    """The database was opened with `read_only=True`, and the operation writes."""
 
     code = "not_permitted"
 
 
 class StorageError(AgentspanError):
-    """The storage failed in a way that is not the caller's fault."""
+    """The storage failed (the disk is full, for example), or is closed; the message says what to do."""
 
 
 class DatabaseBusy(StorageError):
@@ -138,7 +141,11 @@ class DatabaseBusy(StorageError):
 
 
 class DatabaseUnusable(StorageError):
-    """The file cannot be used as it is; the message says why and what to do."""
+    """The file cannot be used as it is; the message says why and what to do.
+
+    It is no database, is damaged, belongs to another program or a newer version; its folder does not exist, permission
+    is missing, or SQLite is too old.
+    """
 
 
 class InDoubt(StorageError):
@@ -149,7 +156,7 @@ class InDoubt(StorageError):
 
 
 class NotStorable(StorageError):
-    """The backend never accepts this value or statement. A retry fails again; other changes are not affected."""
+    """The backend never accepts this value or statement: a bug, please report it. Other changes are not affected."""
 
 
 NOT_NOW = (StorageError, MemoryError, OSError)
@@ -174,3 +181,24 @@ class AgentTerminated(BaseException):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.run_id, self.reason)
+
+
+class BudgetExceeded(BaseException):
+    """A run has spent its budget. Raised by each step that would begin then, if the budget has `on_spent="raise"`.
+
+    Like AgentTerminated, it is not an Exception, so that an agent that retries after every error stops, too.
+
+    Attributes:
+        run_id: the id of the agent instance that has the budget.
+        limit: the spent limit: `usd`, `steps`, `minutes`, `tokens` or `repeats`.
+        reason: how much was spent, such as `usd: $5.02 of $5.00`.
+    """
+
+    def __init__(self, run_id: str, limit: str, reason: str) -> None:
+        super().__init__(f"run {run_id} has spent its budget: {reason}")
+        self.run_id = run_id
+        self.limit = limit
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return BudgetExceeded, (self.run_id, self.limit, self.reason)

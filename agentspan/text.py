@@ -250,8 +250,3 @@ def _decimals(number: float, digits: int) -> str:
         return f"{scaled:,}"
     whole, rest = divmod(scaled, 10**digits)
     return f"{whole:,}.{rest:0{digits}d}"
-
-
-def needs_extra(doing: str, extra: str) -> str:
-    """Return the sentence that says how to install an extra: `serving needs more packages; run: pip install …`."""
-    return f'{doing} needs more packages; run: pip install "agentspan-sqlite[{extra}]"'

@@ -15,14 +15,15 @@ class Tuning(NamedTuple):
 
     # Recording: capture, sinks, the journal, recovery, spans of OpenTelemetry.
     captured_values: int = 100_000
-    """The most values that are captured of one payload."""
+    """The most values that are captured of one payload that is not plain JSON, or in which something is redacted.
+    Others become marks with `values`, or with `items`."""
     hashed_bytes: int = 64 * 2**20
     """The most bytes of one payload that are hashed for marks (50 ms). Marks for later bytes have no `sha256`."""
     repeated_elements_bytes: int = 32 * 2**20
     """Bytes of list elements that a run remembers. Beyond this size it remembers those of the latest list only."""
 
     recording_wait_s: float = 0.25
-    """The longest that a recording call waits for the storage."""
+    """The longest that a recording call waits for the storage. Then the transition waits in memory."""
     backlog_units: int = 10_000
     """The most units that wait in memory because the storage did not accept them. More are lost, and counted."""
     backlog_characters: int = 64 * 2**20
@@ -58,6 +59,11 @@ class Tuning(NamedTuple):
     so the size of the records does not limit the batch."""
     termination_look_s: float = 0.1
     """The seconds between two queries whether runs were terminated."""
+
+    budget_look_s: float = 0.1
+    """The seconds between two looks of a process at what others used of a budget, or allowed."""
+    budget_pause_s: float = 0.2
+    """The seconds between two looks of a step that waits because the budget is spent."""
 
     server_answer_s: float = 30.0
     """How long a program waits for an answer of a server."""
@@ -102,7 +108,7 @@ class Tuning(NamedTuple):
     """How long a fork waits for threads inside SQLite. A child that inherits a locked mutex of SQLite would hang."""
     file_look_s: float = 0.25
     """Seconds between two checks that a writer's file still exists, if it does not check after each commit. A check
-    costs 1.5 µs."""
+    costs 1.5 µs. What is recorded until a check is lost with a file that was deleted."""
     reported_migration_bytes: int = 200 * 2**20
     """The size of a file above which its migration is logged. A migration may take seconds, because SQLite reads the
     whole table that gets a column."""
@@ -167,8 +173,8 @@ class Tuning(NamedTuple):
     piece_bytes: int = 2**20
     """The characters of a span, or of a page, above which it is sent in pieces, with its payloads as stored."""
     bulk_answer_bytes: int = 128 * 2**20
-    """Bytes of answers after which a bulk request that writes runs no further item: the answers are made while the
-    write lock is held."""
+    """Bytes of answers after which a bulk request that writes runs no further item, which is `bad_request`: the answers
+    are made while the write lock is held."""
     body_pause_s: float = 10.0
     """How long a client may pause while it sends a body."""
     run_list_sums_s: float = 0.5

@@ -5,8 +5,9 @@ change made recording dearer: run this with the interpreters of two checkouts. `
 
     python benchmarks/count_span.py [--base /path/to/other/checkout/.venv/bin/python]
 
-A call is decorated, takes two arguments and returns a list. A block has 200 characters in and out; what it takes until
-it is in the file is counted while nothing else is recorded, in one thread.
+A call is decorated, takes two arguments and returns a list; a model call is a block that reports tokens. Those in
+a run with a budget are compared with the same steps in a run without. A block has 200 characters in and out; what it
+takes until it is in the file is counted while nothing else is recorded, in one thread.
 """
 
 import argparse
@@ -25,8 +26,16 @@ from counting import mark, slow_clocks, turns
 ROUNDS = 5
 IN, OUT = "x" * 200, "y" * 200
 STORED = "block, until stored"
-STEPS = {"call": 500, "call, commit": 500, "block": 500, STORED: 2000}
+STEPS = {"call": 500, "call, commit": 500, "block": 500, STORED: 2000, "model call": 500}
 """The kinds of steps, and how many are in a turn. All that are stored at once share what that costs."""
+BUDGETS = {
+    "call, budget of steps": "call",
+    "call, budget of all sums": "call",
+    "call, also of repeats": "call",
+    "model call, budget of steps": "model call",
+    "model call, budget of all sums": "model call",
+}
+"""Steps in a run with a budget, and the step without one that each is compared with."""
 
 
 def configured(kind: str, path: Path) -> Any:
@@ -59,14 +68,19 @@ def child(kind: str, path: Path) -> None:
         with agentspan.span("tool", {"name": "t", "text": IN}) as span:
             span.set_result({"text": OUT})
 
-    step: Callable[[], object] = block if kind.startswith("block") else lambda: call("hello", 3)
+    def model_call() -> None:
+        with agentspan.span("llm", {"model": "gpt-4.1", "messages": [{"role": "user", "content": IN}]}) as span:
+            span.set_result({"output": OUT, "input_tokens": 80, "output_tokens": 70})
+
+    blocks: dict[str, Callable[[], object]] = {"block": block, "model": model_call}
+    step = blocks.get(kind.replace(",", " ").split(" ")[0], lambda: call("hello", 3))
     gc.collect()
     gc.freeze()
     told: list[int] = []
-    with agentspan.run("bench"):
+    with agentspan.run("bench", **budget_of(agentspan, kind)):
         for number in range(ROUNDS + 1):
             mark()
-            for _ in range(STEPS[kind]):
+            for _ in range(STEPS[BUDGETS.get(kind, kind)]):
                 step()
             if kind == STORED:
                 agentspan.flush()
@@ -77,12 +91,22 @@ def child(kind: str, path: Path) -> None:
     os._exit(0)
 
 
+def budget_of(agentspan: Any, kind: str) -> dict[str, Any]:
+    """Return the argument `budget` of a run for a kind of steps: far more than the steps use."""
+    if kind not in BUDGETS:
+        return {}
+    sums = {"usd": 1e9, "tokens": 10**12, "minutes": 1e9} if "all sums" in kind or "also" in kind else {}
+    repeats = {"repeats": 10**9} if "repeats" in kind else {}
+    return {"budget": agentspan.Budget(steps=10**9, **sums, **repeats)}
+
+
 def counted(python: str, kind: str) -> float:
     """Return the instructions of a step of a kind with the agentspan of an interpreter: the median of the rounds."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "agentspan.db")
         found = turns((python, __file__, "--child", kind, "--file", str(path)))
-    return statistics.median(count for number, count in found if number) / STEPS[kind]  # the first round warms up
+    steps = STEPS[BUDGETS.get(kind, kind)]
+    return statistics.median(count for number, count in found if number) / steps  # the first round warms up
 
 
 def main() -> None:
@@ -95,10 +119,15 @@ def main() -> None:
     if options.child:
         child(options.child, options.file)
         return
-    print(f"{'instructions of a step':<24}{'':>12}" + f"{'base':>12}{'ratio':>8}" * bool(options.base))
+    print(f"{'instructions of a step':<32}{'':>12}" + f"{'base':>12}{'ratio':>8}" * bool(options.base))
+    here: dict[str, float] = {}
     for kind in STEPS:
         value, base = counted(sys.executable, kind), counted(options.base, kind) if options.base else 0
-        print(f"{kind:<24}{value:>12,.0f}" + (f"{base:>12,.0f}{value / base:>8.3f}" if base else ""), flush=True)
+        here[kind] = value
+        print(f"{kind:<32}{value:>12,.0f}" + (f"{base:>12,.0f}{value / base:>8.3f}" if base else ""), flush=True)
+    for kind, alike in BUDGETS.items():
+        value = counted(sys.executable, kind)
+        print(f"{kind:<32}{value:>12,.0f}{here[alike]:>12,.0f}{value / here[alike]:>8.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ FROM_THE_TOP = {"README.md": "index.md"} | {
     name: name.lower() for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
 }
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
-_OPT_OUT = re.compile(r"^<!-- not run: .* -->\n", re.MULTILINE)
+_COMMENT = re.compile(r"^<!-- (?:not run: .*|generated: .*|end) -->\n", re.MULTILINE)
 
 
 def pages() -> dict[Path, str]:
@@ -55,7 +55,7 @@ def moved(page: Path, place: str, places: dict[Path, str], source: str) -> str:
             return f"{up}{aim.relative_to(DOCS).as_posix()}"
         return f"{source}/blob/main/{aim.relative_to(ROOT).as_posix()}{anchor}"
 
-    return _OPT_OUT.sub("", _LINK.sub(link, page.read_text(encoding="utf-8")))
+    return _COMMENT.sub("", _LINK.sub(link, page.read_text(encoding="utf-8")))
 
 
 def listed(nav: list[Any]) -> Iterator[tuple[str, str]]:

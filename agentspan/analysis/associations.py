@@ -193,7 +193,7 @@ class Findings:
     """All findings about a set of runs, the clearest first.
 
     Attributes:
-        findings: the findings with a q of at most FDR; within tasks if enough runs share tasks, else pooled.
+        findings: the findings with a q of at most 0.1; within tasks if enough runs share tasks, else pooled.
         pooled: further findings over all runs together that were not found within tasks: the tasks may cause them.
         runs: the number of compared runs.
         tasks: the number of tasks with both failed and passed runs.

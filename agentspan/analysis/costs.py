@@ -128,7 +128,7 @@ class Costs:
         total: the sums over all runs.
         rows: the most expensive first; days, the latest first.
         unit: whether the periods are days, weeks or months.
-        periods: all periods from the first run to the last one, at most MOST_PERIODS, unless months are more.
+        periods: all periods from the first run to the last one, at most 31, unless months are more.
         costs: the cost of all runs in each period.
         unpriced: the models without known prices, the most tokens first.
         read_runs: by tool: the number of runs whose spans were read, the latest ones; else all.

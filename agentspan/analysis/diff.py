@@ -33,7 +33,7 @@ TITLE = 200
 
 @dataclass(frozen=True, slots=True)
 class DiffRun:
-    """One of the two compared runs, with the sums over its spans (see tree.sums)."""
+    """One of the two compared runs, with the sums over its spans."""
 
     run_id: str
     agent: str
@@ -97,7 +97,7 @@ class Divergence:
     """The step at which two runs part.
 
     Attributes:
-        kind: the kind of the change (see StepChange).
+        kind: the kind of the change (see `StepChange`).
         place: the index of the change in `RunDiff.steps`.
         same: the number of earlier steps that are the same; different free text or figures do not matter.
         other_words: the number of these earlier steps with different free text.

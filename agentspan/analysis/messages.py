@@ -111,16 +111,20 @@ def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
 
 
 def first_prompt(spans: Iterable[AgentSpanRow]) -> str | None:
-    """Return the text of the first message of a user in some spans; None without one."""
+    """Return the text of the first message of a user in some spans, else what an agent was asked; None without one."""
+    given = None
     for span in spans:
         kind = built_in_part(span.schema_name)
+        if kind == "agent" and given is None:
+            value = value_of(span.payload)
+            given = value.get("input") if isinstance(value, dict) else None
         found = spoken(span) if kind == "message" else []
         if kind == "llm":
             found = [message for message, _ in sent(value_of(span.payload))]
         for message in found:
             if message["role"] == "user" and message["text"].strip():
                 return message["text"]
-    return None
+    return given if isinstance(given, str) and given.strip() else None
 
 
 def _read(value: Any, role: str, known: Known) -> list[Keyed]:

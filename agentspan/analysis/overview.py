@@ -73,7 +73,7 @@ class FrequentCause:
         runs: the number of runs with this cause.
         versions: the number of these runs of each version.
         only_in: the version of all these runs, if no run of another version has the failure, and that would rarely be
-            so by chance (CHANCE); else None.
+            so by chance (5 %); else None.
         run_id: the id of the latest of the runs.
         kind: `step` if a step failed, `run` for an error of the run itself.
     """
@@ -188,7 +188,7 @@ class Overview:
         return f"{self.head}: {self.counts}." if self.runs else "No run."
 
     def most_often(self, number: int = 3) -> str:
-        """Return the most frequent causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
+        """Return a `number` of causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
         if not self.causes:
             return ""
         return f"Most often: {', '.join(map(str, self.causes[:number]))}."

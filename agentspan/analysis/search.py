@@ -23,7 +23,7 @@ from agentspan.text import noun, one_line
 
 PAGE = 50
 SNIPPET = 160
-"""The largest number of characters of a snippet."""
+"""The most characters of the snippet of a hit; more are cut with `…`."""
 LEAD = 40
 """The number of characters of a snippet before its first match."""
 MOST_STEPS = 5000
@@ -35,14 +35,16 @@ class Hit(NamedTuple):
     """A span that contains all words of a search, as the first span of its run.
 
     Attributes:
+        span_id, run_id: the ids of the span and of its run.
         summary: the summary of the span, or the title of its type.
+        status, schema_name, started_at: of the span.
         field: the column that the snippet is from: `summary`, `payload` or `result_payload`.
         snippet: text around the first match, on one line, without control characters.
         matches: (start, end) of each matched word in `snippet`, in code points.
         repeats: the number of later spans of the run that repeat the text.
         agent, version: the names of the run's agent and version; "" until `located` fills them in.
         step: the number of the step in its run, as `show` lists it; None until `located` fills it in, and in a run
-            with more than MOST_STEPS spans.
+            with more than 5,000 spans.
     """
 
     span_id: str

@@ -165,7 +165,8 @@ def prompt_of(storage: Storage, run: AgentInstanceRow) -> str:
 def about(run: AgentInstanceRow, prompt: str) -> str:
     """Return what a run was about, on one line of at most MAX_ABOUT characters.
 
-    That is the title of its session; else its task and first prompt; else its task, its name and metadata.
+    That is the title of its session; else its task and first prompt; else its task, its name and metadata, without
+    those that come from OpenTelemetry.
     """
     if (title := session_title(run)) is not None:
         return _shown(title)
@@ -176,9 +177,10 @@ def about(run: AgentInstanceRow, prompt: str) -> str:
     parts = [
         f"{name}={inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)}"
         for name, value in list(members.items())[:6]
-        if value != run.task  # the test of a run is its task, too
+        if value != run.task and name != "otel"  # the test of a run is its task, too
     ]
-    return _shown(" ".join(filter(None, [run.task or "", run.external_identifier or "", *parts])))
+    name = run.external_identifier or ""
+    return _shown(" ".join(filter(None, [run.task or "", "" if name.startswith("otel:") else name, *parts])))
 
 
 def _shown(text: str) -> str:

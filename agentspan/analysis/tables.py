@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from agentspan import clock, files
+from agentspan import clock, files, installing
 from agentspan.analysis.by_name import find_run
 from agentspan.analysis.runs import find_runs
 from agentspan.errors import AgentspanError, InvalidValue
@@ -116,7 +116,7 @@ def _engine(engine: Engine | None) -> tuple[Any, str]:
             continue
     wanted = engine or "pandas"
     missing = f"{engine} is not" if engine else "neither pandas nor polars is"
-    raise AgentspanError(f"{missing} installed; run: pip install {wanted}")
+    raise AgentspanError(f"{missing} installed; run: {installing.command(wanted)}")
 
 
 def _pandas(pandas: Any, columns: dict[str, list[Any]]) -> Any:
@@ -145,7 +145,6 @@ def _polars(polars: Any, columns: dict[str, list[Any]]) -> Any:
 
 BATCH = 1000
 """The number of rows in a row group, and of runs that are read together."""
-EXTRA = "pip install 'agentspan-sqlite[parquet]'"
 Values = dict[str, Any]
 
 
@@ -185,7 +184,7 @@ def modules() -> tuple[Any, Any]:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
-        raise InvalidValue("format", f"parquet needs pyarrow; run: {EXTRA}") from None
+        raise InvalidValue("format", f"parquet needs pyarrow; run: {installing.extra('parquet')}") from None
     return arrow, parquet
 
 

@@ -206,7 +206,7 @@ def judge_text(score: ScoreRow) -> str:
 
 
 FOLD_FROM = 4
-"""The least number of consecutive equal siblings that are folded."""
+"""The least equal siblings in a row that `agentspan show` prints as one line."""
 
 
 def fold(roots: list[Node]) -> list[Node]:

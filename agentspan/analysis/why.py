@@ -56,9 +56,9 @@ class Group:
         versions: the number of the runs of each version; `default` for runs without a version.
         run_id: the id of the latest of the runs, as an example.
         span_id: the id of the last span with this failure in that run; None if no span failed.
-        recovered: whether every run recovered from every such failure (see failures); False if unknown.
+        recovered: whether every run recovered from every such failure; False if unknown.
         agents: the number of the runs of each agent.
-        histogram: the number of the runs that started in each of the periods of Why.periods.
+        histogram: the number of the runs that started in each of the `periods` of `Why`.
     """
 
     signature: str
@@ -113,7 +113,7 @@ class Why(FailedShare):
         findings: the features that are associated with failure; of a single signature: with the failures in `groups`.
         comparable: the number of runs that could be compared for `findings`: all with an outcome; of a single
             signature: the failed runs in `groups`, and those that passed.
-        compared: the number of these runs that were sampled (see associations.drawn).
+        compared: the number of these runs that were sampled.
         read: the number of sampled runs whose arguments were read.
         with_step: if no run failed: the number of runs with a failed step, with an outcome and without one.
         periods: the periods of time that the histograms count in; None without runs.
@@ -417,7 +417,7 @@ class RunWhy:
         outcome: the rule that decides whether a run failed; None if the status decides.
         passed: whether the run passed; None if unknown.
         spans, failed: the number of steps, and of failed steps.
-        signature: the signature of the failure, or of how the run ended (see schemas.signatures).
+        signature: the signature of the failure, or of how the run ended.
         step: the step that made the run fail; None if no step failed.
         error: the error of the run; None if the run only passes on the error of the step.
         elsewhere: the same failure in other runs; None if no step failed.

@@ -304,6 +304,7 @@ class ListAgentVersions(Listing):
 
 
 MAX_TYPES = 500
+"""The most span types of a schema version by id."""
 LISTED = 20
 """The most span types that one line of the log names."""
 

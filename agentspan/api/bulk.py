@@ -15,7 +15,9 @@ from agentspan.host import let_through
 from agentspan.storage.protocol import Storage
 
 MIN_KEY = 8
+"""The least characters of an idempotency key in a bulk request."""
 MAX_ITEMS = 1000
+"""The most items of a bulk request."""
 
 BULK: Mapping[str, type[Operation]] = {
     "agents/list": agents.ListAgents,

@@ -12,13 +12,17 @@ from agentspan.model.changes import Key, check_text
 from agentspan.storage.questions import Query
 
 MAX_KEY = 64
+"""The most characters of an idempotency key; they are printable. Another key is an `InvalidValue`."""
 MAX_TEXT = 10_000
+"""The most characters of a name, a description or an external identifier by id; more are an `InvalidValue`."""
 MAX_DEPTH = 500
 """The most levels of a JSON object. The depth that Python can parse depends on its version and on the stack in use (945
 to 9,970 levels): without this limit, an object could be stored by one program and not be read by another."""
 MAX_PAGE = 100
+"""The most items of a page; by default it has 50."""
 MAX_OFFSET = 2**53
 MAX_PFIDS = 1000
+"""The most ids that `pfids` returns at once."""
 
 
 class Json(NamedTuple):

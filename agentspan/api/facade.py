@@ -49,7 +49,9 @@ class ResourceOperations(Generic[T]):
     """Operations that return one type of resource.
 
     An `idempotency_key` has at most 64 characters: the same request with the same key changes nothing more, and returns
-    the resource as it is now.
+    the resource as it is now. `sorting` is a field, with `-` in front for descending, or a dict of `field` and
+    `direction` (`asc`, `desc`); `id`, the order of creation, when left out. `offset` items are skipped, and `page_size`
+    (1 to 100) returned. An `id` is a PFID of the caller's own; minted when left out.
 
     Raises:
         NotFound, UnexpectedRefType: an id names nothing, or a resource of another type.
@@ -81,7 +83,20 @@ class ResourceOperations(Generic[T]):
 
 
 class AgentSpans(ResourceOperations[AgentSpan]):
-    """Operations on spans (see ResourceOperations for keys and errors)."""
+    """Operations on spans.
+
+    Examples:
+        import agentspan
+
+        with agentspan.open("by-id.db") as db:
+            run = db.agent_instances.register("planner")
+            db.agent_instances.start(run.id)
+            span = db.agent_spans.create(run.id, "tool", "active", {"name": "search"})
+            db.agent_spans.finish(span.id, result_payload={"output": "In May."})
+            db.scores.record(span.id, "relevance", 0.5, by="human")
+            db.agent_instances.finish(run.id)
+            assert db.agent_spans.list(run.id)[0].status == "complete"
+    """
 
     def create(
         self,
@@ -99,6 +114,9 @@ class AgentSpans(ResourceOperations[AgentSpan]):
         idempotency_key: str | None = None,
     ) -> AgentSpan:
         """Create a span in any status.
+
+        If a failed span has no `result_payload`, and its payload has an `error` (an object with a type or a `message`,
+        or a text), its `result_payload` is `{"error": …}` with that error.
 
         Args:
             agent_instance_id: the run of the span; it may have any status.
@@ -183,9 +201,7 @@ class AgentSpans(ResourceOperations[AgentSpan]):
             start_time: only spans with a started_at (else inserted_at) at this time or later.
             end_time: only spans with a started_at (else inserted_at) before this time.
             include_summaries: True to fill in `summary`, which the API leaves out by default.
-            sorting: a field such as `started_at`, or `-started_at` for descending.
-            offset: how many spans to skip.
-            page_size: 1 to 100.
+            sorting: `id`, `inserted_at`, `updated_at`, `started_at`, `finished_at`, `schema_name` or `status`.
 
         Raises:
             RequiredValue: neither a run nor an agent is passed.
@@ -198,7 +214,7 @@ class AgentSpans(ResourceOperations[AgentSpan]):
 
 
 class AgentInstances(ResourceOperations[AgentInstance]):
-    """Operations on instances, which are runs (see ResourceOperations for keys and errors)."""
+    """Operations on instances, which are runs."""
 
     def register(
         self,
@@ -220,9 +236,13 @@ class AgentInstances(ResourceOperations[AgentInstance]):
     ) -> AgentInstance:
         """Register an instance, pending; its agent, version and schema version are made when they are new.
 
+        The answer has the schema version as `agent_schema_version`. A schema or template that cannot be used is stored,
+        and logged once with the reason; `agentspan doctor --schemas` shows it. Without a usable schema each payload has
+        one violation, `$unchecked`; without a usable template spans have no summary.
+
         Args:
-            agent_id: the PFID of an agent, or the caller's own name for it (its external_identifier). An agent with a
-                new name is created.
+            agent_id: the PFID of an agent, or the caller's own name for it (its external_identifier); `default` when
+                left out. An agent with a new name is created.
             environment_id: accepted for the sake of clients, and ignored: a file has one environment.
             agent_version: `external_identifier`, `name`, `description`, `runtime_environment`.
             agent_schema_version: `span_type_schemas`, a list of objects with name, title, params_schema,
@@ -233,7 +253,8 @@ class AgentInstances(ResourceOperations[AgentInstance]):
             update_current_version: True to set the name and description of a version that exists already.
             purpose: `live` when left out, `smoke_test` or `eval`.
             metadata: the input of the run, or other facts about it; a JSON object.
-            external_identifier: the caller's own name for the instance, unique among the instances of its agent.
+            external_identifier: the caller's own name for the instance. A second instance of the agent with the same
+                name raises InvalidValue.
             session: the caller's own name for the conversation that the run belongs to.
             user: the caller's own name for the person that the run is for.
             task: the caller's own name for the task of the run. If session, user, task or tags are left out, members of
@@ -263,6 +284,9 @@ class AgentInstances(ResourceOperations[AgentInstance]):
     ) -> AgentInstance:
         """Finish an instance by the rules of a span's finish. Its spans do not change.
 
+        This succeeds once for a run that `terminate` or `doctor` closed: its own end replaces the close. A terminated
+        run stays terminated, and takes the times of its own end.
+
         Raises:
             InvalidAction: the status of the instance does not allow this finish; the instance is unchanged.
             InvalidValue: a value is wrong, such as a timestamp too early.
@@ -271,6 +295,9 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
     def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
         """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
+
+        The closed spans have the error `Terminated`, and `closed_by` is `terminated`. The program of the run notices it
+        at its next step. Spans that it begins later are still recorded.
 
         Args:
             agent_instance_id: the run.
@@ -295,7 +322,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         Args:
             agent_instance_id: the run.
             name: the name of the evaluation. If the run was registered with a quality schema of this name, the payload
-                is checked against it.
+                is checked against it. Over HTTP and in bulk, a name without a schema is refused.
             payload: the evaluation, a JSON object; None removes the evaluation with this name.
 
         Raises:
@@ -340,12 +367,20 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         offset: int = 0,
         page_size: int = 50,
     ) -> Page[AgentInstance]:
-        """Return a page of instances, of all agents or of one; `sorting="-id"` for the newest first."""
+        """Return a page of instances, of all agents or of one; `sorting="-id"` for the newest first.
+
+        Args:
+            agent_id: only instances of this agent.
+            agent_version_id: only instances of this version.
+            status: only instances with this status.
+            purpose: only instances with this purpose.
+            sorting: `id`, `inserted_at`, `updated_at`, `started_at`, `finished_at` or `status`.
+        """
         return self._page(runs.ListInstances(locals()))
 
 
 class Agents(ResourceOperations[Agent]):
-    """Operations on agents (see ResourceOperations for keys and errors)."""
+    """Operations on agents."""
 
     def create(
         self,
@@ -362,6 +397,9 @@ class Agents(ResourceOperations[Agent]):
         """Create an agent, pending until its first instance starts.
 
         Args:
+            name: a name for people.
+            description: for people.
+            external_identifier: the caller's own name for it, unique in the file.
             owner_person_id, team_id, risk_profile_id: ids of the API's service, kept as they are.
 
         Raises:
@@ -374,7 +412,7 @@ class Agents(ResourceOperations[Agent]):
         return self._of(agents.GetAgent(locals()))
 
     def show(self, agent_id: str | None = None, *, external_identifier: str | None = None) -> Agent:
-        """Return an agent by its id or by its external_identifier.
+        """Return an agent by its id or by its external_identifier, with its available actions and counts.
 
         Raises:
             RequiredValue: neither the id nor the external_identifier is passed, or both are.
@@ -392,11 +430,16 @@ class Agents(ResourceOperations[Agent]):
         risk_profile_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Agent:
-        """Change fields of an agent; a field that is left out stays."""
+        """Change fields of an agent; one that is left out stays.
+
+        Args:
+            agent_id: the agent.
+            name, description, owner_person_id, team_id, risk_profile_id: as for `create`.
+        """
         return self._done(agents.UpdateAgent(locals()))
 
     def retire(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
-        """Retire an agent. The agent and its runs stay stored.
+        """Retire an agent. The agent and its runs stay stored, and new runs of it can be created.
 
         Raises:
             InvalidAction: the agent is retired already.
@@ -404,7 +447,7 @@ class Agents(ResourceOperations[Agent]):
         return self._done(agents.RetireAgent(locals()))
 
     def reinstate(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
-        """Undo the retirement of an agent.
+        """Undo the retirement of an agent: it is active again, or pending if no run of it ever started.
 
         Raises:
             InvalidAction: the agent is not retired.
@@ -428,7 +471,12 @@ class Agents(ResourceOperations[Agent]):
         offset: int = 0,
         page_size: int = 50,
     ) -> Page[Agent]:
-        """Return a page of agents; `sorting` by `name` or `-name`, among others."""
+        """Return a page of agents.
+
+        Args:
+            status: only agents with this status.
+            sorting: `id`, `name`, `inserted_at`, `updated_at` or `status`.
+        """
         return self._page(agents.ListAgents(locals()))
 
 
@@ -442,7 +490,12 @@ class AgentVersions(ResourceOperations[AgentVersion]):
     def list(
         self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
     ) -> Page[AgentVersion]:
-        """Return a page of versions, of all agents or of one."""
+        """Return a page of versions, of all agents or of one.
+
+        Args:
+            agent_id: only versions of this agent.
+            sorting: `id`, `external_identifier`, `inserted_at` or `updated_at`.
+        """
         return self._page(agents.ListAgentVersions(locals()))
 
 
@@ -461,7 +514,14 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
         quality_schema: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentSchemaVersion:
-        """Create a schema version of an agent, or return the one with the same content."""
+        """Create a schema version of an agent, or return the one with the same content.
+
+        Args:
+            agent_id: the agent.
+            external_identifier: the caller's own name for it.
+            span_type_schemas, span_schemas, span_result_schemas, quality_schemas, quality_schema: as the members of
+                `agent_schema_version` of `AgentInstances.register`.
+        """
         return self._done(agents.CreateSchemaVersion(locals()))
 
     def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
@@ -471,12 +531,17 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
     def list(
         self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
     ) -> Page[AgentSchemaVersion]:
-        """Return a page of schema versions, of all agents or of one."""
+        """Return a page of schema versions, of all agents or of one.
+
+        Args:
+            agent_id: only schema versions of this agent.
+            sorting: `id`, `inserted_at` or `external_identifier`.
+        """
         return self._page(agents.ListSchemaVersions(locals()))
 
 
 class Scores(ResourceOperations[Score]):
-    """Operations on scores of runs and spans (see ResourceOperations for keys and errors)."""
+    """Operations on scores of runs and spans."""
 
     def record(
         self,
@@ -495,7 +560,8 @@ class Scores(ResourceOperations[Score]):
 
         Args:
             target_id: the run or the span.
-            name: the name of the score, such as `reward`; at most 200 characters, like label and identifier.
+            name: the name of the score, such as `reward`; at most 200 characters, like label and identifier. `mark` and
+                `note` are names for people, which `agentspan score --mark` writes.
             value: a finite number, or True or False.
             label: a word, such as `good`.
             explanation: why; at most 10,000 characters.

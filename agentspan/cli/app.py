@@ -125,6 +125,8 @@ COMMANDS = {
         "latest run.",
         "serve": "Serve the viewer and the operations over HTTP.\n\nThe official clients of the Prefactor API work "
         "against it.",
+        "allow": "Allow a run more than its budget.\n\nA run that is paused goes on. Without options, as much again as "
+        "each limit of its budget.",
         "terminate": "Terminate a run from outside, for good.\n\nIts open spans are closed, and its program learns of "
         "it at its next span.",
         "demo": "Record a small agent at work on the current folder, and show its run.",
@@ -166,7 +168,8 @@ COMMANDS = {
 """All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
 _HELP = {name: help for section in COMMANDS.values() for name, help in section.items()}
 _FILES = {
-    "stats": "runs", "sql": "search", "terminate": "score", "demo": "record", "import": "importing", "backup": "copy",
+    "stats": "runs", "sql": "search", "terminate": "score", "allow": "score", "demo": "record", "import": "importing",
+    "backup": "copy",
     "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
     "mcp": "agentspan.mcp.server", "setup": "agentspan.mcp.setup", "skill": "agentspan.mcp.skill",
 }  # fmt: skip

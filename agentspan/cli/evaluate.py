@@ -88,10 +88,11 @@ def evaluate_command(
     try:
         task = _imported(program)
         judges = [SHIPPED[each] if each in SHIPPED else _imported(each) for each in scores]
+        called = name or str(getattr(task, "__name__", program))
         with bar("evaluating") as update:
             found = evaluate(
-                task, cases, judges, name=name or getattr(task, "__name__", program), version=version, trials=trials,
-                against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
+                task, cases, judges, name=called, version=version,
+                trials=trials, against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
                 workers=workers, seed=seed, progress=update, on_plan=_show_plan,
             )  # fmt: skip
         if junit is not None:

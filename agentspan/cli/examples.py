@@ -84,6 +84,10 @@ EXAMPLES = {
         ("this file, on port 8484", "serve"),
         ("with the sessions of Claude Code", "serve --watch claude"),
     ),
+    "allow": (
+        ("as much again of each limit", "allow -"),
+        ("two dollars and 50 steps", "allow - --usd +2 --steps +50"),
+    ),
     "terminate": (
         ("the latest run", "terminate - --reason 'too expensive'"),
         ("the latest run of a version", "terminate researcher@1.2 --reason stuck"),

@@ -342,7 +342,7 @@ def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
             template = item.get("template") or "(no template)"
             click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
             for part in unusable_parts(item):
-                click.echo(f"    {fit(_note(part), width() - 4)}")
+                click.echo(f"    {safe(_note(part))}")  # not cut: it may end with a command
         for part in _unusable_quality(row):
             named = fit(f"quality {part.name}".rstrip(), 40)  # a quality without a name has no suffix
             click.echo(f"  {named}: {fit(_note(part), max(20, width() - len(named) - 4))}")

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from agentspan import clock
+from agentspan import clock, installing
 from agentspan.cli.app import command, location_in, options
 from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width
-from agentspan.errors import AgentspanError
+from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import MARK, NOTES
+from agentspan.recording.budgets import ENVIRONMENT as BUDGET
+from agentspan.recording.budgets import parse as parse_budget
+from agentspan.recording.settings import is_disabled_by_environment
 from agentspan.storage.location import DEFAULT, ENVIRONMENT, Location, parse
 from agentspan.storage.questions import Find, Query
 from agentspan.text import noun
@@ -74,11 +77,15 @@ class Noted(NamedTuple):
             return ""
         names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
         sentence = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} imported and not recorded"
-        reasons = [*self.without, *([f"pip install {' '.join(packages)}"] if packages else [])]
+        reasons = [*self.without, *([installing.command(*packages)] if packages else [])]
         return f"{sentence}; {'; '.join(reasons)}"
 
     def why_nothing(self) -> str:
         """Return the reason why a program left no run."""
+        if is_disabled_by_environment():
+            return "AGENTSPAN_DISABLED is set in the environment"
+        if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return "OTEL_SDK_DISABLED is set in the environment"
         if self.missing:
             return self.advice()
         if self.without:
@@ -93,11 +100,20 @@ class Noted(NamedTuple):
 @command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
 @click.option("--list", "is_list", is_flag=True, help="List the frameworks that can be recorded here; run nothing.")
+@click.option("--budget", "budgets", metavar="LIMITS", multiple=True, help="Limit each run, such as usd=5,steps=200.")
 @click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @options
 @click.pass_context
 def record_command(
-    ctx: click.Context, module: str | None, is_list: bool, program: tuple[str, ...], db: str | None, as_json: bool
+    ctx: click.Context,
+    /,
+    module: str | None,
+    program: tuple[str, ...],
+    budgets: tuple[str, ...],
+    db: str | None,
+    *,
+    is_list: bool,
+    as_json: bool,
 ) -> None:
     """Run a program, or list the frameworks that would be recorded."""
     if is_list and not program and module is None:
@@ -107,14 +123,20 @@ def record_command(
         raise click.UsageError("--list runs no program, and --json is for --list")
     if not program and module is None:
         raise click.UsageError("a program to run is missing: agentspan record -- python agent.py")
-    _record(location_in(ctx, db), program, module=module)
+    budget = ",".join(budgets)
+    try:
+        if budgets:
+            parse_budget(budget)
+    except InvalidValue as error:
+        raise click.UsageError(f"--budget: {error}") from None
+    _record(location_in(ctx, db), program, module=module, budget=budget)
 
 
-def _record(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
+def _record(location: Location, arguments: Sequence[str], *, module: str | None, budget: str) -> None:
     """Run a program and record it; exit with its exit code, or with the signal that killed it."""
     began = clock.now()
     with tempfile.NamedTemporaryFile("r", prefix="agentspan-record-") as notes:
-        code = _run(command_line(arguments, module), _environment(location, notes.name))
+        code = _run(command_line(arguments, module), _environment(location, notes.name, budget))
         noted = Noted.of(notes)
     try:
         for line in _report(location, began, noted):
@@ -146,10 +168,12 @@ def _python(name: str) -> str:
     return str(beside) if os.access(beside, os.X_OK) else name
 
 
-def _environment(location: Location, notes: str) -> dict[str, str]:
+def _environment(location: Location, notes: str, budget: str) -> dict[str, str]:
     site, before = str(SITE), os.environ.get("PYTHONPATH")
     path = site if not before else f"{site}{os.pathsep}{before}"
-    return {**os.environ, "PYTHONPATH": path, ENVIRONMENT: str(location.absolute()), MARK: site, NOTES: notes}
+    limits = {BUDGET: budget} if budget else {}
+    recording = {"PYTHONPATH": path, ENVIRONMENT: str(location.absolute()), MARK: site, NOTES: notes}
+    return {**os.environ, **recording, **limits}
 
 
 def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
@@ -274,9 +298,14 @@ def _frameworks(*, as_json: bool) -> None:
         if each.can_record:
             state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
         else:
-            state = f"not recorded; pip install {_to_install(each)}" if each.is_installed else "not installed"
+            state = f"not recorded; needs {_to_install(each)}" if each.is_installed else "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
+    wanted = sorted(_to_install(each) for each in known.missing(found))
+    if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
+        wanted.insert(0, installing.name_of("otel"))
+    if wanted:
+        echo_lines([f"to record what is not: {installing.command(*wanted)}"])
 
 
 def _to_install(each: known.Available) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import by_name
+from agentspan.analysis.budgets import budget_of
 from agentspan.analysis.by_name import AT
 from agentspan.analysis.causes import Judged, page_of
 from agentspan.analysis.runs import (
@@ -62,6 +63,7 @@ from agentspan.storage.sums import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, share_text
 
 LATEST_RUNS = 50
+"""The runs that `agentspan runs` lists without `--limit`: the latest ones."""
 DATED = 76
 """The terminal width from which the list shows the start of each run."""
 WIDE = 100
@@ -131,6 +133,7 @@ def _plain_runs(storage: Storage, found: RunList, page: Judged) -> dict[str, Any
                 "input_tokens": run.input_tokens,
                 "output_tokens": run.output_tokens,
                 "cost_usd": run.cost_usd,
+                "budget": None if (budget := budget_of(storage, run.run)) is None else budget.plain(),
             }
             for run, plain in zip(found.runs, plain_rows(storage, [run.run for run in found.runs]), strict=True)
         ],
@@ -178,6 +181,8 @@ def _table(
         cause = page.causes[row.id].text if row.id in page.causes else ""
         about = "" if beside else abouts[row.id]
         echo_lines(_below(cause, about, columns - 2, is_title=session_title(row) is not None))
+        if (budget := budget_of(storage, row)) is not None:
+            echo("  " + fit(budget.text(), columns - 2))
         for score in scores.get(row.id, ()):
             echo("  " + fit(score_text(score), columns - 2))
 

@@ -1,14 +1,19 @@
-"""`agentspan score` adds or removes scores of a run or span; `agentspan terminate` stops a run from outside."""
+"""`agentspan score` adds or removes scores; `allow` gives a run more of its budget; `terminate` stops a run."""
 
 import click
 
 from agentspan.analysis import by_name
+from agentspan.analysis.budgets import budget_of
 from agentspan.cli.app import changes, command
 from agentspan.cli.completion import RUN
 from agentspan.cli.output import Failed, answer, safe
 from agentspan.database import Database
+from agentspan.errors import InvalidValue
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, SOURCES, Source, typed
+from agentspan.recording.budgets import ALLOWED, LIMITS, NAME, more_of, number_of
+from agentspan.recording.spending import user
 from agentspan.storage.questions import SpansOf
 from agentspan.text import noun
 
@@ -74,6 +79,31 @@ def score_command(
     scores = [score.model_dump(mode="json") for score in database.scores.list(judged.id)]
     text = safe(f"{done} {'span' if isinstance(judged, AgentSpanRow) else 'run'} {judged.id}")
     answer({"target_id": judged.id, "scores": scores, "total": len(scores)}, text, as_json=as_json)
+
+
+@command("allow")
+@click.argument("run", type=RUN)
+@click.option("--usd", metavar="N", help="Allow N US dollars more, such as +2.")
+@click.option("--steps", metavar="N", help="Allow N steps more.")
+@click.option("--minutes", metavar="N", help="Allow N minutes more.")
+@click.option("--tokens", metavar="N", help="Allow N tokens more.")
+@click.option("--repeats", metavar="N", help="Allow each call N times more.")
+@click.option("--as", "by", metavar="NAME", help="Say who allows it; the name of the user, when left out.")
+@changes
+def allow_command(database: Database, *, run: str, by: str | None, as_json: bool, **amounts: str | None) -> None:
+    """Allow a run more than its budget."""
+    found = by_name.find_run(database.storage, run)
+    if found.status not in OPEN:
+        raise Failed(f"run {found.id} is {found.status}: it takes no further step")
+    try:
+        wanted = {name: number_of(name, text) for name in LIMITS if (text := amounts[name]) is not None}
+        more = more_of(found.metadata, wanted)
+    except InvalidValue as error:
+        raise Failed(f"run {found.id} is allowed nothing: {error}") from None
+    database.scores.record(found.id, NAME, label=ALLOWED, explanation=more, by="human", identifier=by or user())
+    used = budget_of(database.storage, found)
+    text = safe(f"run {found.id} is allowed {more}")
+    answer({"run_id": found.id, "allowed": more, "budget": used and used.plain()}, text, as_json=as_json)
 
 
 @command("terminate")

@@ -17,10 +17,10 @@ from agentspan.analysis.filter_words import parse_time
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, safe, to_copy
 from agentspan.host import Thread
+from agentspan.installing import needs_extra
 from agentspan.recording.capture.redaction import card_numbers
 from agentspan.serve.running import HEADER, new_number, noted
 from agentspan.storage.location import Location
-from agentspan.text import needs_extra
 
 if TYPE_CHECKING:
     import uvicorn

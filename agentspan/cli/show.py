@@ -10,6 +10,7 @@ import click
 
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, tree
+from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.by_name import STEP
 from agentspan.analysis.causes import Verdict, verdicts_on
 from agentspan.analysis.outcomes import Judge
@@ -136,8 +137,10 @@ FACT_LINES = 3
 """The largest number of lines for commit, task, session, user and tags of a run."""
 SCORE_LINES = 2
 """The largest number of lines of a score in a picture."""
+BUDGET_LINES = 3
+"""The largest number of lines for a budget and who allowed more."""
 PAYLOAD_LINES = 12
-"""The largest number of lines of a payload in a picture."""
+"""The most lines that `agentspan show --payloads` prints of a payload, and of a result; the rest is counted."""
 SHORT_COMMIT = 10
 """The number of characters of a commit in a picture: enough to be unique in a large git repository."""
 
@@ -197,7 +200,9 @@ class Picture:
         if run.error is not None:
             for line in wrap(run_error(run) or "failed", width - 4, ERROR_LINES):
                 yield "    " + status_style(line, "failed")
-        for score in scores:
+        if (budget := budget_of(storage, run)) is not None:
+            yield from (f"    {line}" for line in wrap(budget.text(), width - 4, BUDGET_LINES))
+        for score in without_events(run, scores):
             yield from (f"    {line}" for line in wrap(score_text(score), width - 4, SCORE_LINES))
         if (command := command_of(run)) is not None:
             yield from (f"    {line}" for line in hint("continue it", safe(command), width - 4))
@@ -509,12 +514,14 @@ def _document(
 
     details = envelopes.details_of(storage, run, storage.ask(Account()))
     scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
+    budget = budget_of(storage, run)
     document(
         {
             "run": {
                 **envelopes.plain(details),
                 "agent": run_name(*names_of(storage, [run])[run.id]),
                 "verdict": verdicts_on(storage, [run], outcome_rule(None))[run.id]._asdict(),
+                "budget": None if budget is None else budget.plain(),
             },
             "spans": [
                 {**plain, "number": steps[span.id]}

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, fsum
-from statistics import mean, pvariance
+from math import ceil, fsum, sqrt
+from statistics import NormalDist, mean, pvariance
 
-from agentspan.analysis.power import GroupSizes
+from agentspan.analysis.power import ALPHA, POWER, GroupSizes
 from agentspan.analysis.statistics import FEWEST_TASKS, binomial
-from agentspan.evaluation.verdicts import Outcomes
+from agentspan.evaluation.verdicts import EARLY_ALPHA, Outcomes
 from agentspan.text import cost_text, noun, points, share_text
 
+STEP = 0.0025
+"""The steps in which a drop grows until it would be found: a quarter of a point."""
 MOST_TRIALS = 100
 """The largest number of trials of a case that the search for enough trials tries."""
 
@@ -116,15 +118,37 @@ def plan(
         return _sizes(share, spread, len(known), of_base, of_head)
 
     def finds(of_base: float, of_head: int) -> bool:
-        return show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
+        is_found = show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
+        return is_found and _finds_broken(show, spread, len(known), of_base, of_head, early=early)
 
     is_of_both = not finds(base_trials, MOST_TRIALS)
     needed = _least(lambda number: finds(max(number, base_trials) if is_of_both else base_trials, number))
     detectable = sizes(base_trials, trials).drop(one_sided=not early)
+    while detectable < share and not _finds_broken(detectable, spread, len(known), base_trials, trials, early=early):
+        detectable += STEP
+    detectable = detectable if detectable <= share else 1.0
     return Plan(
         len(cases), trials, len(known), base_trials, share, detectable, show, needed, is_of_both and needed is not None,
         run_usd, budget_usd,
     )  # fmt: skip
+
+
+def _finds_broken(
+    drop: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int, *, early: bool
+) -> bool:
+    """Return whether 80 of 100 evaluations find a drop that a few tasks make, which never pass any more.
+
+    By the normal approximation. Such a drop is harder to find than one to which all tasks contribute: of 2,000
+    simulated evaluations of 50 very unlike cases, 52 % found one of a size of which 78 % found an even one.
+    """
+    total = fsum(p * number for p, number in spread.items())
+    lost = fsum(p * p * number for p, number in spread.items()) / total  # of a broken task; drawn from those that pass
+    varies = fsum(p * (1 - p) * number for p, number in spread.items()) / tasks
+    square = varies * (1 / in_base + max(0.0, 1 - drop / lost) / in_head) + drop * lost
+    error = sqrt(max(1e-12, square - drop * drop))
+    level = EARLY_ALPHA if early else ALPHA
+    over = drop * sqrt(tasks) - NormalDist().inv_cdf(1 - level) * sqrt(square)
+    return NormalDist().cdf(over / error) >= POWER
 
 
 def _least(holds: Callable[[int], bool]) -> int | None:

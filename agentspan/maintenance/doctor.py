@@ -56,7 +56,7 @@ class Report:
     Attributes:
         problems: damage of the file itself; empty if there is none, or if the storage has no check.
         runs: the runs that were open or had open spans.
-        refused: the latest changes that arrived too late, or whose run is not stored, the latest first.
+        refused: the latest 20 changes that arrived too late, or whose run is not stored, the latest first.
         refused_total: the number of all refused changes.
         damage: the latest parts of killed programs' journals that could not be read, the latest first.
         damage_total: the number of all parts that could not be read.

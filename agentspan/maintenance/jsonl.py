@@ -437,7 +437,7 @@ def _check_first(data: dict[str, Any] | None) -> bool:
         raise _wrong(1, _foreign(f"an object with {names}" if names else "an empty object"))
     version = data.get("version")
     if version not in (FIRST["version"], COMPACT_VERSION):
-        raise _wrong(1, "is of a newer agentspan; run: pip install --upgrade agentspan-sqlite")
+        raise _wrong(1, "is of a newer agentspan; install a newer one")
     return bool(version == COMPACT_VERSION)
 
 

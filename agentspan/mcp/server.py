@@ -14,9 +14,9 @@ import click
 from agentspan import __version__
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed
+from agentspan.installing import needs_extra
 from agentspan.mcp import tools
 from agentspan.mcp.answers import CHARACTERS
-from agentspan.text import needs_extra
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server

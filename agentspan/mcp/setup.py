@@ -16,10 +16,11 @@ import click
 from agentspan import files
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, Unanswered, echo_lines, safe, style, to_copy
+from agentspan.installing import needs_extra
 from agentspan.mcp import entries
 from agentspan.mcp.skill import FIND, INSTRUMENT
 from agentspan.storage.location import Location
-from agentspan.text import needs_extra, noun
+from agentspan.text import noun
 
 NAME = "agentspan"
 """The name of the entry, and of the folder of the skill."""

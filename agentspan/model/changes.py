@@ -92,6 +92,7 @@ class Ref(NamedTuple):
     """A row that must exist for a change to hold.
 
     Attributes:
+        type, id: the type of the row, and its id.
         instance_id: the run of a span, so that a backend that is partitioned by run looks in one partition.
     """
 
@@ -107,6 +108,9 @@ class Put(NamedTuple):
     If the id and the UNIQUE columns both clash, the refusal names the id.
 
     Attributes:
+        row: the row.
+        refs: further rows that must exist.
+        violations: the violations of its payloads, if it is a span.
         minted: True if the recording process made the id, from 79 random bits. Such an id is in use only if a record
             is read again. So a storage looks for it among rows of the same type only, and for a span in its run only.
     """
@@ -124,6 +128,7 @@ class PutSpans(NamedTuple):
     row in the way, so `parted` retries with fewer spans.
 
     Attributes:
+        rows: the rows.
         violations: the violations of all rows, each with the id of its span.
     """
 
@@ -156,6 +161,8 @@ class Move(NamedTuple):
     spans of the run get it, too.
 
     Attributes:
+        type, id: the type of the row, and its id.
+        leaves, set, violations, unchanged, over: as above.
         instance_id: the run of a span; None if the caller does not know the run, as over HTTP. It is no guard: a
             backend that is partitioned by run uses it to find the partition, others ignore it. (A Put needs none,
             because its row names the run.)

@@ -40,7 +40,15 @@ ResourceType = Literal[
 
 
 class AccountRow(NamedTuple):
-    """The file itself: its ids of account, environment and deployment for the API, and the partition of its ids."""
+    """The file itself, in one row: its ids of account, environment and deployment for the API, and the partition.
+
+    Attributes:
+        id: primary key; the `account_id` of all resources.
+        environment_id: the `environment_id` of all instances.
+        agent_deployment_id: the `agent_deployment_id` of all instances.
+        partition: the 30-bit number in all ids of this file.
+        inserted_at: when the file was made.
+    """
 
     id: str
     environment_id: str
@@ -54,6 +62,15 @@ class AgentRow(NamedTuple):
 
     `owner_person_id`, `team_id` and `risk_profile_id` are ids of the API's service, kept as its clients send them: a
     file has no people, teams and risk profiles.
+
+    Attributes:
+        external_identifier: your own name for it, unique.
+        name: for people.
+        description: for people.
+        status: `pending` until its first run starts, then `active`; `retired` by hand.
+        owner_person_id: its owner in the API's service, as a client said.
+        team_id: its team there.
+        risk_profile_id: its risk profile there.
     """
 
     id: str
@@ -69,7 +86,15 @@ class AgentRow(NamedTuple):
 
 
 class AgentVersionRow(NamedTuple):
-    """A version of an agent, identified by the agent and the external_identifier."""
+    """A version of an agent, identified by the agent and the external_identifier.
+
+    Attributes:
+        agent_id: references `agents`.
+        external_identifier: the version; unique for an agent; `default` when none was given.
+        name: for people.
+        description: for people.
+        runtime_environment: the environment that the client sent.
+    """
 
     id: str
     agent_id: str
@@ -82,7 +107,17 @@ class AgentVersionRow(NamedTuple):
 
 
 class AgentSchemaVersionRow(NamedTuple):
-    """A set of span types and quality schemas, identified by the agent and the hash of its content."""
+    """A set of span types and quality schemas, identified by the agent and the hash of its content.
+
+    Attributes:
+        agent_id: references `agents`.
+        external_identifier: the name under which it was first registered.
+        content_hash: SHA-256 of the content, as hex; unique for an agent.
+        span_type_schemas: a list of span types: `name`, `title`, `description`, `params_schema`, `result_schema`,
+            `template` and others that clients send.
+        quality_schemas: a list of quality schemas: `name`, `schema`, `title`, `template`; the one without a name
+            has the name `""`.
+    """
 
     id: str
     agent_id: str
@@ -97,12 +132,38 @@ class AgentSchemaVersionRow(NamedTuple):
 class AgentInstanceRow(NamedTuple):
     """One run of an agent.
 
-    If the run was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of
-    the close. `ended_late` is 1 if the run's own end arrived after the close, and replaced the status (except
-    `terminated`), result and times. `git_commit` is the commit of the git checkout in which the program ran, 40 or 64
-    hexadecimal digits. `git_dirty` is 1 if tracked files of the checkout differed from the commit, 0 if they did not,
-    None if that is not known. `session` is the conversation that the run belongs to, `user` the person that it ran for.
-    `task` is the name of its task: runs of the same task can be compared.
+    Attributes:
+        agent_id: references `agents`.
+        agent_version_id: references `agent_versions`.
+        agent_schema_version_id: references `agent_schema_versions`.
+        external_identifier: your own name for it, unique for an agent.
+        status: as a span's, or `terminated`.
+        purpose: `live`, `smoke_test`, `eval`.
+        metadata: the input of the run.
+        result: the output of the run.
+        error: the exception that ended it: `type`, `message`, `stacktrace`.
+        quality_payloads: its evaluations, by the name of their quality schema; the one without a name has the name
+            `""`.
+        quality_summaries: the summaries of its evaluations, by the same name.
+        termination_reason: the reason that was passed to `terminate`, or null.
+        started_at: null while pending.
+        finished_at: null until it has finished.
+        duration_ms: milliseconds.
+        inserted_at: when it was registered.
+        updated_at: when it last changed.
+        writer_id: the process that recorded it; null when registered by id.
+        closed_by: why it was closed: `terminated`, or `abandoned` (its program died, and `doctor` closed it); null
+            if it was not closed.
+        closed_at: the time of that close, or null.
+        ended_late: 1 if its own end came after the close: result, error, times and status are those of its own end
+            (`terminated` stays); else null.
+        git_commit: the commit of the git checkout in which its program ran, 40 or 64 hexadecimal digits; null where
+            there is none, and when registered by id.
+        session: the conversation that it belongs to, as its program named it.
+        user: the person that it ran for, as its program named them.
+        task: what it had to do, as its program named it.
+        git_dirty: 1 if tracked files of the checkout differed from `git_commit`, 0 if they did not; null where git
+            did not say so.
     """
 
     id: str
@@ -178,11 +239,42 @@ OF_PAYLOAD, AT_END = DERIVED[:2], DERIVED[2:]
 
 
 class AgentSpanRow(NamedTuple):
-    """One step of a run.
+    """One step of a run. Columns such as `label` are derived from its payloads and type; `contents` is a column only.
 
-    AgentInstanceRow describes closed_by, closed_at and ended_late; Meaning describes the columns from `label` on.
-    `sensitive_encoding` is 1 if the client declared that values are marked as sensitive, or if a value is marked (see
-    model.columns).
+    Attributes:
+        agent_id: the agent of its run.
+        agent_instance_id: its run; references `agent_instances`.
+        parent_span_id: its parent; not a foreign key, so that a child may be stored before its parent.
+        schema_name: the span type's name, as recorded.
+        schema_title: the span type's title.
+        status: `pending`, `active`, `complete`, `failed`, `cancelled`.
+        payload: the input of the step.
+        result_payload: the output of the step: an object, or by id and over HTTP any other JSON; null until it has
+            finished.
+        summary: one line about the span; null if the type has no template.
+        label: the model's or tool's name, for types that have one.
+        started_at: null while pending.
+        finished_at: null until it has finished.
+        duration_ms: milliseconds; 0 when cancelled.
+        input_tokens: the member of that name in its payloads, or another name of it.
+        output_tokens: the same.
+        cost_usd: US dollars; the same, else by its model's prices.
+        inserted_at: when it was created.
+        updated_at: when it last changed.
+        writer_id: the process that recorded it, an id of `writers`; null when created by id.
+        closed_by: why it was closed: `terminated` (its run was terminated), `abandoned` (its program died, and
+            `doctor` closed it); null if it was not closed.
+        closed_at: the time of that close, or null.
+        ended_late: 1 if its own end came after the close, and replaced status, result and times; else null.
+        is_aggregate: 1 if the span is an aggregate by its `schema_name`, else 0; sums leave aggregates out.
+        sensitive_encoding: 1 if values in its payloads are marked as sensitive, or its client said so, else 0.
+        contents: 0 if `payload` and `result_payload` are whole, else which of them has references to `contents` and
+            `blobs`.
+        response_id: the provider's id of a model's answer: the member of that name in its payloads.
+        cache_write_tokens: how many of the input tokens were written to the provider's cache: the member of that
+            name.
+        finish_reason: why the model, or the agent, stopped: the text `finish_reason`, `stop_reason` or `stopReason`
+            of its result.
     """
 
     id: str
@@ -218,9 +310,17 @@ class AgentSpanRow(NamedTuple):
 class WriterRow(NamedTuple):
     """A process that recorded, with the fields that later decide whether it is still alive.
 
-    `boot_id` identifies the machine's boot, followed by the pid namespace of the process, and by its time namespace if
-    that is not the host's. `process_start` is the start of the process in the unit of the system (Linux: ticks since
-    boot, which differ between time namespaces).
+    A process has a row for each tracer that it records with, and a forked child has rows of its own.
+
+    Attributes:
+        host: the machine's name.
+        boot_id: the id of this boot of the machine, a space, and the namespace of process ids (each container has
+            its own). In a time namespace other than the host's, also a space and that namespace. Linux only; else
+            empty.
+        pid: process id, within that namespace.
+        process_start: the start of the process, in ticks since boot, as its time namespace counts them. Linux only;
+            else empty.
+        program: the name of the script or module.
     """
 
     id: str
@@ -233,10 +333,21 @@ class WriterRow(NamedTuple):
 
 
 class RefusedChangeRow(NamedTuple):
-    """A change of a recorder that the storage refused: the span was finished before, or its run was removed.
+    """A change of a recorder that the storage refused: the span had ended before, or its run is not in the file.
 
-    `subject` is the id of the row to change, `wanted` a JSON object of columns and values. `why` is the reason of
-    changes.Refused, or `damaged` or `unreadable` for a part of a journal that could not be recovered.
+    So the change is not lost. A damaged place in the journal of a killed program is a row, too. `wanted` is redacted
+    and limited like payloads. `prune` removes the rows with their run.
+
+    Attributes:
+        subject: id of the span or run that was to be changed or created; not a foreign key. For `damaged`, the file
+            of the journal.
+        agent_instance_id: its run, if it is known.
+        why: `status` (the span or run had finished), `missing` (it, or its run, is not in the file), `id_used` or
+            `not_unique`; for a place in a journal, `damaged` or `unreadable`.
+        stored_status: the status that the row had in the file; null if it is not in the file.
+        wanted: the columns that were to be set, and their values; JSON columns as text. For a place in a journal,
+            the problem, in `said`.
+        writer_id: the process that wanted the change, an id of `writers`.
     """
 
     id: str
@@ -252,8 +363,11 @@ class RefusedChangeRow(NamedTuple):
 class OtelTraceRow(NamedTuple):
     """The run that a trace of OpenTelemetry belongs to, decided when the first span of the trace was stored.
 
-    `id` is the trace id, 32 hexadecimal digits. A run that is a whole process has many traces. Rows are removed with
-    their run.
+    Later spans go to the same run. `prune` removes the rows with their run.
+
+    Attributes:
+        id: primary key: the trace id, 32 hexadecimal digits.
+        agent_instance_id: the run; references `agent_instances`. A run of a process has many traces.
     """
 
     id: str
@@ -262,9 +376,15 @@ class OtelTraceRow(NamedTuple):
 
 
 class OtelLogRow(NamedTuple):
-    """A log record of OpenTelemetry that holds a message of a span. It may arrive before or after the span.
+    """A log record of OpenTelemetry that holds a message of a span, as older conventions send it.
 
-    `record` has the name, attributes and body of the log record. A row is kept for some minutes only.
+    It may arrive before or after the span. A row is removed ten minutes after it came.
+
+    Attributes:
+        trace_id: of the span.
+        span_id: of the span, as OpenTelemetry has it.
+        time_ns: nanoseconds since 1970.
+        record: `name`, `attributes`, `body`.
     """
 
     id: str
@@ -276,7 +396,12 @@ class OtelLogRow(NamedTuple):
 
 
 class TagRow(NamedTuple):
-    """A tag of a run: a word that groups runs, such as `nightly`. A run has each tag once."""
+    """A tag of a run: a word that groups runs, such as `nightly`. A run has each tag once.
+
+    Attributes:
+        agent_instance_id: the run; references `agent_instances`.
+        tag: unique in the run.
+    """
 
     id: str
     agent_instance_id: str
@@ -287,11 +412,20 @@ class TagRow(NamedTuple):
 class ScoreRow(NamedTuple):
     """A judgement of a run or of a span. Rows are never changed: a newer row replaces a judgement.
 
-    `target_id` is the judged run or span, `target_type` its type, and `agent_instance_id` the run or the span's run.
-    `value` is a number, `label` a word such as `good`; a mark has no value. `source` is who judged: human, model or
-    code. `identifier` names the judge if several judge the same target. Of the rows with the same target, name and
-    identifier, the newest counts: the row with the greatest inserted_at, then id. A row without value, label and
-    explanation withdraws the earlier rows.
+    Of the rows with the same target, name and identifier, the newest counts: the row with the greatest inserted_at,
+    then id. A row without value, label and explanation withdraws the earlier rows.
+
+    Attributes:
+        agent_instance_id: the run that is judged, or whose span is; references `agent_instances`.
+        target_type: `agent_instance` or `agent_span`.
+        target_id: the run or the span; a score may be stored before its span.
+        name: what was judged, such as `reward`; `mark` and `note` are names for people.
+        value: the number.
+        label: the word, such as `good`.
+        source: `human`, `model` or `code`.
+        identifier: the judge, where several judge the same thing.
+        inserted_at: when it was given.
+        explanation: why.
     """
 
     id: str
@@ -310,12 +444,19 @@ class ScoreRow(NamedTuple):
 class SessionFileRow(NamedTuple):
     """A file of a coding agent's session that was read, and how far.
 
-    `format` is the name of the format, `path` the absolute path, `session` the session's id in the source, or None for
-    a file of many sessions. `first` is the key of the session's first step: a copy of the session begins with the
-    same one. `size` is the file's size in bytes and `changed_ns` its time of change (nanoseconds since
-    the epoch) when it was read last. All rows from its first `read_to` bytes are stored; `head` is a hash of its first
-    bytes, by which a replaced file is known. `state` is a JSON object of the module sessions.importing. The run may
-    have been removed since.
+    `prune` leaves these rows, so that a removed run does not come back by itself.
+
+    Attributes:
+        format: the name of the format, such as `claude`.
+        path: the absolute path, without the ending of a compressed file; unique for a format.
+        session: the session's id in the source; None for a file of many sessions.
+        first: the key of the session's first step: a copy of the session begins with the same one.
+        agent_instance_id: the run; it may have been removed since.
+        size: bytes, when it was read last.
+        changed_ns: the time of its last change, nanoseconds since 1970.
+        read_to: all steps before this place are stored.
+        head: a hash of its first bytes, and how many these are.
+        state: the version of the decoder, whether the session went on, a position in a database.
     """
 
     id: str
@@ -334,10 +475,15 @@ class SessionFileRow(NamedTuple):
 
 
 class SessionEntryRow(NamedTuple):
-    """One entry of a session that the Claude Agent SDK stored, verbatim: `entry` is its JSON.
+    """One entry of a session that the Claude Agent SDK stored with `ClaudeSessionStore`, verbatim and not redacted.
 
-    `project_key`, `session` and `subpath` are the SDK's key; `subpath` is empty for the main session. `uuid` is the
-    entry's own id, unique within the key, or None. Entries with greater ids came later.
+    Attributes:
+        id: primary key; it grows with the order of the entries.
+        project_key: the SDK's key of the project.
+        session: the session's id.
+        subpath: the part of the session, such as a sub-agent; empty for the session itself.
+        uuid: the entry's own id; unique for the three columns before.
+        entry: the entry.
     """
 
     id: str
@@ -350,10 +496,14 @@ class SessionEntryRow(NamedTuple):
 
 
 class SessionSummaryRow(NamedTuple):
-    """The state of all entries with one key of the Claude Agent SDK: those of a main session, or of a sub-agent.
+    """The state of all entries with one key of the Claude Agent SDK: a session, or a part of it, such as a sub-agent.
 
-    `project_key`, `session` and `subpath` are the key, as in SessionEntryRow, and `last_entry` is the id of its newest
-    entry. `summary` is a JSON object of the module sessions.entries, with the SDK's own summary of a main session.
+    Attributes:
+        project_key: as in `session_entries`.
+        session: as there.
+        subpath: as there; unique together with the two before.
+        last_entry: the id of the newest entry with this key.
+        summary: what the store notes of the key, with the SDK's own summary of a session.
     """
 
     id: str

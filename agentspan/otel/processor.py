@@ -74,7 +74,7 @@ class LiveRecording:
         """Record that a span has started. A span that may repeat a call is recorded when it ends."""
         attributes, start = attributes_of(span), at_start(span)
         if (not attributes or is_step(attributes)) and not is_repetition(start):
-            self._begin(span, attributes, start)
+            self._begin(span, attributes, start, looks=True)
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
 
@@ -156,12 +156,22 @@ class LiveRecording:
         unlink_contexts(self.recorder)
 
     def _begin(
-        self, span: Any, attributes: dict[str, Any], start: AtStart, around: SpanState | RunState | None = None
+        self,
+        span: Any,
+        attributes: dict[str, Any],
+        start: AtStart,
+        around: SpanState | RunState | None = None,
+        *,
+        looks: bool = False,
     ) -> SpanState:
         """Begin to record a span, and return its node.
 
         Args:
             around: the run or span of agentspan to put the span into; the current one, when left out.
+            looks: whether the step may be stopped, because it begins now.
+
+        Raises:
+            BudgetExceeded: the budget of the run is spent. The SDK catches nothing there, so the program gets it.
         """
         recorder = self.recorder
         context, parent, name, _, scope, started_ns = start
@@ -181,6 +191,8 @@ class LiveRecording:
                 run, above = around, None
         else:
             above = parent_id(run.id, trace.id, parent)
+        if run.spending is not None:
+            run.spending.admit(name, "{}") if looks else run.spending.count()
         node = SpanState(recorder, run, above, begun_type("" if scope is None else scope.name or "", name))
         node.outer = around
         id = span_id_of_number(run.id, trace.id, key[1])

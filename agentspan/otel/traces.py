@@ -184,6 +184,7 @@ class Call(NamedTuple):
         weight: how much content the span has. Of several duplicates, the one with the largest weight is kept.
         beside: the parent span. If the parent is a call of the same instrumentor with no other call inside,
             the `beside` of the parent.
+        has_failed: whether the call failed. Failed calls inside of another one are its retries.
     """
 
     id: str
@@ -195,6 +196,7 @@ class Call(NamedTuple):
     end_ns: int
     weight: int
     beside: str | None = None
+    has_failed: bool = False
 
 
 def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
@@ -212,7 +214,8 @@ def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
         end_ns = max(end_ns, span.start_ns + int(first_ms * 1_000_000))
     response = result.get("response_id")
     ids, scope = (span.span_id, span.parent_span_id), span.scope.name
-    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight)
+    failed = mapped.status == "failed"
+    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight, has_failed=failed)
 
 
 def duplicates(calls: Iterable[Call]) -> dict[str, str]:
@@ -221,7 +224,7 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
     Two spans record the same call if their answers have the same id. If not both have such an id, the spans must be of
     different instrumentors and the same model, be nested or siblings, and overlap in time. Calls that run at the same
     time are paired one to one, the nearest first: an instrumentor records a call once, unless one of its spans is the
-    only call in the other.
+    only call in the other, or the only one there that did not fail: the others are retries, or models that it replaces.
     """
     ordered = _placed(sorted(calls, key=lambda call: (call.start_ns, call.id)))
     group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
@@ -239,12 +242,23 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
 def _placed(ordered: Sequence[Call]) -> list[Call]:
     """Return the calls with `beside` set. In `ordered`, an outer call must come before the calls inside it."""
     found: dict[str, Call] = {}
-    inside = Counter(call.parent for call in ordered)
+    only = _only(ordered)
+    answered = {call.parent: call for call in ordered if call.id in only and not call.has_failed}
+    failed = {call.parent for call in ordered if call.has_failed}
     for call in ordered:
-        outer = found.get(call.parent or "")
-        is_only = outer is not None and outer.scope == call.scope and inside[outer.id] == 1
+        outer, inner = found.get(call.parent or ""), answered.get(call.id)
+        is_only = outer is not None and outer.scope == call.scope and call.id in only
+        if inner is not None and inner.scope == call.scope and call.id in failed:  # asked for a model that failed
+            call = call._replace(models=call.models | inner.models, weight=0)
         found[call.id] = call._replace(beside=outer.beside if outer is not None and is_only else call.parent)
     return [*found.values()]
+
+
+def _only(calls: Sequence[Call]) -> set[str]:
+    """Return the ids of the calls that have no other call beside them, or none that did not fail."""
+    inside = Counter(call.parent for call in calls)
+    working = Counter(call.parent for call in calls if not call.has_failed)
+    return {call.id for call in calls if 1 in (inside[call.parent], not call.has_failed and working[call.parent])}
 
 
 def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
@@ -253,7 +267,7 @@ def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
     Only calls with the same answer id, nested calls, and siblings with the same model are compared: an agent may have
     thousands of calls at the same time.
     """
-    by_id, inside = {call.id: call for call in ordered}, Counter(call.parent for call in ordered)
+    by_id, only = {call.id: call for call in ordered}, _only(ordered)
     answers: dict[str, list[Call]] = defaultdict(list)
     beside: dict[tuple[str | None, str], list[Call]] = defaultdict(list)
     for call in ordered:
@@ -262,8 +276,7 @@ def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
         for model in call.models:
             beside[call.beside, model].append(call)
         outer = by_id.get(call.parent or "")
-        is_only = outer is not None and inside[outer.id] == 1
-        if outer is not None and (is_only or (outer.scope != call.scope and outer.models)):
+        if outer is not None and (call.id in only or (outer.scope != call.scope and outer.models)):
             yield from _ranked(outer, call)
     for group in (*answers.values(), *beside.values()):
         if len({call.scope for call in group}) > 1:

@@ -20,11 +20,13 @@ from agentspan.errors import InvalidValue
 from agentspan.host import guard, page
 from agentspan.journal.records import Parts
 from agentspan.journal.writers import program_name
+from agentspan.recording.budgets import Budget
 from agentspan.recording.capture.capture import Arguments, Kind, kind_of, wrapper_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, face_of_span
 from agentspan.recording.span_state import Reduce, SpanState, disabled_span
+from agentspan.recording.spending import Paused
 from agentspan.schemas.span_types import usable_name
 
 DEFAULT_TYPE = "tool"
@@ -163,7 +165,11 @@ class Block(Generic[N, S]):
         return False
 
     async def __aenter__(self) -> N:
-        return self.__enter__()
+        while True:
+            try:
+                return self.__enter__()
+            except Paused as paused:
+                await paused.wait()
 
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
@@ -272,7 +278,12 @@ class SpanBlock(Block[Span, SpanState]):
             recorder = resolve()
             if not recorder.enabled:
                 return await fn(*args, **kwargs)
-            span = begin_call(recorder, schema_name, arguments, args, kwargs, payload)
+            while True:
+                try:
+                    span = begin_call(recorder, schema_name, arguments, args, kwargs, payload)
+                    break
+                except Paused as paused:
+                    await paused.wait()
             try:
                 value = await fn(*args, **kwargs)
                 span.returned(value)
@@ -297,17 +308,20 @@ class RunBlock(Block[Run, RunState]):
         resolve: Callable[[], Recorder],
         name: str,
         on_terminate: OnTerminate | None = None,
+        budget: Budget | None = None,
         **arguments: Any,
     ) -> None:
         is_known = on_terminate is None or callable(on_terminate)
         if not is_known and not (issubclass(type(on_terminate), str) and str(on_terminate) == "raise"):
             raise InvalidValue("on_terminate", 'must be "raise", a function that takes the run, or None')
+        if budget is not None and not issubclass(type(budget), Budget):
+            raise InvalidValue("budget", "must be an agentspan.Budget, or None")
         if callable(name):
             raise TypeError('a run has a name: write @agentspan.run("name")')
         super().__init__(resolve)
         self._name = name
         told = partial(_with_face, on_terminate) if callable(on_terminate) else on_terminate
-        self._arguments = {**arguments, "on_terminate": told}
+        self._arguments = {**arguments, "on_terminate": told, "budget": budget}
 
     def __repr__(self) -> str:
         return f"<RunBlock {self._name}>"

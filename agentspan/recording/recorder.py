@@ -369,6 +369,10 @@ class Recorder:
         """In a forked child: record as a new writer, with a new sink."""
         self.faults.renew()
         if self.sink is not None:
+            last_id = self.ids.new()
+            for run in self.runs.active():
+                if run.spending is not None:
+                    run.spending.forked(self.writer_id, last_id)
             runs = self.runs.inherited()
             # The parent may be killed before its writer row is stored; without the row, its runs could never be closed.
             # A journal begins with the row. `_inherited` may hold units of an earlier parent that are not recorded yet.
@@ -484,9 +488,12 @@ class Outcomes(RunListener):
             pass
 
     def terminations(self) -> dict[str, str]:
-        """Return the reason for each active run of this process that is terminated."""
-        ids = [run.id for run in self._recorder.runs.active()]
-        return dict(self._recorder.store.ask(Find(*ids)).terminated) if ids else {}
+        """Return the reason for each active run that is terminated. Look at what other processes use of its budget."""
+        runs = self._recorder.runs.active()
+        for run in runs:
+            if run.spending is not None:
+                run.spending.look()
+        return dict(self._recorder.store.ask(Find(*[run.id for run in runs])).terminated) if runs else {}
 
     def has_runs(self) -> bool:
         """Return whether a run of this process is active."""

@@ -15,18 +15,20 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple, cast
 
 from agentspan import clock, host
-from agentspan.errors import InvalidValue, StorageError
+from agentspan.errors import BudgetExceeded, InvalidValue, StorageError
 from agentspan.host import page
 from agentspan.model import instances
 from agentspan.model.changes import OPEN, FinishStatus, Purpose, Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
+from agentspan.recording.budgets import NAME, Budget, from_environment, plain_of, stored_in
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.destination import Registered, refer, register, stored_run
 from agentspan.recording.git_commit import git_commit, git_dirty
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.facts import RunFacts
+from agentspan.recording.spending import Spending
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
@@ -137,6 +139,7 @@ class RunState(RunFacts):
 
     Args:
         on_terminate: "raise", or a function called when the run is terminated (see agentspan.run).
+        budget: the most that the run may use (see agentspan.run).
 
     Attributes:
         outer: the span or run around this run in the context.
@@ -144,6 +147,7 @@ class RunState(RunFacts):
         result_members, error_members: the members of the result, or of the error, that were set so far.
         on_terminate: as the argument of this name.
         is_taken_over: whether the run was stored already when it began in this process.
+        spending: the sums of the run, or of the run around it, for a budget; None without one.
         repeats: the lists that were captured in the payloads of the run's spans.
     """
 
@@ -160,10 +164,13 @@ class RunState(RunFacts):
         task: str | None = None,
         tags: Collection[str] | None = None,
         on_terminate: Literal["raise"] | Callable[[Any], object] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.recorder = recorder
         self.name = name
         self.termination_reason = None  # here, too: each call looks, and a default of the class takes longer to find
+        self.spending: Spending | None = None
+        self._budget = budget
         self.outer: Any = None
         self.face: Any = None
         self.on_terminate = on_terminate
@@ -199,13 +206,27 @@ class RunState(RunFacts):
         self.status = "active"
         if not recorder.enabled:
             return
+        around = self._spending_around()
         with recorder.faults.losing():
             with recorder.in_time():
                 self._begin(known)
+            if self.spending is not None and self.is_taken_over:
+                self.spending.take_over(self.id)
+            elif around is not None:
+                around.join(self.id)
             note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
         self._began_ns = clock.monotonic_ns()
+
+    def _spending_around(self) -> Spending | None:
+        """Begin the sums of the run, if it has a budget; return those of the run around it, if that has one."""
+        recorder = self.recorder
+        node = recorder.innermost()
+        around: Spending | None = None if node is None else getattr(node, "run", node).spending
+        budget = self._budget or (None if around is not None else recorder.settings.budget or from_environment())
+        self.spending = around if budget is None else Spending(self, budget, around)
+        return around
 
     def _begin(self, known: Known | None) -> None:
         recorder = self.recorder
@@ -276,6 +297,7 @@ class RunState(RunFacts):
         session, user, task = self._about
         if (test := test_of(recorder)) is not None:
             members, task = {"test": test, **(members or {})}, test if task is None else task
+        members = self._with_budget(members)
         metadata = None if members is None else recorder.capture.object(members)
         version = None if self._version is None else text_of(recorder, self._version)
         session, user, task = (None if each is None else text_of(recorder, each) for each in (session, user, task))
@@ -298,11 +320,22 @@ class RunState(RunFacts):
             git_dirty=git_dirty(),
         )
 
+    def _with_budget(self, metadata: Any) -> Any:
+        """Return metadata with the budget of the run, or the id of the run around it that has one."""
+        spending = self.spending
+        if spending is None:
+            return metadata
+        return {NAME: plain_of(spending.budget) if spending.is_of(self) else {"of": spending.id}, **(metadata or {})}
+
     def take_over(self, instance: AgentInstanceRow) -> None:
         """Represent a run that another process began and will finish, so that spans of this process belong to it."""
         self.registered_row = instance
         self.id, self.status = instance.id, "active"
         self.stored_in = self.recorder.destination.identity()
+        stored = stored_in(instance.metadata)
+        if stored is not None:
+            self.spending = Spending(self, stored.budget)
+            self.spending.take_over(stored.of or self.id)
         self.recorder.runs.add(self)
 
     def confirm(self, stored: AgentInstanceRow) -> None:
@@ -411,6 +444,8 @@ class RunState(RunFacts):
 
     def _store_end(self, status: FinishStatus) -> None:
         ended_ns = clock.monotonic_ns()
+        if self._stopped() is not None and status == "complete":
+            status = "failed"
         if self.termination_reason is None:
             self.status = status
         recorder = self.recorder
@@ -432,6 +467,13 @@ class RunState(RunFacts):
             move = move._replace(set={**move.set, "git_dirty": int(is_dirty)})
         recorder.out.write(Unit((move,)))
 
+    def _stopped(self) -> BudgetExceeded | None:
+        """Return why a step was stopped, and keep it as the error of the run if there is no other; None if none was."""
+        stopped = None if self.spending is None else self.spending.stopped
+        if stopped is not None and self.error_members is None:
+            self.keep_error(stopped)
+        return stopped
+
     def end_as(
         self,
         status: FinishStatus,
@@ -452,6 +494,10 @@ class RunState(RunFacts):
             session, user, task: replace the session, the user and the task of the run; if None, they stay.
         """
         row, recorder = self.registered_row, self.recorder
+        if self._stopped() is not None:
+            status, error = "failed", self.error_members if error is None else error
+        if metadata is not None and type(metadata) is dict:
+            metadata = self._with_budget(metadata)
         self.status = status if self.termination_reason is None else self.status
         if row is None:
             recorder.faults.count_lost()

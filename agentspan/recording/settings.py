@@ -10,6 +10,7 @@ from inspect import Parameter, Signature, signature
 from typing import Literal, NamedTuple, TypedDict, TypeVar
 
 from agentspan.errors import InvalidValue
+from agentspan.recording.budgets import Budget
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.recording.capture.redaction import Redaction, Rule
@@ -37,6 +38,7 @@ class SettingsArguments(TypedDict, total=False):
     sensitive: Sensitive
     enabled: bool | None
     sync_every_s: float | None
+    budget: Budget | None
     tuning: Tuning
 
 
@@ -59,6 +61,8 @@ class Settings(NamedTuple):
             again. True: record, even if AGENTSPAN_DISABLED is set. None: record unless AGENTSPAN_DISABLED is set.
         sync_every_s: how often a thread flushes recorded data to the disk, in seconds. A power failure loses at most
             the data of twice this time. None: the operating system decides when to write, which may take half a minute.
+        budget: the budget of each run without a budget of its own, if no run around it has one. None: the one of
+            AGENTSPAN_BUDGET, else none.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
     """
 
@@ -70,6 +74,7 @@ class Settings(NamedTuple):
     sensitive: Sensitive = "redact"
     enabled: bool | None = None
     sync_every_s: float | None = STANDARD.sync_every_s
+    budget: Budget | None = None
     tuning: Tuning = STANDARD
 
     @property
@@ -111,6 +116,8 @@ def settings_from(function: str, arguments: SettingsArguments) -> Settings:
         raise InvalidValue("sensitive", 'must be "redact" or "keep"')
     if redact is not None and redact != "credentials" and not callable(redact):
         raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
+    if settings.budget is not None and not isinstance(settings.budget, Budget):
+        raise InvalidValue("budget", "must be an agentspan.Budget, or None")
     if sync_every_s == STANDARD.sync_every_s:
         return settings
     is_time = isinstance(sync_every_s, int | float) and 0 < sync_every_s <= MAX_SYNC_S

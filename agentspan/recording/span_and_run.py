@@ -17,6 +17,7 @@ from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Source, judgement,
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import DisabledSpanState, SpanState
+from agentspan.recording.spending import Paused
 from agentspan.schemas.span_types import usable_name
 from agentspan.text import cut, one_line
 
@@ -129,7 +130,10 @@ OnTerminate = Literal["raise"] | Callable[["Run"], object]
 
 
 class Span(Scored):
-    """One step of a run, from `agentspan.span` or `Run.create_span`. Spans begun in its with-block are children."""
+    """One step of a run, from `agentspan.span` or `Run.create_span`. Spans begun in its with-block are children.
+
+    As a with-block it starts the span if it is pending, and finishes it at the end.
+    """
 
     _state: SpanState
 
@@ -169,7 +173,7 @@ class Span(Scored):
         return Target(self._state.run.id, "agent_span", self._state.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Merge these members into the span's result_payload, which is stored when the span finishes."""
+        """Merge the members of `result` into the span's result_payload, which is stored when the span finishes."""
         state = self._state
         try:
             if state.result_members is None:
@@ -192,7 +196,10 @@ class Span(Scored):
         self._state.start()
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
-        """Finish the span. If `status` is None: failed if an error was recorded, else complete."""
+        """Finish the span, and merge members into its `result_payload`.
+
+        If `status` is None: failed if an error was recorded, else complete.
+        """
         self._state.finish(status, result_payload)
 
     def cancel(self) -> None:
@@ -211,7 +218,11 @@ class Span(Scored):
         return False
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        while True:
+            try:
+                return self.__enter__()
+            except Paused as paused:
+                await paused.wait()
 
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
@@ -263,7 +274,7 @@ class Run(Scored):
         return Target(self._state.id, "agent_instance", self._state.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Merge these members into the result of the run, which is stored when the run finishes."""
+        """Merge the members of `result` into the result of the run, which is stored when the run finishes."""
         self._state.merge(result)
 
     def record_error(self, exception: BaseException) -> None:
@@ -278,7 +289,14 @@ class Run(Scored):
         status: Literal["pending", "active"] = "pending",
         parent: Span | None = None,
     ) -> Span:
-        """Create a span, to be finished by its methods. Its parent is `parent`, else the active span of this run."""
+        """Create a span that does not become the active one. Finish it by its methods, or use it as a with-block.
+
+        Args:
+            schema_name: the span type.
+            payload: the input of the step.
+            status: `pending`, or `active` for a span that starts now.
+            parent: the parent; the active span of this run when left out.
+        """
         if not page[0]:
             host.renew()
         run, name = self._state, usable_name(schema_name, "custom")
@@ -299,5 +317,8 @@ class Run(Scored):
         return Span(span)
 
     def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:
-        """Finish the run before its block ends. If `status` is None: failed if an error was recorded, else complete."""
+        """Finish the run before its block ends, and merge members into its `result`.
+
+        If `status` is None: failed if an error was recorded, else complete.
+        """
         self._state.finish(status, result)

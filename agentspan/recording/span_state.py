@@ -6,7 +6,7 @@ from typing import Any
 from agentspan import clock, host, jsontext
 from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.host import is_interrupt, page
-from agentspan.journal.records import Begin, End, Parts
+from agentspan.journal.records import Begin, End, Parts, read_end
 from agentspan.journal.writers import program_name
 from agentspan.model.changes import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.model.spans import check_finish
@@ -14,6 +14,7 @@ from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.sinks.facts import SpanFacts
+from agentspan.recording.spending import Spending
 from agentspan.schemas.span_types import SpanType
 
 _NOTHING = object()
@@ -68,8 +69,11 @@ class SpanState(SpanFacts):
 
         Raises:
             AgentTerminated: the run is terminated, and has `on_terminate="raise"`.
+            BudgetExceeded: the budget of the run is spent. Nothing is recorded then.
         """
         recorder, run = self.recorder, self.run
+        if run.spending is not None and status == "active":
+            payload, captured = self._admitted(run.spending, payload, captured)
         self.status = status
         try:
             if payload is not None:
@@ -88,6 +92,23 @@ class SpanState(SpanFacts):
             recorder.faults.lose(error)
         if run.termination_reason is not None:
             self.stop()
+
+    def _admitted(
+        self, spending: Spending, payload: Mapping[str, Any] | None, captured: str | Parts
+    ) -> tuple[Mapping[str, Any] | None, str | Parts]:
+        """Return the payload of a step after the budget of the run admitted it: captured, if steps are compared."""
+        if payload is not None and spending.compares:
+            with self.recorder.faults.losing():
+                captured = self.recorder.capture.object(payload, self.run.repeats)
+            payload = None
+        try:
+            spending.admit(self.schema_name, captured)
+        except BaseException as error:
+            if self.owns_run:
+                self.run.keep_error(error)
+                self.run.store_end("failed", reraise=False)
+            raise
+        return payload, captured
 
     def create_as(self, id: str, begin: Begin, at_ns: int) -> None:
         """Record a new active span that has an id and a start time already; called once.
@@ -124,6 +145,7 @@ class SpanState(SpanFacts):
             return
         at_ns = max(at_ns, self.started_ns)
         self.recorder.out.finished_as(self, end.result, at_ns, at_ns - self.started_ns)
+        self._spend(end)
 
     def end_raw(self, status: FinishStatus, reader: str, text: str, at_ns: int) -> None:
         """Record an end from a raw text, which `reader` parses when the record is drained."""
@@ -135,6 +157,17 @@ class SpanState(SpanFacts):
         if elapsed_ns < 0:
             at_ns, elapsed_ns = self.started_ns, 0
         self.recorder.out.finished_raw(self, reader, text, at_ns, elapsed_ns)
+        spending = self.run.spending
+        if spending is not None and spending.counts_usage:
+            with self.recorder.faults.adding(reraise=False):
+                end = read_end(reader, text)
+                self.learn(end)
+                self._spend(end)
+
+    def _spend(self, end: End) -> None:
+        spending = self.run.spending
+        if spending is not None and spending.counts_usage:
+            spending.spend(self, end.result)
 
     def leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block of the span: finish the span if it is active, and make the outer node the active one."""
@@ -189,10 +222,18 @@ class SpanState(SpanFacts):
                 recorder.faults.count_lost()
 
     def start(self) -> None:
-        """Start a pending span."""
+        """Start a pending span.
+
+        Raises:
+            AgentTerminated: the run is terminated, and has `on_terminate="raise"`.
+            BudgetExceeded: the budget of the run is spent. The span stays pending.
+        """
         if not page[0]:
             host.renew()
         recorder = self.recorder
+        spending = self.run.spending
+        if spending is not None and self.status == "pending":
+            spending.admit(self.schema_name, self.payload)
         with recorder.faults.losing():
             self.need(LEAVES["active"], "be started")
             self.status = "active"
@@ -273,6 +314,9 @@ class SpanState(SpanFacts):
                     status, result = self._checked(status, result)
                 self.status = status
                 recorder.out.finished(self, result, at_ns, elapsed_ns)
+                spending = self.run.spending
+                if spending is not None and spending.counts_usage:
+                    spending.spend(self, result)
             else:
                 recorder.faults.count_lost()
                 self.status = status

@@ -26,6 +26,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.settings import Settings
 from agentspan.recording.span_state import Reduce, SpanState
+from agentspan.recording.spending import Paused
 from agentspan.storage.location import Location
 
 
@@ -233,7 +234,12 @@ def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., 
 
     @functools.wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        stream = start(args, kwargs)
+        while True:
+            try:
+                stream = start(args, kwargs)
+                break
+            except Paused as paused:
+                await paused.wait()
         with _Ending(stream, StopAsyncIteration) as ending:
             with stream:
                 generator = fn(*args, **kwargs)

@@ -16,6 +16,7 @@ from agentspan.journal import spool
 from agentspan.model.changes import Purpose
 from agentspan.model.columns import REDACTED
 from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_block
+from agentspan.recording.budgets import Budget
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
@@ -32,6 +33,8 @@ R = TypeVar("R")
 
 class Health(NamedTuple):
     """The state of recording, counted in transitions since the tracer was made.
+
+    If the last three values grow, the storage cannot be written.
 
     Attributes:
         recorded: transitions on disk, in the storage or in the journal in front of it. `flush` returns whether all are
@@ -57,6 +60,8 @@ class Health(NamedTuple):
 
 class Tracer:
     """Records into one storage. The functions of the package share one Tracer; make another for a second storage.
+
+    Its methods work like the functions with the same names.
 
     Args:
         db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
@@ -117,6 +122,7 @@ class Tracer:
         task: str | None = None,
         tags: Collection[str] | None = None,
         on_terminate: OnTerminate | None = None,
+        budget: Budget | None = None,
     ) -> RunBlock:
         """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
         return RunBlock(
@@ -130,6 +136,7 @@ class Tracer:
             task=task,
             tags=tags,
             on_terminate=on_terminate,
+            budget=budget,
         )
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
@@ -178,7 +185,7 @@ class Tracer:
         return self._recorder.flush(wait_s)
 
     def shutdown(self, wait_s: float = 5.0) -> None:
-        """Flush and close the storage. Later transitions are counted as failed. A second call does nothing."""
+        """Flush for at most `wait_s` seconds, and close the storage. Later transitions are counted as failed."""
         self._recorder.shutdown(wait_s)
 
 
@@ -229,9 +236,11 @@ _captured: Storage | None = None
 def configure(db: Database | None = None, **settings: Unpack[SettingsArguments]) -> Tracer:
     """Configure the storage and the settings of this process. Optional. A later call with other arguments wins.
 
+    A second call with the same arguments changes nothing. Other arguments flush and close the tracer before.
+
     Args:
         db: a file, `":memory:"`, `NAME://…` for another backend, or a Storage; AGENTSPAN_DB, else
-            ./agentspan.db, when left out.
+            ./agentspan.db, when left out. A missing file is created; its folder must exist.
         settings: see Settings.
 
     Returns:
@@ -239,6 +248,8 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
+        DatabaseBusy: the file stays locked for 10 s, and there can be no journal.
+        InvalidValue: a setting has a wrong value.
     """
     if isinstance(db, (str, os.PathLike)):
         db = location_of(db).absolute()
@@ -351,22 +362,38 @@ def span(
 def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
     """Record a step of an agent: `with span("llm", {…}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
 
-    On return the span completes. On an exception it fails, with `result_payload.error`, and the exception is re-raised
-    unchanged. The parent is the active span or run of the thread or task; outside any run, the span begins a run.
+    The block gives a `Span`. On return the span completes. On an exception it fails, with `result_payload.error`, and
+    the exception is re-raised unchanged. The parent is the active span or run of the thread or task; outside any run,
+    the span begins a run.
 
     A decorator records each call. The payload of a span type with `name` and `arguments` in its schema (a bare `@span`
-    is a `tool`) gets the function's name and arguments; the payload of other types is the bound arguments. A returned
-    dict is the result, any other value its `output`. Generators are recorded from their first item to their last.
+    is a `tool`) gets the function's name and arguments; the payload of other types is the bound arguments,
+    without `self` and `cls`. A returned dict is the result, any other value its `output`. Generators are recorded from
+    their first item to their last.
 
     Args:
-        schema_name: the span type: a built-in one, one registered with `span_type`, or any other name.
+        schema_name: the span type: a built-in one, one registered with `span_type`, or any other name. One that is too
+            long is cut, and characters that cannot be printed are replaced.
         payload: the input of the step. For a decorator, its members are added to those of the call.
         reduce: for a decorated generator: turns the list of its items into the result, such as `"".join`. Without it
-            the items are the `output`, as many as the limits allow.
+            the items are the `output`, as many as the limits allow. If it raises, the result is the number of `items`.
         members: more members of the payload: `span("llm", model="gpt-4.1")` is `span("llm", {"model": "gpt-4.1"})`.
+
+    Examples:
+        import agentspan
+
+        @agentspan.span
+        def search(query: str) -> list[str]:
+            return [f"a page about {query}"]
+
+        with agentspan.run("researcher", version="1.2", task="flights"):
+            search("cheap flights")
+            with agentspan.span("llm", model="gpt-4.1") as call:
+                call.set_result({"text": "In May.", "input_tokens": 12, "output_tokens": 3})
 
     Raises:
         TypeError: the decorated object cannot be called, or `reduce` is set and it is no generator function.
+        AgentTerminated: the run was terminated, and has `on_terminate="raise"`.
     """
     return span_block(get_recorder, schema_name, payload, reduce, members)
 
@@ -382,23 +409,32 @@ def run(
     task: str | None = None,
     tags: Collection[str] | None = None,
     on_terminate: OnTerminate | None = None,
+    budget: Budget | None = None,
 ) -> RunBlock:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
 
-    The run completes at the end of the block. On an exception it fails, and keeps the error.
+    The block gives a `Run`. The run completes at the end of the block. On an exception it fails, and keeps the error;
+    the exception passes through unchanged. Each entry of the block, and each call of a decorated function, is a run.
+    The return value of the function is the run's result: a dict as it is, any other value as `output`.
 
     Args:
-        name: the agent's name, under which its runs are listed.
-        version: the agent's version.
+        name: the agent's name, by which `agentspan runs --agent NAME` finds its runs.
+        version: the agent's version; the file has `default` when left out.
         metadata: the input of the run or other facts about it, a JSON object.
         purpose: `live`, `smoke_test` or `eval`.
         session: the name of the conversation that the run belongs to. You choose it.
         user: the name of the person that the agent runs for. You choose it.
         task: the name of the task to do. You choose it. Runs with the same task can be compared.
-        tags: words by which runs are found, such as `["nightly"]`.
+        tags: words by which runs are found, such as `["nightly"]`; at most 100.
         on_terminate: the reaction to a termination from outside, at the next span of the run. "raise": raise
-            AgentTerminated at this span and at each later one. A function: call it once, with the run. In all cases
-            `run.terminated` is True.
+            AgentTerminated at this span and at each later one. A function: call it once, with the run. None: nothing.
+            In all cases `run.terminated` is True.
+        budget: the most that the run, and the runs inside of it, may use. If it is None, and no run around this one has
+            a budget, the one of `configure` counts.
+
+    Raises:
+        InvalidValue: `on_terminate` or `budget` is none of these.
+        TypeError: the decorated function is a generator function.
     """
     return RunBlock(
         get_recorder,
@@ -411,6 +447,7 @@ def run(
         task=task,
         tags=tags,
         on_terminate=on_terminate,
+        budget=budget,
     )
 
 
@@ -449,8 +486,9 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
         pool.submit(agentspan.propagate(fetch), url)
 
     Pass the result to ThreadPoolExecutor, threading.Thread or ProcessPoolExecutor. Each call runs in its own copy of
-    the context. The result can be pickled if `fn` can; the other process then records into the same file. asyncio tasks
-    and `asyncio.to_thread` do not need `propagate`.
+    the context, in any number of threads at once. The result can be pickled if `fn` can; the other process then records
+    into the same file, with the same configuration. For a coroutine or generator function it is of the same kind.
+    asyncio tasks and `asyncio.to_thread` do not need `propagate`.
     """
     return _propagated(fn, get_recorder())
 
@@ -515,25 +553,34 @@ def _everything(name: str, value: Any) -> str:
 
 
 def current_span() -> Span | None:
-    """Return the innermost active span of the current thread or task, or None."""
+    """Return the innermost active span of the current thread or task, or None.
+
+    If recording is disabled, return a span whose methods do nothing.
+    """
     tracer = _tracer
     return None if tracer is None else tracer.current_span()
 
 
 def current_run() -> Run | None:
-    """Return the active run of the current thread or task, or None."""
+    """Return the active run of the current thread or task, or None.
+
+    If recording is disabled, return a run whose methods do nothing.
+    """
     tracer = _tracer
     return None if tracer is None else tracer.current_run()
 
 
 def flush(wait_s: float = 5.0) -> bool:
-    """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
+    """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage.
+
+    At the exit of the program each tracer is flushed, for at most 2 s.
+    """
     tracer = _tracer
     return tracer is None or tracer.flush(wait_s)
 
 
 def shutdown(wait_s: float = 5.0) -> None:
-    """Flush and close the storage. The next span, or `configure`, opens it again."""
+    """Flush for at most `wait_s` seconds, and close the storage. The next span, or `configure`, opens it again."""
     global _tracer, _recorder
     if not page[0]:
         host.renew()

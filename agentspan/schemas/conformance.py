@@ -34,8 +34,11 @@ from agentspan.schemas.dialects import (
 from agentspan.text import is_near, printable
 
 MAX_SCHEMA = 65_536
+"""The most bytes of a JSON Schema; a larger one is a `SchemaError`, or, from a client, payloads are `$unchecked`."""
 MAX_SCHEMA_DEPTH = 64
+"""The most levels of a JSON Schema."""
 MAX_PATTERNS = 64  # compiling one takes up to 60 ms
+"""The most patterns of a JSON Schema."""
 
 
 def check_bounds(schema: Any) -> None:
@@ -215,8 +218,11 @@ def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
 
 
 MAX_STEPS = 40_000  # 0.1 s
+"""The most steps (keywords, subschemas, size) of a conformance check. Beyond them there is one violation,
+`$unchecked`."""
 MAX_SCHEMA_STEPS = 160_000  # the schema's own check, once: 0.6 s
 MAX_VIOLATIONS = 20
+"""The most violations that are stored for a payload."""
 
 JSONSchema = Mapping[str, Any] | bool
 

@@ -73,6 +73,15 @@ def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
     return None
 
 
+ESTIMATED_IN, ESTIMATED_OUT = 5.0, 25.0
+"""The estimated prices of a call without a known price, in US dollars for a million tokens: those of a large model."""
+
+
+def estimate(input_tokens: int | None, output_tokens: int | None) -> float:
+    """Return the estimated cost, in US dollars, of a call without a known price."""
+    return ((input_tokens or 0) * ESTIMATED_IN + (output_tokens or 0) * ESTIMATED_OUT) / _MILLION
+
+
 class CacheEffect(NamedTuple):
     """The effect of a provider's cache on the price of a call, in US dollars.
 

@@ -68,7 +68,10 @@ def unusable_parts(item: Mapping[str, Any]) -> list[Unusable]:
 
 
 MAX_NAME = 200
+"""The most characters of a schema_name, and of an agent's name and version in recording, which cuts them with `…`.
+By id a longer one is an `InvalidValue`."""
 MAX_QUALITY_SCHEMAS = 100
+"""The most quality schemas of a schema version."""
 
 
 class SpanType:
@@ -384,6 +387,7 @@ _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
+"""The most characters of a label; more are cut with `…`."""
 _WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
 """The built-in types whose summaries end with the result's `output`."""
 
@@ -442,24 +446,56 @@ def describe(
     reason = None if type(result) is not dict or _no_reason(result) else _finish_reason(result)
     if _no_usage(context):  # the common case
         return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
+    used = _used(context)
+    if used == _NOTHING_USED and "response_id" not in context:
+        return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
+    tokens_in, tokens_out, dollars = used
+    if dollars is None and new_result and not aggregate and _is_priced(span_type):
+        dollars = prices.cost_of(context, tokens_in, tokens_out)
+    get = context.get
+    answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
+    return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, reason, violations))
+
+
+class Usage(NamedTuple):
+    """The usage that the payloads of a span report; None for what they do not report.
+
+    Attributes:
+        cost_usd: in US dollars: as reported, else of the tokens by the price of the model.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+_NOTHING_USED = Usage(None, None, None)
+
+
+def usage_of(span_type: SpanType, payload: Any, result: Any) -> Usage:
+    """Return the usage of a span that ended, as `describe` derives it, without the rest; none for an aggregate."""
+    payload = payload if type(payload) is dict else {}
+    context = {**payload, **result} if type(result) is dict else payload
+    if _no_usage(context) or (span_type.is_aggregate and not has_own_tokens(payload)):
+        return _NOTHING_USED
+    used = _used(context)
+    if used.cost_usd is None and _is_priced(span_type):
+        return _new(Usage, (*used[:2], prices.cost_of(context, *used[:2])))
+    return used
+
+
+def _is_priced(span_type: SpanType) -> bool:
+    return span_type.label_field == "model" or bool(span_type.is_aggregate)
+
+
+def _used(context: dict[str, Any]) -> Usage:
     get = context.get
     input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if input_tokens is None or output_tokens is None:
         input_tokens = aliases.tokens_of(context, "input_tokens") if input_tokens is None else input_tokens
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
-    if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
-        return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
-    tokens_in, tokens_out, dollars = count(input_tokens), count(output_tokens), _cost(cost)
-    if (
-        dollars is None
-        and new_result
-        and not aggregate
-        and (span_type.label_field == "model" or span_type.is_aggregate)
-    ):
-        dollars = prices.cost_of(context, tokens_in, tokens_out)
-    answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
-    return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, reason, violations))
+    return _new(Usage, (count(input_tokens), count(output_tokens), _cost(cost)))
 
 
 def _with_outcome(

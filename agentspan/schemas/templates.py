@@ -19,11 +19,18 @@ from agentspan.errors import TemplateError
 from agentspan.text import cut, one_line
 
 MAX_TEMPLATE = 4096
+"""The most characters of a template; a longer one is a `TemplateError`."""
 MAX_TAGS = 64
+"""The most tags of a template."""
 MAX_DEPTH = 2
+"""The most levels of sections in a template."""
 MAX_ITEMS = 20
+"""The most items of an array that a section of a template shows."""
 MAX_SUMMARY = 200
+"""The most characters of a summary; more are cut with `…`."""
 MAX_INLINE = 80
+"""The most characters of `_inline` and `_args` in a template; more are cut with `…`. A value in `_args`
+has half as many."""
 _ENOUGH = 4 * MAX_SUMMARY  # characters; text behind them is always cut
 
 _TAG = re.compile(r"\{\{\{[^{}]*\}\}\}|\{\{[^{}]*\}\}")
@@ -428,7 +435,7 @@ def _engine() -> Any:
         with host.importing:
             from agentspan.schemas import liquid_engine  # python-liquid takes 150 ms, for the first template only
     except ImportError:
-        raise LiquidMissing(
-            "template", "is Liquid: pip install 'agentspan-sqlite[liquid]' to have it rendered"
-        ) from None
+        from agentspan import installing
+
+        raise LiquidMissing("template", f"is Liquid; to have it rendered, run: {installing.extra('liquid')}") from None
     return liquid_engine

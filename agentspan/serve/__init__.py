@@ -5,7 +5,7 @@ Needs the extra: `pip install "agentspan-sqlite[serve]"`. No rule of the state m
 
 from typing import Any
 
-from agentspan.text import needs_extra
+from agentspan.installing import needs_extra
 
 __all__ = ["create_app"]
 

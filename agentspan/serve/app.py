@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.errors import AgentspanError
+from agentspan.installing import needs_extra
 from agentspan.journal.adopting import LOOK_EVERY_S, Adoption
 from agentspan.journal.opening import adoption_beside, open_storage, without_adoption
 from agentspan.maintenance.prune import keep_partitions
@@ -42,7 +43,6 @@ from agentspan.serve.writes import WAIT_S, WriteQueue
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import MakePartitions
-from agentspan.text import needs_extra
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")

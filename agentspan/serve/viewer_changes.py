@@ -1,4 +1,4 @@
-"""The changes that people make on the viewer's pages: marks, scores, terminations.
+"""The changes that people make on the viewer's pages: marks, scores, terminations, and more of a budget.
 
 Only the server's own pages may do it, and not where the server only reads.
 """
@@ -12,8 +12,10 @@ from starlette.responses import Response
 
 from agentspan.api.runs import TerminateInstance
 from agentspan.api.spans import ScoreInstance, ScoreTarget
-from agentspan.errors import InvalidValue
+from agentspan.errors import InvalidAction, InvalidValue
+from agentspan.model.changes import OPEN
 from agentspan.model.scores import MARK, NOTE, typed
+from agentspan.recording.budgets import ALLOWED, NAME, more_of, number_of
 from agentspan.serve.logins import is_own_page
 from agentspan.serve.responses import refuse, respond
 from agentspan.serve.viewer_run import run_of, span_of
@@ -24,6 +26,9 @@ from agentspan.viewer import data
 
 LONGEST_FORM = 64 * 2**10
 """The most bytes that a page sends: a token, the reason of a termination, or a note."""
+
+IN_VIEWER = "viewer"
+"""Who allowed more in the viewer, which knows no names."""
 
 
 class Changes:
@@ -42,6 +47,20 @@ class Changes:
         fields = {"agent_instance_id": request.path_params["run_id"], "reason": form.get("reason")}
         await self._write_queue.run(TerminateInstance(fields))
         run = await run_of(self._storage, request)
+        return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
+    async def allow(self, request: Request) -> Response:
+        """Allow a run more than its budget."""
+        if refused := self._refused(request):
+            return refused
+        form = await form_of(request)
+        run = await run_of(self._storage, request)
+        if run.status not in OPEN:
+            raise InvalidAction(f"run {run.id} is {run.status}: it takes no further step")
+        limit = str(form.get("limit"))
+        more = more_of(run.metadata, {limit: number_of(limit, str(form.get("amount")))})
+        about = {"name": NAME, "label": ALLOWED, "explanation": more, "source": "human", "identifier": IN_VIEWER}
+        await self._write_queue.run(ScoreInstance({"agent_instance_id": run.id, **about}))
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 
     async def mark(self, request: Request) -> Response:

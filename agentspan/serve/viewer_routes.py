@@ -97,6 +97,7 @@ def routes(
         ("/runs/{run_id}/own-times", run.or_page(run.own_times), "GET"),
         ("/runs/{run_id}/scores", changes.score, "POST"),
         ("/runs/{run_id}/export", run.export, "GET"),
+        ("/runs/{run_id}/allow", changes.allow, "POST"),
         ("/runs/{run_id}/terminate", changes.terminate, "POST"),
         ("/logout", access.logout, "POST"),
     ]

@@ -131,14 +131,14 @@ class ClaudeSessionStore:
         return self._opened.entries.load(address)
 
     async def list_sessions(self, project_key: str) -> list[Any]:
-        """Return the id and the time of the last append of each session of a project, in milliseconds since 1970."""
+        """Return `session_id` and `mtime` (of the last append, ms since 1970) of each session of `project_key`."""
         return await _in_thread(self._sessions, project_key)
 
     def _sessions(self, project_key: str) -> list[Any]:
         return self._opened.entries.sessions(project_key)
 
     async def list_session_summaries(self, project_key: str) -> list[Any]:
-        """Return the SDK's summary of each session of a project. It was stored together with the entries."""
+        """Return the SDK's summary of each session of `project_key`, stored with the entries; none without the SDK."""
         return await _in_thread(self._summaries, project_key)
 
     def _summaries(self, project_key: str) -> list[Any]:
@@ -157,7 +157,7 @@ class ClaudeSessionStore:
         self._opened.entries.delete(address)
 
     async def list_subkeys(self, key: Mapping[str, object]) -> list[str]:
-        """Return the subpaths of a session, such as `subagents/agent-1`."""
+        """Return the subpaths of the session of a `key`, such as `subagents/agent-1`."""
         address = address_of(key)
         return await _in_thread(self._subkeys, address.project_key, address.session)
 

@@ -149,6 +149,8 @@ class AgentsProcessor:
         if live is None:
             about = self._about.get(item["trace_id"], {})
             live = self._traces[item["trace_id"]] = _begun(recorder, item["trace_id"], about, start, around)
+        if live.run.spending is not None:
+            live.run.spending.admit("custom", "{}")
         data = object_in(item.get("span_data"))
         outer = live.nodes.get(item.get("parent_id") or "")
         node = SpanState(recorder, live.run, _above(live, item, outer, around), schema_of(data))
@@ -225,6 +227,8 @@ def _record(live: _Trace, node: SpanState, step: Step, *, is_whole: bool) -> Non
     name, payload, result = step.type, step.payload, step.result
     if not is_whole:
         outer = node.outer
+        if live.run.spending is not None:
+            live.run.spending.count()
         node = SpanState(recorder, live.run, node.parent_span_id, name)
         node.outer = outer
         begin = Begin(name, whole(recorder.capture.object(payload, live.run.repeats)))

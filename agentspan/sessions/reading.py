@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from agentspan import jsontext
+from agentspan import installing, jsontext
 from agentspan.errors import AgentspanError
 from agentspan.sessions.formats import head_of, open_regular
 
@@ -83,7 +83,7 @@ def _zstd_module(path: Path) -> Any:
             return import_module(name)
         except ImportError:
             continue
-    raise Unreadable(f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'")
+    raise Unreadable(f"{path} is compressed by zstd, which needs more packages; run: {installing.extra('sessions')}")
 
 
 def _across_frames(module: Any, file: IO[bytes]) -> Any:

@@ -74,6 +74,7 @@ class Step(NamedTuple):
         key: the name of the step in the source, unique in the session, such as the id of a tool call.
         parent: the key of the step above; None for a step of the session itself.
         type: the schema_name of its span: `llm`, `tool`, `mcp`, `message`, `agent`, `compaction`, `hook`, `event`.
+        status: of its span: active, complete, failed or cancelled.
         start_ns, end_ns: nanoseconds since the epoch; `end_ns` is None while the step is active.
         payload, result: what went in and what came out, with the fields of the built-in span types. Tokens of `llm`
             are in the result: `input_tokens` with those of the cache, `cached_tokens`, `cache_write_tokens`,

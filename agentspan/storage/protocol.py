@@ -45,7 +45,7 @@ class Storage(Protocol):
         ...
 
     def ask(self, question: Question[T]) -> T:
-        """Return the answer to a question (see storage.questions).
+        """Return the answer to a question of the module `agentspan.storage.questions`.
 
         For a question that the storage cannot answer by itself, it returns `row_by_row.answer(self, question)`.
         """
@@ -232,13 +232,13 @@ def moved(move: Move, stored: Row | None) -> Moved | Refused:
 
 
 def violations_after(move: Move, before: Iterable[Violation]) -> tuple[Violation, ...]:
-    """Return the violations of a span after a move. A new payload drops the violations of the old payload."""
+    """Return the violations of a span, `before` a move, after it: a new payload drops those of the old payload."""
     kept = (violation for violation in before if "payload" not in move.set or violation.side != "payload")
     return (*kept, *move.violations)
 
 
 def terminated(run: Row | None) -> str | None:
-    """Return the reason of an instance's termination; None if it was not terminated, or the row is no instance."""
+    """Return the reason for which `run`, an instance, was terminated; None if it was not, or is no instance."""
     is_terminated = isinstance(run, AgentInstanceRow) and run.status == "terminated"
     return cast(AgentInstanceRow, run).termination_reason or "" if is_terminated else None
 

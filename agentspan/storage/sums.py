@@ -40,6 +40,7 @@ class RunSummary(NamedTuple):
     """A run and the sums over its spans.
 
     Attributes:
+        run: the row of the run in the table `agent_instances`.
         agent: the agent's name.
         version: the external_identifier of the agent's version; `default` for a run recorded without a version.
         spans: the number of spans.
@@ -126,7 +127,8 @@ class Stat:
         p50_ms, p95_ms, p99_ms: percentiles of the durations of the complete and failed spans (nearest rank); None if
             there are no such spans.
         max_ms, total_ms: the longest duration, and the sum of the durations, of the complete and failed spans.
-        histogram: the number of complete and failed spans in each bucket of BOUNDS_MS.
+        histogram: the number of complete and failed spans by duration: below 0.1 ms, from 0.1, 0.2, 0.5, 1, 2, 5 …;
+            the bounds are `agentspan.storage.answers.BOUNDS_MS`.
         input_tokens, output_tokens, cost_usd: sums; None if no span has a value.
         is_aggregate: whether these spans sum up others. Leave such types out when you add up several types.
     """

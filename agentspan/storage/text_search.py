@@ -25,7 +25,9 @@ from agentspan.storage.sums import FoundSpan
 TOKEN = re.compile(r"[^\W_]+")
 PREFIX = "*"
 MAX_TERMS = 32
+"""The most words of a search; others are left out."""
 MAX_TERM = 1000
+"""The most characters of a word of a search."""
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 WINDOW = 2**16
 """The number of characters of a text in which a snippet is searched at once."""

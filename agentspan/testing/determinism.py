@@ -88,6 +88,18 @@ def capture() -> Iterator[CapturedRuns]:
 
     Not captured: tracers that the code creates itself, `agentspan.open`, and other processes.
 
+    Examples:
+        import agentspan
+        from agentspan.testing import capture
+
+        with capture() as runs:
+            with agentspan.run("researcher"), agentspan.span("tool", name="search", arguments={"query": "flights"}):
+                pass
+            run = runs.one()
+            run.assert_called("search", times=1, query="flights")
+            run.assert_no_failures()
+            print(run.tree())
+
     Yields:
         The runs. Each access reads them again, so they can be used inside the block.
     """

@@ -293,7 +293,7 @@ def difference(expected: list[str], recorded: list[str]) -> Iterator[str]:
 
 
 MAX_LINES = 100
-"""The highest number of lines of a run's text, and of calls, in a message."""
+"""The most lines of a run, and of a list, in the message of a failed assertion; others are counted."""
 
 
 class CapturedRun:
@@ -404,7 +404,7 @@ class CapturedRun:
         return [span for span in spans if has(span.arguments, arguments)]
 
     def text(self, *, payloads: bool = False) -> str:
-        """Return the run as text that is the same for each recording of the same behaviour (see `snapshot`)."""
+        """Return the run as text, the same for each recording of the same behaviour; `payloads` as for `snapshot`."""
         return run_text(self._storage, self._row(), run_title(self.name, self.version), payloads=payloads)
 
     def tree(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis import why_text
+from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
@@ -67,6 +68,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
     version = names[run.agent_version_id][1] if run.agent_version_id in names else None
     label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
     lives, labels = Lives(storage), labels_of(storage, [run.id])[run.id]
+    budget = budget_of(storage, run)
     return {
         "id": run.id,
         "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,
@@ -92,7 +94,13 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "session": run.session,
         "user": run.user,
         "tags": labels.tags,
-        "scores": [score_facts(score) for score in labels.scores],
+        "scores": [score_facts(score) for score in without_events(run, labels.scores)],
+        "budget": budget
+        and {
+            "text": budget.text().removeprefix("budget "),
+            "limits": [limit.name for limit in budget.limits],
+            "waits": budget.waits,
+        },
         "spans": storage.ask(Counts([run.id]))[run.id]._asdict() if counted else None,
     }
 

@@ -35,6 +35,7 @@ def html(storage: Storage, run_ids: Sequence[str]) -> str:
     """Return runs as one self-contained HTML document.
 
     Args:
+        storage: the storage with the runs, such as `agentspan.open().storage`.
         run_ids: ids, unique prefixes of ids, or `-` for the latest run; at least one.
 
     Raises:

@@ -87,7 +87,7 @@ def test_a_beginning_of_several_ids_asks_for_more_of_it(storage: Storage, db: Da
     assert raised.value.field == "span"
 
 
-@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 25, 100, 500), deadline=None)
+@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 25, 50, 500), deadline=None)
 @given(
     st.lists(
         st.builds(

@@ -192,9 +192,9 @@ def test_a_frame_of_nothing_has_its_columns(db: Database, engine: Any) -> None:
 def test_without_pandas_and_polars_it_says_what_to_install(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pandas", "polars"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(AgentspanError, match="neither pandas nor polars is installed; run: pip install pandas"):
+    with pytest.raises(AgentspanError, match=r"neither pandas nor polars is installed; run: .* pandas"):
         db.dataframe()
-    with pytest.raises(AgentspanError, match="polars is not installed; run: pip install polars"):
+    with pytest.raises(AgentspanError, match=r"polars is not installed; run: .* polars"):
         db.dataframe(engine="polars")
     with pytest.raises(InvalidValue, match="engine: must be pandas or polars"):
         db.dataframe(engine="excel")  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from tests.tiers import longer
 
 pytestmark = pytest.mark.full
 
-SPANS = longer("AGENTSPAN_TEST_SPANS", 20_000, 40_000, 1_000_000)
+SPANS = longer("AGENTSPAN_TEST_SPANS", 20_000, 20_000, 1_000_000)
 STEPS = 100
 
 

@@ -323,7 +323,7 @@ ARGUMENTS = st.fixed_dictionaries({"x": st.integers(0, 1)}, optional={"y": st.sa
 CALLS = st.lists(st.tuples(st.sampled_from(("look", "pay")), ARGUMENTS, st.booleans()), min_size=1, max_size=8)
 
 
-@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 25, 200, 2000), deadline=None)
+@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 25, 60, 2000), deadline=None)
 @given(CALLS)
 def test_a_failure_is_recovered_from_where_the_same_call_passes_later(calls: list[tuple[str, Any, bool]]) -> None:
     with agentspan.open(MemoryStorage()) as db:

@@ -50,7 +50,7 @@ SCAN = r"""() => {
     const marked = /B\d{3}|E\d{3}|unseen/, found = [];
     if (window.hit) found.push(`it ran: ${window.hit}`);
     const forbidden = new Set("IMG IFRAME OBJECT EMBED BASE AUDIO VIDEO FORM STYLE SCRIPT LINK".split(" "));
-    const forms = new Set(["filters", "terminate-form", "score-form", "mark-form"]);
+    const forms = new Set(["filters", "allow-form", "terminate-form", "score-form", "mark-form"]);
     const read = new Set(["title", "aria-label", "value"]);
     for (const node of document.querySelectorAll("*")) {
         const name = node.tagName.toUpperCase();

@@ -112,6 +112,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["score", "-", "na\x1b[31mme", "--remove", "--as", "me\x1b[31m"],
             ["score", "no\x1b[31m", "reward", "1"],
         ],
+        "allow": [["allow", "-", "--steps", "+2", "--as", "me\x1b[31m"], ["allow", "-"], ["allow", "no\x1b[31m"]],
         "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
         "doctor": [["doctor"], ["doctor", "--dry-run"], ["doctor", "--schemas", "--all"], ["doctor", "--tables"]],
         "prune": [["prune", "--older-than", "30d", "--dry-run"], ["prune", "--max-size", "\x1b[31m"], ["prune"]],
@@ -170,7 +171,7 @@ def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: py
         if name == "export":
             call(db, "export", "all", "-o", str(tmp_path / "x"))
         result = call(db, *arguments, "--json")
-        if name == "terminate":  # the run has ended
+        if name in ("terminate", "allow"):  # the run has ended
             assert result.exit_code == 1
             continue
         assert result.exit_code == 0, (name, result.output)

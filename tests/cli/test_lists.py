@@ -275,14 +275,20 @@ def test_runs_say_what_they_were_about(tmp_path: Path) -> None:
         pass
     with pytest.raises(ValueError, match="x"), tracer.run("shop", task="a task of some length"):
         raise ValueError("x" * 70)
+    with tracer.run("shop", task="t-2"), tracer.span("agent", {"name": "a", "input": "find a hotel"}):
+        pass
+    with tracer.run("shop", metadata={"otel": {"resource": 1}, "host": "h"}):
+        pass
     tracer.shutdown()
     failed, asked = (f"  ValueError: {'x' * 70}"[:79] + "…", f"  t-1: {prompt}")
-    assert lines(path, "runs")[2:4] == ["  a task of some length", failed]
-    assert lines(path, "runs")[5] == asked
+    assert lines(path, "runs")[2] == "  host=h"
+    assert lines(path, "runs")[4] == "  t-2: find a hotel"
+    assert lines(path, "runs")[6:8] == ["  a task of some length", failed]
+    assert lines(path, "runs")[9] == asked
     wide = lines(path, "runs", columns=150)
     assert wide[0].endswith("agent  about")
     assert wide[-2].endswith(f"  shop  t-1: {prompt}")
-    assert json.loads(call(path, "runs", "--json").output)["runs"][1]["about"] == f"t-1: {prompt}"
+    assert json.loads(call(path, "runs", "--json").output)["runs"][3]["about"] == f"t-1: {prompt}"
 
 
 def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,7 @@ CHANGING = [
     ["score", "-", "helpful", "0.5", "--note", "slow"],
     ["rederive", "--prices"],
     ["rederive"],
+    ["allow", "-", "--steps", "+2"],
     ["terminate", "-", "--reason", "enough"],
     ["prune", "--older-than", "0d"],
 ]

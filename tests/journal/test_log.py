@@ -135,7 +135,7 @@ def test_a_finalizer_that_garbage_collection_calls_may_append(log: Log, threshol
     finally:
         gc.set_threshold(*before)
         gc.collect()
-    # A collection that another thread of this process is in the middle of goes on there, and this one does nothing then.
+    # This collection does nothing while another thread is in the middle of one, which goes on there.
     waiting.until(lambda: log.sequence == 600)
     found = drained(log)
     assert len(found) == log.sequence == 600

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.installing import needs_extra
 from agentspan.mcp import tools
 from agentspan.mcp.answers import tokens_of
 from agentspan.serve import create_app
@@ -162,7 +163,7 @@ def without_the_sdk(*words: str) -> "subprocess.CompletedProcess[str]":
 
 def test_without_the_extra_one_line_says_how_to_install_it(planted: Path) -> None:
     done = without_the_sdk("mcp", "--db", str(planted))
-    advice = 'answering over MCP needs more packages; run: pip install "agentspan-sqlite[mcp]"'
+    advice = needs_extra("answering over MCP", "mcp")
     assert (done.returncode, done.stderr) == (1, f"Error: {advice}\n")
 
 

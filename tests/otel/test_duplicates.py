@@ -38,6 +38,9 @@ def test_an_instrumentor_may_wrap_a_call_of_its_own() -> None:
     second = _like(inner, id="c", start_ns=160, end_ns=190)
     assert duplicates([A, inner]) == {"b": "a"}
     assert duplicates([A, inner, second]) == {}, "two calls in one are no repetition of it"
+    gone = _like(inner, models=frozenset({"gone"}), has_failed=True)
+    for asked in (gone.models, frozenset()):
+        assert duplicates([_like(A, models=asked), gone, second]) == {"a": "c"}, "as LiteLLM's fallback"
 
 
 def test_a_call_that_failed_may_name_no_model() -> None:

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import ProxyTracerProvider
 
 import agentspan
+from agentspan import installing
 from agentspan.errors import InvalidValue
 from agentspan.otel.instruments import instrument, known
 from agentspan.otel.instruments.instrument import Waiting
@@ -50,7 +51,7 @@ def test_it_turns_on_what_is_installed_and_undoes_that(caplog: pytest.LogCapture
     expected = agentspan.Instrumented("openai", "openinference-instrumentation-openai", "9.9")
     assert expected in on
     assert isinstance(trace.get_tracer_provider(), ProxyTracerProvider), "libraries that want to set one ask for this"
-    assert "nothing records dspy; pip install openinference-instrumentation-dspy" in caplog.text
+    assert f"nothing records dspy; {installing.command('openinference-instrumentation-dspy')}" in caplog.text
     assert "crewai could not be turned on: RuntimeError: does not fit" in caplog.text
     assert agentspan.instrument("openai") == (), "it is on already"
     client = importlib.import_module("openai")
@@ -63,7 +64,7 @@ def test_it_turns_on_what_is_installed_and_undoes_that(caplog: pytest.LogCapture
 
 @pytest.mark.usefixtures("packages")
 def test_only_what_is_named_is_turned_on_and_what_is_missing_is_said() -> None:
-    with pytest.raises(InvalidValue, match="pip install openinference-instrumentation-dspy"):
+    with pytest.raises(InvalidValue, match=r"install .*openinference-instrumentation-dspy"):
         agentspan.instrument("dspy")
     with pytest.raises(InvalidValue, match="neither a known framework"):
         agentspan.instrument("opnai")
@@ -146,7 +147,7 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     code = "import sys, agentspan; sys.modules['opentelemetry'] = None; agentspan.instrument()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
-        'ImportError: recording frameworks needs more packages; run: pip install "agentspan-sqlite[otel]"'
+        f"ImportError: recording frameworks needs more packages; run: {installing.extra('otel')}"
     )
 
 
@@ -160,4 +161,8 @@ def test_nothing_is_advised_for_what_a_framework_or_the_package_itself_records()
     with_calls = installed["langchain"]._replace(entry=entry)
     assert known.missing([installed["groq"], with_calls]) == []
     without = installed["crewai"]._replace(entry=entry)
-    assert known.missing([installed["groq"], without]) == [installed["groq"]]
+    assert known.missing([installed["groq"], without, installed["mcp"]]) == [installed["groq"]], "crewai brings mcp"
+    assert known.missing([installed["mcp"]]) == [installed["mcp"]]
+    assert known.needs_its_own(frameworks["langchain"], "langgraph"), "a part of it imports another"
+    assert not known.needs_its_own(frameworks["groq"], "langchain_groq")
+    assert not known.needs_its_own(frameworks["openai"], "langfuse"), "its client records the calls"

@@ -138,6 +138,24 @@ def test_a_servers_call_has_its_arguments_and_its_result(sdk: Any) -> None:
     assert json.loads(span.result_payload or "")["result"] == {"text": "rain"}
 
 
+def test_a_servers_call_of_a_tool_that_failed_has_the_reason(sdk: Any) -> None:
+    middleware = sdk("mcp.server._otel").OpenTelemetryMiddleware()
+
+    async def answer(ctx: Message) -> dict[str, Any]:
+        return {"content": [{"type": "text", "text": "no such city"}], "isError": True}
+
+    async def serve() -> None:
+        method = {"mcp.method.name": "tools/call", "error.type": "tool_error"}
+        otel = trace.get_tracer("mcp-python-sdk")
+        with otel.start_as_current_span("tools/call weather", kind=SpanKind.SERVER, attributes=method) as span:
+            await middleware(Message("tools/call", {}), answer)
+            span.set_status(trace.StatusCode.ERROR)
+
+    asyncio.run(serve())
+    (span,) = spans()
+    assert json.loads(span.result_payload or "")["error"] == {"type": "tool_error", "message": "no such city"}
+
+
 def test_a_server_of_a_recorded_program_is_recorded(sdk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTSPAN_DB", raising=False)
     monkeypatch.setenv("AGENTSPAN_TOKEN", "secret")

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.cli.record import command_line
+from agentspan import installing
+from agentspan.cli.record import Noted, command_line
 from agentspan.otel.instruments.known import FRAMEWORKS
 from tests.otel.fake_packages import packages_in
 
@@ -314,7 +315,7 @@ def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(fo
     for name in ("groq", "mistralai"):
         (folder / "packages" / f"{name}.py").touch()
     lines, code = said(folder, "import dspy, openai, langchain_groq; openai.ask('a')\nraise SystemExit(3)")
-    install = "pip install openinference-instrumentation-dspy"
+    install = installing.command("openinference-instrumentation-dspy")
     assert lines[0] == f"dspy was imported and not recorded; {install}", "LangChain's own has the calls of its client"
     assert lines[1].startswith("run ")
     assert (len(lines), code) == (2, 3)
@@ -332,11 +333,11 @@ def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
     assert "no Python was started" in said(folder, "", "true")[0][0]
     assert "no Python was started" in said(folder, "", sys.executable, "-I", "-c", "")[0][0]
     (folder / "packages" / "opentelemetry.py").write_text("raise ModuleNotFoundError('no opentelemetry')")
-    extra = f'{sys.executable} has no OpenTelemetry SDK; pip install "agentspan-sqlite[otel]"'
+    extra = f"{sys.executable} has no OpenTelemetry SDK; {installing.extra('otel')}"
     assert "no known framework was imported" in said(folder, "print('x')")[0][0]
     (line,), _ = said(folder, "import openai, dspy")
     assert line.startswith(
-        f"nothing was recorded: dspy, openai were imported and not recorded; {extra}; pip install open"
+        f"nothing was recorded: dspy, openai were imported and not recorded; {extra}; {installing.command('open')}"
     )
     (folder / "packages" / "agentspan").mkdir()
     (folder / "packages" / "agentspan" / "__init__.py").write_text("raise ImportError('broken')")
@@ -348,6 +349,13 @@ def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
     assert done.stderr == ""
     told = [f"python {sys.executable}", f"without {sys.executable} cannot import agentspan: broken"]
     assert note.read_text().splitlines() == told
+
+
+@pytest.mark.parametrize(("name", "value"), [("AGENTSPAN_DISABLED", "1"), ("OTEL_SDK_DISABLED", "true")])
+def test_a_variable_that_turns_recording_off_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    assert Noted.of(["recorded openai", "python x"]).why_nothing() == "openai can be recorded here, and made no step"
+    monkeypatch.setenv(name, value)
+    assert Noted.of(["recorded openai", "python x"]).why_nothing() == f"{name} is set in the environment"
 
 
 def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +374,9 @@ def test_the_list_names_what_is_recorded_and_what_is_missing(folder: Path) -> No
         lines = process.communicate(timeout=60)[0].splitlines()
     by_name = {line.split()[0]: line for line in lines}
     assert "openinference-instrumentation-openai 9.9" in by_name["openai"]
-    assert "pip install openinference-instrumentation-dspy" in by_name["dspy"]
+    assert by_name["dspy"].endswith("needs openinference-instrumentation-dspy")
+    assert lines[-1].startswith("to record what is not: ")
+    assert " openinference-instrumentation-dspy" in lines[-1]
     with start(folder, "record", "--list", "--json") as process:
         found = {each["name"]: each for each in json.loads(process.communicate(timeout=60)[0])["frameworks"]}
     assert (found["openai"]["records"], found["dspy"]["records"], found["dspy"]["installed"]) == (True, False, True)

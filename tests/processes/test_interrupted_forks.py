@@ -13,7 +13,7 @@ from tests.tiers import longer
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 # Of the points of an operation.
-SAMPLE = longer("AGENTSPAN_TEST_POINTS", 6, 60, 10_000)
+SAMPLE = longer("AGENTSPAN_TEST_POINTS", 6, 30, 10_000)
 BEGIN = f"""
 import faulthandler, logging, os, signal, sys, threading
 from agentspan import Tracer, host

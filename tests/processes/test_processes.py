@@ -21,7 +21,7 @@ from tests.tiers import every, longer
 
 # Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
 WRITERS = longer("AGENTSPAN_TEST_WRITERS", 3, 8, 8)
-ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 25, 250)
+ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 12, 250)
 BOTH = pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 
 
@@ -333,13 +333,14 @@ def test_what_a_killed_process_left_open_is_closed_by_the_doctor(tmp_path: Path)
 
 @pytest.mark.full
 def test_forks_among_threads_that_record_do_not_hang(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.processes.forking", str(tmp_path / "runs.db"), "60"]
+    forks = max(20, ROUNDS)
+    command = [sys.executable, "-m", "tests.processes.forking", str(tmp_path / "runs.db"), str(forks)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     recover(tmp_path / "runs.db")
     connection = sqlite3.connect(tmp_path / "runs.db")
     children = connection.execute("select count(*) from agent_spans where label = 'child' and status = 'complete'")
-    assert children.fetchone() == (60,)
+    assert children.fetchone() == (forks,)
     connection.close()
     check_integrity(tmp_path / "runs.db")
 

@@ -89,6 +89,7 @@ def test_opentelemetry_records_the_same(tmp_path: Path) -> None:
         assert "100 %" in line
 
 
+@pytest.mark.nightly
 def test_spans_are_followed_into_the_file(tmp_path: Path) -> None:
     said = run("bench_durable.py", "--spans", 300, "--rounds", 1, "--folder", tmp_path).stdout
     rows(said, "journal, caller", "journal, until in the file", "executemany, one transaction")
@@ -96,12 +97,14 @@ def test_spans_are_followed_into_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_calls_with_histories_are_compared_with_another_checkout(tmp_path: Path) -> None:
     said = run("bench_histories.py", "--runs", 1, "--rounds", 1, "--folder", tmp_path, "--against", ROOT).stdout
     assert said.count("wanted") == 2
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_memory_is_looked_at_again_and_again(tmp_path: Path) -> None:
     said = run("bench_durable.py", "--memory", "--spans", 300, "--folder", tmp_path).stdout
@@ -123,6 +126,7 @@ def test_requests_are_sent_between_the_marks_at_which_they_are_counted(tmp_path:
     ]
 
 
+@pytest.mark.nightly
 def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
     options = ("--sizes", "3000,5000", "--spans", 100, "--rounds", 1, "--folder", tmp_path)
     said = run("bench_scale.py", *options).stdout
@@ -131,6 +135,7 @@ def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_a_replay_with_whole_histories_compares_the_file_with_what_was_said(tmp_path: Path) -> None:
     messages: list[dict[str, str]] = []
     for turn in range(10):
@@ -157,6 +162,7 @@ def test_the_ingest_of_otlp_is_measured(tmp_path: Path) -> None:
     assert len(row.split()) == 4
 
 
+@pytest.mark.nightly
 def test_postgresql_is_measured_beside_psycopg_and_a_file(postgres_server: Emptied) -> None:
     url = f"{postgres_server.url}?schema=bench"
     said = run("bench_postgres.py", "--url", url, "--spans", 200, "--large", 100, "--rounds", 1, "--batches", 2).stdout
@@ -164,16 +170,19 @@ def test_postgresql_is_measured_beside_psycopg_and_a_file(postgres_server: Empti
     assert "spans in" in said
 
 
+@pytest.mark.nightly
 def test_a_turn_of_a_spool_is_measured(postgres_server: Emptied) -> None:
     said = run("bench_spool.py", "--db", f"{postgres_server.url}?schema=spool", "--spans", 100).stdout
     assert json.loads(said).keys() == {"call", "call_cpu", "spooled", "stored", "stored_cpu"}
 
 
+@pytest.mark.nightly
 def test_how_often_drift_is_right_is_counted() -> None:
     said = run("bench_verdicts.py", "--simulate", 1).stdout
     assert len(re.findall(r"^ +[14]0 +(?:none|50) +\d+ points +[\d.]+% +[\d.]+%$", said, re.MULTILINE)) == 4
 
 
+@pytest.mark.nightly
 def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
     said = run("bench_verdicts.py", "--spans", 500, "--rounds", 1, "--folder", tmp_path).stdout
     assert "spans made" in said
@@ -181,6 +190,7 @@ def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
         assert re.search(r"\d+\.\d\d s", row), row
 
 
+@pytest.mark.nightly
 def test_planted_causes_are_counted() -> None:
     said = run("bench_verdicts.py", "--planted", 1).stdout
     for row in rows(said, "argument", "empty result", "false alarms"):

@@ -24,6 +24,7 @@ LAYERS = [
         "deprecation",
         "files",
         "host",
+        "installing",
         "text",
         "jsontext",
         "tuning",

@@ -14,7 +14,7 @@ import pytest
 from liquid import Environment
 
 import agentspan
-from agentspan import schemas
+from agentspan import installing, schemas
 from agentspan.errors import TemplateError
 from agentspan.schemas.span_types import SpanType, describe
 from agentspan.schemas.templates import LiquidMissing, LiquidTemplate, client_template, is_liquid
@@ -243,7 +243,7 @@ def without_liquid() -> Iterator[None]:
 def test_without_the_extra_a_template_says_what_would_render_it() -> None:
     own = SpanType({"name": "x", "template": "{{ a | upcase }}"}, trusted=True)
     with without_liquid():
-        with pytest.raises(LiquidMissing, match=r"is Liquid: pip install 'agentspan-sqlite\[liquid\]'"):
+        with pytest.raises(LiquidMissing, match=r'is Liquid; .* install .*"agentspan-sqlite\[liquid\]"'):
             client_template("{{ a | upcase }}")
         assert describe(own, "x", "complete", {"a": "b"}, None, 1.0).summary is None
         assert own.lacks_liquid
@@ -259,9 +259,7 @@ def test_without_the_extra_nothing_takes_a_summary_away_that_a_server_rendered(t
         assert span.summary == "say B"
     with without_liquid(), agentspan.open(path) as db:
         output = call(path, "doctor", "--schemas", columns=120).output
-        assert (
-            "no summary: the template is Liquid: pip install 'agentspan-sqlite[liquid]' to have it rendered" in output
-        )
+        assert f"no summary: the template is Liquid; to have it rendered, run: {installing.extra('liquid')}" in output
         call(path, "rederive")
         assert db.agent_spans.get(span.id).summary == "say B"
         db.agent_instances.terminate(run.id, "enough")

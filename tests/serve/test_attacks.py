@@ -105,7 +105,14 @@ class Sending(threading.Thread):
             pass  # the server has ended
 
 
-@pytest.mark.parametrize("make", ATTACKS.values(), ids=ATTACKS.keys())
+USUAL = {"spans", "log records", "members in JSON", "members of gzip", "curl", "members", "numbers"}
+"""One of each kind: the others take the server through the same code, for up to half a minute."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, id=name, marks=() if name in USUAL else pytest.mark.nightly) for name, make in ATTACKS.items()],
+)
 def test_a_server_answers_others_and_ends(make: Callable[[], Attack], tmp_path: Path) -> None:
     server = Server(tmp_path / "runs.db")
     try:

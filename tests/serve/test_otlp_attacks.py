@@ -25,7 +25,7 @@ from tests.tiers import longer
 
 pytestmark = pytest.mark.full
 
-MUTATIONS = longer("AGENTSPAN_TEST_MUTATIONS", 50, 300, 20_000)
+MUTATIONS = longer("AGENTSPAN_TEST_MUTATIONS", 50, 150, 20_000)
 MB = 2**20
 RUN = IdSource(1).new()
 MANY = 1_000_000 if MUTATIONS > 1000 else 110_000
@@ -61,6 +61,7 @@ def test_very_many_attributes(client: Client, stored: MemoryStorage) -> None:
     assert other.schema_name == "other"
 
 
+@pytest.mark.nightly
 def test_a_million_attributes_lose_their_span_only(client: Client, stored: MemoryStorage) -> None:
     pair = b"\x4a\x0b\x0a\x03abc\x12\x04\x0a\x02xy"
     (span,) = protobuf_spans(export_request({"name": "large"}))
@@ -208,6 +209,7 @@ def test_too_many_messages_are_refused_before_they_are_decoded(
     assert peak < 4 * len(body) + 16 * MB + (100 * 60_000 if form is JSON else 0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("make", MANY_FIELDS.values(), ids=MANY_FIELDS.keys())
 def test_too_many_fields_are_refused_before_they_are_decoded(
     client: Client, make: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch

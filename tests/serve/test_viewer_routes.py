@@ -734,6 +734,27 @@ def test_no_other_page_may_terminate(apps: dict[str | None, FastAPI], in_memory:
             assert in_memory.agent_instances.get(run).status == "active"
 
 
+def test_our_own_page_may_allow_more_of_a_budget(make: Make, db: Database, tmp_path: Path) -> None:
+    budget = {"budget": {"usd": 5, "on_spent": "pause"}}
+    run = db.agent_instances.register("a", metadata=budget).id
+    body = {"limit": "usd", "amount": "+2"}
+    assert refusal(make().post(f"/runs/{run}/allow", json=body, headers={"Sec-Fetch-Site": "cross-site"}))[0] == 403
+    assert refusal(make(read_only=True).post(f"/runs/{run}/allow", json=body, headers=SAME))[0] == 403
+    facts = make().post(f"/runs/{run}/allow", json=body, headers=SAME).json()["run"]
+    assert facts["budget"]["text"] == "$0 of $7.00 · viewer allowed usd +2"
+    assert facts["scores"] == []
+    for wrong in (
+        {},
+        {"limit": "usd", "amount": "-1"},
+        {"limit": "steps", "amount": "5"},
+        {"limit": "usd", "amount": "x"},
+    ):
+        assert make().post(f"/runs/{run}/allow", json=wrong, headers=SAME).status_code == 422
+    db.agent_instances.start(run)
+    db.agent_instances.finish(run)
+    assert refusal(make().post(f"/runs/{run}/allow", json=body, headers=SAME)) == (409, "invalid_action")
+
+
 def test_a_form_of_another_site_cannot_terminate(make: Make, db: Database, run: str) -> None:
     client = make()
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):

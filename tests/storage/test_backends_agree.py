@@ -16,7 +16,7 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract.base import Rows
 from tests.tiers import longer
 
-EXAMPLES = longer("AGENTSPAN_TEST_UNITS", 5, 30, 1000)
+EXAMPLES = longer("AGENTSPAN_TEST_UNITS", 5, 15, 1000)
 AT = "2026-01-02T00:00:00.000000Z"
 ROWS = Rows()
 AGENT = ROWS.agent("a")

@@ -115,7 +115,7 @@ def test_a_newer_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     connection.execute(f"pragma user_version = {migrations.CURRENT + 1}")
     connection.close()
     for read_only in (False, True):
-        with pytest.raises(DatabaseUnusable, match=r"newer agentspan .* pip install --upgrade agentspan-sqlite"):
+        with pytest.raises(DatabaseUnusable, match=r"newer agentspan .*; install a newer agentspan"):
             agentspan.open(path, read_only=read_only)
 
 

@@ -36,7 +36,8 @@ def members(name: str) -> set[str]:
 @pytest.fixture
 def written(db: Database) -> dict[str, Any]:
     """JSON that Python writes, by the name of its type; of a run with an llm span that does not match its schema."""
-    run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    budget = {"budget": {"usd": 5}}
+    run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}, metadata=budget).id
     db.agent_instances.start(run)
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
@@ -54,6 +55,7 @@ def written(db: Database) -> dict[str, Any]:
     return {
         "Run": (facts := data.run_facts(db.storage, row)),
         "Score": facts["scores"][0],
+        "Budget": facts["budget"],
         "Why": data.why(db.storage, by_name.find_run(db.storage, failed))["why"],
         "OwnTimes": data.own_times(db.storage, run),
         "SpanChunk": columns,

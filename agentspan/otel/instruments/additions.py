@@ -133,6 +133,15 @@ def _set_json(name: str, value: Any, span: Any = None) -> None:
         (get_current_span() if span is None else span).set_attribute(name, json.dumps(plain, default=str))
 
 
+def _error_text(outcome: Any) -> str | None:
+    """Return the first text of a tool's result that is an error, which is "" without one; None if it is no error."""
+    plain = outcome.model_dump(by_alias=True) if hasattr(outcome, "model_dump") else outcome
+    if not isinstance(plain, dict) or plain.get("isError") is not True:
+        return None
+    texts = (part.get("text") for part in plain.get("content") or () if isinstance(part, dict))
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
 class _Sent:
     """The requests that an MCP client has sent.
 
@@ -165,10 +174,9 @@ class _Sent:
         span = self.calls.pop(str(id), None)
         if span is not None and isinstance(outcome, dict):
             _set_json(RESULT, outcome, span)
-            if outcome.get("isError") is True:
-                texts = (part.get("text") for part in outcome.get("content") or () if isinstance(part, dict))
+            if (text := _error_text(outcome)) is not None:
                 span.set_attribute("error.type", "tool_error")
-                span.set_status(Status(StatusCode.ERROR, next((text for text in texts if isinstance(text, str)), None)))
+                span.set_status(Status(StatusCode.ERROR, text or None))
 
 
 def _mcp_client(module: Any) -> None:
@@ -203,6 +211,9 @@ def _mcp_server(module: Any) -> None:
                 result = await call_next(ctx)
                 if ctx.method == METHOD:
                     _set_json(RESULT, result)
+                    with unharmed:
+                        if text := _error_text(result):  # the SDK sets the status, without a text
+                            get_current_span().set_attribute("error.message", text)
                 return result
 
             return await call(self, ctx, call_recorded)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from agentspan import host
 from agentspan.errors import InvalidValue
 from agentspan.host import guard
+from agentspan.installing import extra, needs_extra
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
 from agentspan.recording.tracer import Tracer, get_recorder
@@ -131,10 +132,9 @@ unharmed = guard(report=_count)
 
 
 log = logging.getLogger("agentspan")
-_API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
+_API = "opentelemetry.trace"
 _AGENTS = "agentspan.sessions.openai_agents_live"
 """The module of the processor for OpenAI's Agents SDK: a layer below this one, which decodes its items."""
-EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
 class Instrumented(NamedTuple):
@@ -172,7 +172,7 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
 
     Raises:
         InvalidValue: a name is unknown, or no instrumentor is installed for it; the message names the package.
-        ImportError: the extra `otel` is not installed.
+        ImportError: the extra `otel` is not installed. The OpenAI Agents SDK does not need it.
     """
     chosen = [_named(name) for name in names]
     if not names:
@@ -225,19 +225,19 @@ def _named(name: str) -> Available:
 def _without_sdk(found: list[Available]) -> list[Available]:
     """Return what can be recorded here: without OpenTelemetry's SDK, only what does not need it, if anything."""
     independent = [each for each in found if not each.needs_sdk]
-    if not independent or known.is_importable(SDK):
+    if not independent or known.is_importable(known.SDK):
         return found
     for each in found:
         if each.needs_sdk:
-            log.warning("instrument: %s is not recorded; %s", each.framework.name, EXTRA)
+            log.warning("instrument: %s is not recorded; %s", each.framework.name, extra("otel"))
     return independent
 
 
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with host.importing:
-        if not known.is_importable(SDK):
-            raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
+        if not known.is_importable(known.SDK):
+            raise ImportError(needs_extra("recording frameworks", "otel"))
         import_module("opentelemetry.trace")  # first: under `agentspan record`, this import calls this function again
         from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
         from agentspan.otel.processor import SpanProcessor
@@ -337,9 +337,9 @@ _OWN: dict[str, _TurnsOn] = {"pydantic-ai": _pydantic_ai, "openai-agents": _open
 
 def start() -> Waiting:
     """Turn on each instrumentor when its framework is imported, and record the provider that the program sets."""
-    has_sdk = known.is_importable(SDK)
+    has_sdk = known.is_importable(known.SDK)
     if not has_sdk:
-        note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
+        note("without", f"{sys.executable} has no OpenTelemetry SDK; {extra('otel')}")
     wanted: dict[str, Any] = {}
     for each in known.available():
         if each.can_record and (has_sdk or not each.needs_sdk):
@@ -360,7 +360,7 @@ def _instrument(name: str) -> Any:
 
 def _miss(found: known.Available) -> Any:
     def tell(module: ModuleType) -> None:
-        if known.needs_its_own(found.framework.name, _importer()):
+        if known.needs_its_own(found.framework, _importer()):
             package = "" if found.can_record else found.framework.package
             note("missing", f"{found.framework.name} {package}")
 

@@ -6,10 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from agentspan import installing
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "opentelemetry_instrumentor"
+SDK = "opentelemetry.sdk"
 MARK = "AGENTSPAN_RECORD"
 """The environment variable of a recorded program with the folder that was put first in its PYTHONPATH."""
 _PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
@@ -81,12 +84,13 @@ _CLIENTS = frozenset(
 _WITHOUT_CALLS = frozenset({"crewai"})
 """The frameworks whose instrumentors record no calls of models: they need the client's instrumentor, too."""
 _WITH_CALLS = re.compile(
-    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
-    r"|smolagents|openinference|opentelemetry|agentspan)\Z"
+    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|fuse|graph)\w*|litellm|llama_index"
+    r"|pydantic_ai|smolagents|openinference|opentelemetry|agentspan)\Z"
 )
 """The packages whose imports of a client need no instrumentor: they record its calls themselves, or make none."""
 _TOO_COMMON = frozenset({"bedrock"})
 """The frameworks that many programs import without calling models: `boto3`. No warning names their instrumentors."""
+_NO_CLIENT = _TOO_COMMON | {"mcp"}
 CARRIES_CONTEXT = "threading"
 """The entry point of the instrumentor that passes the current span to threads, such as a pool's. It makes no spans."""
 
@@ -179,11 +183,15 @@ def _rank(entry: "EntryPoint") -> int:
 def missing(found: Iterable[Available]) -> list[Available]:
     """Return the installed frameworks that no instrumentor records.
 
-    Clients of models are left out if a recorded framework records their calls.
+    Clients of models are left out if the instrumentor of an installed framework records their calls: with both, each
+    call would be in two runs. MCP's SDK is left out if another framework is recorded, which may have installed it and
+    records its calls of tools itself.
     """
     known = [*found]
-    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - _WITHOUT_CALLS - {"mcp"}
-    return [each for each in known if is_missing(each) and not (recorded and each.framework.name in _CLIENTS)]
+    others = {each.framework.name for each in known if each.is_installed} - _CLIENTS - _WITHOUT_CALLS - _NO_CLIENT
+    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - {"mcp"}
+    covered = (_CLIENTS if others else frozenset()) | ({"mcp"} if recorded else frozenset())
+    return [each for each in known if is_missing(each) and each.framework.name not in covered]
 
 
 def is_missing(each: Available) -> bool:
@@ -192,14 +200,16 @@ def is_missing(each: Available) -> bool:
     return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON
 
 
-def needs_its_own(name: str, importer: str) -> bool:
+def needs_its_own(framework: Framework, importer: str) -> bool:
     """Return whether a framework needs an instrumentor of its own, by the package that imported it.
 
     Args:
         importer: the package that imported the framework first. It may record the calls of its clients itself.
     """
+    if _normal(importer).startswith(tuple(framework.entries)):
+        return True  # another package of it: langchain and langgraph import langchain_core
     if importer in _WITHOUT_CALLS:
-        return name in _CLIENTS
+        return framework.name in _CLIENTS
     return _WITH_CALLS.match(importer) is None
 
 
@@ -212,4 +222,4 @@ def _has_own(framework: Framework) -> bool:
 
 def advice(found: Available) -> str:
     """Return the command that installs the framework's instrumentor, or the framework if it is not installed."""
-    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"
+    return installing.command(found.framework.package if found.is_installed else found.framework.name)

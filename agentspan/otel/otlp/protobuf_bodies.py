@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan import host
+from agentspan import host, installing
 from agentspan.errors import InvalidValue
 from agentspan.otel.otlp.json_bodies import (
     MAX_ATTRIBUTES,
@@ -323,7 +323,7 @@ def _messages() -> _Messages:
                 from opentelemetry.proto.trace.v1.trace_pb2 import Span
             except ImportError:
                 raise MissingExtra(
-                    "body", "is protobuf, which needs an extra: pip install 'agentspan-sqlite[otlp]'; or send JSON"
+                    "body", f"is protobuf, which needs more packages; send JSON, or run: {installing.extra('otlp')}"
                 ) from None
         parts = Span, LogRecord, Resource, InstrumentationScope
         _loaded.append(_Messages(ExportTraceServiceRequest, *parts, DecodeError))

@@ -27,11 +27,15 @@ from agentspan.tuning import STANDARD, Tuning
 to_json({})  # the first call takes a lock; a signal handler that records during it would wait for ever
 
 MAX_STACKTRACE = 16_384
+"""The most characters of a stack trace: its last ones."""
 MAX_MESSAGE = 16_384
+"""The most characters of the message of an exception; more are cut with `…`."""
 MAX_LINE = 4096
 MAX_FRAMES = 64
+"""The most frames of a stack trace: its last ones."""
 MAX_MEMBERS = 20
-"""The number of listed exceptions of one group, and of nested groups. Five times as many are listed in all."""
+"""The most exceptions that `exceptions` has of a group, and five times as many with nested groups; others are counted
+in `more_exceptions`."""
 MAX_TRACED = 200
 """The number of exceptions, with their causes and the members of groups, up to which all stack traces are written."""
 

@@ -82,6 +82,7 @@ FOREIGN: Mapping[str, Callable[[Any, int], Any]] = {"numpy": _numpy, "pandas": _
 
 MAX_DEPTH = 190  # the encoder's own limit is 200
 MAX_REPR = 1000
+"""The most characters of the `repr` of an object without a JSON form."""
 MANY = 1000
 """The number of values of one conversion above which converted values are cached: nested shared lists multiply."""
 _RESERVE = 256  # the number of values reserved for later members: token counts often come last

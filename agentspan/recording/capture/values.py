@@ -30,7 +30,7 @@ TRUNCATED = "$truncated"
 """The key of the mark in place of a cut value: `{"$truncated": {"bytes": n, "sha256": …, "start": …}}`."""
 
 START = 200
-"""The number of characters of a cut text that its mark repeats."""
+"""The characters of a cut text that its mark has as `start`."""
 
 BLOB = 150
 """The number of characters that a blob counts for the limit of a payload."""
@@ -206,6 +206,8 @@ NOT_JSON = "$not_json"
 """The key of the mark in place of a value that could not be written as JSON."""
 
 MAX_NAME = 1000
+"""The most characters of the name of a member, in a payload that is not plain JSON or in which something is redacted;
+more are cut with `…`."""
 MAX_INT_BITS = 14_000  # 4,200 digits: Python refuses to write more than 4,300
 
 SEQUENCES = (list, tuple, set, frozenset, deque, UserList, array, KeysView, ValuesView, ItemsView)

@@ -111,7 +111,8 @@ def finished_raw(span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns
 
 
 BATCH = 500
-"""The number of waiting units that are written in one transaction."""
+"""Transitions that waited in memory and are written in one transaction. A thread tries it, at first every 50 ms, later
+every second."""
 PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
 """The pause before the thread tries the storage again, in seconds, at first and at most."""
 LOOK_S = 0.001

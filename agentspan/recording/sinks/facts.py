@@ -26,6 +26,7 @@ class RunFacts:
         termination_reason: the reason of the termination; None if the process has not found a termination.
         registered_row: the row that the run is registered with; None if the run could not be recorded.
         stored_in: the storage that has the run, if it was registered there at once.
+        spending: the sums of a run with a budget, or inside of one; None for any other run.
     """
 
     id = ""
@@ -33,6 +34,7 @@ class RunFacts:
     termination_reason: str | None = None
     registered_row: AgentInstanceRow | None = None
     stored_in: Identity | None = None
+    spending: Any = None
 
     def learn(self, reason: str) -> None:
         """Set the run to terminated, with the reason of the first termination."""

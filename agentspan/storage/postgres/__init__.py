@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from agentspan import host
 from agentspan.errors import DatabaseUnusable
+from agentspan.installing import needs_extra
 from agentspan.storage.location import Location
 from agentspan.tuning import STANDARD, Tuning
 
@@ -43,4 +44,4 @@ def _check_driver() -> None:
         try:
             import psycopg  # noqa: F401
         except ImportError:
-            raise DatabaseUnusable("psycopg is not installed; install agentspan with its extra `postgres`") from None
+            raise DatabaseUnusable(needs_extra("PostgreSQL", "postgres")) from None

@@ -171,7 +171,7 @@ def prepare(
     if version > current:
         raise DatabaseUnusable(
             f"{path} was written by a newer agentspan (file version {version}, this one knows {current}); "
-            "run: pip install --upgrade agentspan-sqlite"
+            "install a newer agentspan"
         )
     if version and execute("pragma application_id")[0] != APPLICATION_ID:
         raise DatabaseUnusable(f"{path} is the database of another program; choose another path")

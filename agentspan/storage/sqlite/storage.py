@@ -81,7 +81,7 @@ class Beside:
 
 
 class SQLiteStorage(Reads, Beside):
-    """A storage in one SQLite file (see Storage for the contract).
+    """A storage in one SQLite file (see `Storage` for the contract).
 
     Args:
         path: the file. If it does not exist, it is created with its tables. Its folder must exist, unless its name is

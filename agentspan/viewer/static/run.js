@@ -472,6 +472,8 @@ export class RunPage {
     byId("fact-failed").classList.toggle("bad", counts.failed > 0);
     setText(byId("fact-tokens"), sums.tokens === null ? "–" : format.count(sums.tokens));
     setText(byId("fact-cost"), sums.cost === null ? "–" : format.cost(sums.cost));
+    byId("allow").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active" || !run.budget;
+    byId("allow").classList.toggle("primary", Boolean(run.budget?.waits));
     byId("terminate").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active" || Boolean(run.title);
     byId("live").hidden = !this._isActive();
     if (this.follows && !this._isActive()) this.follows = false;
@@ -498,6 +500,7 @@ export class RunPage {
     const session = run.session && new URLSearchParams({ session: run.session });
     fact("session", session && !this.source.isLocal ? el("a", { href: `../sessions?${session}` }, run.session) : run.session);
     fact("user", run.user);
+    fact("budget", run.budget && run.budget.text);
     fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const { code } = document.body.dataset;
@@ -607,6 +610,7 @@ export class RunPage {
     listenToKeys(this);
     listenToPrinting(this);
     this._listenToTerminate();
+    this._listenToAllow();
     listenToScores(this);
     setInterval(() => this._grow(), 500);
   }
@@ -618,6 +622,35 @@ export class RunPage {
     this._redraw();
     this._drawHead();
     this.axis.drawOverview(this.spans, this.now(), colors());
+  }
+
+  _listenToAllow() {
+    const dialog = byId("allow-dialog", HTMLDialogElement);
+    const limit = byId("allow-limit", HTMLSelectElement);
+    const amount = byId("allow-amount", HTMLInputElement);
+    const problem = byId("allow-problem");
+    byId("allow").addEventListener("click", () => {
+      const budget = this.run.budget;
+      if (!budget) return;
+      setText(problem, "");
+      setText(byId("allow-budget"), budget.text);
+      limit.replaceChildren(...budget.limits.map((name) => el("option", null, name)));
+      dialog.showModal();
+      amount.focus();
+    });
+    byId("allow-cancel").addEventListener("click", () => dialog.close());
+    byId("allow-form").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      try {
+        const { run } = await this.source.allow(limit.value, amount.value.trim());
+        dialog.close();
+        this.run = run;
+        this._drawHead();
+        if (this.tree.selected < 0) this._showRun();
+      } catch (error) {
+        setText(problem, messageOf(error));
+      }
+    });
   }
 
   _listenToTerminate() {

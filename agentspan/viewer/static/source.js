@@ -158,6 +158,15 @@ export class ServerSource {
   }
 
   /**
+   * @param {string} limit
+   * @param {string} amount
+   * @returns {Promise<{ run: Run }>}
+   */
+  allow(limit, amount) {
+    return post(`${this.base}allow`, { limit, amount });
+  }
+
+  /**
    * @param {Judgement} judgement
    * @returns {Promise<{ run: Run }>}
    */
@@ -254,6 +263,11 @@ export class FileSource {
   /** @returns {Promise<{ run: Run }>} */
   async terminate() {
     throw new Error("A run in a file cannot be terminated.");
+  }
+
+  /** @returns {Promise<{ run: Run }>} */
+  async allow() {
+    throw new Error("A run in a file cannot be allowed more.");
   }
 
   /** @returns {Promise<{ run: Run }>} */

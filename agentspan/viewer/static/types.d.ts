@@ -44,7 +44,15 @@ interface Run {
   tags: string[];
   /** Those that count. */
   scores: Score[];
+  budget: Budget | null;
   spans: SpanCounts | null;
+}
+
+/** The budget of a run: what it has used and who allowed more, and whether it waits for somebody to allow more. */
+interface Budget {
+  text: string;
+  limits: string[];
+  waits: boolean;
 }
 
 /** A score, a mark or a note of a run or a span (data.score_facts): what it says, who judged, and when. */
@@ -401,6 +409,7 @@ interface RunSource {
   why(): Promise<Why | null>;
   ownTimes(): Promise<OwnTimes>;
   terminate(reason: string): Promise<{ run: Run }>;
+  allow(limit: string, amount: string): Promise<{ run: Run }>;
   judge(judgement: Judgement): Promise<{ run: Run }>;
 }
 

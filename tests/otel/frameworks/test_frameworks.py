@@ -2,12 +2,13 @@
 
     AGENTSPAN_TEST_FRAMEWORKS=/tmp/frameworks python -m pytest tests/otel/frameworks
 
-The folder gets an environment for each framework, with its newest version and its instrumentor.
+The folder gets an environment for each framework, with its newest version and its instrumentor. The programs of the
+pages in `docs/frameworks` are run as the pages say; the others are of cases that a page has no room for.
 """
 
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,85 +16,58 @@ import pytest
 
 import agentspan
 from agentspan.model.rows import AgentSpanRow
-from tests.otel.frameworks.model_server import serving
+from tests.otel.frameworks.environments import FOLDER, HAS_OTEL, PROGRAMS, python_of
+from tests.otel.frameworks.model_server import TOKENS, serving
+from tests.otel.frameworks.pages import Page, environment_of, lay, pages, run_in, steps_in
 from tests.otel.replaying import runs_in, spans_in
 
-FOLDER = os.environ.get("AGENTSPAN_TEST_FRAMEWORKS")
-PROGRAMS = Path(__file__).parent / "programs"
-CHECKOUT = Path(__file__).parents[3]
 ONE_LINE = "import runpy, sys, agentspan; agentspan.instrument(); runpy.run_path(sys.argv[1], run_name='__main__')"
 _OI = "openinference-instrumentation-"
+opt_in = pytest.mark.skipif(FOLDER is None, reason="opt-in: AGENTSPAN_TEST_FRAMEWORKS names a folder to install in")
 
 
 class Case(NamedTuple):
-    """A program, and what it must leave: types that must be there, the tokens of all calls, runs, and failed spans.
+    """A program, and what it must leave: types that must be there, answered calls, runs, and failed spans.
 
-    One whose library sets the global provider is recorded by `agentspan record` only.
+    Its packages are its own, or those of a page. One whose library sets the global provider is recorded by
+    `agentspan record` only.
     """
 
     program: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] | str
     types: frozenset[str]
-    tokens: tuple[int, int]
+    calls: int
     runs: int = 1
     failed: int = 0
     sets_provider: bool = False
 
 
-_AGENT = frozenset({"agent", "llm", "tool"})
 _CALL = frozenset({"llm"})
-_CREW = frozenset({"chain", "agent", "llm"})
-_LLAMA_INDEX = ("llama-index-core", "llama-index-llms-openai-like", f"{_OI}llama-index", f"{_OI}openai")
 CASES = (
-    Case("openai_sync", ("openai", f"{_OI}openai"), _CALL, (30, 12)),
-    Case("openai_async", ("openai", f"{_OI}openai"), _CALL, (40, 16)),
-    Case("anthropic_messages", ("anthropic", f"{_OI}anthropic"), _CALL, (10, 4)),
-    Case("langgraph_agent", ("langgraph", "langchain-openai", f"{_OI}langchain"), _AGENT, (20, 8)),
-    Case(
-        "langgraph_graph",
-        ("langgraph", "langchain-openai", f"{_OI}langchain"),
-        frozenset({"chain", "llm"}),
-        (20, 8),
-        3,
-        2,
-    ),
-    Case("openai_agents", ("openai-agents", f"{_OI}openai-agents"), _AGENT, (20, 8)),
-    Case("pydantic_agent", ("pydantic-ai-slim[openai]",), _AGENT, (20, 8)),
-    Case("litellm_calls", ("litellm", f"{_OI}litellm"), _CALL, (20, 8)),
-    Case("mcp_client", ("mcp", f"{_OI}mcp"), frozenset({"mcp"}), (0, 0)),
-    Case("llama_index_agent", _LLAMA_INDEX, frozenset({"chain", "llm", "tool"}), (40, 16), 2),
-    Case("crewai_crew", ("crewai", f"{_OI}crewai", f"{_OI}openai"), _CREW, (20, 8), 2),
-    Case("dspy_program", ("dspy", f"{_OI}dspy"), frozenset({"chain", "llm"}), (20, 8), 2),
-    Case("claude_agent", ("claude-agent-sdk", f"{_OI}claude-agent-sdk"), frozenset({"agent", "tool"}), (3500, 90)),
-    Case("smolagents_agent", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12)),
-    Case("smolagents_fails", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12), 2, 3),
-    Case("langfuse_calls", ("langfuse", "openai"), frozenset({"chain", "llm"}), (40, 16), sets_provider=True),
-    Case("litellm_callback", ("litellm", f"{_OI}litellm", f"{_OI}openai"), _CALL, (70, 28), 2, sets_provider=True),
+    Case("openai_sync", "openai", _CALL, 3),
+    Case("openai_async", "openai", _CALL, 4),
+    Case("langgraph_graph", "langgraph", frozenset({"chain", "llm"}), 2, 3, 2),
+    Case("smolagents_fails", "smolagents", frozenset({"agent", "llm", "tool"}), 2, 2, 3),
+    Case("langfuse_calls", "langfuse", frozenset({"chain", "llm"}), 4, sets_provider=True),
+    Case("litellm_callback", ("litellm", f"{_OI}litellm", f"{_OI}openai"), _CALL, 7, 2, sets_provider=True),
     Case(
         "llama_index_traceloop",
-        (*_LLAMA_INDEX[:2], "opentelemetry-instrumentation-llamaindex"),
+        ("llama-index-core", "llama-index-llms-openai-like", "opentelemetry-instrumentation-llamaindex"),
         frozenset({"agent", "llm", "tool", "retrieval", "embedding"}),
-        (80, 32),
+        8,
         8,
     ),
 )
 
 
-def _python_of(case: Case) -> str:
-    """The Python of an environment with the packages of a case, which is made once."""
-    assert FOLDER is not None
-    environment = Path(FOLDER) / case.program
-    python = environment / "bin" / "python"
-    if not (environment / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        wanted = [f"{CHECKOUT}[otel]", "opentelemetry-instrumentation-threading", *case.packages]
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "-e", *wanted], check=True)
-        (environment / "ready").touch()
-    return str(python)
+def _python_of(case: Case) -> Path:
+    if isinstance(case.packages, str):
+        return environment_of(next(page for page in pages() if page.name == case.packages))
+    return python_of(case.program, [HAS_OTEL, "opentelemetry-instrumentation-threading", *case.packages])
 
 
-def _recorded(command: list[str], path: Path, model: str, runs: int) -> list[AgentSpanRow]:
-    known = {**os.environ, "MODEL": model, "AGENTSPAN_DB": str(path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+def _recorded(command: list[str], path: Path, model: dict[str, str], runs: int) -> list[AgentSpanRow]:
+    known = {**os.environ, **model, "AGENTSPAN_DB": str(path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     with agentspan.open(path) as database:
@@ -111,27 +85,58 @@ def _tree(spans: list[AgentSpanRow]) -> list[tuple[Any, ...]]:
     return sorted((way(span) for span in spans), key=str)
 
 
-@pytest.mark.skipif(FOLDER is None, reason="opt-in: AGENTSPAN_TEST_FRAMEWORKS names a folder to install frameworks in")
+def _check_calls(spans: list[AgentSpanRow], answered: int) -> None:
+    """Check that each answered call of the model is there once, and that no token counts twice."""
+    calls = [span for span in spans if span.schema_name == "llm"]
+    assert sum(call.status == "complete" for call in calls) == answered, "each call once"
+    for call in calls:
+        assert call.label or call.status == "failed"
+        assert call.result_payload is not None
+    counted = [span for span in spans if not span.is_aggregate]
+    sums = [sum(getattr(span, f"{side}_tokens") or 0 for span in counted) for side in ("input", "output")]
+    assert sums == [answered * each for each in TOKENS]
+
+
+@opt_in
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
 def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: Path) -> None:
-    python, program = _python_of(case), str(PROGRAMS / f"{case.program}.py")
+    python, program = str(_python_of(case)), str(PROGRAMS / f"{case.program}.py")
     with serving() as model:
         line = [python, "-c", ONE_LINE, program]
         one = None if case.sets_provider else _recorded(line, tmp_path / "one.db", model, case.runs)
         recording = [python, "-m", "agentspan", "record", "--", python, program]
         none = _recorded(recording, tmp_path / "none.db", model, case.runs)
-    told = [span for span in none if '"kind":"SERVER"' not in span.payload]
-    assert one is None or _tree(one) == _tree(told), "but for servers of MCP"
+    assert one is None or _tree(one) == _tree(none)
     for spans in (none, *([] if one is None else [one])):
         assert case.types <= {span.schema_name for span in spans}
         assert [span.status for span in spans if span.status != "complete"] == ["failed"] * case.failed
-        calls = [span for span in spans if span.schema_name == "llm"]
-        answered = [call for call in calls if call.status == "complete"]
-        assert not calls or len(answered) == case.tokens[0] // 10, "each call once"
-        for call in calls:
-            assert call.label or call.status == "failed"
-            assert '"messages"' in call.payload
-            assert call.result_payload is not None
-        counted = [span for span in spans if not span.is_aggregate]
-        given, made = (sum(getattr(span, f"{side}_tokens") or 0 for span in counted) for side in ("input", "output"))
-        assert (given, made) == case.tokens
+        assert all('"messages"' in span.payload for span in spans if span.schema_name == "llm")
+        _check_calls(spans, case.calls)
+
+
+ANSWERED = {"mcp": 0, "langgraph": 2, "litellm": 1, "langfuse": 1, "dspy": 4}
+"""How often the model of a page answers, where it is not three times."""
+
+
+@opt_in
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_a_page_shows_the_steps_that_its_program_leaves(page: Page, tmp_path: Path) -> None:
+    """Where a new version of a framework has other steps: `python -m tests.otel.frameworks.pages NAME`."""
+    python, trees = environment_of(page), []
+    for way in ("as the page says", "without a line"):
+        folder = tmp_path / way
+        folder.mkdir()
+        lay(page, folder)
+        program = folder / "weather.py"
+        if way == "without a line":
+            text = program.read_text(encoding="utf-8").replace("agentspan.instrument()\n", "")
+            program.write_text(text, encoding="utf-8")
+        first = page.commands[0] if way == "as the page says" else "agentspan record -- python weather.py"
+        run_in(folder, python, shlex.split(first))
+        with agentspan.open(folder / "agentspan.db") as database:
+            trees.append(_tree(spans := spans_in(database.storage)))
+            if page.name != "claude-agent-sdk":  # its calls are made in another program
+                _check_calls(spans, ANSWERED.get(page.name, 3))
+    assert trees[0] == trees[1]
+    shown = run_in(tmp_path / "as the page says", python, shlex.split("agentspan show -")).stdout
+    assert steps_in(shown) == page.steps()[: len(steps_in(shown))]
