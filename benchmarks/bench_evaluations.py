@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.evaluation.simulated_evaluations import KINDS, SIZES, simulated
 
-HEADER = "cases × base/trials  tasks   stop   null: worse  better   drop   found: even  broken   twice: found   saved"
+HEADER = "cases × base/trials  tasks   stop   null: worse  better    drop  of few  found: even  broken   twice: found   saved"
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
                 found = simulated(cases, in_base, trials, kind, early=early, seeds=range(options.sets))
                 print(
                     f"{cases:>5} × {in_base}/{trials}{'':>11}{kind:<7} {'early' if early else 'fixed':<5}"
-                    f"{found.null_worse:>13.1%}{found.null_better:>8.1%}{found.drop:>8.1%}{found.even:>11.1%}"
+                    f"{found.null_worse:>13.1%}{found.null_better:>8.1%}{found.drop:>8.1%}{found.of_few:>8.1%}{found.even:>11.1%}"
                     f"{found.broken:>9.1%}{found.twice:>13.1%}{found.saved:>10.1%}",
                     flush=True,
                 )

@@ -29,6 +29,7 @@ class Plan:
         share: the base's share of passed trials; None without a base.
         detectable: the smallest drop that is found in 80 of 100 evaluations, from 0 to 1; 1 if none is; None without a
             base.
+        broken: the same where a few cases make the drop, which never pass any more. It is harder to find.
         show: the drop that is to be shown.
         needed: the number of trials of each case that would show it; None if no number up to 100 would.
         is_of_both: whether the base would need as many trials, too.
@@ -42,6 +43,7 @@ class Plan:
     base_trials: float
     share: float | None
     detectable: float | None
+    broken: float | None
     show: float
     needed: int | None
     is_of_both: bool
@@ -76,6 +78,8 @@ class Plan:
         passed = share_text(round(1000 * self.share), 1000) or "0%"
         base = f"the base passed {passed} with {self.base_trials:.3g} a case"
         shown = "show no drop" if self.detectable >= 1 else f"show a drop of {points(self.detectable)} points (80 %)"
+        if self.broken is not None and self.detectable < self.broken < 1:
+            shown += f", of {points(self.broken)} if a few cases make it"
         return f"{size}{known} {shown}{cost}; {base}; {self._more()}"
 
     def _more(self) -> str:
@@ -110,7 +114,7 @@ def plan(
     """
     known = {case: own for case in cases if (own := [each for each in (base or {}).get(case, ()) if each is not None])}
     if not known:
-        return Plan(len(cases), trials, 0, 0.0, None, None, show, None, False, run_usd, budget_usd)
+        return Plan(len(cases), trials, 0, 0.0, None, None, None, show, None, False, run_usd, budget_usd)
     share, base_trials = mean(map(mean, known.values())), mean(map(len, known.values()))
     spread = _spread(known)
 
@@ -118,18 +122,17 @@ def plan(
         return _sizes(share, spread, len(known), of_base, of_head)
 
     def finds(of_base: float, of_head: int) -> bool:
-        is_found = show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
-        return is_found and _finds_broken(show, spread, len(known), of_base, of_head, early=early)
+        return show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
 
     is_of_both = not finds(base_trials, MOST_TRIALS)
     needed = _least(lambda number: finds(max(number, base_trials) if is_of_both else base_trials, number))
     detectable = sizes(base_trials, trials).drop(one_sided=not early)
-    while detectable < share and not _finds_broken(detectable, spread, len(known), base_trials, trials, early=early):
-        detectable += STEP
-    detectable = detectable if detectable <= share else 1.0
+    broken = detectable
+    while broken < share and not _finds_broken(broken, spread, len(known), base_trials, trials, early=early):
+        broken += STEP
     return Plan(
-        len(cases), trials, len(known), base_trials, share, detectable, show, needed, is_of_both and needed is not None,
-        run_usd, budget_usd,
+        len(cases), trials, len(known), base_trials, share, detectable, broken if broken <= share else 1.0, show, needed,
+        is_of_both and needed is not None, run_usd, budget_usd,
     )  # fmt: skip
 
 

@@ -25,8 +25,9 @@ class Simulated(NamedTuple):
     Attributes:
         null_worse, null_better: equal versions with this verdict.
         drop: the mean drop that the plan says is found in 80 of 100 evaluations.
+        of_few: the same where a few tasks make the drop.
         even: versions that are worse by this drop, and found to be: each task by as much.
-        broken: the same, where some tasks never pass any more and others are as before.
+        broken: versions that are worse by `of_few`, because some tasks never pass any more, and found to be.
         twice: versions that are worse by twice the drop, and found to be.
         saved: the runs that these did not take, of those planned.
     """
@@ -34,6 +35,7 @@ class Simulated(NamedTuple):
     null_worse: float
     null_better: float
     drop: float
+    of_few: float
     even: float
     broken: float
     twice: float
@@ -58,18 +60,18 @@ def simulated(cases: int, in_base: int, trials: int, kind: str, *, early: bool, 
         dice = random.Random(seed)
         shares = {str(place): KINDS[kind](dice) for place in range(cases)}
         base = drawn(dice, shares, in_base)
-        drop = plan(base, [*shares], trials, show=1.0, early=early).detectable
-        assert drop is not None
-        drops.append(drop)
+        wanted = plan(base, [*shares], trials, show=1.0, early=early)
+        drop, of_few = wanted.detectable or 1.0, wanted.broken or 1.0
+        drops.append((drop, of_few))
         for group, other in (
             (null, shares),
             (even, lowered(shares, drop)),
-            (broken, with_broken(dice, shares, drop)),
+            (broken, with_broken(dice, shares, of_few)),
             (twice, lowered(shares, 2 * drop)),
         ):
             group.append(evaluated(base, drawn(dice, other, trials), trials, early=early, seed=seed))
     return Simulated(
-        _share(null, "worse"), _share(null, "better"), mean(drops), _share(even, "worse"), _share(broken, "worse"),
+        _share(null, "worse"), _share(null, "better"), mean(each for each, _ in drops), mean(each for _, each in drops), _share(even, "worse"), _share(broken, "worse"),
         _share(twice, "worse"), 1 - mean(each.runs for each in twice),
     )  # fmt: skip
 
