@@ -91,8 +91,8 @@ def evaluate_command(
         called = name or str(getattr(task, "__name__", program))
         with bar("evaluating") as update:
             found = evaluate(
-                task, cases, judges, name=called, version=version,
-                trials=trials, against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
+                task, cases, judges, name=called, version=version, trials=trials,
+                against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
                 workers=workers, seed=seed, progress=update, on_plan=_show_plan,
             )  # fmt: skip
         if junit is not None:

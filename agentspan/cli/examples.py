@@ -54,11 +54,8 @@ EXAMPLES = {
         ("one version, with a report for CI", "check version=1.2 --junit report.xml"),
     ),
     "evaluate": (
-        ("cases through a function, scored", "evaluate app:agent --cases failures.jsonl --score exact"),
-        (
-            "a new version, until it is clear",
-            "evaluate app:agent --cases c.jsonl --score exact --version 2 --against 1 --early",
-        ),
+        ("cases through a function", "evaluate app:agent --cases c.jsonl"),
+        ("each case three times", "evaluate app:agent --cases c.jsonl --trials 3"),
     ),
     "score": (
         ("the latest run was good", "score - --mark good"),

@@ -142,6 +142,8 @@ def evaluate(
         at_work.stopped = "plan"
     else:
         at_work.work(workers)
+    recorder.flush(FLUSH_S)
+    at_work.read_costs(storage)
     done = at_work.in_order
     heads: dict[str, list[bool | None]] = {case.id: [None] * trials for case in asked}
     for each in done:
@@ -239,6 +241,9 @@ class _AtWork:
         self._fault: BaseException | None = None
         self._interruptions = 0
         self._loop = _Loop()
+        # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
+        self._reads = budget_usd is not None or any("run" in each.takes for each in judges)
+        self._judging: dict[str, list[str]] = {}
 
     @property
     def in_order(self) -> list[Trial]:
@@ -268,6 +273,27 @@ class _AtWork:
                     self._spent += cost or 0.0
         self._look()
         return is_open
+
+    def read_costs(self, storage: Storage) -> None:
+        """Fill in the costs of trials that ended without their run being read."""
+        if self._reads:
+            return
+        own = {key: each for key, each in self.done.items() if each.run_id and not each.was_there}
+        ids = {each.run_id for each in own.values()}.union(*self._judging.values())
+        rows = find_runs(storage, RunFilter(ids=frozenset(ids)), limit=None).runs if ids else []
+        costs = {each.run.id: each.cost_usd for each in rows}
+        for key, each in own.items():
+            cost = costs.get(each.run_id)
+            for judging in self._judging.get(each.run_id, ()):
+                cost = _added(cost, costs.get(judging))
+            self.done[key] = each._replace(cost_usd=cost)
+
+    def _stored(self, recorded: Run) -> AgentInstanceRow | None:
+        """Return the row of a run that has ended; None if it could not be recorded."""
+        self._recorder.flush(FLUSH_S)
+        rows = self._recorder.destination.storage.ask(Find(recorded.id)).rows if recorded.id else {}
+        row = rows[recorded.id][1] if recorded.id in rows else None
+        return row if isinstance(row, AgentInstanceRow) else None
 
     def work(self, workers: int) -> None:
         """Run the trials that are missing, until all are done or a reason to stop comes up."""
@@ -350,22 +376,21 @@ class _AtWork:
         except (Exception, SystemExit) as error:
             failure = error
         assert recorded is not None
-        self._recorder.flush(FLUSH_S)
-        storage = self._recorder.destination.storage
-        row = storage.ask(Find(recorded.id)).rows.get(recorded.id, (None, None))[1] if recorded.id else None
-        if not isinstance(row, AgentInstanceRow):
+        row = self._stored(recorded) if self._reads else None
+        if not recorded.id or (self._reads and row is None):
             return Trial(id, number + 1, "", False if failure else None, failure is not None)
-        cost = _cost(storage, row.id)
+        storage = self._recorder.destination.storage
+        cost = None if row is None else _cost(storage, recorded.id)
         if failure is not None:
             self._score_failure(recorded, failure)
-            return Trial(id, number + 1, row.id, passed=False, is_failed=True, cost_usd=cost)
+            return Trial(id, number + 1, recorded.id, passed=False, is_failed=True, cost_usd=cost)
         passed: bool | None = True if self._rule is None else None
         not_scored: dict[str, str] = {}
         given = {"input": case.input, "output": output, "expected": case.expected}
-        if any("run" in each.takes for each in self._judges):
+        if row is not None:
             given["run"] = StoredRun(storage, row)
         for each in self._judges:
-            judge = _Judge(f"{self._name} {each.name}", {"judged": row.id})
+            judge = _Judge(f"{self._name} {each.name}", {"judged": recorded.id})
             try:
                 value = copy_context().run(self._judged, each, judge, given)
                 source: Source = "code" if judge.run is None else "model"
@@ -380,8 +405,13 @@ class _AtWork:
                 if self._rule is not None and each.name == self._rule.name:
                     passed = self._rule.holds(LatestScore(found.value, found.label))
             if judge.run is not None:
-                cost = _added(cost, self._end(judge.run))
-        return Trial(id, number + 1, row.id, passed, cost_usd=cost, not_scored=not_scored)
+                judge.run.finish(None)
+                if self._reads:
+                    self._recorder.flush(FLUSH_S)
+                    cost = _added(cost, _cost(storage, judge.run.id))
+                else:
+                    self._judging.setdefault(recorded.id, []).append(judge.run.id)
+        return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
 
     def _judged(self, scorer: Scorer, judge: "_Judge", given: Mapping[str, Any]) -> Any:
         """Call a scorer outside any run: the steps that it records are a run of their own."""
@@ -393,12 +423,6 @@ class _AtWork:
             if judge.run is not None:
                 judge.run.keep_error(error)
             raise
-
-    def _end(self, judging: RunState) -> float | None:
-        """End the run of a judge; return its cost."""
-        judging.finish(None)
-        self._recorder.flush(FLUSH_S)
-        return _cost(self._recorder.destination.storage, judging.id) if judging.id else None
 
     def _score_failure(self, recorded: Run, failure: BaseException) -> None:
         """Score a failed run so that the rule does not hold, in other commands neither. Nothing else is scored."""

@@ -130,9 +130,11 @@ def plan(
     broken = detectable
     while broken < share and not _finds_broken(broken, spread, len(known), base_trials, trials, early=early):
         broken += STEP
+    broken = broken if broken <= share else 1.0
+    is_of_both = is_of_both and needed is not None
     return Plan(
-        len(cases), trials, len(known), base_trials, share, detectable, broken if broken <= share else 1.0, show, needed,
-        is_of_both and needed is not None, run_usd, budget_usd,
+        len(cases), trials, len(known), base_trials, share, detectable, broken, show, needed, is_of_both, run_usd,
+        budget_usd,
     )  # fmt: skip
 
 

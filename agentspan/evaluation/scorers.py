@@ -96,7 +96,14 @@ def contains(output: Any, expected: Any) -> bool:
 
 
 def json_schema(schema: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return a scorer that judges whether the output, or the JSON text that it is, conforms to a JSON Schema."""
+    """Return a scorer that judges whether the output, or the JSON text that it is, conforms to a JSON Schema.
+
+    Args:
+        schema: a JSON Schema (2020-12).
+
+    Raises:
+        jsonschema.SchemaError: the schema is not valid.
+    """
     from jsonschema import Draft202012Validator
 
     Draft202012Validator.check_schema(schema)
@@ -116,7 +123,12 @@ def json_schema(schema: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def calls(required: Collection[str] = (), forbidden: Collection[str] = ()) -> Callable[..., Any]:
-    """Return a scorer that judges whether the run called each required tool or model, and no forbidden one."""
+    """Return a scorer that judges whether the run called each required tool or model, and no forbidden one.
+
+    Args:
+        required: labels (types, where spans have no label) that each run must call.
+        forbidden: labels that no run may call.
+    """
     config = Config({}, required=tuple(required), forbidden=tuple(forbidden))
 
     def calls(run: StoredRun) -> tuple[bool, None, str]:
@@ -126,7 +138,13 @@ def calls(required: Collection[str] = (), forbidden: Collection[str] = ()) -> Ca
 
 
 def under(cost_usd: float | None = None, steps: int | None = None, seconds: float | None = None) -> Callable[..., Any]:
-    """Return a scorer that judges whether the run used at most so much."""
+    """Return a scorer that judges whether the run used at most so much.
+
+    Args:
+        cost_usd: the most that it may cost.
+        steps: the largest number of its steps.
+        seconds: the longest duration.
+    """
     limits = {"cost_usd": cost_usd, "steps": steps, "duration_s": seconds}
     config = Config({name: limit for name, limit in limits.items() if limit is not None})
 

@@ -32,7 +32,13 @@ Outcomes = Mapping[str, Sequence[bool | None]]
 
 
 class Pairs(NamedTuple):
-    """Pairs of trials, each one of the base and one of the evaluated version, and how many differ in each direction."""
+    """Pairs of trials, each one of the base and one of the evaluated version, and how many differ in each direction.
+
+    Attributes:
+        pairs: the number of pairs.
+        better: the number of pairs in which only the evaluated version passed.
+        worse: the number of pairs in which only the base passed.
+    """
 
     pairs: int = 0
     better: int = 0

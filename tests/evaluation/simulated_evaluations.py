@@ -70,10 +70,10 @@ def simulated(cases: int, in_base: int, trials: int, kind: str, *, early: bool, 
             (twice, lowered(shares, 2 * drop)),
         ):
             group.append(evaluated(base, drawn(dice, other, trials), trials, early=early, seed=seed))
-    return Simulated(
-        _share(null, "worse"), _share(null, "better"), mean(each for each, _ in drops), mean(each for _, each in drops), _share(even, "worse"), _share(broken, "worse"),
-        _share(twice, "worse"), 1 - mean(each.runs for each in twice),
-    )  # fmt: skip
+    drop, of_few = (mean(side) for side in zip(*drops, strict=True))
+    nulls = _share(null, "worse"), _share(null, "better")
+    found = _share(even, "worse"), _share(broken, "worse"), _share(twice, "worse")
+    return Simulated(*nulls, drop, of_few, *found, saved=1 - mean(each.runs for each in twice))
 
 
 def _share(group: Sequence[Evaluated], verdict: str) -> float:
