@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.evaluation.simulated_evaluations import KINDS, SIZES, simulated
 
-HEADER = "cases × base/trials  tasks   stop   null: worse  better    drop  of few  found: even  broken  twice: found  saved"
+HEADER = (
     "cases × base/trials  tasks   stop   null: worse  better    drop  of few  found: even  broken  twice: found   saved"
 )
 
