@@ -122,11 +122,16 @@ def plan(
         return _sizes(share, spread, len(known), of_base, of_head)
 
     def finds(of_base: float, of_head: int) -> bool:
-        return show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
+        is_found = show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
+        return is_found and (of_base == of_head or _finds_even(show, spread, len(known), of_base, of_head, early=early))
 
     is_of_both = not finds(base_trials, MOST_TRIALS)
     needed = _least(lambda number: finds(max(number, base_trials) if is_of_both else base_trials, number))
     detectable = sizes(base_trials, trials).drop(one_sided=not early)
+    if base_trials != trials:  # the signs of GroupSizes are those of equal numbers of trials
+        while detectable < share and not _finds_even(detectable, spread, len(known), base_trials, trials, early=early):
+            detectable += STEP
+        detectable = detectable if detectable <= share else 1.0
     broken = detectable
     while broken < share and not _finds_broken(broken, spread, len(known), base_trials, trials, early=early):
         broken += STEP
@@ -136,6 +141,16 @@ def plan(
         len(cases), trials, len(known), base_trials, share, detectable, broken, show, needed, is_of_both, run_usd,
         budget_usd,
     )  # fmt: skip
+
+
+def _finds_even(
+    drop: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int, *, early: bool
+) -> bool:
+    """Return whether 80 of 100 evaluations find a drop of all tasks, by the normal approximation."""
+    varies = fsum(p * (1 - p) * number for p, number in spread.items()) / tasks * (1 / in_base + 1 / in_head)
+    level = EARLY_ALPHA if early else ALPHA
+    over = drop * sqrt(tasks) - NormalDist().inv_cdf(1 - level) * sqrt(varies + drop * drop)
+    return NormalDist().cdf(over / sqrt(max(1e-12, varies))) >= POWER
 
 
 def _finds_broken(
