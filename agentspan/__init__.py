@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UnexpectedRefType,
         ValidationErrors,
     )
+    from agentspan.evaluation.evaluating import evaluate
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
     from agentspan.recording.budgets import Budget
     from agentspan.recording.capture.redaction import card_numbers
@@ -111,6 +112,7 @@ __all__ = [
     "configure",
     "current_run",
     "current_span",
+    "evaluate",
     "flush",
     "get_tracer",
     "health",
@@ -135,6 +137,7 @@ _MODULES = {
         "Control",
         "Page",
     ),
+    "evaluation.evaluating": ("evaluate",),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
     "recording.budgets": ("Budget",),
     "recording.capture.redaction": ("card_numbers",),

@@ -454,7 +454,9 @@ def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
     sides = [*zip(*values, strict=True)]
     means = [mean(side) for side in sides]
     intervals = [
-        _interval(value, variance_of(side, [1.0] * len(side)), least=len(side), most=runs) if row.is_share else None
+        share_interval(value, variance_of(side, [1.0] * len(side)), least=len(side), most=runs)
+        if row.is_share
+        else None
         for value, side, runs in zip(means, sides, (row.base_runs, row.head_runs), strict=True)
     ]
     base, head = (as_measured(row.metric, value) for value in means)
@@ -512,10 +514,10 @@ def _side(
         )
         return value, len(own), None, middle, high
     variance = variance_of(above, below) if metric.measure == "failure_rate" else None
-    return value, len(own), _interval(value, variance, least=len(own), most=total), None, None
+    return value, len(own), share_interval(value, variance, least=len(own), most=total), None, None
 
 
-def _interval(share: float, variance: float | None, *, least: int, most: float) -> Interval:
+def share_interval(share: float, variance: float | None, *, least: int, most: float) -> Interval:
     """Return the interval of a share, for the number of independent trials that its variance implies.
 
     Args:

@@ -236,7 +236,7 @@ def comparison(
     else:
         change = None
         names = _names(storage, wanted, base, head)
-        filters = (_group(storage, wanted, names[0]), _group(storage, wanted, names[1]))
+        filters = (group_of(storage, wanted, names[0]), group_of(storage, wanted, names[1]))
     found = drift(storage, *filters, judge=judge, least=least, with_calls=with_calls, progress=progress)
     return Comparison(*names, *filters, found, change)
 
@@ -261,7 +261,7 @@ def _names(storage: Storage, filter: RunFilter, base: str | None, head: str | No
     return base, head
 
 
-def _group(storage: Storage, filter: RunFilter, name: str) -> RunFilter:
+def group_of(storage: Storage, filter: RunFilter, name: str) -> RunFilter:
     """Return the filter of a group: of a version of the agent, or, if it has `=` or `@`, of a filter in one text."""
     own = filter._replace(version=name)
     if not ("=" in name or AT in name) or find_runs(storage, own, limit=0).total:

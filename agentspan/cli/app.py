@@ -106,6 +106,9 @@ COMMANDS = {
         "It may differ only by chance. Without AGENT, list the agents with several versions.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
+        "evaluate": "Run cases through a function, score its runs, and compare them with another version's.\n\n"
+        "MODULE:FUNCTION is called with the input of each case. The exit code is 0 if it is no worse, 1 if it is, 2 if "
+        "nothing was evaluated, 3 if there is no verdict. The same command again runs the trials that are missing.",
         "score": "Add a score, a mark or a note to a run or a step.\n\nRUN may be a step, such as -#12. NAME is what "
         "is judged, VALUE a number, true, false or a word. The newest score of a NAME counts, and so does "
         "the newest mark.",

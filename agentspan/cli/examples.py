@@ -53,6 +53,10 @@ EXAMPLES = {
         ("all runs, as pyproject.toml says", "check"),
         ("one version, with a report for CI", "check version=1.2 --junit report.xml"),
     ),
+    "evaluate": (
+        ("cases through a function", "evaluate app:agent --cases c.jsonl"),
+        ("each case three times", "evaluate app:agent --cases c.jsonl --trials 3"),
+    ),
     "score": (
         ("the latest run was good", "score - --mark good"),
         ("a number for its step 12", "score -#12 relevance 0.5"),

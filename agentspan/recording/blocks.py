@@ -9,6 +9,7 @@ While recording is disabled, spans and runs have a status and keep nothing else.
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
 from functools import partial
 from types import TracebackType
@@ -55,8 +56,9 @@ def begin(
     elif kind is RunState:
         span = SpanState(recorder, node, None, schema_name)
     else:
-        span = SpanState(recorder, _run_of_one_span(recorder), None, schema_name)
-        span.owns_run = True
+        make = outside.get()
+        span = SpanState(recorder, _run_of_one_span(recorder) if make is None else make(recorder), None, schema_name)
+        span.owns_run = make is None
     span.create(payload, captured, "active")
     span.outer = node
     try:
@@ -101,6 +103,8 @@ def begin_call(
     return begin(recorder, schema_name, None, captured)
 
 
+outside: ContextVar[Callable[[Recorder], RunState] | None] = ContextVar("agentspan_outside", default=None)
+"""Returns the run of spans that begin outside any run in this context, and that do not end it; None for a run each."""
 _program: str | None = None
 
 

@@ -52,6 +52,8 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         spans = [span.id for span in opened.storage.ask(SpansOf(run.id))]
     empty = folder / "check.toml"
     empty.write_text("[budget]\nsteps = 1000\n")
+    cases = folder / "cases.jsonl"
+    cases.write_text('{"id": "a\\u001b[31m", "input": "\\u001b[31m"}\n')
     return {
         "overview": [["overview"], ["overview", "--failed"], ["overview", "--task", "no\x1b[31m"]],
         "skill": [["skill"], ["skill", "instrument"]],
@@ -70,6 +72,10 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         ],
         "why": [["why"], ["why", "-"], ["why", "--outcome", "reward>=1", "--limit", "0"]],
         "check": [["check", "--config", str(empty)], ["check", "all", "--config", str(empty), "--markdown"]],
+        "evaluate": [
+            ["evaluate", "json:loads", "--cases", str(cases), "--name", "e\x1b[31m"],
+            ["evaluate", "json:no\x1b[31m", "--cases", str(cases)],
+        ],
         "tail": [["tail", "-", "--one"]],
         "cost": [["cost"], *(["cost", "--by", by] for by in ("day", "agent", "project", "tool", "version", "session"))],
         "stats": [["stats"], ["stats", "-"], ["stats", "--by", "version"]],

@@ -82,6 +82,9 @@ def test_each_command_has_two_examples_that_parse() -> None:
 def test_the_examples_of_a_command_work(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.agentspan.check.budget]\nsteps = 100\n")
+    (tmp_path / "app.py").write_text("agent = str")
+    (tmp_path / "c.jsonl").write_text('{"input": 1}')
+    monkeypatch.syspath_prepend(str(tmp_path))
     for number, (_, example) in enumerate(EXAMPLES[name]):
         result = call(db, *shlex.split(example.partition(" >> ")[0]))
         if name == "allow" or (name == "terminate" and number):  # the run has no budget, or ended by the first

@@ -1,0 +1,268 @@
+"""The answer of `agentspan.evaluate`: its trials, its verdict, and the text that it prints."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from agentspan.analysis.drift import share_interval
+from agentspan.analysis.statistics import Interval, variance_of
+from agentspan.evaluation.case_files import Case
+from agentspan.evaluation.plan import Plan
+from agentspan.evaluation.verdicts import Comparison, Outcomes, Verdict
+from agentspan.storage.protocol import Storage
+from agentspan.text import cost_text, noun, one_line, p_text, share_text
+
+Stopped = Literal["early", "budget", "interrupted", "plan"]
+SHOWN = 5
+"""The largest number of cases that are named, in each direction."""
+
+
+class Trial(NamedTuple):
+    """One run of a case.
+
+    Attributes:
+        case: the id of the case.
+        number: the number of the trial, from 1.
+        run_id: the id of its run; "" if it could not be recorded.
+        passed: None if unknown, because a scorer raised.
+        is_failed: whether the evaluated function raised.
+        cost_usd: the cost of the run and of its judges; None if unknown.
+        was_there: whether an earlier call had run it.
+        not_scored: the name of each scorer that raised, with the error.
+    """
+
+    case: str
+    number: int
+    run_id: str
+    passed: bool | None
+    is_failed: bool = False
+    cost_usd: float | None = None
+    was_there: bool = False
+    not_scored: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answer of `evaluate`. Printed, it is the verdict and the reasons for it.
+
+    Attributes:
+        name, version: the evaluated agent and its version; None for no version.
+        against: the base as it was named; None without one.
+        outcome: the rule by which a trial passed; `status` if its status decides.
+        cases: the cases.
+        plan: what the evaluation could find, computed before its first run.
+        planned: the number of all trials.
+        trials: the trials that ran, in the planned order.
+        stopped: why it ended before all trials: `early` (the verdict was clear), `budget`, `interrupted`, `plan` (the
+            budget could not show the drop, so that nothing ran); None if all trials ran.
+        comparison: the comparison with the base; None without one, or without outcomes.
+        base: the outcomes of the base, by case.
+        base_runs: the ids of the runs of the base for these cases.
+        others_open: the number of trials that are open elsewhere: another process may run the same evaluation.
+        storage: where the runs are.
+    """
+
+    name: str
+    version: str | None
+    against: str | None
+    outcome: str
+    cases: tuple[Case, ...]
+    plan: Plan
+    planned: int
+    trials: tuple[Trial, ...]
+    stopped: Stopped | None
+    comparison: Comparison | None
+    base: Outcomes
+    base_runs: tuple[str, ...]
+    others_open: int
+    storage: Storage = field(repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`better`, `worse`, `no difference` or `inconclusive`, as without a base and after an interruption."""
+        if self.comparison is None or self.stopped in ("interrupted", "plan"):
+            return "inconclusive"
+        return self.comparison.verdict
+
+    @property
+    def difference(self) -> float | None:
+        """The share of passed trials minus that of the base, from -1 to 1; None without a comparison."""
+        return None if self.comparison is None else self.comparison.difference
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval of the difference; without a base, that of the rate (95 %). None without outcomes."""
+        return self.rate_interval if self.comparison is None else self.comparison.interval
+
+    @property
+    def outcomes(self) -> dict[str, list[bool | None]]:
+        """The outcomes of the trials, by case."""
+        found: dict[str, list[bool | None]] = {}
+        for each in self.trials:
+            found.setdefault(each.case, []).append(each.passed)
+        return found
+
+    @property
+    def rate(self) -> float | None:
+        """The share of passed trials among those with an outcome; None without any."""
+        known = [each.passed for each in self.trials if each.passed is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def rate_interval(self) -> Interval | None:
+        """The 95 % interval of the rate. Trials of a case depend on each other, and count as few as that makes them."""
+        of_cases = [known for own in self.outcomes.values() if (known := [each for each in own if each is not None])]
+        if not of_cases or self.rate is None:
+            return None
+        passed, number = [float(sum(own)) for own in of_cases], [float(len(own)) for own in of_cases]
+        return share_interval(self.rate, variance_of(passed, number), least=len(number), most=sum(number))
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost of all trials, with that of their judges; None if none is known."""
+        known = [each.cost_usd for each in self.trials if each.cost_usd is not None]
+        return sum(known) if known else None
+
+    @property
+    def not_scored(self) -> Counter[str]:
+        """How often each scorer raised, by its name. Such a score is missing, and never 0."""
+        return Counter(name for each in self.trials for name in each.not_scored)
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids of the trials' runs."""
+        return tuple(each.run_id for each in self.trials if each.run_id)
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self))
+
+
+class CaseChange(NamedTuple):
+    """A case whose share of passed trials differs from that of the base: passed and known trials of both."""
+
+    case: str
+    base: tuple[int, int]
+    head: tuple[int, int]
+
+    @property
+    def difference(self) -> float:
+        """The share of passed trials minus that of the base."""
+        return self.head[0] / self.head[1] - self.base[0] / self.base[1]
+
+    def __str__(self) -> str:
+        (passed, of), (before, known) = self.head, self.base
+        return f"{one_line(self.case, 40)} ({before}/{known} → {passed}/{of})"
+
+
+def changes(found: Evaluation) -> list[CaseChange]:
+    """Return the cases that differ from the base, the largest drop first."""
+    every = []
+    for case, own in found.outcomes.items():
+        sides = [[each for each in side if each is not None] for side in (found.base.get(case, ()), own)]
+        if all(sides):
+            base, head = ((sum(each), len(each)) for each in sides)
+            every.append(CaseChange(case, base, head))
+    return sorted((each for each in every if each.difference), key=lambda each: (each.difference, each.case))
+
+
+def sentence(found: Evaluation) -> str:
+    """Return the verdict as one sentence."""
+    name = found.name if found.version is None else f"{found.name} {found.version}"
+    if found.stopped == "plan":
+        budget = cost_text(found.plan.budget_usd or 0)
+        return f"{name}: not evaluated: {budget} cannot show a drop of {_points(found.plan.show)}"
+    if found.comparison is None:
+        return f"{name}: {_rate(found)}"
+    compared, against = found.comparison, found.against or ""
+    what = {
+        "worse": f"worse than {against}",
+        "better": f"better than {against}",
+        "no difference": f"no drop of {_points(found.plan.show)} or more against {against}",
+        "inconclusive": f"inconclusive against {against}",
+    }[found.verdict]
+    so_far = " so far" if found.stopped == "interrupted" else ""
+    interval = f"{_signed(compared.interval.low)} … {_signed(compared.interval.high)}"
+    sure = f"{100 * compared.confidence:.0f} % interval {interval}"
+    if compared.p is not None and found.verdict in ("worse", "better"):
+        sure += f", one-sided p {p_text(compared.p)}"
+    shares = f"{_percent(compared.base)} → {_percent(compared.head)} passed in {noun(compared.tasks, 'task')}"
+    return f"{name}: {what}{so_far}: {_signed(compared.difference)} points ({sure}); {shares}"
+
+
+def _rate(found: Evaluation) -> str:
+    rate, interval = found.rate, found.rate_interval
+    if rate is None or interval is None:
+        return "no trial has an outcome"
+    sure = f"95 % interval {_percent(interval.low)} … {_percent(interval.high)}"
+    base = "no base to compare with" if found.against is None else f"nothing of {found.against} to compare with"
+    return f"{_percent(rate)} of {noun(len(found.trials), 'trial')} passed ({sure}); {base}"
+
+
+def lines(found: Evaluation) -> Iterator[str]:
+    """Yield the verdict, and the facts behind it."""
+    yield sentence(found)
+    yield f"  plan: {found.plan}"
+    earlier = sum(each.was_there for each in found.trials)
+    there = f" ({earlier:,} of them from before)" if earlier else ""
+    cost = "" if found.cost_usd is None else f", {cost_text(found.cost_usd)}"
+    number = f"{len(found.trials):,} of {noun(found.planned, 'trial')}"
+    yield f"  {number}{there}{cost}; passed by {found.outcome}{_stopped(found)}"
+    yield from (f"  {line}" for line in _warnings(found))
+    if found.comparison is not None:
+        changed = changes(found)
+        worse, better = (
+            [each for each in changed if each.difference < 0],
+            [each for each in reversed(changed) if each.difference > 0],
+        )
+        for word, some in (("worse", worse), ("better", better)):
+            if some:
+                more = ", …" if len(some) > SHOWN else ""
+                yield f"  {word} in {noun(len(some), 'case')}: {', '.join(map(str, some[:SHOWN]))}{more}"
+
+
+def _stopped(found: Evaluation) -> str:
+    if found.stopped == "early" and found.comparison is not None:
+        pairs = found.comparison.pairs
+        counts = f"{pairs.better} better, {pairs.worse} worse"
+        return f"; stopped early: of {noun(pairs.pairs, 'pair')} of trials {counts}"
+    if found.stopped == "budget":
+        return f"; the budget of {cost_text(found.plan.budget_usd or 0)} is spent"
+    if found.stopped == "interrupted":
+        return "; interrupted" + (": the same call again runs the missing trials" if found.version else "")
+    return ""
+
+
+def _warnings(found: Evaluation) -> Iterator[str]:
+    """Yield what makes the answer weaker than it looks."""
+    failed = sum(each.is_failed for each in found.trials)
+    unknown = sum(each.passed is None for each in found.trials)
+    if failed:
+        yield f"{noun(failed, 'trial')} failed with an exception, and did not pass"
+    for name, number in found.not_scored.items():
+        error = next(each.not_scored[name] for each in found.trials if name in each.not_scored)
+        yield f"{name} raised in {noun(number, 'trial')}, which have no such score: {error}"
+    if unknown:
+        yield f"{noun(unknown, 'trial')} without an outcome: left out"
+    if found.plan.budget_usd is not None and found.trials and found.cost_usd is None:
+        yield "no trial has a known cost, so the budget could not stop anything: record models and usage"
+    if found.others_open:
+        still = f"{noun(found.others_open, 'trial')} of this evaluation still open"
+        yield f"{still}: another process may run it, too; then each runs, and pays for, the same trials"
+    if found.comparison is not None and not any(any(own) for own in found.base.values()):
+        yield "the base passed none of these cases. Were they chosen because it failed? Then a change looks better by"
+        yield "chance alone: evaluate the base with these cases, too"
+    if found.comparison is not None and found.plan.tasks < len(found.cases):
+        yield f"{noun(len(found.cases) - found.plan.tasks, 'case')} without an outcome in the base: not compared"
+
+
+def _percent(share: float) -> str:
+    return share_text(round(1000 * share), 1000) or "0%"
+
+
+def _signed(difference: float) -> str:
+    return f"{100 * difference:+.0f}".replace("-", "−")
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.3g} points"

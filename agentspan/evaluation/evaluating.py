@@ -1,0 +1,528 @@
+"""`agentspan.evaluate`: calls a program with each case, scores its runs, and compares them with those of a base.
+
+No table of its own: a case is the task of a run, a trial is a run of the purpose `eval`, a verdict is a comparison of
+two groups of runs.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from contextvars import copy_context
+from os import PathLike
+from typing import Any, Literal, NamedTuple
+
+from agentspan import jsontext
+from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, rule_of
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.stored_run import StoredRun
+from agentspan.analysis.tree import sums
+from agentspan.analysis.versions import group_of
+from agentspan.errors import InvalidValue
+from agentspan.evaluation.answers import Evaluation, Stopped, Trial
+from agentspan.evaluation.case_files import Case, cases
+from agentspan.evaluation.plan import Plan, plan
+from agentspan.evaluation.scorers import Scorer, judged, scorers_of
+from agentspan.evaluation.verdicts import Outcomes, Pairs, compare, planned
+from agentspan.model.changes import OPEN
+from agentspan.model.registration import DEFAULT
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.scores import Source
+from agentspan.recording.blocks import outside
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import RunState
+from agentspan.recording.span_and_run import Run
+from agentspan.recording.tracer import get_recorder, run
+from agentspan.storage.answers import LatestScore
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, NewestScores, Outlines, RunFilter
+from agentspan.text import one_line
+
+SHOW = 0.10
+"""The drop that an evaluation is to show, if nobody names one."""
+FLUSH_S = 10.0
+"""Seconds to wait until a finished trial is stored."""
+NOT_SCORED = "not scored: "
+"""The beginning of the explanation of a score whose scorer raised, or whose trial had no output."""
+INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
+"""The errors of runs that were interrupted, and are no trials."""
+
+Progress = Callable[[int, int], None]
+Key = tuple[str, int]
+"""A trial: the id of its case, and its number from 0."""
+
+
+def evaluate(
+    task: Callable[[Any], Any],
+    cases: "str | PathLike[str] | Iterable[Case | Mapping[str, Any]]",
+    scores: Sequence[Callable[..., Any]] = (),
+    *,
+    name: str,
+    version: str | None = None,
+    trials: int = 1,
+    against: str | None = None,
+    outcome: str | None = None,
+    show: float = SHOW,
+    budget_usd: float | None = None,
+    stop: Literal["early"] | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    on_plan: Callable[[Plan], None] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run cases through a program, judge its runs, and compare them with those of a base.
+
+    Each call of `task` is a run of the purpose `eval`, whose task is the case. An exception is a failed run. The same
+    call again, with the same name and version, runs only the trials that are missing.
+
+    Args:
+        task: called with the input of a case. A function or a coroutine function; all coroutines run in one event loop.
+        cases: as for agentspan.evaluation.cases.
+        scores: functions that judge a trial. Their arguments go by name: `input`, `output`, `expected`, and `run`, a
+            StoredRun. They return a bool, a number, a label, or (value, label, explanation).
+        name: the name of the agent.
+        version: the version of the agent. Without one, all trials run each time.
+        trials: the number of trials of each case.
+        against: the base: `AGENT@VERSION`, a version of the same agent, or a filter such as `tag=nightly`.
+        outcome: the rule by which a trial passed, such as `exact>=1`, or `status`. When left out: the first score is
+            at least 1; without scores, the status.
+        show: the drop of the share of passed trials that is to be shown, from 0 to 1.
+        budget_usd: the most that all trials, with those of earlier calls, may cost. When it is spent, no further trial
+            begins. If it cannot show the drop, none begins at all.
+        stop: `early`: stop when the verdict is clear.
+        workers: the number of trials that run at the same time, in threads. One runs in the caller's thread.
+        seed: the seed of the order of the cases.
+        on_plan: called with the plan, before the first trial.
+        progress: called with (done, planned) after each trial.
+
+    Raises:
+        InvalidValue: an argument is none of these, a case file cannot be read, or the base has no run to compare with.
+        NotFound: the agent of the base does not exist.
+    """
+    asked = _asked(cases)
+    judges = scorers_of(scores)
+    if outcome is None and judges:
+        outcome = f"{judges[0].name}>=1"
+    judge = rule_of(outcome or "status")
+    rule = judge if isinstance(judge, OutcomeRule) else None
+    for field_, number, least in (("trials", trials, 1), ("workers", workers, 1)):
+        if not isinstance(number, int) or number < least:
+            raise InvalidValue(field_, "must be a whole number from 1 on")
+    if not 0 < show <= 1:
+        raise InvalidValue("show", "must be a share above 0, at most 1")
+    if stop not in (None, "early"):
+        raise InvalidValue("stop", 'must be "early" or None')
+    if stop == "early" and against is None:
+        raise InvalidValue("stop", "early needs a base to compare with: name one with against")
+    if budget_usd is not None and not budget_usd > 0:
+        raise InvalidValue("budget_usd", "must be a number above 0")
+    recorder = get_recorder()
+    if not recorder.enabled or not recorder.is_usable:
+        raise InvalidValue("recording", "is off: an evaluation is made of recorded runs")
+    recorder.flush(FLUSH_S)
+    storage = recorder.destination.storage
+    base = _Base({}, (), None) if against is None else _base(storage, name, version, against, asked, rule)
+    wanted = plan(
+        None if against is None else base.outcomes,
+        [case.id for case in asked],
+        trials,
+        show=show,
+        early=stop == "early",
+        run_usd=base.run_usd,
+        budget_usd=budget_usd,
+    )
+    if on_plan is not None:
+        on_plan(wanted)
+    at_work = _AtWork(
+        recorder, task, {case.id: case for case in asked}, judges, name=name, version=version, rule=rule,
+        order=planned([case.id for case in asked], trials, seed), base=base.outcomes, budget_usd=budget_usd,
+        early=stop == "early", progress=progress,
+    )  # fmt: skip
+    others_open = at_work.find_earlier(storage) if version is not None else 0
+    if wanted.is_too_dear:
+        at_work.stopped = "plan"
+    else:
+        at_work.work(workers)
+    recorder.flush(FLUSH_S)
+    at_work.read_costs(storage)
+    done = at_work.in_order
+    heads: dict[str, list[bool | None]] = {case.id: [None] * trials for case in asked}
+    for each in done:
+        heads[each.case][each.number - 1] = each.passed
+    order = [(each.case, each.number - 1) for each in done]
+    compared = compare(base.outcomes, heads, order, show=show, early=stop == "early") if against and done else None
+    return Evaluation(
+        name, version, against, "status" if rule is None else str(rule), tuple(asked), wanted, len(at_work.order),
+        tuple(done), at_work.stopped, compared, base.outcomes, base.run_ids, others_open, storage,
+    )  # fmt: skip
+
+
+_asked = cases  # `cases` is an argument of `evaluate`, too
+
+
+class _Base(NamedTuple):
+    """The runs to compare with: their outcomes by case, their ids, and the mean cost of one."""
+
+    outcomes: dict[str, list[bool | None]]
+    run_ids: tuple[str, ...]
+    run_usd: float | None
+
+
+def _base(
+    storage: Storage, name: str, version: str | None, against: str, asked: Sequence[Case], rule: OutcomeRule | None
+) -> _Base:
+    """Read the runs of the base for these cases. A run without a task counts for the case that has the run's id.
+
+    Raises:
+        InvalidValue: there are none, or they are those of the evaluated version itself.
+    """
+    filter = group_of(storage, RunFilter(agent=name), against)
+    found = find_runs(storage, filter, limit=None).runs
+    if found and {(each.agent, each.version) for each in found} == {(name, version or DEFAULT)}:
+        raise InvalidValue("against", f"{against} is the evaluated version itself: name another one with version")
+    check_known(storage, rule)
+    ids = {case.id for case in asked}
+    own = [each for each in reversed(found) if (each.run.task or each.run.id) in ids and each.run.status not in OPEN]
+    if not own:
+        raise InvalidValue(
+            "against", f"{against} has {'no run' if not found else 'no finished run of these cases'}: "
+            "evaluate it with the same cases first"
+        )  # fmt: skip
+    passed = _passed(storage, [each.run for each in own], rule)
+    known: dict[str, list[bool | None]] = {}
+    for each in own:
+        known.setdefault(each.run.task or each.run.id, []).append(passed[each.run.id])
+    costs = [each.cost_usd for each in own if each.cost_usd is not None]
+    return _Base(known, tuple(each.run.id for each in own), sum(costs) / len(costs) if costs else None)
+
+
+def _passed(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> dict[str, bool | None]:
+    """Return the outcome of each run. A run that failed without the score of the rule did not pass."""
+    found = outcomes(storage, rows, rule)
+    failed = {row.id for row in rows if row.status == "failed"}
+    return {id: False if each is None and id in failed else each for id, each in found.items()}
+
+
+class _AtWork:
+    """The trials of one evaluation while they run. Threads take trials from it, and give back what became of them.
+
+    Attributes:
+        order: all trials in their planned order.
+        done: the finished ones.
+        stopped: why no further trial begins.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        task: Callable[[Any], Any],
+        asked: Mapping[str, Case],
+        judges: Sequence[Scorer],
+        *,
+        name: str,
+        version: str | None,
+        rule: OutcomeRule | None,
+        order: Sequence[Key],
+        base: Outcomes,
+        budget_usd: float | None,
+        early: bool,
+        progress: Progress | None,
+    ) -> None:
+        self._recorder, self._task, self._asked = recorder, task, asked
+        # The score of the rule comes last: a trial that has it has all of them.
+        self._judges = sorted(judges, key=lambda each: rule is not None and each.name == rule.name)
+        self._name, self._version, self._rule = name, version, rule
+        self.order, self._base, self._budget_usd, self._early = order, base, budget_usd, early
+        self._progress = progress
+        self.done: dict[Key, Trial] = {}
+        self.stopped: Stopped | None = None
+        self._next = self._seen = 0
+        self._pairs, self._spent = Pairs(), 0.0
+        self._lock = threading.Lock()
+        self._fault: BaseException | None = None
+        self._interruptions = 0
+        self._loop = _Loop()
+        # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
+        self._reads = budget_usd is not None or any("run" in each.takes for each in judges)
+        self._judging: dict[str, list[str]] = {}
+
+    @property
+    def in_order(self) -> list[Trial]:
+        """The finished trials, in the planned order."""
+        return [self.done[key] for key in self.order if key in self.done]
+
+    def find_earlier(self, storage: Storage) -> int:
+        """Take over the trials that an earlier call of this evaluation ran. Return the number of those still open."""
+        wanted = RunFilter(agent=self._name, version=self._version or DEFAULT)
+        rows = [each.run for each in find_runs(storage, wanted, limit=None).runs]
+        scored = {each.agent_instance_id for each in storage.ask(NewestScores([row.id for row in rows]))
+                  if self._rule is not None and each.name == self._rule.name}  # fmt: skip
+        passed, keys = _passed(storage, rows, self._rule), set(self.order)
+        is_open = 0
+        for row in reversed(rows):
+            facts = {} if row.metadata is None else jsontext.decode(row.metadata)
+            number, case = facts.get("trial"), self._asked.get(row.task or "")
+            if case is None or facts.get("case") != case.content or (case.id, _number(number)) not in keys:
+                continue
+            is_open += row.status in OPEN
+            is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
+            if is_ended and (self._rule is None or row.id in scored):
+                key = case.id, _number(number)
+                cost = _cost(storage, row.id)
+                trial = Trial(case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", cost, was_there=True)
+                if self.done.setdefault(key, trial) is trial:
+                    self._spent += cost or 0.0
+        self._look()
+        return is_open
+
+    def read_costs(self, storage: Storage) -> None:
+        """Fill in the costs of trials that ended without their run being read."""
+        if self._reads:
+            return
+        own = {key: each for key, each in self.done.items() if each.run_id and not each.was_there}
+        ids = {each.run_id for each in own.values()}.union(*self._judging.values())
+        rows = find_runs(storage, RunFilter(ids=frozenset(ids)), limit=None).runs if ids else []
+        costs = {each.run.id: each.cost_usd for each in rows}
+        for key, each in own.items():
+            cost = costs.get(each.run_id)
+            for judging in self._judging.get(each.run_id, ()):
+                cost = _added(cost, costs.get(judging))
+            self.done[key] = each._replace(cost_usd=cost)
+
+    def _stored(self, recorded: Run) -> AgentInstanceRow | None:
+        """Return the row of a run that has ended; None if it could not be recorded."""
+        self._recorder.flush(FLUSH_S)
+        rows = self._recorder.destination.storage.ask(Find(recorded.id)).rows if recorded.id else {}
+        row = rows[recorded.id][1] if recorded.id in rows else None
+        return row if isinstance(row, AgentInstanceRow) else None
+
+    def work(self, workers: int) -> None:
+        """Run the trials that are missing, until all are done or a reason to stop comes up."""
+        with ExitStack() as stack:
+            stack.callback(self._loop.close)
+            if workers == 1:
+                self._interruptible(self._some)
+            else:
+                threads = [
+                    threading.Thread(target=self._in_thread, name=f"evaluate-{place}", daemon=True)
+                    for place in range(workers)
+                ]
+                for each in threads:
+                    each.start()
+                while any(each.is_alive() for each in threads) and self._interruptions < 2:
+                    self._interruptible(lambda: _join(threads))
+        if self._fault is not None:
+            raise self._fault
+
+    def _interruptible(self, wait: Callable[[], object]) -> None:
+        """Wait until Ctrl-C. After the first one, trials of other threads end; after the second one, they are left."""
+        try:
+            wait()
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+            self._interruptions += 1
+
+    def _in_thread(self) -> None:
+        try:
+            self._some()
+        except BaseException as error:
+            self._fault, self.stopped = error, "interrupted"
+
+    def _some(self) -> None:
+        while (key := self._take()) is not None:
+            trial = self._trial(*key)
+            with self._lock:
+                self.done[key] = trial
+                self._spent += trial.cost_usd or 0.0
+                self._look()
+                if self._progress is not None:
+                    self._progress(len(self.done), len(self.order))
+
+    def _take(self) -> Key | None:
+        with self._lock:
+            while self.stopped is None and self._next < len(self.order):
+                key = self.order[self._next]
+                if key not in self.done and self._budget_usd is not None and self._spent >= self._budget_usd:
+                    self.stopped = "budget"
+                    return None
+                self._next += 1
+                if key not in self.done:
+                    return key
+            return None
+
+    def _look(self) -> None:
+        """Stop if the pairs of trials up to the first unfinished one are evidence enough."""
+        while self._early and self._seen < len(self.order) and (trial := self.done.get(self.order[self._seen])):
+            case, number = self.order[self._seen]
+            self._seen += 1
+            before = self._base.get(case, ())
+            other = before[number] if number < len(before) else None
+            if trial.passed is not None and other is not None:
+                self._pairs = self._pairs.plus(other, trial.passed)
+                if self._pairs.is_clear:
+                    self.stopped = self.stopped or "early"
+                    return
+
+    def _trial(self, id: str, number: int) -> Trial:
+        """Run one trial: the call of the task is a run, judged after its end."""
+        case, output, failure = self._asked[id], None, None
+        facts = {"input": case.input, "expected": case.expected, "trial": number + 1, "case": case.content}
+        metadata = {name: value for name, value in facts.items() if value is not None}
+        recorded: Run | None = None
+        try:
+            with run(self._name, version=self._version, purpose="eval", task=id, metadata=metadata) as recorded:
+                output = self._loop.result(self._task(case.input))
+                if output is not None:
+                    recorded.set_result({"output": output})
+        except (Exception, SystemExit) as error:
+            failure = error
+        assert recorded is not None
+        row = self._stored(recorded) if self._reads else None
+        if not recorded.id or (self._reads and row is None):
+            return Trial(id, number + 1, "", False if failure else None, failure is not None)
+        storage = self._recorder.destination.storage
+        cost = None if row is None else _cost(storage, recorded.id)
+        if failure is not None:
+            self._score_failure(recorded, failure)
+            return Trial(id, number + 1, recorded.id, passed=False, is_failed=True, cost_usd=cost)
+        passed: bool | None = True if self._rule is None else None
+        not_scored: dict[str, str] = {}
+        given = {"input": case.input, "output": output, "expected": case.expected}
+        if row is not None:
+            given["run"] = StoredRun(storage, row)
+        for each in self._judges:
+            judge = _Judge(f"{self._name} {each.name}", {"judged": recorded.id})
+            try:
+                value = copy_context().run(self._judged, each, judge, given)
+                source: Source = "code" if judge.run is None else "model"
+                found = judged(each.name, value, source)
+            except Exception as error:
+                text = f"{type(error).__name__}: {one_line(str(error), 200)}"
+                not_scored[each.name] = text
+                recorded.score(each.name, explanation=f"{NOT_SCORED}{each.name} raised {text}")
+            else:
+                label, why = found.label, found.explanation
+                recorded.score(each.name, found.value, label=label, explanation=why, by=source)
+                if self._rule is not None and each.name == self._rule.name:
+                    passed = self._rule.holds(LatestScore(found.value, found.label))
+            if judge.run is not None:
+                judge.run.finish(None)
+                if self._reads:
+                    self._recorder.flush(FLUSH_S)
+                    cost = _added(cost, _cost(storage, judge.run.id))
+                else:
+                    self._judging.setdefault(recorded.id, []).append(judge.run.id)
+        return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
+
+    def _judged(self, scorer: Scorer, judge: "_Judge", given: Mapping[str, Any]) -> Any:
+        """Call a scorer outside any run: the steps that it records are a run of their own."""
+        self._recorder.current.set(None)
+        outside.set(judge.begin)
+        try:
+            return self._loop.result(scorer.function(**{name: given[name] for name in scorer.takes}))
+        except Exception as error:
+            if judge.run is not None:
+                judge.run.keep_error(error)
+            raise
+
+    def _score_failure(self, recorded: Run, failure: BaseException) -> None:
+        """Score a failed run so that the rule does not hold, in other commands neither. Nothing else is scored."""
+        rule, why = self._rule, f"{NOT_SCORED}the task raised {type(failure).__name__}"
+        for each in self._judges:
+            is_rule = rule is not None and each.name == rule.name
+            if rule is None or not is_rule:
+                recorded.score(each.name, explanation=why)
+            elif rule.holds(LatestScore(0.0, None)) is False:
+                recorded.score(each.name, 0.0, explanation=why)
+            elif isinstance(rule.wanted, str) and rule.holds(LatestScore(None, "failed")) is False:
+                recorded.score(each.name, label="failed", explanation=why)
+            else:
+                recorded.score(each.name, explanation=why)
+
+
+class _Judge:
+    """The run of what a scorer records, begun at its first step."""
+
+    def __init__(self, name: str, metadata: Mapping[str, Any]) -> None:
+        self._name, self._metadata = name, metadata
+        self._lock = threading.Lock()
+        self.run: RunState | None = None
+
+    def begin(self, recorder: Recorder) -> RunState:
+        with self._lock:
+            if self.run is None:
+                begun = RunState(recorder, self._name, purpose="eval", metadata=self._metadata)
+                begun.begin()
+                self.run = begun
+            return self.run
+
+
+class _Loop:
+    """One event loop for all coroutines, in a thread of its own: a client of the program belongs to one loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: Any = None
+        self._thread: threading.Thread | None = None
+
+    def result(self, value: Any) -> Any:
+        """Return a value, or the result of an awaitable."""
+        if not hasattr(type(value), "__await__"):
+            return value
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="evaluate-loop", daemon=True)
+                self._thread.start()
+        waiting = asyncio.run_coroutine_threadsafe(_awaited(value), self._loop)
+        try:
+            return waiting.result()
+        except KeyboardInterrupt:
+            waiting.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        if self._thread is not None:
+            import asyncio
+
+            async def end() -> None:
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for each in others:
+                    each.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+                await self._loop.shutdown_asyncgens()
+
+            asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._thread = None
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for each in threads:
+        each.join()
+
+
+def _number(number: object) -> int:
+    """Return the number of a trial from 0; -1 for what is none."""
+    return number - 1 if isinstance(number, int) and not isinstance(number, bool) else -1
+
+
+def _is_interrupted(row: AgentInstanceRow) -> bool:
+    error = None if row.error is None else jsontext.decode(row.error)
+    return isinstance(error, dict) and error.get("type") in INTERRUPTIONS
+
+
+def _cost(storage: Storage, run_id: str) -> float | None:
+    return sums(storage.ask(Outlines(run_id, bare=True))).cost_usd
+
+
+def _added(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else one + other

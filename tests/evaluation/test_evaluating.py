@@ -1,0 +1,222 @@
+"""`agentspan.evaluate`: trials are runs, verdicts compare them with a base, and nothing that goes wrong is hidden."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.errors import InvalidValue
+from agentspan.evaluation import Evaluation, evaluate, exact, under
+from agentspan.testing import CapturedRuns, capture
+
+CASES = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(20)]
+
+
+@pytest.fixture
+def runs() -> Iterator[CapturedRuns]:
+    with capture() as found:
+        yield found
+
+
+def passing(*, but: int = 0) -> Callable[[int], str]:
+    """Return an agent that fails the first cases, so many of them, and passes the others."""
+
+    def agent(number: int) -> str:
+        with agentspan.span("llm", model="gpt-4.1") as span:
+            span.set_result({"text": "", "usage": {"input_tokens": 1000, "output_tokens": 100}})
+        return "wrong" if number < but else str(number)
+
+    return agent
+
+
+def evaluated(agent: Callable[[Any], Any], version: str | None = "2", **how: Any) -> Evaluation:
+    return evaluate(agent, how.pop("cases", CASES), how.pop("scores", [exact]), name="agent", version=version, **how)
+
+
+def test_a_worse_version_is_found_by_the_runs_of_the_same_tasks(runs: CapturedRuns) -> None:
+    evaluated(passing(), "1", trials=2)
+    found = evaluated(passing(but=8), trials=2, against="agent@1")
+    assert found.verdict == "worse"
+    assert found.difference == pytest.approx(-0.4)
+    assert found.interval is not None
+    assert found.interval.low < -0.4 < found.interval.high < 0
+    assert (found.rate, len(found.trials), found.stopped) == (0.6, 40, None)
+    assert "agent 2: worse than agent@1: −40 points" in str(found)
+    assert "worse in 8 cases: case 0 (2/2 → 0/2)" in str(found)
+    better = evaluated(passing(), "3", against="2")
+    assert better.verdict == "better"
+    same = evaluated(passing(), "4", against="1")
+    assert same.verdict == "inconclusive"  # 20 equal tasks leave room for a drop of 14 points
+    assert same.interval is not None
+    assert same.interval.low == pytest.approx(-0.139, abs=0.001)
+    assert evaluated(passing(), "4", against="1", show=0.15).verdict == "no difference"
+    with agentspan.open(runs.storage) as db:
+        assert {each.run.purpose for each in db.runs(task="case 3").runs} == {"eval"}
+        assert db.runs(task="case 3").total == 6
+
+
+def test_without_a_base_there_is_a_rate_and_no_verdict(runs: CapturedRuns) -> None:
+    found = evaluated(passing(but=5), trials=2)
+    assert (found.verdict, found.difference, found.rate) == ("inconclusive", None, 0.75)
+    assert found.interval is not None
+    assert found.interval.low == pytest.approx(0.509, abs=0.01)
+    assert "75% of 40 trials passed" in str(found)
+
+
+def test_an_exception_is_a_failed_run_and_a_scorer_that_raises_is_counted_and_never_0(runs: CapturedRuns) -> None:
+    def agent(number: int) -> str:
+        if number == 1:
+            raise RuntimeError("down")
+        return str(number)
+
+    def picky(output: str) -> bool:
+        if output == "2":
+            raise ValueError("what is this?")
+        return True
+
+    found = evaluated(agent, scores=[picky], cases=CASES[:4])
+    by_case = {each.case: each for each in found.trials}
+    assert by_case["case 1"].is_failed
+    assert by_case["case 1"].passed is False
+    assert by_case["case 2"].passed is None
+    assert found.not_scored == {"picky": 1}
+    assert found.rate == pytest.approx(2 / 3)
+    assert "picky raised in 1 trial, which have no such score: ValueError: what is this?" in str(found)
+    with agentspan.open(runs.storage) as db:
+        failed = {each.run.task for each in db.runs(score="picky<1").runs}
+        passed = {each.run.task for each in db.runs(score="picky>=1").runs}
+    assert (failed, passed) == ({"case 1"}, {"case 0", "case 3"})
+
+
+def test_the_steps_of_a_judge_are_a_run_of_their_own(runs: CapturedRuns) -> None:
+    def polite(output: str) -> tuple[float, str, str]:
+        for _ in range(2):
+            passing()(0)
+        return 0.9, "polite", "says please"
+
+    with agentspan.run("around"):
+        found = evaluated(passing(), scores=[polite], outcome="polite>0.5", cases=CASES[:1])
+    names = {run.name: len(run.spans) for run in runs}
+    assert names == {"around": 0, "agent": 1, "agent polite": 2}
+    assert found.cost_usd == pytest.approx(3 * 0.0028)
+    with agentspan.open(runs.storage) as db:
+        (score,) = db.scores.list(found.run_ids[0])
+    assert (score.value, score.label, score.explanation, score.source) == (0.9, "polite", "says please", "model")
+
+
+def test_coroutines_run_at_the_same_time_in_one_loop(runs: CapturedRuns) -> None:
+    loops, at_work, most = set(), 0, 0
+    both = threading.Barrier(2)
+
+    async def agent(number: int) -> str:
+        nonlocal at_work, most
+        loops.add(asyncio.get_running_loop())
+        at_work += 1
+        most = max(most, at_work)
+        while most < 2:
+            await asyncio.sleep(0)
+        at_work -= 1
+        with agentspan.span("tool"):
+            return str(number)
+
+    async def awaited(output: str, expected: str) -> bool:
+        return output == expected
+
+    found = evaluated(agent, scores=[awaited], workers=4)
+    assert (found.rate, len(loops), len(found.trials)) == (1.0, 1, 20)
+    assert {len(run.spans) for run in runs} == {1}
+    assert both.n_waiting == 0
+
+
+def test_an_early_stop_is_the_verdict(runs: CapturedRuns) -> None:
+    evaluated(passing(), "1")
+    found = evaluated(passing(but=20), against="1", stop="early", workers=1)
+    assert (found.verdict, found.stopped, len(found.trials)) == ("worse", "early", 7)
+    assert "stopped early: of 7 pairs of trials 0 better, 7 worse" in str(found)
+    again = evaluated(passing(but=20), against="1", stop="early")
+    assert [each.was_there for each in again.trials] == [True] * 7
+    assert again.verdict == "worse"
+
+
+def test_a_budget_is_passed_by_one_run_a_worker_at_most(runs: CapturedRuns) -> None:
+    one = 0.0028
+    evaluated(passing(), "1")
+    for workers, version in ((1, "2"), (3, "3")):
+        found = evaluated(passing(), version, budget_usd=5.5 * one, show=1.0, workers=workers)
+        assert found.stopped == "budget"
+        assert 6 <= len(found.trials) <= 5 + workers
+    assert "the budget of $0.0154 is spent" in str(found)
+
+
+def test_a_budget_that_cannot_show_the_drop_starts_nothing(runs: CapturedRuns) -> None:
+    evaluated(passing(but=5), "1", trials=2)
+    found = evaluated(passing(), against="1", budget_usd=0.01)
+    assert (found.verdict, found.stopped, found.trials) == ("inconclusive", "plan", ())
+    assert "$0.0100 cannot show a drop of 10 points" in str(found)
+
+
+def test_ctrl_c_leaves_a_partial_answer_and_the_same_call_goes_on_with_what_is_missing(runs: CapturedRuns) -> None:
+    evaluated(passing(), "1")
+    calls: list[int] = []
+
+    def agent(number: int) -> str:
+        calls.append(number)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return "wrong"
+
+    found = evaluated(agent, against="1")
+    assert (found.verdict, found.stopped, len(found.trials)) == ("inconclusive", "interrupted", 7)
+    assert "inconclusive against 1 so far: −100 points" in str(found)
+    again = evaluated(agent, against="1")
+    assert (again.verdict, len(again.trials), len(calls)) == ("worse", 20, 8 + 13)
+    assert "20 of 20 trials (7 of them from before)" in str(again)
+    other = [{**case, "input": case["input"], "expected": "other"} for case in CASES]
+    assert not any(each.was_there for each in evaluated(agent, cases=other, against="1").trials)
+    assert not any(each.was_there for each in evaluated(agent, None, against="1").trials)
+
+
+def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
+    def agent(number: int) -> str:
+        raise AssertionError
+
+    with pytest.raises(agentspan.NotFound):
+        evaluated(agent, against="nobody@1")
+    evaluated(passing(), "1", cases=CASES[:3])
+    with pytest.raises(InvalidValue, match="evaluated version itself"):
+        evaluated(agent, "1", against="agent@1")
+    with pytest.raises(InvalidValue, match="no finished run of these cases"):
+        evaluated(agent, cases=CASES[5:], against="agent@1")
+    with pytest.raises(InvalidValue, match="score that no run has"):
+        evaluated(agent, scores=[under(steps=3)], against="agent@1")
+    with pytest.raises(InvalidValue, match="early needs a base"):
+        evaluated(agent, stop="early")
+    with pytest.raises(InvalidValue, match="'text': the arguments of a scorer are input, output, expected, run"):
+        evaluated(agent, scores=[lambda text: True])
+    assert len(runs) == 3
+
+
+def test_cases_that_the_base_lacks_are_not_compared_and_fewer_trials_there_are_paired_once(runs: CapturedRuns) -> None:
+    evaluated(passing(), "1", cases=CASES[:15])
+    found = evaluated(passing(but=10), trials=3, against="1")
+    assert found.comparison is not None
+    assert (found.comparison.tasks, found.comparison.pairs.pairs) == (15, 15)
+    assert found.verdict == "worse"
+    assert found.difference == pytest.approx(-2 / 3)
+    assert "5 cases without an outcome in the base: not compared" in str(found)
+
+
+def test_a_base_that_was_chosen_because_it_failed_is_said(runs: CapturedRuns) -> None:
+    evaluated(passing(but=20), "1")
+    assert "the base passed none of these cases" in str(evaluated(passing(but=10), against="1"))
+
+
+def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: CapturedRuns) -> None:
+    def order(seed: int, version: str) -> list[tuple[str, int]]:
+        return [(each.case, each.number) for each in evaluated(passing(), version, trials=2, seed=seed).trials]
+
+    assert order(1, "1") == order(1, "2") != order(2, "3")
+    assert {number for _, number in order(1, "4")[:20]} == {1}
