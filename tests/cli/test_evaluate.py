@@ -64,6 +64,8 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     ]  # fmt: skip
     assert json.loads(call(db, "versions", "agent", "--cases", "--json").stdout)["cases"]["worse"] == 8
     assert call(db, "versions", "agent", "--cases", "--by", "model").exit_code == 2
+    assert " · trial 1\n" in call(db, "show", "-", columns=120).stdout
+    assert "case 11" in call(db, "runs", columns=160).stdout
     code, text = evaluated("right", "--score", "exact", "--version", "3", "--against", "agent@1", "--markdown")
     assert code == 3
     assert "**agentspan evaluate: ? agent 3: inconclusive against agent@1: +0 points" in text
