@@ -54,6 +54,11 @@ class CaseRow:
     tallies: tuple[Tally | None, ...]
     change: float | None
 
+    @property
+    def word(self) -> str:
+        """`worse` or `better`; "" for a case that is equal, or not known on both sides."""
+        return "" if not self.change else "worse" if self.change < 0 else "better"
+
 
 @dataclass(frozen=True, slots=True)
 class CaseTable:
@@ -126,11 +131,7 @@ def case_table(
     for name in (base, head):
         if name is not None and name not in groups:
             groups[name] = run_briefs(storage, group_of(storage, wanted, name))
-    every = [run for group in groups.values() for run in group]
-    rule = decided(storage, every, judge)
-    passed = outcomes(storage, every, rule)
-    tasks = {run.task for run in every if run.task}
-    found = {name: _tallies(group, tasks, passed) for name, group in groups.items()}
+    found = _counted(storage, groups, judge)
     order = sorted((each for each in found if found[each]), key=lambda each: min(run.began for run in groups[each]))
     head = head or next((each for each in reversed(order) if each != base), None)
     if head is None:
@@ -142,6 +143,32 @@ def case_table(
         return _table({}, "", "")
     others = [each for each in order if each not in (base, head)][-(MOST_COLUMNS - 2) :]
     return _table({name: found[name] for name in (*others, base, head)}, base, head)
+
+
+def cases_of_groups(
+    storage: Storage, names: tuple[str, str], filters: Sequence[RunFilter], judge: Judge = None
+) -> CaseTable:
+    """Return the cases of two groups of runs, the base and the head. A run in both counts for the head.
+
+    Args:
+        names, filters: of the base and of the head.
+        judge: as for case_table.
+
+    Raises:
+        InvalidValue: the rule is over a score that no run has.
+    """
+    base, head = (run_briefs(storage, each) for each in filters)
+    own = {run.id for run in head}
+    groups = {names[0]: [run for run in base if run.id not in own], names[1]: head}
+    return _table(_counted(storage, groups, judge), *names)
+
+
+def _counted(storage: Storage, groups: Mapping[str, Sequence[RunBrief]], judge: Judge) -> dict[str, dict[str, Tally]]:
+    """Return the runs of each case of each group."""
+    every = [run for group in groups.values() for run in group]
+    passed = outcomes(storage, every, decided(storage, every, judge))
+    tasks = {run.task for run in every if run.task}
+    return {name: _tallies(group, tasks, passed) for name, group in groups.items()}
 
 
 def _tallies(runs: Sequence[RunBrief], tasks: set[str], passed: Mapping[str, bool | None]) -> dict[str, Tally]:

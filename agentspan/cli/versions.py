@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from agentspan.analysis import drift_text
-from agentspan.analysis.cases import CaseRow, CaseTable, case_table
+from agentspan.analysis.cases import case_table
 from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import plain_change, sentences
 from agentspan.analysis.outcomes import STATUS, parse
 from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import AGENT
-from agentspan.cli.diff import plain_groups, print_groups
+from agentspan.cli.diff import plain_groups, print_cases, print_groups
 from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
@@ -26,10 +26,8 @@ from agentspan.cli.filter_options import (
     outcome_rule,
 )
 from agentspan.cli.output import (
-    columns_of,
     document,
     echo_lines,
-    fit,
     hint,
     indexing,
     local,
@@ -45,12 +43,6 @@ HEADER = ("version", "runs", "failed", "95%", "took", "tok", "cost", "first run"
 FEW_COLUMNS = (0, 1, 2, 3, 4, 6)
 """The columns of the table on a narrow terminal."""
 WIDE = 76
-CASE_COLUMNS = 32
-"""The width that the ids of cases get; with less room, columns of earlier versions are left out."""
-VERSION_COLUMNS = 14
-"""The largest width of the name of a version above its column of cases."""
-MOST_CASES = 40
-"""The number of cases that are listed without `--full`; only those that differ."""
 
 
 @command("versions")
@@ -112,7 +104,8 @@ def versions_command(
         return
     echo_lines(_lines(found, words, how_chosen(judge, found.outcome)))
     if by_case is not None:
-        _print_cases(by_case, found.agent, compared, full=full)
+        verdict = None if compared is None else drift_text.sentence(compared.drift, compared.base, compared.head)
+        print_cases(by_case, verdict, full=full)
         return
     _print_table(found)
     if compared is not None:
@@ -151,35 +144,6 @@ def _print_table(found: Versions) -> None:
     rows = [_row(each) for each in found.versions]
     right = [place for place, column in enumerate(columns) if column not in (0, 7)]
     table([HEADER[n] for n in columns], [[row[n] for n in columns] for row in rows], right=right)
-
-
-def _print_cases(found: CaseTable, agent: str, compared: Comparison | None, *, full: bool) -> None:
-    """Print the verdict on the head in one sentence, and the cases that became worse or better."""
-    if compared is not None:
-        echo_lines(wrap(drift_text.sentence(compared.drift, compared.base, compared.head), width(), 4))
-    if not found.is_compared:
-        echo_lines(
-            wrap(f"no case of {agent} has an outcome in two versions; the task of a run is its case", width(), 3)
-        )
-        return
-    echo_lines(wrap(f"{_name(found.versions[-2])} → {_name(found.versions[-1])}: {found.counts()}", width(), 4))
-    differ = found.worse + found.better
-    rows = found.cases if full else found.cases[: min(differ, MOST_CASES)]
-    cells = [[fit(row.case, width()), *("" if each is None else str(each) for each in row.tallies)] for row in rows]
-    names = [fit(_name(each), VERSION_COLUMNS) for each in found.versions]
-    widths = [max(map(columns_of, column)) for column in zip(names, *(row[1:] for row in cells), strict=True)]
-    first = 0
-    while len(names) - first > 2 and CASE_COLUMNS + sum(2 + each for each in widths[first:]) + 8 > width():
-        first += 1
-    if rows:
-        shown = [[row[0], *row[1 + first :], _change(case)] for row, case in zip(cells, rows, strict=True)]
-        table(["case", *names[first:], ""], shown, right=range(1, 1 + len(names) - first))
-    if len(rows) < differ:
-        echo_lines([f"{noun(differ - len(rows), 'more case')} that differ; --full shows each"])
-
-
-def _change(row: CaseRow) -> str:
-    return "" if not row.change else "worse" if row.change < 0 else "better"
 
 
 def _row(each: Version) -> list[str]:

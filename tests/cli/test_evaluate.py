@@ -64,6 +64,9 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     ]  # fmt: skip
     assert json.loads(call(db, "versions", "agent", "--cases", "--json").stdout)["cases"]["worse"] == 8
     assert call(db, "versions", "agent", "--cases", "--by", "model").exit_code == 2
+    shown = call(db, "diff", "agent@1", "agent@2", "--cases", "--outcome", "exact>=1").stdout
+    assert "agent@1 → agent@2: 8 cases worse, 0 better, 4 equal (4 always passed)" in shown
+    assert call(db, "diff", "-", "-", "--cases").exit_code == 2
     assert " · trial 1\n" in call(db, "show", "-", columns=120).stdout
     assert "case 11" in call(db, "runs", columns=160).stdout
     code, text = evaluated("right", "--score", "exact", "--version", "3", "--against", "agent@1", "--markdown")

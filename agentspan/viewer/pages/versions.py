@@ -224,7 +224,7 @@ def _case(row: CaseRow, names: Sequence[str], agent: str, address: Address) -> d
     return {
         "name": row.case,
         "cells": [cell(*each) for each in zip(row.tallies, names, strict=True)],
-        "change": "" if not row.change else "worse" if row.change < 0 else "better",
+        "change": row.word,
     }
 
 
