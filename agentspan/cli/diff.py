@@ -122,7 +122,8 @@ def diff_command(
     **how: Any,
 ) -> None:
     """Compare two runs, two groups of runs, or what two model calls read."""
-    if cases and (more or of_context or how["markdown"] or against):
+    is_grouped = by or base or head or (a and b and all(AT in each or "=" in each for each in (a, b)))
+    if cases and (not is_grouped or more or of_context or how["markdown"] or against):
         raise click.UsageError("--cases is about two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
     if more:
         if not (base is head is outcome is against is by is None) or least or of_context or how["markdown"]:
@@ -149,10 +150,8 @@ def diff_command(
             _groups(database, base, head, outcome=outcome, least=least, cases=cases, **how)
     elif not (a and b and base is head is None):
         raise click.UsageError("two runs are needed, A and B; or two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
-    elif outcome is not None or least or cases:
-        raise click.UsageError(
-            "--outcome, --least and --cases are about groups: AGENT@1.0 AGENT@2.0, or --base and --head"
-        )
+    elif outcome is not None or least:
+        raise click.UsageError("--outcome and --least are about groups: AGENT@1.0 AGENT@2.0, or --base and --head")
     else:
         with opened(ctx, db) as database:
             _two_runs(database, a, b, against=against, **how)

@@ -192,7 +192,7 @@ def test_cases_stand_below_the_comparison_and_lead_to_their_runs(client: Client)
     shown = text_of(html)
     assert "1.0 → 2.0: 0 cases worse, 0 better, 3 equal (1 always passed, 2 never)" in shown
     assert "3 more cases" in shown
-    whole = page(client, "versions", agent="booking", base="1.0", outcome="reward>=1", all=1)
+    whole = page(client, "versions", agent="booking", base="1.0", outcome="reward>=1", all="1")
     to = [dict(parse_qsl(urlsplit(link).query)) for link in links(whole) if "task=" in link]
     assert {"agent": "booking", "version": "1.1", "task": f"case 2 {HOSTILE}"} in to
     assert "Cases" not in text_of(page(client, "versions", agent="booking", by="model"))
