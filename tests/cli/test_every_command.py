@@ -48,7 +48,8 @@ def record(db: Path, text: str) -> agentspan.Run:
 def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
     """Every command, with what it may be given, by its name."""
     with agentspan.open(db, read_only=True) as opened:
-        run = opened.agent_instances.list(sorting="-id")[0]
+        # `evaluate` adds a run without steps, which is the latest one then.
+        run = next(each for each in opened.agent_instances.list(sorting="-id") if each.purpose != "eval")
         spans = [span.id for span in opened.storage.ask(SpansOf(run.id))]
     empty = folder / "check.toml"
     empty.write_text("[budget]\nsteps = 1000\n")
