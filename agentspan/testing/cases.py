@@ -289,7 +289,7 @@ def _judged(group: str, own: list[dict[str, Any]], *, is_interrupted: bool) -> t
         least, rate = settings.at_least, found.rate or 0.0
         is_failed = least is not None and rate < least and not is_interrupted
         wanted = "" if least is None else f"; at least {share_text(round(1000 * least), 1000) or '0%'} wanted"
-        mark = "✗" if is_failed else "✓" if least is not None else "·"
+        mark = "·" if least is None else "?" if is_interrupted else "✗" if is_failed else "✓"
         return is_failed, [f"{mark} {group}: {sentence(found)}{wanted}", *(_not_passed(own) if settings.decide else ())]
     first, *rest = lines(found)
     return found.verdict == "worse", [f"{_MARKS[found.verdict]} {group}: {first}", *rest, *_not_passed(own)]
