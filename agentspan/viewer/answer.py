@@ -31,7 +31,7 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
         `bars`, one a range of times; `since`, `until` and `span`, what the histogram is labelled with.
     """
     found = overview(storage, address.filter(), with_causes=with_causes)
-    within = {} if found.lately else {"since": found.since, "until": found.until}
+    within = {"since": found.since, "until": None if found.lately else found.until}
     causes = (
         None
         if found.causes is None

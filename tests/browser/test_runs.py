@@ -79,6 +79,11 @@ def test_selected_runs_are_marked(server: Server, open_page: Opener) -> None:
     expect(page.locator("#selection")).to_be_hidden()
     expect(page.locator("#runs [data-cell=marks]")).to_have_text(["bad", "bad", "", ""])
     press(page, "k", "m")  # the run with the focus
+    expect(page.locator("#mark-title")).to_contain_text("Mark ")
+    expect(page.locator("#mark-already")).to_have_text("It has a mark, which the new one replaces.")
+    page.locator("#mark-label").fill("")
+    press(page, "Enter")  # no word: nothing is taken back
+    expect(page.locator("#mark-dialog")).to_be_visible()
     page.keyboard.type("good")
     press(page, "Enter")
     expect(page.locator("#runs [data-cell=marks]").first).to_have_text("good")
@@ -87,6 +92,10 @@ def test_selected_runs_are_marked(server: Server, open_page: Opener) -> None:
     page.wait_for_url("**/?mark=good")
     expect(page.locator("#runs tr")).to_have_count(1)
     expect(page.locator("#mark-filter")).to_have_value("good")
+    press(page, "j", "m")
+    page.locator("#mark-withdraw").click()
+    expect(page.locator("#mark-dialog")).to_be_hidden()
+    expect(page.locator("#runs tr")).to_have_count(0)
 
 
 def test_selected_runs_are_exported_as_one_file(server: Server, open_page: Opener, tmp_path: Path) -> None:

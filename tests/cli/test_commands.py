@@ -228,7 +228,7 @@ def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
     assert [line.strip() for line in lines if "unchecked" in line or "no summary" in line] == [
         "unchecked payload: the schema has a $ref to another document; put it under $defs and refer to #/$defs/…",
         "unchecked result_payload: the schema has a pattern that is no regular expression, or cannot be matched in "
-        "bounded time (look-around, back-references, or to…",
+        "bounded time (look-around, back-references, or too large)",
         "no summary: the template has a tag that is no name; use {{field}} or {{object.field}}",
         "quality tone: unchecked payload: the schema has a $ref that leads nowhere",
     ]

@@ -315,7 +315,7 @@ def test_without_a_module_for_zstd_a_file_is_named_and_the_rest_is_imported(
     result = call(db, "import", "claude")
     assert result.exit_code == 0
     assert result.output.startswith("1 new run")
-    assert f"not read: {packed} is compressed by zstd; install the extra" in result.output
+    assert f"not read: {packed} is compressed by zstd, which needs more packages; run: " in result.output
 
 
 def test_import_says_that_a_removed_run_stays_removed(home: Path, db: Path) -> None:

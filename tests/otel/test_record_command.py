@@ -309,7 +309,10 @@ def test_a_program_that_imports_no_framework_imports_nothing_of_agentspan(folder
     assert not (folder / "runs.db").exists()
 
 
-def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(folder: Path) -> None:
+def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)  # the path of pip is as seen from there
     (folder / "packages" / "crewai.py").write_text("import groq")
     (folder / "packages" / "langchain_groq.py").write_text("import mistralai")
     for name in ("groq", "mistralai"):
@@ -328,7 +331,8 @@ def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(fo
 
 
 @pytest.mark.full
-def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
+def test_where_nothing_was_recorded_the_reason_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     assert said(folder, "import openai") == (["nothing was recorded: openai can be recorded here, and made no step"], 0)
     assert "no Python was started" in said(folder, "", "true")[0][0]
     assert "no Python was started" in said(folder, "", sys.executable, "-I", "-c", "")[0][0]

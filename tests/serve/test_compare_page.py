@@ -109,7 +109,7 @@ def test_without_runs_it_says_how_to_choose_and_offers_two(served: Served) -> No
     assert f'href="compare?a={near}&amp;b={failed}"' in html
     assert "There is no passing run" not in html
     one = served.html(f"b={failed}")
-    assert f'href="compare?a={near}&amp;b={failed}"' in one
+    assert f'href="compare?a={failed}&amp;b={near}"' in one, "it is compared already, and can be swapped"
     assert "The newest failed run" not in one
     assert "Another one is needed" in served.text(f"a={near}")
 

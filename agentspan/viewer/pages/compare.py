@@ -31,12 +31,19 @@ _BAD = ("failed", "missed", "terminated")
 def ids_in(storage: Storage, address: Address) -> list[str]:
     """Return the ids of the runs in the address: of `a` and `b`, or of `runs`, separated by commas.
 
+    With `b` alone, a run that failed, the nearest run that passed is `a`.
+
     Raises:
         NotFound: a run does not exist.
         InvalidValue: several ids begin with a text.
     """
     names = [address.get("a"), address.get("b"), *address.get("runs").split(",")]
-    return [find_run(storage, name.strip()).id for name in names if name.strip()]
+    ids = [find_run(storage, name.strip()).id for name in names if name.strip()]
+    if len(ids) == 1 and address.get("b"):
+        found = suggestion(storage, address.filter()._replace(ids=frozenset(ids)), rule_in(address))
+        if found is not None and found.nearest is not None:
+            return [found.nearest.run_id, *ids]
+    return ids
 
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
@@ -48,8 +55,8 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
         "runs": [_head(side, names[place : place + 1]) for place, side in enumerate(found)],
         "rows": [*_rows(found)] if found else [],
         "is_twice": len(ids) > len(found),
-        "a": address.get("a") or (ids[0] if ids else ""),
-        "b": address.get("b") or (ids[1] if len(ids) == 2 else ""),
+        "a": address.get("a") or (ids[0] if len(ids) == 2 else ""),
+        "b": address.get("b") or (ids[-1] if ids else ""),
         "swapped": address.link("compare", a=ids[1], b=ids[0], outcome=address.get("outcome")) if len(ids) == 2 else "",
     }
 

@@ -82,6 +82,9 @@ function clear() {
   showPicked();
 }
 
+/** @type {(row: HTMLTableRowElement, name: string) => string} */
+const textOf = (row, name) => (row.querySelector(`[data-cell="${name}"]`)?.textContent ?? "").trim();
+
 /** The runs that the form marks. @type {string[]} */
 let marked = [];
 
@@ -89,7 +92,12 @@ let marked = [];
 function openMarking() {
   marked = idsMeant();
   if (!findById("mark-selected") || !marked.length) return;
-  setText(byId("mark-title"), `Mark ${plural(marked.length, "run")}`);
+  const first = rows().find((row) => row.dataset.run === marked[0]);
+  const cells = first && marked.length === 1 ? ["agent", "about"].map((name) => textOf(first, name)) : [];
+  setText(byId("mark-title"), cells.length ? `Mark ${cells.filter(Boolean).join(": ")}` : `Mark ${plural(marked.length, "run")}`);
+  const already = marked.filter((id) => rows().some((row) => row.dataset.run === id && textOf(row, "marks")));
+  setText(byId("mark-already"), already.length ? `${already.length === 1 ? "It has" : `${already.length} have`} a mark, which the new one replaces.` : "");
+  byId("mark-withdraw").hidden = !already.length;
   byId("mark-note", HTMLInputElement).value = "";
   byId("mark-dialog", HTMLDialogElement).showModal();
   byId("mark-label", HTMLInputElement).select(); // the last word is at hand, and what is typed replaces it
@@ -99,9 +107,8 @@ function startMarking() {
   const dialog = byId("mark-dialog", HTMLDialogElement);
   findById("mark-selected")?.addEventListener("click", openMarking);
   byId("mark-cancel").addEventListener("click", () => dialog.close());
-  byId("mark-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const label = byId("mark-label", HTMLInputElement).value.trim();
+  /** @param {string} label nothing takes the marks back */
+  const mark = async (label) => {
     try {
       await post("marks", { runs: marked, label, note: byId("mark-note", HTMLInputElement).value.trim() });
       setText(byId("mark-problem"), "");
@@ -111,6 +118,12 @@ function startMarking() {
     } catch (error) {
       setText(byId("mark-problem"), messageOf(error));
     }
+  };
+  byId("mark-withdraw").addEventListener("click", () => mark(""));
+  byId("mark-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const label = byId("mark-label", HTMLInputElement).value.trim();
+    if (label) mark(label);
   });
 }
 
