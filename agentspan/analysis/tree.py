@@ -172,6 +172,13 @@ def test_of(run: AgentInstanceRow) -> str | None:
     return test if type(test) is str and "::" in test else None
 
 
+def trial_of(run: AgentInstanceRow) -> int | None:
+    """Return the number of the trial, from 1, of a run of an evaluation, whose task is the case; else None."""
+    metadata = jsontext.decode(run.metadata) if run.metadata and run.purpose == "eval" and run.task else None
+    trial = metadata.get("trial") if type(metadata) is dict else None
+    return trial if type(trial) is int else None
+
+
 def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
     """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
     if not row.ended_late:

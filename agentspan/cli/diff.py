@@ -12,6 +12,7 @@ import click
 
 from agentspan.analysis import by_name, diff_text, differences, drift_text
 from agentspan.analysis.by_name import AT, resolved, unmatched
+from agentspan.analysis.cases import CaseTable, cases_of_groups
 from agentspan.analysis.causes import Verdict, verdicts_on
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
@@ -20,6 +21,7 @@ from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part, plain_change, sentences
+from agentspan.analysis.outcomes import STATUS, rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.side_by_side import Side, sides, with_divergences
 from agentspan.analysis.tree import judgement_text, run_name
@@ -60,6 +62,12 @@ FIELD_LINES = 6
 """The largest number of lines of a differing member without `--full`."""
 WIDE = 110
 """The terminal width from which the comparison of groups shows intervals and percentiles."""
+CASE_COLUMNS = 32
+"""The width that the ids of cases get; with less room, columns of earlier versions are left out."""
+VERSION_COLUMNS = 16
+"""The largest width of the name of a version above its column of cases."""
+MOST_CASES = 40
+"""The number of cases that are listed without `--full`; only those that differ."""
 PROPERTIES = ("is_significant", "is_worse", "is_small", "is_turned")
 """The properties of a DriftRow that the document of `--json` has besides its fields."""
 COLORS = {
@@ -90,6 +98,7 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 @click.option(
     "--by", metavar="PART", help="Compare runs by a part of the fingerprint: its newest value, and the one before."
 )
+@click.option("--cases", is_flag=True, help="For groups, list the cases that became worse or better.")
 @click.option("--context", "of_context", is_flag=True, help="With ids of model calls: compare what they read.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
@@ -108,10 +117,14 @@ def diff_command(
     against: str | None,
     of_context: bool,
     by: str | None,
+    cases: bool,
     db: str | None,
     **how: Any,
 ) -> None:
     """Compare two runs, two groups of runs, or what two model calls read."""
+    is_grouped = by or base or head or (a and b and all(AT in each or "=" in each for each in (a, b)))
+    if cases and (not is_grouped or more or of_context or how["markdown"] or against):
+        raise click.UsageError("--cases is about two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
     if more:
         if not (base is head is outcome is against is by is None) or least or of_context or how["markdown"]:
             raise click.UsageError("of three runs and more, only --full and --json go with the ids")
@@ -128,13 +141,13 @@ def diff_command(
         if b or base or head or against:
             raise click.UsageError("--by finds the groups itself: one FILTER at most says among which runs")
         with opened(ctx, db) as database:
-            _groups_by(database, by, a, outcome=outcome, least=least, **how)
+            _groups_by(database, by, a, outcome=outcome, least=least, cases=cases, **how)
         return
     if a and b and base is head is None and against is None and all(AT in each or "=" in each for each in (a, b)):
         a, b, base, head = None, None, a, b
     if base is not None and head is not None and a is b is None and against is None:
         with opened(ctx, db) as database:
-            _groups(database, base, head, outcome=outcome, least=least, **how)
+            _groups(database, base, head, outcome=outcome, least=least, cases=cases, **how)
     elif not (a and b and base is head is None):
         raise click.UsageError("two runs are needed, A and B; or two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
     elif outcome is not None or least:
@@ -370,6 +383,7 @@ def _verdict(
     *,
     outcome: str | None,
     least: Sequence[str] = (),
+    cases: bool = False,
     full: bool,
     markdown: bool,
     as_json: bool,
@@ -392,14 +406,19 @@ def _verdict(
         known = "" if lacking is None else unmatched(storage, lacking)
         raise Unanswered(drift_text.sentence(found, base, head) + known)
     about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
+    by_case = cases_of_groups(storage, names, filters, rule_of(found.rule or STATUS)) if cases else None
     if as_json:
-        document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}))
+        more = {} if by_case is None else {"cases": asdict(by_case)}
+        document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}) | more)
     elif markdown:
         echo_lines(drift_text.markdown(found, base, head, whole=full))
         echo_lines(f"\n{escaped(line, MAX_SENTENCE)}" for line in about)
     else:
         for line in about:
             echo_lines(wrap(line, width(), 4))
+        if by_case is not None:
+            print_cases(by_case, drift_text.sentence(found, base, head), full=full)
+            return
         print_groups(found, base, head, full=full, chosen=how_chosen(judge, found.rule))
 
 
@@ -425,6 +444,30 @@ def plain_groups(found: Drift, base: str, head: str) -> dict[str, Any]:
     over_all = [*drift_text.over_all(found)]
     own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
     return asdict(found) | {"missed": missed} | own
+
+
+def print_cases(found: CaseTable, verdict: str | None, *, full: bool) -> None:
+    """Print the verdict on the head as one sentence, and the cases that became worse or better."""
+    if verdict is not None:
+        echo_lines(wrap(verdict, width(), 4))
+    if not found.is_compared:
+        echo_lines(wrap("no case has an outcome on both sides; the task of a run is its case", width(), 3))
+        return
+    names = ["none" if each == "default" else each for each in found.versions]
+    echo_lines(wrap(f"{names[-2]} → {names[-1]}: {found.counts()}", width(), 4))
+    differ = found.worse + found.better
+    rows = found.cases if full else found.cases[: min(differ, MOST_CASES)]
+    cells = [[fit(row.case, width()), *("" if each is None else str(each) for each in row.tallies)] for row in rows]
+    names = [fit(each, VERSION_COLUMNS) for each in names]
+    widths = [max(map(columns_of, column)) for column in zip(names, *(row[1:] for row in cells), strict=True)]
+    first = 0
+    while len(names) - first > 2 and CASE_COLUMNS + sum(2 + each for each in widths[first:]) + 8 > width():
+        first += 1
+    if rows:
+        shown = [[row[0], *row[1 + first :], case.word] for row, case in zip(cells, rows, strict=True)]
+        table(["case", *names[first:], ""], shown, right=range(1, 1 + len(names) - first))
+    if len(rows) < differ:
+        echo_lines([f"{noun(differ - len(rows), 'more case')} that differ; --full shows each"])
 
 
 def print_groups(found: Drift, base: str, head: str, *, full: bool, chosen: str = "") -> None:

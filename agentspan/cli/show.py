@@ -31,6 +31,7 @@ from agentspan.analysis.tree import (
     sums,
     test_of,
     title_of,
+    trial_of,
     walk,
 )
 from agentspan.blobs import described
@@ -320,12 +321,14 @@ def _json_lines(value: object, columns: int) -> list[str]:
 
 
 def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
-    """Yield commit, test, task, session, user and tags of a run, as far as recorded."""
+    """Yield commit, test, task (of an evaluation: case and trial), session, user and tags of a run, if recorded."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
-    test = test_of(run)
+    test, trial = test_of(run), trial_of(run)
+    task = "task" if trial is None else "case"
     for name, text in (
-        ("test", test), ("task", run.task if run.task != test else None), ("session", run.session), ("user", run.user)
+        ("test", test), (task, run.task if run.task != test else None), ("trial", trial and str(trial)),
+        ("session", run.session), ("user", run.user),
     ):  # fmt: skip
         if text:
             yield f"{name} {text}"

@@ -6,13 +6,15 @@ from typing import Any
 
 import click
 
+from agentspan.analysis import drift_text
+from agentspan.analysis.cases import case_table
 from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import plain_change, sentences
 from agentspan.analysis.outcomes import STATUS, parse
 from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import AGENT
-from agentspan.cli.diff import plain_groups, print_groups
+from agentspan.cli.diff import plain_groups, print_cases, print_groups
 from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
@@ -23,7 +25,17 @@ from agentspan.cli.filter_options import (
     outcome_option,
     outcome_rule,
 )
-from agentspan.cli.output import document, echo_lines, hint, indexing, local, table, to_copy, width, wrap
+from agentspan.cli.output import (
+    document,
+    echo_lines,
+    hint,
+    indexing,
+    local,
+    table,
+    to_copy,
+    width,
+    wrap,
+)
 from agentspan.database import Database
 from agentspan.text import cost_text, count_text, dotted, duration_text, noun, share_text
 
@@ -40,7 +52,8 @@ WIDE = 76
 @click.option(
     "--by", metavar="PART", help="Compare by a part of the fingerprint: its newest value, and the one before."
 )
-@click.option("--full", is_flag=True, help="List all rows of the comparison.")
+@click.option("--cases", is_flag=True, help="List the cases that became worse or better: how often each passed.")
+@click.option("--full", is_flag=True, help="List all rows of the comparison, or all cases.")
 @outcome_option
 @filter_options
 @reads
@@ -51,12 +64,15 @@ def versions_command(
     base: str | None,
     head: str | None,
     by: str | None,
+    cases: bool,
     full: bool,
     outcome: str | None,
     as_json: bool,
     **filters: Any,
 ) -> None:
     """List the agents with several versions, or the versions of one agent with a verdict on the newest."""
+    if cases and by is not None:
+        raise click.UsageError("--cases is about versions: --by does not go with it")
     storage = database.storage
     judge = outcome_rule(outcome)
     name = name or filters["agent"]
@@ -73,16 +89,24 @@ def versions_command(
             name = several[0].agent
         found = versions(storage, name, filter, judge, progress=progress)
         rule = STATUS if found.outcome is None else parse(found.outcome)
+        by_case = case_table(storage, name, filter, rule, base=base, head=head) if cases else None
+        if by_case is not None and by_case.is_compared:
+            base, head = by_case.versions[-2], by_case.versions[-1]
         compared = None
         if by is not None or base is not None or head is not None or len(found.versions) > 1:
             compared = comparison(storage, name, filter, rule, base=base, head=head, by=by, progress=progress)
     if as_json:
-        document(asdict(found) | {"comparison": compared and _plain(compared)})
+        more = {} if by_case is None else {"cases": asdict(by_case)}
+        document(asdict(found) | {"comparison": compared and _plain(compared)} | more)
         return
     if not found.versions:
         echo_lines(wrap(no_run(storage, filter, asked or f"agent={name}"), width(), 4))
         return
     echo_lines(_lines(found, words, how_chosen(judge, found.outcome)))
+    if by_case is not None:
+        verdict = None if compared is None else drift_text.sentence(compared.drift, compared.base, compared.head)
+        print_cases(by_case, verdict, full=full)
+        return
     _print_table(found)
     if compared is not None:
         click.echo()

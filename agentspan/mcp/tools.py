@@ -77,7 +77,7 @@ TOOLS = {
     "why": Tool("why", ("run", FILTER, "outcome", "limit"), "runs() lists the ids of runs."),
     "diff": Tool(
         "diff",
-        ("a", "b", "base", "head", "against", "outcome", "full", "context"),
+        ("a", "b", "base", "head", "against", "outcome", "full", "cases", "context"),
         "runs() lists the ids of runs.",
         "Show where two runs A and B part, or whether two groups of runs differ by more than chance: BASE and HEAD are "
         "filters. With context, A and B are model calls.",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from agentspan.analysis.cases import case_table
 from agentspan.analysis.outcomes import parse
 from agentspan.analysis.versions import agents, comparison, versions
 from agentspan.database import Database
@@ -122,3 +123,33 @@ def test_a_part_of_the_fingerprint_makes_the_groups(db: Database) -> None:
     assert compared.change.part == "model"
     with pytest.raises(InvalidValue, match="skills"):
         comparison(db.storage, "a", by="skills")
+
+
+def test_cases_that_differ_come_first_and_a_run_without_a_task_is_paired_by_its_id(db: Database) -> None:
+    recorded = Recorded(db)
+    recorded.runs("0.9", 0, 1, task="lost")
+    recorded.runs("1.0", 0, 1)
+    (single,) = (each for each in db.agent_instances.list() if each.task is None)
+    for task, base, head in (
+        ("better", (2, 1), (0, 3)), ("worse", (0, 3), (2, 1)), ("worst", (0, 3), (3, 0)), ("equal", (0, 1), (0, 2)),
+        ("never", (1, 0), (1, 0)), (single.id, (0, 0), (1, 0)), ("lost", (0, 1), (0, 0)),
+    ):  # fmt: skip
+        recorded.runs("1.0", *base, task=task)
+        recorded.runs("1.1", *head, task=task)
+    recorded.runs("2.0", 0, 2)  # without tasks: no head
+    found = case_table(db.storage, "a", judge="status")
+    assert found.versions == ("0.9", "1.0", "1.1")
+    cells = [(row.case, [each and str(each) for each in row.tallies]) for row in found.cases]
+    assert cells == [
+        (single.id, [None, "1/1", "0/1"]), ("worst", [None, "3/3", "0/3"]), ("worse", [None, "3/3", "1/3"]),
+        ("better", [None, "1/3", "3/3"]), ("equal", [None, "1/1", "2/2"]), ("never", [None, "0/1", "0/1"]),
+        ("lost", ["1/1", "1/1", None]),
+    ]  # fmt: skip
+    assert found.cases[0].tallies[1].run_id == single.id  # type: ignore[union-attr]
+    assert found.counts() == (
+        "3 cases worse, 1 better, 2 equal (1 always passed, 1 never); 1 with an outcome in one of the two only"
+    )
+    chosen = case_table(db.storage, "a", base="0.9", head="status=complete version=1.0", judge="status")
+    assert chosen.versions == ("1.0", "1.1", "0.9", "status=complete version=1.0")
+    assert [row.case for row in chosen.cases if row.change is not None] == ["lost"]
+    assert not case_table(db.storage, "a", RunFilter(version="2.0")).is_compared

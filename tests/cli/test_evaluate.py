@@ -57,6 +57,18 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     code, text = evaluated("wrong", "--score", "exact", "--version", "2", "--against", "1", "--json")
     assert code == 1
     assert [each["was_there"] for each in json.loads(text)["trials"]] == [True] * 12
+    table = call(db, "versions", "agent", "--cases", columns=60).stdout.splitlines()
+    assert "1 → 2: 8 cases worse, 0 better, 4 equal (4 always passed)" in table
+    assert [line.split() for line in table if line.startswith("case")][:2] == [
+        ["case", "1", "2"], ["case", "0", "1/1", "0/1", "worse"]
+    ]  # fmt: skip
+    assert json.loads(call(db, "versions", "agent", "--cases", "--json").stdout)["cases"]["worse"] == 8
+    assert call(db, "versions", "agent", "--cases", "--by", "model").exit_code == 2
+    shown = call(db, "diff", "agent@1", "agent@2", "--cases", "--outcome", "exact>=1").stdout
+    assert "agent@1 → agent@2: 8 cases worse, 0 better, 4 equal (4 always passed)" in shown
+    assert call(db, "diff", "-", "-", "--cases").exit_code == 2
+    assert " · trial 1\n" in call(db, "show", "-", columns=120).stdout
+    assert "case 11" in call(db, "runs", columns=160).stdout
     code, text = evaluated("right", "--score", "exact", "--version", "3", "--against", "agent@1", "--markdown")
     assert code == 3
     assert "**agentspan evaluate: ? agent 3: inconclusive against agent@1: +0 points" in text

@@ -36,6 +36,7 @@ def record(db: Database) -> dict[str, str]:
             "session": SESSION if number < 3 else f"s{number}",
             "user": HOSTILE,
             "external_identifier": f"ticket-{number}",
+            "task": f"case {number % 16} {HOSTILE}" if number % 16 < 3 else None,
         }
         run = db.agent_instances.register("booking", **about)
         db.agent_instances.start(run.id, timestamp=at)
@@ -184,6 +185,17 @@ def test_versions_stand_side_by_side_with_a_verdict(client: Client) -> None:
     assert "score=reward%3C1" in judged
     unmatched = text_of(page(client, "versions", agent="booking", base="9", head="8"))
     assert "Not compared: no run matches 9." in unmatched
+
+
+def test_cases_stand_below_the_comparison_and_lead_to_their_runs(client: Client) -> None:
+    html = page(client, "versions", agent="booking", base="1.0", outcome="reward>=1")
+    shown = text_of(html)
+    assert "1.0 → 2.0: 0 cases worse, 0 better, 3 equal (1 always passed, 2 never)" in shown
+    assert "3 more cases" in shown
+    whole = page(client, "versions", agent="booking", base="1.0", outcome="reward>=1", all="1")
+    to = [dict(parse_qsl(urlsplit(link).query)) for link in links(whole) if "task=" in link]
+    assert {"agent": "booking", "version": "1.1", "task": f"case 2 {HOSTILE}"} in to
+    assert "Cases" not in text_of(page(client, "versions", agent="booking", by="model"))
 
 
 def test_what_cannot_be_compared_is_a_sentence(client: Client) -> None:

@@ -1,8 +1,11 @@
 """The page of versions: those of an agent side by side, and a verdict on the newest, as `agentspan versions` prints."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agentspan.analysis import drift_text
+from agentspan.analysis.by_name import AT
+from agentspan.analysis.cases import CaseRow, Tally, case_table
 from agentspan.analysis.causes import opposite
 from agentspan.analysis.drift import PASSED, DriftRow
 from agentspan.analysis.failure_text import interval_text
@@ -29,6 +32,8 @@ from agentspan.viewer.texts import (
 
 OWN = ("base", "head", "by")
 """The parameters that choose what is compared."""
+MOST_CASES = 100
+"""The number of cases that are listed before the link to all."""
 
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
@@ -101,12 +106,9 @@ def _version(each: Version, agent: str, rule: OutcomeRule | None, address: Addre
 def compared(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the comparison of the newest version with the one before, or of the groups in the address."""
     address, _ = judged(storage, address)
-    filter, name = address.filter(), address.word("agent")
+    filter, name = address.filter(), _name(storage, address)
     if not name:
-        several = [each for each in agents(storage, filter) if each.versions > 1]
-        if len(several) != 1:
-            return {"is_compared": False}
-        name = several[0].agent
+        return {"is_compared": False}
     is_asked = any(address.get(each) for each in OWN)
     if not is_asked and len(versions(storage, name, filter._replace(agent=None)).versions) < 2:
         return {"is_compared": False}
@@ -179,4 +181,55 @@ def _runs(row: DriftRow, filter: RunFilter, address: Address) -> str:
     return address.link("", **changes)
 
 
-VERSIONS = Page("versions", "Versions", (Part("versions.html", first), Part("versions_compared.html", compared)))
+def _name(storage: Storage, address: Address) -> str:
+    """Return the agent of the address, else the only one that has several versions; "" if there are others."""
+    if name := address.word("agent"):
+        return name
+    several = [each for each in agents(storage, address.filter()) if each.versions > 1]
+    return several[0].agent if len(several) == 1 else ""
+
+
+def cases(storage: Storage, address: Address) -> dict[str, Any]:
+    """Return the cases that became worse or better, beside the versions; nothing without two versions with a case."""
+    address, _ = judged(storage, address)
+    name, filter = _name(storage, address), address.filter()._replace(agent=None)
+    if not name or address.get("by"):
+        return {"is_compared": False}
+    base, head = (address.get(each) or None for each in ("base", "head"))
+    found = case_table(storage, name, filter, rule_in(address), base=base, head=head)
+    if not found.is_compared:
+        return {"is_compared": False}
+    whole, differ = bool(address.get("all")), found.worse + found.better
+    rows = found.cases if whole else found.cases[: min(differ, MOST_CASES)]
+    return {
+        "is_compared": True,
+        "sentence": f"{version_text(found.versions[-2])} → {version_text(found.versions[-1])}: {found.counts()}",
+        "versions": [version_text(each) for each in found.versions],
+        "cases": [_case(row, found.versions, name, address) for row in rows],
+        "left": noun(len(found.cases) - len(rows), "more case") if len(rows) < len(found.cases) else "",
+        "all": address.same("versions", all=1),
+    }
+
+
+def _case(row: CaseRow, names: Sequence[str], agent: str, address: Address) -> dict[str, Any]:
+    def cell(tally: Tally | None, version: str) -> Linked:
+        if tally is None:
+            return Linked("")
+        if tally.run_id is not None:
+            return Linked(str(tally), f"runs/{tally.run_id}")
+        is_filter = "=" in version or AT in version
+        to = "" if is_filter else address.link("", agent=agent, version=version, task=row.case)
+        return Linked(str(tally), to)
+
+    return {
+        "name": row.case,
+        "cells": [cell(*each) for each in zip(row.tallies, names, strict=True)],
+        "change": row.word,
+    }
+
+
+VERSIONS = Page(
+    "versions",
+    "Versions",
+    (Part("versions.html", first), Part("versions_compared.html", compared), Part("versions_cases.html", cases)),
+)
