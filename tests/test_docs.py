@@ -45,9 +45,12 @@ for page, line, kind, code in json.load(sys.stdin):
         connection.close()
     else:
         for command in code.splitlines():
-            if command.startswith("$ agentspan"):
-                arguments = shlex.split(command, comments=True)[2:]
-                done = subprocess.run([sys.executable, "-W", "error", "-m", "agentspan", *arguments])
+            if command.startswith(("$ agentspan", "$ pytest")):
+                program, *arguments = shlex.split(command, comments=True)[1:]
+                if program == "pytest":  # without the entry point, which a checkout need not have
+                    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+                    arguments = ["-p", "agentspan.testing.plugin", *arguments]
+                done = subprocess.run([sys.executable, "-W", "error", "-m", program, *arguments])
                 if done.returncode:
                     sys.exit(f"{where}: {command} exits with {done.returncode}")
 """

@@ -31,6 +31,11 @@ class Case(NamedTuple):
         """A hash of input and expected output, by which a later evaluation finds the trials of the same case."""
         return sha256(jsontext.encode([self.input, self.expected])[0].encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
+    def metadata(self, trial: int) -> dict[str, Any]:
+        """Return the metadata of the run of a trial, from 1, by which a later evaluation finds it."""
+        facts = {"input": self.input, "expected": self.expected, "trial": trial, "case": self.content}
+        return {name: value for name, value in facts.items() if value is not None}
+
 
 def cases(source: "str | os.PathLike[str] | Iterable[Case | Mapping[str, Any]]") -> list[Case]:
     """Return cases, each id once, in their order.

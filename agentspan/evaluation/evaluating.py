@@ -5,7 +5,7 @@ two groups of runs.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from contextvars import copy_context
 from os import PathLike
@@ -120,7 +120,11 @@ def evaluate(
         raise InvalidValue("recording", "is off: an evaluation is made of recorded runs")
     recorder.flush(FLUSH_S)
     storage = recorder.destination.storage
-    base = _Base({}, (), None) if against is None else _base(storage, name, version, against, asked, rule)
+    base = (
+        Base({}, (), None)
+        if against is None
+        else base_of(storage, name, version, against, {case.id for case in asked}, rule)
+    )
     wanted = plan(
         None if against is None else base.outcomes,
         [case.id for case in asked],
@@ -159,7 +163,7 @@ def evaluate(
 _asked = cases  # `cases` is an argument of `evaluate`, too
 
 
-class _Base(NamedTuple):
+class Base(NamedTuple):
     """The runs to compare with: their outcomes by case, their ids, and the mean cost of one."""
 
     outcomes: dict[str, list[bool | None]]
@@ -167,10 +171,21 @@ class _Base(NamedTuple):
     run_usd: float | None
 
 
-def _base(
-    storage: Storage, name: str, version: str | None, against: str, asked: Sequence[Case], rule: OutcomeRule | None
-) -> _Base:
+def base_of(
+    storage: Storage,
+    name: str,
+    version: str | None,
+    against: str,
+    ids: Set[str],
+    rule: OutcomeRule | None,
+    *,
+    without: Set[str] = frozenset(),
+) -> Base:
     """Read the runs of the base for these cases. A run without a task counts for the case that has the run's id.
+
+    Args:
+        ids: the ids of the cases.
+        without: the ids of runs that do not count: the trials themselves, where the base is a filter.
 
     Raises:
         InvalidValue: there are none, or they are those of the evaluated version itself.
@@ -180,8 +195,11 @@ def _base(
     if found and {(each.agent, each.version) for each in found} == {(name, version or DEFAULT)}:
         raise InvalidValue("against", f"{against} is the evaluated version itself: name another one with version")
     check_known(storage, rule)
-    ids = {case.id for case in asked}
-    own = [each for each in reversed(found) if (each.run.task or each.run.id) in ids and each.run.status not in OPEN]
+    own = [
+        each
+        for each in reversed(found)
+        if (each.run.task or each.run.id) in ids and each.run.status not in OPEN and each.run.id not in without
+    ]
     if not own:
         raise InvalidValue(
             "against", f"{against} has {'no run' if not found else 'no finished run of these cases'}: "
@@ -192,7 +210,7 @@ def _base(
     for each in own:
         known.setdefault(each.run.task or each.run.id, []).append(passed[each.run.id])
     costs = [each.cost_usd for each in own if each.cost_usd is not None]
-    return _Base(known, tuple(each.run.id for each in own), sum(costs) / len(costs) if costs else None)
+    return Base(known, tuple(each.run.id for each in own), sum(costs) / len(costs) if costs else None)
 
 
 def _passed(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> dict[str, bool | None]:
@@ -365,8 +383,7 @@ class _AtWork:
     def _trial(self, id: str, number: int) -> Trial:
         """Run one trial: the call of the task is a run, judged after its end."""
         case, output, failure = self._asked[id], None, None
-        facts = {"input": case.input, "expected": case.expected, "trial": number + 1, "case": case.content}
-        metadata = {name: value for name, value in facts.items() if value is not None}
+        metadata = case.metadata(number + 1)
         recorded: Run | None = None
         try:
             with run(self._name, version=self._version, purpose="eval", task=id, metadata=metadata) as recorded:

@@ -90,6 +90,10 @@ def began_after(number: int) -> list[Began]:
     return [each for each in list(_latest) if each.number > number]
 
 
+on_begin: "list[Callable[[RunState], None]]" = []
+"""Functions that receive each run before it is registered; for the pytest plugin, one test at a time."""
+
+
 def text_of(recorder: Recorder, value: Any) -> str | None:
     """Return a name or version as one line of text; None for None, or for an object whose `str` raises."""
     if value is not None:
@@ -208,6 +212,8 @@ class RunState(RunFacts):
             return
         around = self._spending_around()
         with recorder.faults.losing():
+            for each in on_begin:
+                each(self)
             with recorder.in_time():
                 self._begin(known)
             if self.spending is not None and self.is_taken_over:
@@ -218,6 +224,24 @@ class RunState(RunFacts):
             assert recorder.sink is not None
             recorder.sink.watch()
         self._began_ns = clock.monotonic_ns()
+
+    @property
+    def version(self) -> str | None:
+        """The version of the agent; None without one."""
+        return self._version
+
+    def become_trial(
+        self, case: str, metadata: Mapping[str, Any], *, name: str | None = None, version: str | None = None
+    ) -> None:
+        """Make the run a trial of a case, before it is registered: its task, purpose and metadata.
+
+        Args:
+            name, version: the name and version of the agent instead of those that the program gave.
+        """
+        self.name, self._version = name or self.name, version or self._version
+        self._purpose, self._about = "eval", (*self._about[:2], case)
+        own = self._metadata if isinstance(self._metadata, Mapping) else {}
+        self._metadata = {**own, **metadata}
 
     def _spending_around(self) -> Spending | None:
         """Begin the sums of the run, if it has a budget; return those of the run around it, if that has one."""

@@ -118,7 +118,8 @@ def _section(after: int, run_id: str | None) -> Iterator[str]:
         yield f"{noun(len(runs) - 1, 'other run')} of this test"
     location = _file_of(group.recorder)
     if location is not None:
-        yield f"agentspan show {run.id} --db {argument(_short(location))}"
+        place = str(location) if location.path is None else short(location.path)
+        yield f"agentspan show {run.id} --db {argument(place)}"
 
 
 def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
@@ -130,11 +131,8 @@ def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield from lines[-TREE_LINES:]
 
 
-def _short(location: Location) -> str:
-    """Return a location as text; a path below the current directory is relative."""
-    path = location.path
-    if path is None:
-        return str(location)
+def short(path: Path) -> str:
+    """Return a path as text; one below the current directory is relative."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

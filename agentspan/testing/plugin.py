@@ -1,5 +1,7 @@
 """The pytest plugin: keeps the runs of tests, names their tests, shows those of a failed test, checks budgets.
 
+Tests of cases have their hooks in agentspan.testing.cases, which this registers for the first one.
+
 If agentspan is installed, every run of pytest loads this as `_agentspan_pytest`, a copy outside the package, because
 importing the package takes 0.1 s. So the plugin imports agentspan only if a test records, has a marker, or uses the
 fixture.
@@ -16,6 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from agentspan.analysis.check import Config
+    from agentspan.testing.cases import CaseOfTest
     from agentspan.testing.runs import CapturedRuns
 
 DEFAULT = ".agentspan/tests.db"
@@ -32,6 +35,8 @@ _is_shown = pytest.StashKey[bool]()
 _config: "pytest.StashKey[Config]" = pytest.StashKey()
 _broken = pytest.StashKey[str]()
 """The run that broke the budget of its test."""
+_session: list[pytest.Config] = []
+"""The configuration, which the hook for reports does not get."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +77,8 @@ def _forget(path: str) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Describe the marker. Refuse a size of the file that is no number."""
+    _session[:] = [config]
+    config.add_cleanup(_session.clear)
     if not str(config.getini("agentspan_db_max_bytes")).strip().isdecimal():
         raise pytest.UsageError("agentspan_db_max_bytes is no whole number of bytes, such as 50000000")
     config.addinivalue_line(
@@ -79,6 +86,39 @@ def pytest_configure(config: pytest.Config) -> None:
         "agentspan(*, cost_usd, tokens, steps, duration_s, error_rate, required, forbidden): fail if a run of the test "
         "uses more, does not call what is required, or calls what is forbidden.",
     )
+    config.addinivalue_line(
+        "markers",
+        "agentspan_cases(cases, *, trials, against, at_least, outcome, show, name, version): call the test with each "
+        "case as `case`, and judge all trials together.",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of each trial of each case."""
+    mark = metafunc.definition.get_closest_marker("agentspan_cases")
+    if mark is not None:
+        _with_cases(metafunc.config)
+        from agentspan.testing.cases import parametrize
+
+        parametrize(metafunc, mark)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep a trial. With pytest-xdist it comes from a worker, and this process has collected no test."""
+    trial = getattr(report, "agentspan_trial", None)
+    if trial is not None and _session:
+        _with_cases(_session[0])
+        from agentspan.testing.cases import keep
+
+        keep(_session[0], trial)
+
+
+def _with_cases(config: pytest.Config) -> None:
+    from agentspan.testing import cases
+
+    if not config.pluginmanager.is_registered(cases):
+        config.pluginmanager.register(cases, "agentspan_cases")
 
 
 @pytest.hookimpl(trylast=True)
@@ -184,3 +224,13 @@ def captured_runs() -> "Iterator[CapturedRuns]":
 
     with capture() as runs:
         yield runs
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> "CaseOfTest":
+    """The case of the test, of the marker agentspan_cases: `case.id`, `case.input`, `case.expected`, `case.score`."""
+    if not hasattr(request, "param"):
+        pytest.fail('`case` needs a marker such as @pytest.mark.agentspan_cases("cases.jsonl")', pytrace=False)
+    from agentspan.testing.cases import begin
+
+    return begin(request.node, request.param)

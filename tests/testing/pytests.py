@@ -11,7 +11,13 @@ ROOT = Path(agentspan.__file__).parents[1]
 
 
 def run_pytest(folder: Path, *options: str, ini: str = "", **files: str) -> str:
-    """Run the tests in these files, every warning an error, and return what pytest says.
+    """Run the tests in these files, every warning an error, and return what pytest says (see `finished_pytest`)."""
+    done = finished_pytest(folder, *options, ini=ini, **files)
+    return done.stdout + done.stderr
+
+
+def finished_pytest(folder: Path, *options: str, ini: str = "", **files: str) -> "subprocess.CompletedProcess[str]":
+    """Run the tests in these files, every warning an error.
 
     Args:
         ini: lines below `[pytest]`.
@@ -24,7 +30,7 @@ def run_pytest(folder: Path, *options: str, ini: str = "", **files: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "AGENTSPAN_"))}
     # Without the entry point, which would be the same plugin under a second name.
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
+    return subprocess.run(
         [*command, "-W", "error", "--strict-markers", *options],
         cwd=folder,
         env=environment,
@@ -32,4 +38,3 @@ def run_pytest(folder: Path, *options: str, ini: str = "", **files: str) -> str:
         encoding="utf-8",
         timeout=60,
     )
-    return done.stdout + done.stderr

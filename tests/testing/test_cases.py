@@ -1,0 +1,134 @@
+"""Tests of cases in a pytest of its own: their runs, and the one verdict over all trials."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.errors import InvalidValue
+from agentspan.testing.cases import settings_of
+from tests.testing.pytests import finished_pytest
+
+KEPT = Path(".agentspan", "tests.db")
+CASES = "\n".join(
+    json.dumps({"id": f"double {number}", "input": number, "expected": 2 * number}) for number in range(8)
+)
+AGENT = """
+import agentspan
+
+@agentspan.span
+def look(number):
+    return number
+
+def double(number, version="1.1", wrong=()):
+    with agentspan.run("doubler", version=version, metadata={"own": 1}):
+        with agentspan.run("helper"):
+            return -1 if look(number) in wrong else 2 * number
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with cases, and two trials of each by version 1.0, which passed."""
+    (tmp_path / "cases.jsonl").write_text(CASES)
+    (tmp_path / KEPT).parent.mkdir()
+    tracer = agentspan.Tracer(tmp_path / KEPT, raise_errors=True)
+    for number in [*range(8), *range(8)]:
+        with tracer.run("doubler", version="1.0", task=f"double {number}") as run:
+            pass
+        run.score("passed", True)
+    tracer.shutdown()
+    return tmp_path
+
+
+def test_a_verdict_over_all_trials_decides_and_not_a_trial_that_failed(folder: Path) -> None:
+    test = """
+import pytest
+from agent import double, look
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+def test_double(case):
+    assert double(case.input, wrong=[3]) == case.expected
+
+@pytest.mark.agentspan_cases([{"id": "a", "input": 1}, {"id": "b", "input": 2}, {"id": "c", "input": 3}],
+                             at_least=0.5, name="steps", version="7")
+def test_steps(case):
+    if case.input == 3:
+        pytest.skip("no trial")
+    case.score("seen", look(case.input))
+    assert look(case.input) == 1
+
+@pytest.mark.agentspan_cases([{"input": "x"}])
+def test_records_nothing(case):
+    pass
+"""
+    done = finished_pytest(folder, agent=AGENT, test_it=test)
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    assert "16 passed, 1 skipped, 3 not passed" in said
+    assert "? test_it.py::test_double: doubler 1.1: inconclusive against 1.0: −12 points" in said
+    assert "worse in 1 case: double 3 (2/2 → 0/2)" in said
+    assert "not passed: test_it.py::test_double[double 3-2]: AssertionError: assert -1 == 6 · run " in said
+    assert "✓ test_it.py::test_steps: steps 7: 50% of 2 trials passed" in said
+    assert "· test_it.py::test_records_nothing: test_records_nothing: 100% of 1 trial passed" in said
+    with agentspan.open(folder / KEPT) as db:
+        assert {each.run.purpose for each in db.runs(agent="helper").runs} == {"live"}  # only the outer run is a trial
+        (steps,) = db.runs(agent="steps", version="7", task="a").runs
+        assert (steps.run.purpose, steps.spans) == ("eval", 2)
+        own = db.runs(agent="doubler", version="1.1", task="double 3").runs[0].run
+        test_id = "test_it.py::test_double[double 3-2]"
+        facts = {"own": 1, "input": 3, "expected": 6, "trial": 2, "test": test_id}
+        assert own.purpose == "eval"
+        assert facts.items() <= json.loads(own.metadata or "").items()
+    agentspan.configure(folder / KEPT)
+    evaluated = agentspan.evaluate(
+        pytest.fail, folder / "cases.jsonl", name="doubler", version="1.1", trials=2, outcome="passed>=1"
+    )
+    assert [each.was_there for each in evaluated.trials] == [True] * 16
+    assert evaluated.rate == 14 / 16
+
+
+@pytest.mark.full
+def test_a_worse_version_and_a_missing_base_fail_the_session_also_with_xdist(folder: Path) -> None:
+    test = """
+import pytest
+from agent import double
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+def test_worse(case):
+    assert double(case.input, "1.2", wrong=range(6)) == case.expected
+
+@pytest.mark.agentspan_cases("cases.jsonl", against="0.9")
+def test_no_base(case):
+    double(case.input)
+
+@pytest.mark.agentspan_cases("cases.jsonl", at_least=0.8)
+def test_rarely(case):
+    assert double(case.input, "1.3", wrong=range(2)) == case.expected
+"""
+    done = finished_pytest(folder, "-p", "xdist.plugin", "-n", "2", agent=AGENT, test_it=test)
+    said = done.stdout
+    assert done.returncode == 1, said + done.stderr
+    assert "18 passed, 14 not passed" in said
+    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −75 points" in said
+    assert "✗ test_it.py::test_no_base: not compared: against: 0.9 has no run" in said
+    assert "✗ test_it.py::test_rarely: doubler 1.3: 75% of 8 trials passed" in said
+    assert said.count("agentspan show") == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "named", "message"),
+    [
+        ((), {}, "a file of cases, or a list"),
+        (("f.jsonl",), {"trails": 3}, "no argument 'trails'; there are trials, against"),
+        (("f.jsonl",), {"trials": 0}, "whole number from 1 on"),
+        (("f.jsonl",), {"at_least": 80}, "share above 0, at most 1"),
+        (("f.jsonl",), {"at_least": 0.8, "against": "1.0"}, "the comparison decides, or the share"),
+        (("f.jsonl",), {"outcome": "exact>"}, "exact>"),
+    ],
+)
+def test_a_wrong_argument_of_the_marker_is_named(args: tuple[Any, ...], named: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        settings_of(pytest.Mark("agentspan_cases", args, named, _ispytest=True))
