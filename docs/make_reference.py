@@ -262,7 +262,7 @@ class Reference:
 
     def _command(self, name: str) -> Iterator[str]:
         command = command_of(name)
-        context = click.Context(command, info_name=f"agentspan {name}")
+        context = click.Context(command, info_name=f"agentspan {name}", **command.context_settings)
         yield from (
             f"### `agentspan {name}`",
             "",

@@ -7,16 +7,16 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 364,
-    "lines of code": 65_600,
+    "files": 365,
+    "lines of code": 65_700,
     "median of functions": 7,
     "files over 700 lines": 3,
     "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 90,
-    "except Exception": 66,
+    "guard": 86,
+    "except Exception": 67,
     "own modules at import": 1,
     "own modules of a call": 86,
 }
