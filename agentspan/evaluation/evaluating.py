@@ -17,7 +17,7 @@ from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums
 from agentspan.analysis.versions import group_of
-from agentspan.errors import InvalidValue
+from agentspan.errors import BudgetExceeded, InvalidValue
 from agentspan.evaluation.answers import Evaluation, Stopped, Trial
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.plan import Plan, plan
@@ -45,6 +45,8 @@ NOT_SCORED = "not scored: "
 """The beginning of the explanation of a score whose scorer raised, or whose trial had no output."""
 INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
 """The errors of runs that were interrupted, and are no trials."""
+
+_SAME_NAME = "A trial and the base are judged by one score: write a function that has its name, and pass it as a scorer"
 
 Progress = Callable[[int, int], None]
 Key = tuple[str, int]
@@ -142,6 +144,10 @@ def evaluate(
         early=stop == "early", progress=progress,
     )  # fmt: skip
     others_open = at_work.find_earlier(storage) if version is not None else 0
+    given = [each.name for each in judges]
+    if rule is not None and rule.name not in given and len(at_work.done) < len(at_work.order):
+        there = f"the scorers are: {', '.join(given)}" if given else "there are no scorers"
+        raise InvalidValue("outcome", f"{rule} is over a score that no scorer gives; {there}. {_SAME_NAME}")
     if wanted.is_too_dear:
         at_work.stopped = "plan"
     else:
@@ -194,7 +200,6 @@ def base_of(
     found = find_runs(storage, filter, limit=None).runs
     if found and {(each.agent, each.version) for each in found} == {(name, version or DEFAULT)}:
         raise InvalidValue("against", f"{against} is the evaluated version itself: name another one with version")
-    check_known(storage, rule)
     own = [
         each
         for each in reversed(found)
@@ -205,6 +210,10 @@ def base_of(
             "against", f"{against} has {'no run' if not found else 'no finished run of these cases'}: "
             "evaluate it with the same cases first"
         )  # fmt: skip
+    try:
+        check_known(storage, rule)
+    except InvalidValue as error:
+        raise InvalidValue("outcome", f"{str(error).removeprefix('outcome: ')}. {_SAME_NAME}") from None
     passed = _passed(storage, [each.run for each in own], rule)
     known: dict[str, list[bool | None]] = {}
     for each in own:
@@ -390,7 +399,7 @@ class _AtWork:
                 output = self._loop.result(self._task(case.input))
                 if output is not None:
                     recorded.set_result({"output": output})
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, BudgetExceeded) as error:
             failure = error
         assert recorded is not None
         row = self._stored(recorded) if self._reads else None

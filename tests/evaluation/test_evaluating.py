@@ -192,11 +192,26 @@ def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
         evaluated(agent, cases=CASES[5:], against="agent@1")
     with pytest.raises(InvalidValue, match="score that no run has"):
         evaluated(agent, scores=[under(steps=3)], against="agent@1")
+    with pytest.raises(InvalidValue, match="right>=1 is over a score that no scorer gives; the scorers are: exact"):
+        evaluated(agent, outcome="right>=1")
     with pytest.raises(InvalidValue, match="early needs a base"):
         evaluated(agent, stop="early")
     with pytest.raises(InvalidValue, match="'text': the arguments of a scorer are input, output, expected, run"):
         evaluated(agent, scores=[lambda text: True])
     assert len(runs) == 3
+
+
+def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(runs: CapturedRuns) -> None:
+    @agentspan.run("inner", budget=agentspan.Budget(steps=2))
+    def agent(number: int) -> str:
+        for each in range(3 if number == 4 else 1):
+            with agentspan.span("tool", {"name": "look", "arguments": {"number": each}}):
+                pass
+        return str(number)
+
+    found = evaluated(agent)
+    assert [each.case for each in found.trials if each.is_failed] == ["case 4"]
+    assert (len(found.trials), found.rate) == (20, 0.95)
 
 
 def test_cases_that_the_base_lacks_are_not_compared_and_fewer_trials_there_are_paired_once(runs: CapturedRuns) -> None:

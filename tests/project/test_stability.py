@@ -24,7 +24,9 @@ def stubs(text: str) -> str:
         found = _NAME.match(line.strip())
         assert found, line
         name = found["name"].lstrip(".").replace(".", "_")
-        parameters = None if found["parameters"] is None else found["parameters"].replace("=", "=...").replace("…", "*_, **__")
+        parameters = (
+            None if found["parameters"] is None else found["parameters"].replace("=", "=...").replace("…", "*_, **__")
+        )
         is_member = line.startswith("    ")
         if not is_member and owner:
             lines.append("    pass")
