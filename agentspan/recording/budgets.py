@@ -43,6 +43,8 @@ class _Fields(NamedTuple):
 class Budget(_Fields):
     """The most that one run, with the runs inside of it, may use. A step that begins after that is stopped.
 
+    Pass it as `budget` to `agentspan.run`, or to `agentspan.configure` for each run without one of its own.
+
     Args:
         usd: US dollars. The cost of a call without a price is estimated.
         steps: spans.

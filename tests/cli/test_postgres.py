@@ -133,7 +133,7 @@ ELSEWHERE = {
     "diff": "below", "tail": "below", "import": "the fixture", "copy": "tests/maintenance/test_copying.py",
     "serve": "tests/serve/test_several_servers.py", "record": "below", "demo": "below", "init": "below",
     "sessions": "below", "watch": "below", "open": "tests/cli/test_open.py",
-    "completion": "tests/cli/test_completion.py", "mcp": "tests/mcp", "setup": "tests/mcp", "skill": "tests/mcp",
+    "completion": "tests/cli/test_completion.py", "evaluate": "below", "mcp": "tests/mcp", "setup": "tests/mcp", "skill": "tests/mcp",
 }  # fmt: skip
 
 
@@ -207,6 +207,20 @@ def test_demo_and_record_record_there(
     assert "sesame" not in last
     with agentspan.open(postgres_location) as opened:
         assert "recorded" in {run.agent for run in opened.runs().runs}
+
+
+def test_cases_are_evaluated_there(
+    tmp_path: Path, postgres_location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases = [{"id": f"case {number}", "input": f"{number}", "expected": number} for number in range(12)]
+    Path("cases.jsonl").write_text("".join(f"{json.dumps(case)}\n" for case in cases))
+    answers = []
+    for function, version, more in (("json:loads", "1", ()), ("builtins:str", "2", ("--against", "1"))):
+        words = ("evaluate", function, "--cases", "cases.jsonl", "--name", "reader", "--version", version)
+        done = call(postgres_location.text, *words, "--score", "exact", "--json", *more)  # type: ignore[arg-type]
+        answers.append((done.exit_code, json.loads(done.stdout)["verdict"]))
+    assert answers == [(0, "inconclusive"), (1, "worse")]
 
 
 def test_sessions_are_imported_and_followed_there(
