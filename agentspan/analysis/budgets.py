@@ -1,4 +1,4 @@
-"""What a run has used of its budget, and who allowed more: from the run, its spans, and its scores named `budget`."""
+"""The use of a run's budget, and what was allowed besides: from the run, its spans, and its scores named `budget`."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

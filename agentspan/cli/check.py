@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import click
 
@@ -21,6 +20,7 @@ from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
 from agentspan.analysis.fingerprints import changed_part, sentences
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
 from agentspan.analysis.runs import find_runs, stats
+from agentspan.cli import junit
 from agentspan.cli.app import answering, command, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, pyproject
 from agentspan.cli.output import Failed, document, echo_lines, local, status_style, width, wrap, zone
@@ -49,7 +49,7 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
     metavar="PART",
     help="Check the runs with the newest value of a part of the fingerprint against those before.",
 )
-@click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
+@click.option("--junit", "junit_file", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
 @filter_options
 @answering()
@@ -62,7 +62,7 @@ def check_command(
     outcome: str | None,
     by: str | None,
     markdown: bool,
-    junit: str | None,
+    junit_file: str | None,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -84,11 +84,8 @@ def check_command(
     else:
         assert file  # without --by, there is a configuration
         found = _checked(storage, rows, wanted, file, outcome)
-    if junit is not None:
-        try:
-            Path(junit).write_bytes(_junit(found))
-        except OSError as error:
-            raise Failed(f"cannot write {junit}: {error.strerror}") from None
+    if junit_file is not None:
+        junit.write(junit_file, "agentspan check", _tests(found))
     if as_json:
         findings = [finding._asdict() | {"run_id": finding.run_id} for finding in found.findings]
         document({**asdict(found), "findings": findings})
@@ -263,18 +260,11 @@ def _markdown(storage: Storage, found: Check) -> Iterator[str]:
         yield f"| {_MARKS[finding.verdict]} | {escaped(finding.name)} | {text} | {runs} |"
 
 
-def _junit(found: Check) -> bytes:
-    """Return the findings as JUnit XML, one test case per finding; inconclusive findings are skipped tests."""
-    failures = sum(finding.verdict == "fail" for finding in found.findings)
-    skipped = sum(finding.verdict == "inconclusive" for finding in found.findings)
-    counts = {"tests": str(len(found.findings)), "failures": str(failures), "skipped": str(skipped)}
-    suite = ElementTree.Element("testsuite", {"name": "agentspan check", **counts})
+def _tests(found: Check) -> list[junit.Test]:
+    """Return the findings as tests of a report."""
+    tests = []
     for finding in found.findings:
         called = finding.text.partition(" is ")[0] if finding.name.startswith("calls ") else ""
-        name = printable(f"{finding.name} {called}".rstrip())
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan", "name": name})
-        if finding.verdict != "pass":
-            tag = "failure" if finding.verdict == "fail" else "skipped"
-            ElementTree.SubElement(case, tag, {"message": printable(finding.text)}).text = "\n".join(finding.runs)
-    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return text
+        name = f"{finding.name} {called}".rstrip()
+        tests.append(junit.Test(name, finding.verdict, finding.text, "\n".join(finding.runs)))
+    return tests

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from os import getcwd
-from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import click
 
@@ -19,22 +17,22 @@ from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import drift
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.why import why
+from agentspan.cli import junit
 from agentspan.cli.app import answering, command, location_in, options
 from agentspan.cli.completion import AGENT
 from agentspan.cli.diff import print_groups
 from agentspan.cli.filter_options import outcome_option
-from agentspan.cli.output import Failed, Unanswered, bar, document, echo_lines, status_style, to_copy, width, wrap
-from agentspan.evaluation.answers import Evaluation, changes, lines, sentence
+from agentspan.cli.output import Unanswered, bar, document, echo_lines, status_style, to_copy, width, wrap
+from agentspan.evaluation.answers import MARKS, Evaluation, changes, lines, sentence
 from agentspan.evaluation.evaluating import SHOW, evaluate
 from agentspan.evaluation.plan import Plan
 from agentspan.evaluation.scorers import SHIPPED
 from agentspan.recording.tracer import configure, forget
 from agentspan.storage.questions import RunFilter
-from agentspan.text import noun, printable
+from agentspan.text import noun
 
 EXIT_CODES = {"better": 0, "no difference": 0, "worse": 1, "inconclusive": 3}
 _STATUS = {"better": "complete", "no difference": "complete", "worse": "failed", "inconclusive": "active"}
-_MARKS = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 MOST_CAUSES = 3
 """The largest number of groups of failures that are printed."""
 
@@ -56,7 +54,9 @@ MOST_CAUSES = 3
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Run so many at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Choose another order of the cases.")
 @click.option("--full", is_flag=True, help="List all rows of the comparison of all metrics.")
-@click.option("--junit", metavar="FILE", help="Write JUnit XML, too: a test for each case, and one for the verdict.")
+@click.option(
+    "--junit", "junit_file", metavar="FILE", help="Write JUnit XML, too: a test for each case, and one for the verdict."
+)
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
 @options
 @answering()
@@ -78,7 +78,7 @@ def evaluate_command(
     workers: int,
     seed: int,
     full: bool,
-    junit: str | None,
+    junit_file: str | None,
     markdown: bool,
     db: str | None,
     as_json: bool,
@@ -95,11 +95,8 @@ def evaluate_command(
                 against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
                 workers=workers, seed=seed, progress=update, on_plan=_show_plan,
             )  # fmt: skip
-        if junit is not None:
-            try:
-                Path(junit).write_bytes(_junit(found))
-            except OSError as error:
-                raise Failed(f"cannot write {junit}: {error.strerror}") from None
+        if junit_file is not None:
+            junit.write(junit_file, "agentspan evaluate", _tests(found))
         if as_json:
             document(plain(found))
         elif markdown:
@@ -146,7 +143,7 @@ def _show_plan(plan: Plan) -> None:
 
 def _print(found: Evaluation, *, full: bool) -> None:
     first, *rest = lines(found)
-    for line in wrap(f"{_MARKS[found.verdict]} {first}", width(), 6):
+    for line in wrap(f"{MARKS[found.verdict]} {first}", width(), 6):
         echo_lines([status_style(line, _STATUS[found.verdict])])
     for line in rest:
         echo_lines(f"  {part}" for part in wrap(line.strip(), width() - 2, 8))
@@ -198,7 +195,7 @@ def plain(found: Evaluation) -> dict[str, Any]:
 
 def _markdown(found: Evaluation) -> Iterator[str]:
     first, *rest = lines(found)
-    yield f"**agentspan evaluate: {_MARKS[found.verdict]} {escaped(first, MAX_SENTENCE)}**"
+    yield f"**agentspan evaluate: {MARKS[found.verdict]} {escaped(first, MAX_SENTENCE)}**"
     yield ""
     yield from (f"- {escaped(line.strip(), MAX_SENTENCE)}" for line in rest)
     changed = changes(found)
@@ -210,19 +207,14 @@ def _markdown(found: Evaluation) -> Iterator[str]:
             yield f"| {escaped(each.case)} | {each.base[0]}/{each.base[1]} | {each.head[0]}/{each.head[1]} |"
 
 
-def _junit(found: Evaluation) -> bytes:
-    """Return JUnit XML: a test for the verdict, which alone can fail, and one for each case with its outcomes."""
-    is_skipped = found.verdict == "inconclusive"
-    counts = {"failures": str(int(found.verdict == "worse")), "skipped": str(int(is_skipped))}
-    by_case = found.outcomes
-    suite = ElementTree.Element("testsuite", {"name": "agentspan evaluate", "tests": str(1 + len(by_case)), **counts})
-    case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan", "name": "verdict"})
-    if found.verdict == "worse" or is_skipped:
-        tag = "skipped" if is_skipped else "failure"
-        ElementTree.SubElement(case, tag, {"message": printable(sentence(found))}).text = "\n".join(lines(found))
-    for id, own in by_case.items():
+_RESULTS: dict[str, junit.Result] = {"worse": "fail", "inconclusive": "inconclusive"}
+
+
+def _tests(found: Evaluation) -> list[junit.Test]:
+    """Return the verdict, which alone can fail, and each case with its outcomes, as tests of a report."""
+    tests = [junit.Test("verdict", _RESULTS.get(found.verdict, "pass"), sentence(found), "\n".join(lines(found)))]
+    for id, own in found.outcomes.items():
         known = [each for each in own if each is not None]
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan.cases", "name": printable(id)})
-        ElementTree.SubElement(case, "system-out").text = f"{sum(known)} of {noun(len(known), 'trial')} passed"
-    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return text
+        output = f"{sum(known)} of {noun(len(known), 'trial')} passed"
+        tests.append(junit.Test(id, output=output, group="agentspan.cases"))
+    return tests

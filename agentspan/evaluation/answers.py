@@ -14,6 +14,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, noun, one_line, p_text, share_text
 
 Stopped = Literal["early", "budget", "interrupted", "plan"]
+MARKS: dict[Verdict, str] = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 SHOWN = 5
 """The largest number of cases that are named, in each direction."""
 
@@ -126,7 +127,7 @@ class Evaluation:
 
     @property
     def not_scored(self) -> Counter[str]:
-        """How often each scorer raised, by its name. Such a score is missing, and never 0."""
+        """The number of trials in which each scorer raised, by its name. Such a score is missing, and never 0."""
         return Counter(name for each in self.trials for name in each.not_scored)
 
     @property

@@ -14,7 +14,7 @@ from agentspan.text import one_line
 
 
 class Case(NamedTuple):
-    """What an agent is asked in an evaluation.
+    """One input of an evaluation, with the expected output if it is known.
 
     Attributes:
         id: the name of the case. It becomes the `task` of its runs, so that they are compared case by case.

@@ -19,7 +19,7 @@ MOST_TRIALS = 100
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an evaluation can find, computed before its first run.
+    """The plan of an evaluation: the drop that it would show, and its cost, computed before its first run.
 
     Attributes:
         cases: the number of cases.
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def is_too_dear(self) -> bool:
-        """Whether the budget cannot show the drop: no number of trials that it pays for would."""
+        """True if the budget cannot show the drop: no number of trials that it pays for would."""
         if self.budget_usd is None or self.share is None:
             return False
         return self.needed is None or (self.needed_usd or 0.0) > self.budget_usd

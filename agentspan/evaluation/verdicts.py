@@ -143,7 +143,7 @@ def _interval(differences: Sequence[Fraction], confidence: float) -> Interval:
 
 
 class Stop(NamedTuple):
-    """Where an evaluation stops early.
+    """The place in the order of the trials at which an evaluation stops early.
 
     Attributes:
         pairs: the counts of pairs up to the stop, or of all.

@@ -201,7 +201,7 @@ def from_environment() -> Budget | None:
 
 
 class Stored(NamedTuple):
-    """What the metadata of a run says of its budget.
+    """The budget in the metadata of a run.
 
     Attributes:
         budget: the limits; None in a run inside of a run with a budget.
@@ -241,7 +241,7 @@ def amount_text(name: str, amount: float) -> str:
 
 
 class Used(NamedTuple):
-    """What a span used.
+    """The tokens and the cost of a span.
 
     Attributes:
         usd: US dollars.

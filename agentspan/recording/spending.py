@@ -62,7 +62,7 @@ CHARACTERS = 4
 
 
 class _Call:
-    """How often a call was made with the same arguments."""
+    """The number of calls with the same arguments."""
 
     __slots__ = ("made",)
 

@@ -28,7 +28,7 @@ LONGEST_FORM = 64 * 2**10
 """The most bytes that a page sends: a token, the reason of a termination, or a note."""
 
 IN_VIEWER = "viewer"
-"""Who allowed more in the viewer, which knows no names."""
+"""The name of each person who allows more in the viewer, which knows no names."""
 
 
 class Changes:

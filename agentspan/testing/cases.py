@@ -14,7 +14,7 @@ import pytest
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import argument
 from agentspan.errors import AgentspanError, InvalidValue
-from agentspan.evaluation.answers import SHOWN, Evaluation, Trial, lines, sentence
+from agentspan.evaluation.answers import MARKS, SHOWN, Evaluation, Trial, lines, sentence
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.evaluating import SHOW, Base, base_of
 from agentspan.evaluation.plan import plan
@@ -36,7 +36,6 @@ SCORE = "passed"
 """The score of each trial's run: whether its test passed."""
 NO_OUTCOME = (pytest.skip.Exception, pytest.exit.Exception, KeyboardInterrupt)
 """A test that ends by one of these is no trial."""
-_MARKS = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 
 
 class Settings(NamedTuple):
@@ -57,7 +56,7 @@ class Settings(NamedTuple):
 
     @property
     def decide(self) -> bool:
-        """Whether the verdict fails the session, and not a single trial."""
+        """True if the verdict fails the session, and no single trial does."""
         return self.against is not None or self.at_least is not None
 
 
@@ -292,7 +291,7 @@ def _judged(group: str, own: list[dict[str, Any]], *, is_interrupted: bool) -> t
         mark = "·" if least is None else "?" if is_interrupted else "✗" if is_failed else "✓"
         return is_failed, [f"{mark} {group}: {sentence(found)}{wanted}", *(_not_passed(own) if settings.decide else ())]
     first, *rest = lines(found)
-    return found.verdict == "worse", [f"{_MARKS[found.verdict]} {group}: {first}", *rest, *_not_passed(own)]
+    return found.verdict == "worse", [f"{MARKS[found.verdict]} {group}: {first}", *rest, *_not_passed(own)]
 
 
 def _not_passed(own: list[dict[str, Any]]) -> Iterator[str]:

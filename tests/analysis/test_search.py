@@ -221,5 +221,5 @@ def test_an_id_leads_to_its_run_or_step(db: Database) -> None:
     assert named(f" {step} ") == step
     assert named("t-2") == second
     assert named(f"{first}*") == first
-    for text in ("gate", "-", "a@2", first[:8], "", "\x00", "\udc80", "t-9", "0" * 32, "x" * 10_000):
+    for text in ("gate", "-", "a@2", first[:6], "", "\x00", "\udc80", "t-9", "0" * 32, "x" * 10_000):
         assert named(text) is None, text

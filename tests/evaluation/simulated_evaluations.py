@@ -15,7 +15,7 @@ KINDS: Mapping[str, Callable[[random.Random], float]] = {
     "alike": lambda dice: SHARE,
     "unlike": lambda dice: dice.betavariate(0.4 * SHARE, 0.4 * (1 - SHARE)),
 }
-"""How the probabilities of tasks to pass are drawn: the same for each, or mostly close to 0 or 1."""
+"""The kinds of tasks: each passes with the same probability, or most with one close to 0 or 1."""
 Shares = Mapping[str, float]
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 365,
+    "files": 366,
     "lines of code": 65_700,
     "median of functions": 7,
     "files over 700 lines": 3,

@@ -28,7 +28,7 @@ _numbers = count(1)
 
 
 class _Step(NamedTuple):
-    """What the model does next: it calls a tool, or without a name it says a text."""
+    """The next move of the model: the call of a tool, or, without a name, a text."""
 
     tool: str
     arguments: dict[str, str]

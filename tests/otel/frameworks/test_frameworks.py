@@ -115,13 +115,13 @@ def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: P
 
 
 ANSWERED = {"mcp": 0, "langgraph": 2, "litellm": 1, "langfuse": 1, "dspy": 4}
-"""How often the model of a page answers, where it is not three times."""
+"""The number of answers of the model of a page, where it is not three."""
 
 
 @opt_in
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_a_page_shows_the_steps_that_its_program_leaves(page: Page, tmp_path: Path) -> None:
-    """Where a new version of a framework has other steps: `python -m tests.otel.frameworks.pages NAME`."""
+    """Other versions may leave other steps: `python -m tests.otel.frameworks.pages NAME` writes the page anew."""
     python, trees = environment_of(page), []
     for way in ("as the page says", "without a line"):
         folder = tmp_path / way
