@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -69,6 +70,22 @@ def packages_in(folder: Path) -> Path:
 
 
 @contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Hide what this process has imported of packages until the block ends, and forget what it imports of them in it."""
+
+    def taken() -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if name.partition(".")[0] in packages]
+        return {name: sys.modules.pop(name) for name in names}
+
+    real = taken()
+    try:
+        yield
+    finally:
+        taken()
+        sys.modules.update(real)
+
+
+@contextmanager
 def importable(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> Iterator[None]:
     """Let this process import a module of a package by its full name, until the end of the block."""
     package, *parts = name.split(".")
@@ -79,6 +96,5 @@ def importable(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source:
     folder.joinpath(package, *parts).with_suffix(".py").write_text(source)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
-    yield
-    for each in [each for each in sys.modules if each.partition(".")[0] == package]:
-        sys.modules.pop(each)
+    with without(package):
+        yield

@@ -22,6 +22,7 @@ from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.openai_agents import FORMATS
 from agentspan.sessions.openai_agents_live import PROCESSOR
+from tests.otel.fake_packages import without
 from tests.otel.replaying import runs_in, spans_in
 
 TRACING = """
@@ -125,12 +126,11 @@ def sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: openai-agents\nVersion: 9.9\n")
     monkeypatch.syspath_prepend(str(folder))
     agentspan.configure(tmp_path / "runs.db", raise_errors=True)
-    yield folder
-    agentspan.uninstrument()
+    with without("agents"):
+        yield folder
+        agentspan.uninstrument()
     agentspan.shutdown()
     PROCESSOR.is_added = False
-    for name in [name for name in sys.modules if name.partition(".")[0] == "agents"]:
-        sys.modules.pop(name)
 
 
 def recorded() -> tuple[list[AgentInstanceRow], list[AgentSpanRow]]:

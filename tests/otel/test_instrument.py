@@ -18,7 +18,7 @@ from agentspan import installing
 from agentspan.errors import InvalidValue
 from agentspan.otel.instruments import instrument, known
 from agentspan.otel.instruments.instrument import Waiting
-from tests.otel.fake_packages import packages_in
+from tests.otel.fake_packages import packages_in, without
 from tests.otel.replaying import spans_in
 
 FAKES = ("openai", "crewai", "dspy", "fake_openai_instrumentor", "fake_broken_instrumentor")
@@ -32,11 +32,10 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (*wanted, "USE_OTEL_LITELLM_REQUEST_SPAN"):
         monkeypatch.setenv(name, "set")
     agentspan.configure(tmp_path / "runs.db", raise_errors=True)
-    yield
-    agentspan.uninstrument()
+    with without(*FAKES):
+        yield
+        agentspan.uninstrument()
     agentspan.shutdown()
-    for name in FAKES:
-        sys.modules.pop(name, None)
 
 
 def recorded() -> list[str]:
@@ -134,12 +133,9 @@ def test_a_namespace_package_is_waited_for(tmp_path: Path, monkeypatch: pytest.M
     imported: list[str] = []
     names = ("spread_out", "spread_out.core")
     Waiting({name: lambda module: imported.append(module.__name__) for name in names})
-    try:
+    with without("spread_out"):
         assert list(importlib.import_module("spread_out").__path__) == [str(tmp_path / "spread_out")]
         importlib.import_module("spread_out.core")
-    finally:
-        for name in names:
-            sys.modules.pop(name, None)
     assert imported == [*names]
 
 

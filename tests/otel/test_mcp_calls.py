@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 import agentspan
 from agentspan.model.rows import AgentSpanRow
 from agentspan.otel.instruments import instrument, known
+from tests.otel.fake_packages import without
 from tests.otel.replaying import spans_in
 
 SDK = {
@@ -64,12 +65,11 @@ def sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
     monkeypatch.setattr(instrument, "version", lambda name: "2.3.0")
     agentspan.configure(tmp_path / "runs.db", raise_errors=True)
-    assert agentspan.instrument("mcp") == (agentspan.Instrumented("mcp", "mcp", "2.3.0"),)
-    yield importlib.import_module
-    agentspan.uninstrument()
+    with without("mcp"):
+        assert agentspan.instrument("mcp") == (agentspan.Instrumented("mcp", "mcp", "2.3.0"),)
+        yield importlib.import_module
+        agentspan.uninstrument()
     agentspan.shutdown()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mcp"]:
-        sys.modules.pop(name)
 
 
 def spans() -> list[AgentSpanRow]:
