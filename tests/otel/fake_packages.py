@@ -71,7 +71,7 @@ def packages_in(folder: Path) -> Path:
 
 @contextmanager
 def without(*packages: str) -> Iterator[None]:
-    """Hide what this process has imported of packages until the block ends, and forget what it imports of them in it."""
+    """Hide what this process has imported of packages until the block ends; forget then what the block imported."""
 
     def taken() -> dict[str, ModuleType]:
         names = [name for name in sys.modules if name.partition(".")[0] in packages]
