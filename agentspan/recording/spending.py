@@ -249,12 +249,14 @@ class Spending:
             self._read()
         if self._looks_here:
             self.look()
+        raises = self.raises
         if (spent := self._take(call)) is not None:
             waits = self.budget.on_spent == "pause"
             with self.waiting() if waits else nullcontext():
                 while spent is not None:
-                    if not self.hear():
+                    if not self.hear() and raises == self.raises:  # the thread that looks may have read it first
                         self._react(spent, schema_name, call)
+                    raises = self.raises
                     spent = self._take(call)
         if self.above is not None:
             try:

@@ -119,6 +119,20 @@ def test_more_may_be_allowed_before_a_budget_is_spent(tracer: Tracer) -> None:
             use(tracer)
 
 
+def test_a_step_begins_if_the_thread_that_looks_has_read_first_that_more_is_allowed(
+    tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracer.run("a", budget=Budget(steps=1)) as run:
+        use(tracer)
+        spending = recorder_of(tracer).runs.get(run.id).spending  # type: ignore[union-attr]
+        assert spending is not None
+        monkeypatch.setattr(spending, "hear", lambda: spending.allow({"steps": 1}, source="human"))  # and finds no more
+        use(tracer)
+        monkeypatch.undo()
+        with pytest.raises(BudgetExceeded, match="steps: 2 of 2"):
+            use(tracer)
+
+
 def test_a_pause_lasts_until_somebody_allows_more(tracer: Tracer) -> None:
     with tracer.run("a", budget=Budget(usd=1, on_spent="pause")) as run:
         use(tracer)
