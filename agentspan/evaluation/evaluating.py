@@ -12,7 +12,7 @@ from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
-from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, rule_of
+from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums
@@ -140,8 +140,8 @@ def evaluate(
         on_plan(wanted)
     at_work = _AtWork(
         recorder, task, {case.id: case for case in asked}, judges, name=name, version=version, rule=rule,
-        order=planned([case.id for case in asked], trials, seed), base=base.outcomes, budget_usd=budget_usd,
-        early=stop == "early", progress=progress,
+        against=against, order=planned([case.id for case in asked], trials, seed), base=base.outcomes,
+        budget_usd=budget_usd, early=stop == "early", progress=progress,
     )  # fmt: skip
     others_open = at_work.find_earlier(storage) if version is not None else 0
     given = [each.name for each in judges]
@@ -248,6 +248,7 @@ class _AtWork:
         name: str,
         version: str | None,
         rule: OutcomeRule | None,
+        against: str | None,
         order: Sequence[Key],
         base: Outcomes,
         budget_usd: float | None,
@@ -258,6 +259,7 @@ class _AtWork:
         # The score of the rule comes last: a trial that has it has all of them.
         self._judges = sorted(judges, key=lambda each: rule is not None and each.name == rule.name)
         self._name, self._version, self._rule = name, version, rule
+        self._judged_by = JudgedBy("status" if rule is None else str(rule), against).plain()
         self.order, self._base, self._budget_usd, self._early = order, base, budget_usd, early
         self._progress = progress
         self.done: dict[Key, Trial] = {}
@@ -392,7 +394,7 @@ class _AtWork:
     def _trial(self, id: str, number: int) -> Trial:
         """Run one trial: the call of the task is a run, judged after its end."""
         case, output, failure = self._asked[id], None, None
-        metadata = case.metadata(number + 1)
+        metadata = case.metadata(number + 1, self._judged_by)
         recorded: Run | None = None
         try:
             with run(self._name, version=self._version, purpose="eval", task=id, metadata=metadata) as recorded:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from agentspan.analysis.outcomes import OutcomeRule, rule_of
+from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, rule_of
 from agentspan.cli.output import argument
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.evaluation.answers import MARKS, SHOWN, Evaluation, Trial, lines, sentence
@@ -142,7 +142,8 @@ class _AtWork:
         if self.run is None:
             self.run = run
             case, settings = self.planned.case, self.planned.settings
-            metadata = case.metadata(self.planned.number)
+            judged_by = JudgedBy(f"{SCORE}>=1", settings.against, settings.outcome)
+            metadata = case.metadata(self.planned.number, judged_by.plain())
             run.become_trial(case.id, metadata, name=settings.name, version=settings.version)
 
     def begin(self, recorder: Recorder) -> RunState:
