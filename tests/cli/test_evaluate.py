@@ -67,8 +67,16 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     shown = call(db, "diff", "agent@1", "agent@2", "--cases", "--outcome", "exact>=1").stdout
     assert "agent@1 → agent@2: 8 cases worse, 0 better, 4 equal (4 always passed)" in shown
     assert call(db, "diff", "-", "-", "--cases").exit_code == 2
-    assert " · trial 1\n" in call(db, "show", "-", columns=120).stdout
-    assert "case 11" in call(db, "runs", columns=160).stdout
+    lines = call(db, "show", "-", columns=120).stdout.splitlines()
+    assert (lines[2], lines[3]) == ("    trial 1 of case case 1 in evaluation agent 2", "    trials: 1 ✗ this run")
+    base = json.loads(call(db, "runs", "--version", "1", "--task", "case 1", "--json").stdout)["runs"][0]["id"]
+    assert lines[4].startswith("    1: 1 ✓ ")
+    case = json.loads(call(db, "show", "-", "--json").stdout)["run"]["case"]
+    assert [each["run_id"] for each in case["base_runs"]] == [base]
+    listed = call(db, "runs", "--purpose", "eval", columns=160).stdout
+    assert "case 11 · trial 1: 11" in listed
+    assert listed.splitlines()[-1].startswith("24 of 24 runs")
+    assert call(db, "runs", "--purpose", "live").stdout.startswith("no run matches")
     code, text = evaluated("right", "--score", "exact", "--version", "3", "--against", "agent@1", "--markdown")
     assert code == 3
     assert "**agentspan evaluate: ? agent 3: inconclusive against agent@1: +0 points" in text
