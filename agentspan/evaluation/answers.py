@@ -3,17 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from agentspan.analysis.drift import share_interval
 from agentspan.analysis.statistics import Interval, variance_of
 from agentspan.evaluation.case_files import Case
 from agentspan.evaluation.plan import Plan
-from agentspan.evaluation.verdicts import Comparison, Outcomes, Verdict
+from agentspan.evaluation.verdicts import Comparison, Outcomes, Stopped, Verdict
 from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, noun, one_line, p_text, share_text
 
-Stopped = Literal["early", "budget", "interrupted", "plan"]
 MARKS: dict[Verdict, str] = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 SHOWN = 5
 """The largest number of cases that are named, in each direction."""

@@ -156,7 +156,9 @@ def test_cases_that_differ_come_first_and_a_run_without_a_task_is_paired_by_its_
     assert not case_table(db.storage, "a", RunFilter(version="2.0")).is_compared
 
 
-def test_a_trial_is_shown_with_the_other_trials_of_its_case_and_with_the_runs_it_was_compared_with(db: Database) -> None:
+def test_a_trial_is_shown_with_the_other_trials_of_its_case_and_with_the_runs_it_was_compared_with(
+    db: Database,
+) -> None:
     def trial(version: str, number: int, status: Any, **evaluation: str) -> str:
         metadata = {"trial": number, "evaluation": evaluation}
         own: Any = {"agent_version": {"external_identifier": version}, "purpose": "eval", "task": "late"}
