@@ -247,7 +247,8 @@ class CaseOfTrial:
         case: the id of the case, the task of its runs.
         number: the number of the trial, from 1.
         agent, version: the agent and its version, `default` for none.
-        trials: the trials of the case in this version, in the order of their numbers; of each number the latest.
+        trials: the trials of the case in this version, in the order of their numbers; of each number the latest. Of
+            tests only those of the same session.
         base: the version, or the filter, that the trial was compared with. If its metadata does not say that, the
             latest version before it with runs of the case; None without one.
         base_runs: the runs of the base, in the order of their numbers.
@@ -298,7 +299,7 @@ def case_of(storage: Storage, run: AgentInstanceRow) -> CaseOfTrial | None:
     rows = [run, *(row for row in found if isinstance(row, AgentInstanceRow) and row.id != run.id)]
     names = names_of(storage, rows)
     agent, version = names[run.id]
-    own = [row for row in rows if names[row.id].version == version]
+    own = [row for row in rows if names[row.id].version == version and judged_by(row).call == by.call]
     others = [row for row in rows if names[row.id].version != version]
     base, base_rows = _base(storage, run, agent, by.against, others, {row.id: names[row.id].version for row in others})
     taken = {row.id for row in own}

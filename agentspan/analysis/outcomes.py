@@ -130,11 +130,13 @@ class JudgedBy(NamedTuple):
         outcome: the rule by which a trial passes; `status` if its status decides.
         against: the base as it was named: a version, AGENT@VERSION, or a filter in one text; None without one.
         base_outcome: the rule by which a run of the base passed, if that is another one.
+        call: the name of the session of tests that ran it, of one of these tests; None for agentspan.evaluate.
     """
 
     outcome: str | None = None
     against: str | None = None
     base_outcome: str | None = None
+    call: str | None = None
 
     def plain(self) -> dict[str, str]:
         """Return what is known, as the metadata has it."""

@@ -207,7 +207,7 @@ def lines(found: Evaluation) -> Iterator[str]:
     there = f" ({earlier:,} of them from before)" if earlier else ""
     cost = "" if found.cost_usd is None else f", {cost_text(found.cost_usd)}"
     number = f"{len(found.trials):,} of {noun(found.planned, 'trial')}"
-    yield f"  {number}{there}{cost}; passed by {found.outcome}{_stopped(found)}"
+    yield f"  {number}{there}{cost}; passed by {found.outcome}{stopped_text(found)}"
     yield from (f"  {line}" for line in _warnings(found))
     if found.comparison is not None:
         changed = changes(found)
@@ -221,7 +221,8 @@ def lines(found: Evaluation) -> Iterator[str]:
                 yield f"  {word} in {noun(len(some), 'case')}: {', '.join(map(str, some[:SHOWN]))}{more}"
 
 
-def _stopped(found: Evaluation) -> str:
+def stopped_text(found: Evaluation) -> str:
+    """Return why the evaluation ended before all trials, as the end of a sentence; "" if all ran."""
     if found.stopped == "early" and found.comparison is not None:
         pairs = found.comparison.pairs
         counts = f"{pairs.better} better, {pairs.worse} worse"

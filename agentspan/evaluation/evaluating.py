@@ -336,7 +336,7 @@ class _AtWork:
             is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
             if is_ended and (self._rule is None or row.id in scored):
                 key = case.id, _number(number)
-                cost = _cost(storage, row.id)
+                cost = cost_of(storage, row.id)
                 trial = Trial(case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", cost, was_there=True)
                 if self.done.setdefault(key, trial) is trial:
                     self.course.add(key, trial.passed, cost)
@@ -430,7 +430,7 @@ class _AtWork:
         if not recorded.id or (self._reads and row is None):
             return Trial(id, number + 1, "", False if failure else None, failure is not None)
         storage = self._recorder.destination.storage
-        cost = None if row is None else _cost(storage, recorded.id)
+        cost = None if row is None else cost_of(storage, recorded.id)
         if failure is not None:
             self._score_failure(recorded, failure)
             return Trial(id, number + 1, recorded.id, passed=False, is_failed=True, cost_usd=cost)
@@ -458,7 +458,7 @@ class _AtWork:
                 judge.run.finish(None)
                 if self._reads:
                     self._recorder.flush(FLUSH_S)
-                    cost = _added(cost, _cost(storage, judge.run.id))
+                    cost = _added(cost, cost_of(storage, judge.run.id))
                 else:
                     self._judging.setdefault(recorded.id, []).append(judge.run.id)
         return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
@@ -570,7 +570,8 @@ def _is_interrupted(row: AgentInstanceRow) -> bool:
     return isinstance(error, dict) and error.get("type") in INTERRUPTIONS
 
 
-def _cost(storage: Storage, run_id: str) -> float | None:
+def cost_of(storage: Storage, run_id: str) -> float | None:
+    """Return the cost of a run in US dollars; None if unknown."""
     return sums(storage.ask(Outlines(run_id, bare=True))).cost_usd
 
 
