@@ -22,7 +22,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, RunFilter
 from agentspan.storage.row_by_row import names_of
 from agentspan.storage.sums import Progress, RunBrief
-from agentspan.text import noun
+from agentspan.text import noun, one_line
 
 MOST_COLUMNS = 6
 """The largest number of versions side by side: the base, the head, and the newest of the others."""
@@ -68,6 +68,10 @@ class CaseRow:
     def word(self) -> str:
         """`worse` or `better`; "" for a case that is equal, or not known on both sides."""
         return "" if not self.change else "worse" if self.change < 0 else "better"
+
+    def __str__(self) -> str:
+        base, head = (each or "–" for each in self.tallies[-2:])
+        return f"{one_line(self.case, 40)} ({base} → {head})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,15 @@ def cases_of_groups(
     own = {run.id for run in head}
     groups = {names[0]: [run for run in base if run.id not in own], names[1]: head}
     return _table(_counted(storage, groups, judge), *names)
+
+
+def table_of(base: Mapping[str, Sequence[bool | None]], head: Mapping[str, Sequence[bool | None]]) -> CaseTable:
+    """Return the cases of two groups, from the outcomes of the runs of each case; None where one is unknown."""
+    found = {}
+    for name, of_case in (("base", base), ("head", head)):
+        known = {case: [each for each in own if each is not None] for case, own in of_case.items()}
+        found[name] = {case: Tally(len(of_case[case]), len(own), sum(own)) for case, own in known.items()}
+    return _table(found, "base", "head")
 
 
 def _counted(storage: Storage, groups: Mapping[str, Sequence[RunBrief]], judge: Judge) -> dict[str, dict[str, Tally]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from agentspan.analysis.cases import Tally
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import drift
 from agentspan.analysis.outcomes import rule_of
@@ -189,8 +190,15 @@ def plain(found: Evaluation) -> dict[str, Any]:
         "cost_usd": found.cost_usd,
         "not_scored": found.not_scored,
         "trials": [each._asdict() for each in found.trials],
-        "changes": [each._asdict() for each in changes(found)],
+        "changes": [
+            {"case": each.case, **dict(zip(("base", "head"), map(_pair, each.tallies), strict=True))}
+            for each in changes(found)
+        ],
     }
+
+
+def _pair(tally: Tally | None) -> list[int]:
+    return [0, 0] if tally is None else [tally.passed, tally.known]
 
 
 def _markdown(found: Evaluation) -> Iterator[str]:
@@ -204,7 +212,7 @@ def _markdown(found: Evaluation) -> Iterator[str]:
         yield "| case | base | now |"
         yield "|---|---|---|"
         for each in changed:
-            yield f"| {escaped(each.case)} | {each.base[0]}/{each.base[1]} | {each.head[0]}/{each.head[1]} |"
+            yield f"| {escaped(each.case)} | {each.tallies[0]} | {each.tallies[1]} |"
 
 
 _RESULTS: dict[str, junit.Result] = {"worse": "fail", "inconclusive": "inconclusive"}

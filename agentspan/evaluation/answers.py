@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from agentspan.analysis.cases import CaseRow, table_of
 from agentspan.analysis.drift import share_interval
 from agentspan.analysis.statistics import Interval, variance_of
 from agentspan.evaluation.case_files import Case
 from agentspan.evaluation.plan import Plan
 from agentspan.evaluation.verdicts import Comparison, Outcomes, Stopped, Verdict
 from agentspan.storage.protocol import Storage
-from agentspan.text import cost_text, noun, one_line, p_text, share_text
+from agentspan.text import cost_text, noun, p_text, share_text
 
 MARKS: dict[Verdict, str] = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 SHOWN = 5
@@ -138,32 +139,9 @@ class Evaluation:
         return "\n".join(lines(self))
 
 
-class CaseChange(NamedTuple):
-    """A case whose share of passed trials differs from that of the base: passed and known trials of both."""
-
-    case: str
-    base: tuple[int, int]
-    head: tuple[int, int]
-
-    @property
-    def difference(self) -> float:
-        """The share of passed trials minus that of the base."""
-        return self.head[0] / self.head[1] - self.base[0] / self.base[1]
-
-    def __str__(self) -> str:
-        (passed, of), (before, known) = self.head, self.base
-        return f"{one_line(self.case, 40)} ({before}/{known} → {passed}/{of})"
-
-
-def changes(found: Evaluation) -> list[CaseChange]:
-    """Return the cases that differ from the base, the largest drop first."""
-    every = []
-    for case, own in found.outcomes.items():
-        sides = [[each for each in side if each is not None] for side in (found.base.get(case, ()), own)]
-        if all(sides):
-            base, head = ((sum(each), len(each)) for each in sides)
-            every.append(CaseChange(case, base, head))
-    return sorted((each for each in every if each.difference), key=lambda each: (each.difference, each.case))
+def changes(found: Evaluation) -> list[CaseRow]:
+    """Return the cases that differ from the base: those that became worse, the most first, then the better ones."""
+    return [each for each in table_of(found.base, found.outcomes).cases if each.change]
 
 
 def sentence(found: Evaluation) -> str:
@@ -211,12 +189,8 @@ def lines(found: Evaluation) -> Iterator[str]:
     yield from (f"  {line}" for line in _warnings(found))
     if found.comparison is not None:
         changed = changes(found)
-        worse, better = (
-            [each for each in changed if each.difference < 0],
-            [each for each in reversed(changed) if each.difference > 0],
-        )
-        for word, some in (("worse", worse), ("better", better)):
-            if some:
+        for word in ("worse", "better"):
+            if some := [each for each in changed if each.word == word]:
                 more = ", …" if len(some) > SHOWN else ""
                 yield f"  {word} in {noun(len(some), 'case')}: {', '.join(map(str, some[:SHOWN]))}{more}"
 
