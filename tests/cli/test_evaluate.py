@@ -57,6 +57,13 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     code, text = evaluated("wrong", "--score", "exact", "--version", "2", "--against", "1", "--json")
     assert code == 1
     assert [each["was_there"] for each in json.loads(text)["trials"]] == [True] * 12
+    Path("some.jsonl").write_text("".join((folder / "cases.jsonl").read_text().splitlines(keepends=True)[3:]))
+    code, text = evaluated("wrong", "--score", "exact", "--version", "2", "--against", "1", "--cases", "some.jsonl")
+    assert " is worse than " not in text  # the verdict is said once
+    assert "other measures: " in text
+    assert (
+        "q of passed is 0.062, but the verdict is worse: q looks in both directions, the verdict in one (p 0.031)"
+    ) in " ".join(text.split())
     table = call(db, "versions", "agent", "--cases", columns=60).stdout.splitlines()
     assert "1 → 2: 8 cases worse, 0 better, 4 equal (4 always passed)" in table
     assert [line.split() for line in table if line.startswith("case")][:2] == [
