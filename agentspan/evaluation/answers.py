@@ -236,7 +236,7 @@ def _percent(share: float) -> str:
 
 
 def _signed(difference: float) -> str:
-    return f"{100 * difference:+.0f}".replace("-", "−")
+    return f"{round(100 * difference, 6):+.0f}".replace("-", "−")  # −87.4999… and −87.5 alike
 
 
 def _points(share: float) -> str:

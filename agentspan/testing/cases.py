@@ -35,6 +35,7 @@ from agentspan.evaluation.evaluating import (
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import judged
 from agentspan.evaluation.verdicts import Course, Key, Stopped, planned
+from agentspan.host import guard
 from agentspan.journal.opening import open_storage
 from agentspan.model.scores import Judgement
 from agentspan.recording.blocks import outside
@@ -187,7 +188,8 @@ class _Group:
     """
 
     def __init__(self, name: str, settings: Settings, session: str, *, is_one_of_many: bool) -> None:
-        self.name, self._settings, self._is_one_of_many = name, settings, is_one_of_many
+        self.name, self._settings = name, settings
+        self._asks_others = is_one_of_many and (settings.early or settings.budget_usd is not None)
         self.call = sha256(f"{session} {name}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self.order: list[Key] = []
         self._since = clock.parse(clock.to_datetime(clock.now()) - LONGEST)
@@ -199,8 +201,9 @@ class _Group:
         """Return why a further trial does not begin, as a word and as a text; None if it may."""
         if self._left is not None or self._course is None:
             return None if self._left is None else (None, self._left)
-        if self._is_one_of_many and self._course.stopped is None:
-            self._read_others()
+        if self._asks_others and self._course.stopped is None:
+            with guard(AgentspanError):  # the file is busy: the next trial looks again
+                self._read_others()
         if self._course.may_begin() or self._course.stopped is None:
             return None
         return self._course.stopped, _REASONS[self._course.stopped]
@@ -209,14 +212,15 @@ class _Group:
         """Add the finished trial of a test, whose outcome is None if it was skipped. Return its cost, with a budget."""
         if self._settings.against is None and self._settings.budget_usd is None:
             return None
-        if self._course is None and run is not None:
+        if self._course is None and run is not None and run.recorder.enabled and run.recorder.is_usable:
             self._begin(run)
         if self._course is None or self._storage is None:
             return None
         cost = None
-        if run is not None and (self._settings.budget_usd is not None or self._is_one_of_many):
+        if run is not None and (self._settings.budget_usd is not None or self._asks_others):
             run.recorder.flush(FLUSH_S)
-            cost = cost_of(self._storage, run.id)
+            with guard(AgentspanError):
+                cost = cost_of(self._storage, run.id)
         self._course.add(key, passed, cost)
         return cost
 
