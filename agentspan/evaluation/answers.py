@@ -165,7 +165,8 @@ def sentence(found: Evaluation) -> str:
     if compared.p is not None and found.verdict in ("worse", "better"):
         sure += f", one-sided p {p_text(compared.p)}"
     shares = f"{_percent(compared.base)} → {_percent(compared.head)} passed in {noun(compared.tasks, 'task')}"
-    return f"{name}: {what}{so_far}: {_signed(compared.difference)} points ({sure}); {shares}"
+    change = _signed(compared.difference, digits=int(0 < abs(compared.difference) < 0.0995))
+    return f"{name}: {what}{so_far}: {change} points ({sure}); {shares}"
 
 
 def _rate(found: Evaluation) -> str:
@@ -235,8 +236,8 @@ def _percent(share: float) -> str:
     return share_text(round(1000 * share), 1000) or "0%"
 
 
-def _signed(difference: float) -> str:
-    return f"{round(100 * difference, 6):+.0f}".replace("-", "−")  # −87.4999… and −87.5 alike
+def _signed(difference: float, digits: int = 0) -> str:
+    return f"{round(100 * difference, 6):+.{digits}f}".replace("-", "−")  # −87.4999… and −87.5 alike
 
 
 def _points(share: float) -> str:
