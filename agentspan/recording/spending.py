@@ -622,7 +622,7 @@ class _Terminal:
         Returns:
             None without an answer; False for no; True for as much again; else the amount.
         """
-        if self._is_over or not _is_in_front() or not self._lock.acquire(blocking=False):
+        if self._is_over or not is_in_front() or not self._lock.acquire(blocking=False):
             return None
         import select  # for this question only
 
@@ -655,7 +655,7 @@ class _Terminal:
 _terminal = _Terminal()
 
 
-def _is_in_front() -> bool:
+def is_in_front() -> bool:
     """Return whether a person sees stderr and types into stdin: the process is in the foreground of a terminal."""
     try:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):

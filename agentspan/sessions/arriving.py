@@ -111,6 +111,19 @@ class _Placed:
     kin: tuple[tuple[str, str], ...] = ()
 
 
+class _Stated(NamedTuple):
+    """The model and the cost that the source states for a model call, or None. They are compared with ours."""
+
+    model: Any
+    cost_usd: Any
+
+    @classmethod
+    def of(cls, step: Step) -> "_Stated":
+        """Return those of a step."""
+        result = step.result or {}
+        return cls(result.get("response_model"), result.get("stated_cost_usd"))
+
+
 class ParentMissing(AgentspanError):
     """The session that started a sub-agent has not arrived yet."""
 
@@ -145,7 +158,7 @@ class Arrival:
         self._prompts: dict[tuple[str, str], dict[str, tuple[int, str | None]]] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
         self._bytes = 0
-        self._unredacted: dict[str, Step] = {}
+        self._unredacted: dict[str, _Stated | None] = {}
         self._unredacted_bytes = 0
         self._open: dict[tuple[str, str, str], Step] = {}
         self._references: dict[tuple[str, str], References] = {}
@@ -165,6 +178,7 @@ class Arrival:
             known: True if the steps are stored already: they were decoded again for the sake of later ones.
         """
         for record in records:
+            self.settle()
             if type(record) is Step:
                 self.steps += 1
                 if record.type == "message" or record.key in self._prompts.get((format, record.session), ()):
@@ -207,6 +221,7 @@ class Arrival:
         }
         for (format, session, _), step in self._open.items():
             placed = self._placed[format, session]
+            self.settle()
             if going[format, session]:
                 self._add(placed, step)
             else:
@@ -219,6 +234,13 @@ class Arrival:
             if self._has_agents.get(run, True):
                 self._sum_up(run)
         self._unsummed.clear()
+
+    def settle(self) -> None:
+        """Redact the waiting spans, and commit them, if they are many or long: once nobody has their steps any more."""
+        if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
+            self.commit()
+        elif len(self._unredacted) >= TOGETHER or self._unredacted_bytes >= TOGETHER_BYTES:
+            self._redact()
 
     def commit(self) -> None:
         """Commit the waiting spans."""
@@ -407,8 +429,6 @@ class Arrival:
         if row.is_aggregate:
             self._has_agents[run.id] = True
         self._wait(row, step)
-        if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
-            self.commit()
 
     def _wait(self, row: AgentSpanRow, step: Step) -> None:
         """Let a row wait for the next commit. It is redacted before, together with others."""
@@ -418,18 +438,17 @@ class Arrival:
         before = self._waiting.get(id)
         if before is not None:
             self._bytes -= _size(before)
-        self._waiting[id], self._unredacted[id] = row, step
+        self._waiting[id] = row
+        self._unredacted[id] = _Stated.of(step) if step.type == "llm" else None
         self._bytes += size
         self._unredacted_bytes += size
-        if len(self._unredacted) >= TOGETHER or self._unredacted_bytes >= TOGETHER_BYTES:
-            self._redact()
 
     def _redact(self) -> None:
         """Remove credentials from the waiting rows that still may have some."""
-        steps = self._unredacted
+        unredacted = self._unredacted
         texts: list[str] = []
         columns: list[tuple[str, str]] = []
-        for id in steps:
+        for id in unredacted:
             row = self._waiting[id]
             for column, text in (("payload", row.payload), ("result_payload", row.result_payload)):
                 if text is not None:
@@ -444,9 +463,9 @@ class Arrival:
             except (ValueError, RecursionError):
                 self._bytes -= _size(self._waiting.pop(id))
                 self.arrived.unread[_TOO_DEEP] += 1
-        for id, step in steps.items():
-            if step.type == "llm" and id in self._waiting:
-                self._compare_costs(self._waiting[id], step)
+        for id, stated in unredacted.items():
+            if stated is not None and id in self._waiting:
+                self._compare_costs(self._waiting[id], stated)
         self._unredacted, self._unredacted_bytes = {}, 0
 
     def _is_inherited(self, placed: _Placed, step: Step) -> bool:
@@ -456,14 +475,13 @@ class Arrival:
             if (id := _id_of(run, session, step.key))
         )
 
-    def _compare_costs(self, row: AgentSpanRow, step: Step) -> None:
-        stated = (step.result or {}).get("stated_cost_usd")
-        model = (step.result or {}).get("response_model") or row.label or "?"
+    def _compare_costs(self, row: AgentSpanRow, stated: _Stated) -> None:
+        model = stated.model or row.label or "?"
         if row.cost_usd is None and (row.input_tokens or row.output_tokens):
             self.arrived.no_price[model] += 1
-        if type(stated) in (int, float) and row.cost_usd is not None:
+        if type(stated.cost_usd) in (int, float) and row.cost_usd is not None:
             sums = self.arrived.stated[model]
-            sums[0] += stated  # type: ignore[operator]
+            sums[0] += stated.cost_usd
             sums[1] += row.cost_usd
 
     def _end(self, format: str, placed: _Placed, *, live: bool) -> None:

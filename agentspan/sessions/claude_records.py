@@ -124,9 +124,7 @@ class ClaudeDecoder(LineDecoder):
         """Decode one line; return the steps that ended with it."""
         if file is not self._file.path:
             self._open(file)
-        out = self._out
-        out.records = []
-        out.size = len(line)
+        self._out.size = len(line)
         if self._file.document is not None:
             self._document(self._file, line)
             return self._sent()
@@ -139,12 +137,11 @@ class ClaudeDecoder(LineDecoder):
         else:
             for record in self._pieces(line.decode("utf-8", "replace")):
                 self._take(record)
-        return out.records if self._announced else self._sent()
+        return self._sent()
 
     def rest(self) -> Iterable[Record]:
         """Return the steps that have not ended, as they are now, and the Session."""
         out = self._out
-        out.records = []
         for file in self._files.values():
             if file.document and not self._read_document(file, bytes(file.document) + b"}") and not file.is_counted:
                 file.is_counted = True
@@ -159,10 +156,13 @@ class ClaudeDecoder(LineDecoder):
         return self._sent(resting=True)
 
     def _sent(self, *, resting: bool = False) -> list[Record]:
-        """Return the collected records; none before the session's id, begin and version are known."""
-        records, facts = self._out.records, self._out.facts
+        """Return the collected records, and keep none: they may be long. None before the session's facts are known."""
+        records, self._out.records = self._out.records, []
+        if self._announced and not resting:
+            return records
+        facts = self._out.facts
         if self._announced:
-            return [facts.session(self._top), *records] if resting else records
+            return [facts.session(self._top), *records]
         self._held += records
         is_known = facts.id is not None and facts.started is not None
         waits = facts.version is None and not (resting and self._held) and len(self._held) < _MOST_HELD

@@ -13,8 +13,9 @@ _MOST_PROMPTS = 5000
 class Rewinds:
     """Keeps the latest steps of the main conversation, by prompt, so that those of an abandoned branch can be marked.
 
-    Bounded: of a long branch, only the latest 300 to 600 steps are marked, or those of the last 4 to 8 MiB of lines.
-    (Kept steps leave the CPU cache: with 5,000 of them, decoding took 15 % longer.)
+    Bounded: of a long branch, only the latest 300 to 600 steps are marked, or those of the last 4 to 8 MiB of lines. A
+    step of a longer line is not marked. (Kept steps leave the CPU cache: with 5,000 of them, decoding took
+    15 % longer.)
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,9 @@ class Rewinds:
         Args:
             size: about how many bytes it has.
         """
+        if size > _MOST_BYTES:
+            self._turn.pop(step.key, None)
+            return
         self._turn[step.key] = step
         self._count += 1
         self._bytes += size

@@ -150,6 +150,7 @@ class CodexDecoder(LineDecoder):
         if type(record) is not dict:
             return [Unread(session, "a record that is no object")]
         self._record(record)
+        tape.out = []  # else it would keep what is long while that is stored
         return out
 
     def rest(self) -> Iterator[Record]:

@@ -271,6 +271,8 @@ class Importer:
                         records, start = followed.decoder.feed(file, line.text), line.end
                         del line  # it may be long, and storing needs memory, too
                         arrival.take(format.name, records, known=start <= place)
+                        del records
+                        arrival.settle()
                     read_to[file], heads[file] = start, head_hash(opened_file)
                     tails[file] = "" if file.suffix in PACKED else tail_hash(opened_file, start)
                     followed.fed[file] = start

@@ -475,6 +475,7 @@ class ItemDecoder(LineDecoder):
                 yield Unread(None, "a line that is no JSON")
             return
         self._is_first = False
+        del line  # it may be long, and storing what is yielded needs memory, too
         yield from self._items(found)
 
     def rest(self) -> Iterator[Record]:

@@ -167,3 +167,13 @@ def in_order(value: Any) -> Any:
 @pytest.mark.parametrize(("a", "b"), [(1, True), (0, False), ("1", 1), (None, ""), ([], {}), ([1, 2], [2, 1])])
 def test_different_values_have_different_canonical_texts(a: Any, b: Any) -> None:
     assert jsontext.canonical(a) != jsontext.canonical(b)
+
+
+@pytest.mark.parametrize(("character", "is_escaped"), [("\xe9", False), ("\u201c", True), ("\U0001f600", True)])
+def test_a_text_of_megabytes_is_escaped_where_that_saves_memory(character: str, is_escaped: bool) -> None:
+    value = {"a": ["b\n" * jsontext.LONG, character], character: 1.5}
+    text = jsontext.text_of(value)
+    assert text.isascii() is is_escaped
+    assert json.loads(text) == value
+    beyond = {"a": character * jsontext.LONG}
+    assert jsontext.text_of(beyond) == json.dumps(beyond, ensure_ascii=False, separators=(",", ":"))

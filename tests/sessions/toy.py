@@ -1,9 +1,9 @@
 """A small format of session files, with which tests try what is common to all formats."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from agentspan.schemas.json_values import json_of
 from agentspan.sessions.formats import Format, LineDecoder, Source, walk
 from agentspan.sessions.records import Record, Session, Step, Unread
 
@@ -20,11 +20,12 @@ class ToyDecoder(LineDecoder):
 
     def feed(self, file: Path, line: bytes) -> Iterator[Record]:
         try:
-            found = json.loads(line)
+            found = json_of(line)
             at = int(found["at"] * SECOND)
         except (ValueError, KeyError, TypeError, RecursionError):
             yield Unread(self._session, "a line that is no JSON")
             return
+        del line  # it may be long, and storing what is yielded needs memory, too
         if self._state is None:
             metadata = {"cwd": found["cwd"]} if "cwd" in found else {}
             parent = (found["parent"], None) if "parent" in found else None

@@ -52,6 +52,8 @@ LONG = 3072
 LONG_ONCE = 128
 """LONG for texts that come once, from files or over HTTP. Then the table of the search for everything is not in the
 processor's cache, and a character takes 28 ns instead of 2; 70 until the engine has built the table."""
+ALONE = 2**20
+"""The length of a text that is searched alone, because a copy of it among others would need much memory."""
 
 BLOCK = 1024
 """The size of the blocks in which a long text is searched, in characters."""
@@ -210,12 +212,15 @@ def suspicious_among(texts: Sequence[str]) -> list[int]:
     plain: list[str] = []
     found: set[int] = set()
     for place, text in enumerate(texts):
-        if not text.isascii():
+        if len(text) >= ALONE:
+            if suspicious(LONG_ONCE)(text):
+                found.add(place)
+            text = ""
+        elif not text.isascii():
             data = _utf_8(text)
             if _beyond_ascii()(data):
                 found.add(place)
             text = _as_ascii(data)
-            del data  # it may be long
         plain.append(text)
     lower = [text.lower() for text in plain]
     together, small = "\n".join(plain), "\n".join(lower)

@@ -225,6 +225,21 @@ _KEY = re.compile(r'"([^"\\\x00-\x1f]*)":')
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 """Decodes the JSON value at a position; returns it and its end (2 ns a character; regular expressions take 10 ns)."""
+
+
+def _end_of(text: str, start: int) -> int:
+    """Return the end of the JSON value at a position. A text is not decoded: it may have 30 MB."""
+    if text[start] != '"':
+        return _scan(text, start)[1]
+    at = start
+    while True:
+        at = before = text.index('"', at + 1)
+        while text[before - 1] == "\\":
+            before -= 1
+        if (at - before) % 2 == 0:
+            return at + 1
+
+
 _CUT = ("{", "[", '"')
 
 
@@ -315,7 +330,7 @@ def _pieces(
             known = 0 if before is None else common_elements(before.text, before.ends, text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
         else:
-            end = _scan(text, start)[1]
+            end = _end_of(text, start)
         length, number = end - start, known + len(texts)
         if text.startswith(LIST_TEXT, start):
             part = _given(key[1], start, next(elements))
@@ -357,7 +372,7 @@ def _elements(text: str, start: int, skip: int) -> tuple[list[str], int]:
     elif text[at] not in _CUT:
         return texts, _scan(text, start)[1]
     while True:
-        end = _scan(text, at)[1]
+        end = _end_of(text, at)
         texts.append(text[at:end])
         if text[end] == "]":
             return texts, end + 1
