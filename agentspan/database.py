@@ -165,6 +165,7 @@ class Database:
             version: the version of the agent; `default` where none was given.
             session: the session of the run.
             task: the task of the run.
+            purpose: the purpose of the run: `live`, `smoke_test` or `eval`, as trials of cases have it.
             status: the status of the run.
             tag: a tag, or several tags that the run must all have.
             score: a rule such as `reward>=1`, `reward@human<0.5` or `grade==good`, or several rules that the newest

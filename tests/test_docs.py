@@ -15,10 +15,13 @@ import pytest
 
 import agentspan
 from agentspan import errors
+from tests import airline_conversations
 from tests.checkout import ROOT
 from tests.cli.calling import NAMES, named
+from tests.tiers import OPT_IN
 
 DOCS = ROOT / "docs"
+WORKED = DOCS / "worked-example.md"
 REFERENCE = {page.stem: page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md"))}
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "reference").glob("*.md"))]
 
@@ -98,9 +101,35 @@ def run_blocks(found: list[Block], folder: Path) -> "subprocess.CompletedProcess
     ],
 )
 def test_examples_run(page: Path, tmp_path: Path) -> None:
+    if page == WORKED:
+        airline_conversations.write(tmp_path / "gpt-4o-airline.json")
     done = run_blocks(list(blocks(page.read_text(encoding="utf-8"), page.name)), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "recording: " not in done.stderr  # no example runs into a fault that is only logged
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif("AGENTSPAN_TEST_AIRLINE" not in os.environ, reason=f"{OPT_IN}AGENTSPAN_TEST_AIRLINE")
+def test_the_worked_example_shows_what_the_published_runs_give(tmp_path: Path) -> None:
+    """AGENTSPAN_TEST_AIRLINE is the path of the file that the page names."""
+    (tmp_path / "gpt-4o-airline.json").symlink_to(Path(os.environ["AGENTSPAN_TEST_AIRLINE"]).absolute())
+    text = WORKED.read_text(encoding="utf-8")
+    done = run_blocks(list(blocks(text, WORKED.name)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = [block.code for block in blocks(text, WORKED.name) if block.kind == "console"]
+    answers = [answer for code in shown for answer in re.split(r"^\$ .*\n", code, flags=re.MULTILINE) if answer]
+    assert len(answers) > 5
+    at = 0
+    for answer in answers:
+        found = re.compile(_pattern(answer), re.MULTILINE | re.DOTALL).search(done.stdout, at)
+        assert found, f"{answer}\n\nis not in\n\n{done.stdout[at:]}"
+        at = found.end()
+
+
+def _pattern(shown: str) -> str:
+    """An answer as a pattern: … is any text, and ids and times are others each time."""
+    pattern = re.escape(shown).replace("…\\\n", ".*?").replace("…", ".*?")
+    return re.sub(r"\b01m8\w+|\d\d\\-\d\d\\ \d\d:\d\d:\d\d", r"[\\w: -]+", pattern)
 
 
 @pytest.mark.full

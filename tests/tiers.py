@@ -55,7 +55,7 @@ def every(step: int, values: Iterable[Any]) -> list[Any]:
 
 def examples(most: int) -> int:
     """Return how many examples a property has in this run. The quick and the full tier have the same ones each time."""
-    return {"quick": max(5, min(60, most // 4)), "full": max(5, min(200, most // 4)), "nightly": 10 * most}[_tier()]
+    return {"quick": max(5, min(60, most // 4)), "full": max(5, min(100, most // 4)), "nightly": 10 * most}[_tier()]
 
 
 def _tier() -> str:

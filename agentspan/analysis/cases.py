@@ -1,23 +1,33 @@
 """The cases of an agent beside its versions: of the runs of each task in each version, how many passed.
 
 It counts and does not judge: a single case may differ by chance. Whether a version differs is what drift computes.
+And the case of one trial: its other trials, and the runs of the same case that it was compared with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-from agentspan.analysis.by_name import resolved
-from agentspan.analysis.outcomes import Judge, decided, outcomes
-from agentspan.analysis.runs import run_briefs
+from agentspan.analysis.by_name import AT, resolved
+from agentspan.analysis.causes import Verdict, verdicts_on
+from agentspan.analysis.outcomes import Judge, decided, judged_by, outcomes, rule_of
+from agentspan.analysis.runs import find_runs, run_briefs
+from agentspan.analysis.tree import run_name, trial_of
 from agentspan.analysis.versions import group_of
+from agentspan.errors import AgentspanError
+from agentspan.host import guard
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import RunFilter
+from agentspan.storage.questions import Find, Query, RunFilter
+from agentspan.storage.row_by_row import names_of
 from agentspan.storage.sums import Progress, RunBrief
-from agentspan.text import noun
+from agentspan.text import noun, one_line
 
 MOST_COLUMNS = 6
 """The largest number of versions side by side: the base, the head, and the newest of the others."""
+MOST_RUNS = 200
+"""The number of latest runs of a case among which the trials beside one are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,10 @@ class CaseRow:
     def word(self) -> str:
         """`worse` or `better`; "" for a case that is equal, or not known on both sides."""
         return "" if not self.change else "worse" if self.change < 0 else "better"
+
+    def __str__(self) -> str:
+        base, head = (each or "–" for each in self.tallies[-2:])
+        return f"{one_line(self.case, 40)} ({base} → {head})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,15 @@ def cases_of_groups(
     return _table(_counted(storage, groups, judge), *names)
 
 
+def table_of(base: Mapping[str, Sequence[bool | None]], head: Mapping[str, Sequence[bool | None]]) -> CaseTable:
+    """Return the cases of two groups, from the outcomes of the runs of each case; None where one is unknown."""
+    found = {}
+    for name, of_case in (("base", base), ("head", head)):
+        known = {case: [each for each in own if each is not None] for case, own in of_case.items()}
+        found[name] = {case: Tally(len(of_case[case]), len(own), sum(own)) for case, own in known.items()}
+    return _table(found, "base", "head")
+
+
 def _counted(storage: Storage, groups: Mapping[str, Sequence[RunBrief]], judge: Judge) -> dict[str, dict[str, Tally]]:
     """Return the runs of each case of each group."""
     every = [run for group in groups.values() for run in group]
@@ -212,3 +235,135 @@ def _place(row: CaseRow) -> tuple[int, float, str]:
     if row.change is None:
         return 3, 0.0, row.case
     return (0 if row.change < 0 else 1 if row.change > 0 else 2), -abs(row.change), row.case
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRun:
+    """A run of a case.
+
+    Attributes:
+        run_id: its id.
+        number: the number of the trial, from 1; of a run that is no trial, its place among the runs, from 1.
+        verdict: the verdict on it, by the rule of the evaluation.
+    """
+
+    run_id: str
+    number: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOfTrial:
+    """The case of a trial: its trials, and the runs of the same case that they were compared with.
+
+    Attributes:
+        case: the id of the case, the task of its runs.
+        number: the number of the trial, from 1.
+        agent, version: the agent and its version, `default` for none.
+        trials: the trials of the case in this version, in the order of their numbers; of each number the latest. Of
+            tests only those of the same session.
+        base: the version, or the filter, that the trial was compared with. If its metadata does not say that, the
+            latest version before it with runs of the case; None without one.
+        base_runs: the runs of the base, in the order of their numbers.
+    """
+
+    case: str
+    number: int
+    agent: str
+    version: str
+    trials: tuple[CaseRun, ...]
+    base: str | None
+    base_runs: tuple[CaseRun, ...]
+
+    @property
+    def evaluation(self) -> str:
+        """The name of the evaluation: the agent with its version."""
+        return run_name(self.agent, self.version)
+
+    @property
+    def text(self) -> str:
+        """A sentence such as `trial 2 of case late refund in evaluation booking 2.1`."""
+        return f"trial {self.number} of case {self.case} in evaluation {self.evaluation}"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the case as JSON values."""
+        return {
+            "case": self.case,
+            "number": self.number,
+            "evaluation": self.evaluation,
+            "trials": [_plain(each) for each in self.trials],
+            "base": self.base,
+            "base_runs": [_plain(each) for each in self.base_runs],
+        }
+
+
+def _plain(run: CaseRun) -> dict[str, Any]:
+    return {"run_id": run.run_id, "number": run.number, **run.verdict._asdict()}
+
+
+def case_of(storage: Storage, run: AgentInstanceRow) -> CaseOfTrial | None:
+    """Return the case of a trial; None for a run that is no trial."""
+    number, case = trial_of(run), run.task
+    if number is None or case is None:
+        return None
+    by = judged_by(run)
+    where = {"agent_id": run.agent_id, "task": case}
+    found = storage.ask(Query("agent_instance", where, descending=True, limit=MOST_RUNS)).rows
+    rows = [run, *(row for row in found if isinstance(row, AgentInstanceRow) and row.id != run.id)]
+    names = names_of(storage, rows)
+    agent, version = names[run.id]
+    own = [row for row in rows if names[row.id].version == version and judged_by(row).call == by.call]
+    others = [row for row in rows if names[row.id].version != version]
+    base, base_rows = _base(storage, run, agent, by.against, others, {row.id: names[row.id].version for row in others})
+    taken = {row.id for row in own}
+    return CaseOfTrial(
+        case, number, agent, version,
+        _runs(storage, own, by.outcome),
+        base,
+        _runs(storage, [row for row in base_rows if row.id not in taken], by.base_outcome or by.outcome),
+    )  # fmt: skip
+
+
+def _base(
+    storage: Storage,
+    run: AgentInstanceRow,
+    agent: str,
+    against: str | None,
+    others: Sequence[AgentInstanceRow],
+    versions: Mapping[str, str],
+) -> tuple[str | None, Sequence[AgentInstanceRow]]:
+    """Return the base of a trial, and its runs of the case.
+
+    Args:
+        others: the runs of the case in other versions, the latest first.
+        versions: the version of each of them, by id.
+    """
+    case = run.task or ""
+    named = against and against.removeprefix(f"{agent}{AT}")
+    if named is None:
+        named = next((versions[row.id] for row in others if row.id < run.id), None)
+    own = [row for row in others if versions[row.id] == named]
+    if own or against is None:
+        return named, own
+    with guard(AgentspanError):  # the base of then may be gone
+        filter = group_of(storage, RunFilter(agent=agent), against)
+        own = [each.run for each in find_runs(storage, filter._replace(task=case), limit=MOST_RUNS).runs]
+    if not own:  # a run without a task is paired with the case of its own id
+        row = storage.ask(Find(case)).rows.get(case)
+        own = [row[1]] if row is not None and isinstance(row[1], AgentInstanceRow) and row[1].task is None else []
+    return named, own
+
+
+def _runs(storage: Storage, rows: Iterable[AgentInstanceRow], outcome: str | None) -> tuple[CaseRun, ...]:
+    """Return runs of a case, given the latest first. If some are trials, only these: of each number the latest."""
+    rows = [*rows]
+    first: dict[int, AgentInstanceRow] = {}
+    for row in rows:
+        if (number := trial_of(row)) is not None:
+            first.setdefault(number, row)
+    numbered = sorted(first.items()) if first else [*enumerate(reversed(rows), start=1)]
+    judge = None
+    with guard(AgentspanError):
+        judge = rule_of(outcome)
+    verdicts = verdicts_on(storage, [row for _, row in numbered], judge)
+    return tuple(CaseRun(row.id, number, verdicts[row.id]) for number, row in numbered)

@@ -57,6 +57,14 @@ def sentence(found: Drift, base: str, head: str) -> str:
     return f"{head} is {what} {base}{by_task}: {reasons}{f'; also different: {also}' if also else ''}"
 
 
+def beside_verdict(found: Drift, base: str, head: str) -> str:
+    """Return a sentence about the other metrics than the outcome, where another verdict on that has been said."""
+    if found.verdict == "not_compared":
+        return sentence(found, base, head)
+    others = [row for row in found.significant if row is not found.outcome]
+    return f"other measures: {_reasons(others, MAX_REASONS) if others else 'no evidence of a difference'}"
+
+
 def _reasons(rows: Sequence[DriftRow], most: int) -> str:
     """Return up to `most` differences as text, and the number of further ones."""
     reasons = [_reason(row) for row in rows[: max(0, most)]]

@@ -15,7 +15,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis import outcomes
 from agentspan.analysis.by_name import AT
 from agentspan.errors import InvalidValue
-from agentspan.model.changes import INSTANCE_STATUSES
+from agentspan.model.changes import INSTANCE_STATUSES, PURPOSES
 from agentspan.storage.questions import RunFilter
 
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([smhdw])\Z")
@@ -88,6 +88,7 @@ TEXTS = (
     "version",
     "session",
     "task",
+    "purpose",
     "status",
     "error",
     "signature",
@@ -119,6 +120,7 @@ class RunKeywords(TypedDict, total=False):
     version: str | None
     session: str | None
     task: str | None
+    purpose: str | None
     tag: str | Sequence[str] | None
     status: str | None
     failed: bool
@@ -155,12 +157,13 @@ def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> 
         zone: the zone of times without an offset; None for the machine's own zone.
 
     Raises:
-        InvalidValue: a time, a status, a rule over a score, or a KEY=VALUE pair is invalid.
+        InvalidValue: a time, a status, a purpose, a rule over a score, or a KEY=VALUE pair is invalid.
     """
     within = f"{field} " if field else ""
     texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := values.get(name), str)}
-    if texts.get("status", INSTANCE_STATUSES[0]) not in INSTANCE_STATUSES:
-        raise InvalidValue(f"{within}status", f"must be one of {', '.join(INSTANCE_STATUSES)}")
+    for name, known in (("status", INSTANCE_STATUSES), ("purpose", PURPOSES)):
+        if texts.get(name, known[0]) not in known:
+            raise InvalidValue(f"{within}{name}", f"must be one of {', '.join(known)}")
     for name in TIMES:
         if (value := values.get(name)) is not None:
             texts[name] = stored(value, f"{within}{name}", zone=zone)

@@ -11,18 +11,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from agentspan import jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import SOURCES
 from agentspan.storage.access import scan
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import LatestScores, NewestScores
+from agentspan.storage.questions import Find, LatestScores, NewestScores
 from agentspan.storage.sums import RunBrief
 from agentspan.text import one_line
 
 LOOKED_AT = 2000
 """The number of latest runs whose scores are examined to find a rule that runs missed."""
+RECENT = 20
+"""The number of latest runs whose evaluations are asked for the score by which they judge."""
 FEW = 200
 """The number of runs up to which their scores are read one by one: those of 20,000 runs take 0.1 s."""
 
@@ -46,6 +49,8 @@ STATUS: Literal["status"] = "status"
 """The text of a rule that lets the status of a run decide."""
 
 
+EVALUATION = "evaluation"
+"""The member of the metadata of a trial that says how it is judged, and against what (see JudgedBy)."""
 Run = AgentInstanceRow | RunBrief
 """A run: its full row, or the brief form for many runs."""
 
@@ -116,6 +121,35 @@ def rule_of(text: str | None) -> Judge:
         InvalidValue: the text is not a rule.
     """
     return None if text is None else STATUS if text == STATUS else parse(text)
+
+
+class JudgedBy(NamedTuple):
+    """How an evaluation judges its trials, as the metadata of a trial has it. All are None in a run without it.
+
+    Attributes:
+        outcome: the rule by which a trial passes; `status` if its status decides.
+        against: the base as it was named: a version, AGENT@VERSION, or a filter in one text; None without one.
+        base_outcome: the rule by which a run of the base passed, if that is another one.
+        call: the name of the session of tests that ran it, of one of these tests; None for agentspan.evaluate.
+    """
+
+    outcome: str | None = None
+    against: str | None = None
+    base_outcome: str | None = None
+    call: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        """Return what is known, as the metadata has it."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def judged_by(run: AgentInstanceRow) -> JudgedBy:
+    """Return how the evaluation of a trial judges it; a JudgedBy without values for other runs."""
+    text = run.metadata if run.purpose == "eval" else None
+    found = jsontext.decode(text) if text is not None and f'"{EVALUATION}"' in text else None
+    facts = found.get(EVALUATION) if type(found) is dict else None
+    known = facts if type(facts) is dict else {}
+    return JudgedBy(*(value if type(value := known.get(name)) is str else None for name in JudgedBy._fields))
 
 
 def decided(storage: Storage, runs: Sequence[Run], judge: Judge) -> OutcomeRule | None:
@@ -277,7 +311,8 @@ class Missed(NamedTuple):
 def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
     """Return a rule that runs missed, from a score with exactly two values, such as 0 and 1; None if there is none.
 
-    Runs with the lower value missed the rule. Of several such scores, the one that most of the latest runs have wins.
+    Runs with the lower value missed the rule. Of several such scores, the one that most of the latest runs have wins;
+    of those, the one by which an evaluation judges its trials.
     If all these runs have the same value, as runs that match a filter may, the other value may be of any run.
     """
     values: dict[str, set[float]] = defaultdict(set)
@@ -286,16 +321,27 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
         if row.target_type == "agent_instance" and row.value is not None:
             values[row.name].add(row.value)
             counts[row.name] += 1
-    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+    decides = _judging(storage, runs) if len(counts) > 1 else set()
+    for name in sorted(counts, key=lambda name: (-counts[name], name not in decides, name)):
         own = known = values[name]
         if len(own) == 1:
             known = {score.value for score in storage.ask(LatestScores(name)).values() if score.value is not None}
             known = own if max(known) in own else known  # all runs have the highest value
+        if len(known) == 1 and name in decides:
+            return None
         rule = OutcomeRule(name, None, ">=", max(known))
         if len(known) == 2 and _is_written(rule):
             passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
             return Missed(rule, passed.count(False), len(passed)) if False in passed else None
     return None
+
+
+def _judging(storage: Storage, runs: Sequence[Run]) -> set[str]:
+    """Return the names of the scores by which evaluations judge the latest of these runs."""
+    rows = storage.ask(Find(*(run.id for run in runs[:RECENT]))).rows.values()
+    texts = {judged_by(row).outcome or "" for _, row in rows if isinstance(row, AgentInstanceRow)}
+    rules = (_RULE.fullmatch(text) for text in texts)
+    return {rule["name"].partition("@")[0].strip() for rule in rules if rule is not None}
 
 
 def _is_written(rule: OutcomeRule) -> bool:

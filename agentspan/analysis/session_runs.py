@@ -14,7 +14,7 @@ from agentspan.analysis.messages import Message, sent, spoken
 from agentspan.analysis.messages import first_prompt as prompt_in
 from agentspan.analysis.outcomes import Judge, check_known
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.tree import in_time, session_title, title_of
+from agentspan.analysis.tree import in_time, session_title, title_of, trial_of
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
@@ -165,15 +165,18 @@ def prompt_of(storage: Storage, run: AgentInstanceRow) -> str:
 def about(run: AgentInstanceRow, prompt: str) -> str:
     """Return what a run was about, on one line of at most MAX_ABOUT characters.
 
-    That is the title of its session; else its task and first prompt; else its task, its name and metadata, without
-    those that come from OpenTelemetry.
+    That is the title of its session; else its task and first prompt, of a trial with its number and its input; else its
+    task, its name and metadata, without those that come from OpenTelemetry.
     """
     if (title := session_title(run)) is not None:
         return _shown(title)
-    if prompt:
-        return _shown(f"{run.task}: {prompt}" if run.task else prompt)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     members = metadata if isinstance(metadata, dict) else {}
+    trial, task = trial_of(run), run.task
+    if trial is not None:
+        task, prompt = f"{run.task} · trial {trial}", prompt or as_text(members.get("input")) or ""
+    if prompt or trial is not None:
+        return _shown(": ".join(filter(None, (task, prompt))))
     parts = [
         f"{name}={inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)}"
         for name, value in list(members.items())[:6]

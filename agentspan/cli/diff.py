@@ -470,15 +470,20 @@ def print_cases(found: CaseTable, verdict: str | None, *, full: bool) -> None:
         echo_lines([f"{noun(differ - len(rows), 'more case')} that differ; --full shows each"])
 
 
-def print_groups(found: Drift, base: str, head: str, *, full: bool, chosen: str = "") -> None:
+def print_groups(
+    found: Drift, base: str, head: str, *, full: bool, chosen: str = "", beside: Sequence[str] = ()
+) -> None:
     """Print the verdict on two groups of runs, and its table.
 
     Args:
         chosen: why the runs are judged by their rule, if nobody named it.
+        beside: sentences in place of the verdict, if another one has been printed.
     """
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
-    for line in wrap(drift_text.sentence(found, base, head), width(), 4):
+    for line in wrap(drift_text.sentence(found, base, head), width(), 4) if not beside else ():
         echo_lines([style(line, fg=color, bold=True)])
+    for sentence in beside:
+        echo_lines(wrap(sentence, width(), 4))
     for line in drift_text.over_all(found):
         echo_lines(wrap(line, width(), 3))
     if found.missed is not None:

@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 
+from agentspan.analysis.cases import Tally
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
-from agentspan.analysis.drift import drift
+from agentspan.analysis.drift import Drift, drift
+from agentspan.analysis.drift_text import beside_verdict
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.why import why
 from agentspan.cli import junit
@@ -29,7 +31,7 @@ from agentspan.evaluation.plan import Plan
 from agentspan.evaluation.scorers import SHIPPED
 from agentspan.recording.tracer import configure, forget
 from agentspan.storage.questions import RunFilter
-from agentspan.text import noun
+from agentspan.text import noun, p_text
 
 EXIT_CODES = {"better": 0, "no difference": 0, "worse": 1, "inconclusive": 3}
 _STATUS = {"better": "complete", "no difference": "complete", "worse": "failed", "inconclusive": "active"}
@@ -152,8 +154,24 @@ def _print(found: Evaluation, *, full: bool) -> None:
     click.echo()
     groups = RunFilter(ids=frozenset(found.base_runs)), RunFilter(ids=frozenset(found.run_ids))
     compared = drift(found.storage, *groups, judge=rule_of(found.outcome), with_calls=False)
-    print_groups(compared, found.against or "", found.version or found.name, full=full)
+    names = found.against or "", found.version or found.name
+    print_groups(compared, *names, full=full, beside=[beside_verdict(compared, *names), *_other_test(found, compared)])
     _print_causes(found)
+
+
+def _other_test(found: Evaluation, compared: Drift) -> Iterator[str]:
+    """Yield why the q of passed says something else than the verdict, if it does."""
+    row, by = compared.outcome, found.comparison
+    is_clear = found.verdict in ("better", "worse")
+    if row is None or row.q is None or by is None or row.is_significant == is_clear:
+        return
+    if not is_clear:
+        why = "it was interrupted" if found.stopped == "interrupted" else "the verdict counts"
+    elif by.p is None:
+        why = "q looks at all trials and in both directions, the verdict at pairs of trials until it was clear"
+    else:
+        why = f"q looks in both directions, the verdict in one (p {p_text(by.p)})"
+    yield f"q of passed is {p_text(row.q)}, but the verdict is {found.verdict}: {why}"
 
 
 def _print_causes(found: Evaluation) -> None:
@@ -189,8 +207,15 @@ def plain(found: Evaluation) -> dict[str, Any]:
         "cost_usd": found.cost_usd,
         "not_scored": found.not_scored,
         "trials": [each._asdict() for each in found.trials],
-        "changes": [each._asdict() for each in changes(found)],
+        "changes": [
+            {"case": each.case, **dict(zip(("base", "head"), map(_pair, each.tallies), strict=True))}
+            for each in changes(found)
+        ],
     }
+
+
+def _pair(tally: Tally | None) -> list[int]:
+    return [0, 0] if tally is None else [tally.passed, tally.known]
 
 
 def _markdown(found: Evaluation) -> Iterator[str]:
@@ -204,7 +229,7 @@ def _markdown(found: Evaluation) -> Iterator[str]:
         yield "| case | base | now |"
         yield "|---|---|---|"
         for each in changed:
-            yield f"| {escaped(each.case)} | {each.base[0]}/{each.base[1]} | {each.head[0]}/{each.head[1]} |"
+            yield f"| {escaped(each.case)} | {each.tallies[0]} | {each.tallies[1]} |"
 
 
 _RESULTS: dict[str, junit.Result] = {"worse": "fail", "inconclusive": "inconclusive"}

@@ -16,7 +16,7 @@ from agentspan.analysis.outcomes import Judge, rule_of
 from agentspan.cli.completion import AGENT
 from agentspan.cli.output import Failed, to_call, utc_option, zone
 from agentspan.errors import InvalidValue
-from agentspan.model.changes import INSTANCE_STATUSES
+from agentspan.model.changes import INSTANCE_STATUSES, PURPOSES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, RunFilter
 
@@ -34,6 +34,11 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("version", "Only of this version of the agent.", {"metavar": "VERSION"}),
     ("session", "Only of this session.", {"metavar": "ID"}),
     ("task", "Only of this task.", {"metavar": "TASK"}),
+    (
+        "purpose",
+        f"Only of this purpose: {', '.join(PURPOSES)}, as trials have.",
+        {"metavar": "PURPOSE", "type": click.Choice(PURPOSES)},
+    ),
     ("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
     ("status", f"Only with this status: {', '.join(INSTANCE_STATUSES)}.", _STATUS),
     ("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),

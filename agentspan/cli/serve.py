@@ -276,7 +276,7 @@ def _token(token_file: str | None) -> str | None:
     try:
         token = Path(token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"the token file cannot be read: {getattr(error, 'strerror', 'no text')}") from None
+        raise Failed(f"the token file {token_file} cannot be read: {getattr(error, 'strerror', 'no text')}") from None
     return _checked(token, token_file)
 
 

@@ -12,6 +12,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis import by_name, tree
 from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.by_name import STEP
+from agentspan.analysis.cases import CaseOfTrial, CaseRun, case_of
 from agentspan.analysis.causes import Verdict, verdicts_on
 from agentspan.analysis.outcomes import Judge
 from agentspan.analysis.tree import (
@@ -140,6 +141,10 @@ SCORE_LINES = 2
 """The largest number of lines of a score in a picture."""
 BUDGET_LINES = 3
 """The largest number of lines for a budget and who allowed more."""
+MOST_TRIALS = 10
+"""The largest number of trials of a case, and of runs of its base, that are listed."""
+CASE_LINES = 3
+"""The largest number of lines for each of them."""
 PAYLOAD_LINES = 12
 """The most lines that `agentspan show --payloads` prints of a payload, and of a result; the rest is counted."""
 SHORT_COMMIT = 10
@@ -193,6 +198,8 @@ class Picture:
         yield self._sums(run_name(*names_of(storage, [run])[run.id]), verdicts_on(storage, [run], self.judge)[run.id])
         if (about := session_title(run)) is not None:
             yield "    " + fit(about, width - 4)
+        if (case := case_of(storage, run)) is not None:
+            yield from (f"    {line}" for line in _case_lines(storage, case, run.id, width - 4))
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
         late = late_text(run)
@@ -321,19 +328,32 @@ def _json_lines(value: object, columns: int) -> list[str]:
 
 
 def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
-    """Yield commit, test, task (of an evaluation: case and trial), session, user and tags of a run, if recorded."""
+    """Yield commit, test, task, session, user and tags of a run, if recorded. The task of a trial is its case."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
-    test, trial = test_of(run), trial_of(run)
-    task = "task" if trial is None else "case"
-    for name, text in (
-        ("test", test), (task, run.task if run.task != test else None), ("trial", trial and str(trial)),
-        ("session", run.session), ("user", run.user),
-    ):  # fmt: skip
+    test = test_of(run)
+    task = run.task if run.task != test and trial_of(run) is None else None
+    for name, text in (("test", test), ("task", task), ("session", run.session), ("user", run.user)):
         if text:
             yield f"{name} {text}"
     if tags:
         yield f"{'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}"
+
+
+def _case_lines(storage: Storage, case: CaseOfTrial, run_id: str, columns: int) -> Iterator[str]:
+    """Yield the lines that say of which case a run is a trial, what became of the other ones, and of the base."""
+    yield from wrap(case.text, columns, CASE_LINES)
+    shown = [*case.trials[:MOST_TRIALS], *case.base_runs[:MOST_TRIALS]]
+    ids = by_name.short_ids(storage, [each.run_id for each in shown])
+
+    def listed(runs: Sequence[CaseRun]) -> str:
+        parts = [f"{each.number} {each.verdict.mark} {'this run' if each.run_id == run_id else ids[each.run_id]}"
+                 for each in runs[:MOST_TRIALS]]  # fmt: skip
+        return ", ".join([*parts, f"… {len(runs):,} in all"] if len(runs) > MOST_TRIALS else parts)
+
+    yield from wrap(f"trials: {listed(case.trials)}", columns, CASE_LINES)
+    if case.base is not None:
+        yield from wrap(f"{case.base}: {listed(case.base_runs) or 'no run of this case'}", columns, CASE_LINES)
 
 
 def _title(node: Node, columns: int) -> str:
@@ -517,7 +537,7 @@ def _document(
 
     details = envelopes.details_of(storage, run, storage.ask(Account()))
     scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
-    budget = budget_of(storage, run)
+    budget, case = budget_of(storage, run), case_of(storage, run)
     document(
         {
             "run": {
@@ -525,6 +545,7 @@ def _document(
                 "agent": run_name(*names_of(storage, [run])[run.id]),
                 "verdict": verdicts_on(storage, [run], outcome_rule(None))[run.id]._asdict(),
                 "budget": None if budget is None else budget.plain(),
+                "case": None if case is None else case.plain(),
             },
             "spans": [
                 {**plain, "number": steps[span.id]}

@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from agentspan.analysis.cases import CaseRow, table_of
 from agentspan.analysis.drift import share_interval
 from agentspan.analysis.statistics import Interval, variance_of
 from agentspan.evaluation.case_files import Case
 from agentspan.evaluation.plan import Plan
-from agentspan.evaluation.verdicts import Comparison, Outcomes, Verdict
+from agentspan.evaluation.verdicts import Comparison, Outcomes, Stopped, Verdict
 from agentspan.storage.protocol import Storage
-from agentspan.text import cost_text, noun, one_line, p_text, share_text
+from agentspan.text import cost_text, noun, p_text, share_text
 
-Stopped = Literal["early", "budget", "interrupted", "plan"]
 MARKS: dict[Verdict, str] = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 SHOWN = 5
 """The largest number of cases that are named, in each direction."""
@@ -139,32 +139,9 @@ class Evaluation:
         return "\n".join(lines(self))
 
 
-class CaseChange(NamedTuple):
-    """A case whose share of passed trials differs from that of the base: passed and known trials of both."""
-
-    case: str
-    base: tuple[int, int]
-    head: tuple[int, int]
-
-    @property
-    def difference(self) -> float:
-        """The share of passed trials minus that of the base."""
-        return self.head[0] / self.head[1] - self.base[0] / self.base[1]
-
-    def __str__(self) -> str:
-        (passed, of), (before, known) = self.head, self.base
-        return f"{one_line(self.case, 40)} ({before}/{known} → {passed}/{of})"
-
-
-def changes(found: Evaluation) -> list[CaseChange]:
-    """Return the cases that differ from the base, the largest drop first."""
-    every = []
-    for case, own in found.outcomes.items():
-        sides = [[each for each in side if each is not None] for side in (found.base.get(case, ()), own)]
-        if all(sides):
-            base, head = ((sum(each), len(each)) for each in sides)
-            every.append(CaseChange(case, base, head))
-    return sorted((each for each in every if each.difference), key=lambda each: (each.difference, each.case))
+def changes(found: Evaluation) -> list[CaseRow]:
+    """Return the cases that differ from the base: those that became worse, the most first, then the better ones."""
+    return [each for each in table_of(found.base, found.outcomes).cases if each.change]
 
 
 def sentence(found: Evaluation) -> str:
@@ -188,7 +165,8 @@ def sentence(found: Evaluation) -> str:
     if compared.p is not None and found.verdict in ("worse", "better"):
         sure += f", one-sided p {p_text(compared.p)}"
     shares = f"{_percent(compared.base)} → {_percent(compared.head)} passed in {noun(compared.tasks, 'task')}"
-    return f"{name}: {what}{so_far}: {_signed(compared.difference)} points ({sure}); {shares}"
+    change = _signed(compared.difference, digits=int(0 < abs(compared.difference) < 0.0995))
+    return f"{name}: {what}{so_far}: {change} points ({sure}); {shares}"
 
 
 def _rate(found: Evaluation) -> str:
@@ -208,21 +186,18 @@ def lines(found: Evaluation) -> Iterator[str]:
     there = f" ({earlier:,} of them from before)" if earlier else ""
     cost = "" if found.cost_usd is None else f", {cost_text(found.cost_usd)}"
     number = f"{len(found.trials):,} of {noun(found.planned, 'trial')}"
-    yield f"  {number}{there}{cost}; passed by {found.outcome}{_stopped(found)}"
+    yield f"  {number}{there}{cost}; passed by {found.outcome}{stopped_text(found)}"
     yield from (f"  {line}" for line in _warnings(found))
     if found.comparison is not None:
         changed = changes(found)
-        worse, better = (
-            [each for each in changed if each.difference < 0],
-            [each for each in reversed(changed) if each.difference > 0],
-        )
-        for word, some in (("worse", worse), ("better", better)):
-            if some:
+        for word in ("worse", "better"):
+            if some := [each for each in changed if each.word == word]:
                 more = ", …" if len(some) > SHOWN else ""
                 yield f"  {word} in {noun(len(some), 'case')}: {', '.join(map(str, some[:SHOWN]))}{more}"
 
 
-def _stopped(found: Evaluation) -> str:
+def stopped_text(found: Evaluation) -> str:
+    """Return why the evaluation ended before all trials, as the end of a sentence; "" if all ran."""
     if found.stopped == "early" and found.comparison is not None:
         pairs = found.comparison.pairs
         counts = f"{pairs.better} better, {pairs.worse} worse"
@@ -261,8 +236,8 @@ def _percent(share: float) -> str:
     return share_text(round(1000 * share), 1000) or "0%"
 
 
-def _signed(difference: float) -> str:
-    return f"{100 * difference:+.0f}".replace("-", "−")
+def _signed(difference: float, digits: int = 0) -> str:
+    return f"{round(100 * difference, 6):+.{digits}f}".replace("-", "−")  # −87.4999… and −87.5 alike
 
 
 def _points(share: float) -> str:

@@ -31,9 +31,17 @@ class Case(NamedTuple):
         """A hash of input and expected output, by which a later evaluation finds the trials of the same case."""
         return sha256(jsontext.encode([self.input, self.expected])[0].encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    def metadata(self, trial: int) -> dict[str, Any]:
-        """Return the metadata of the run of a trial, from 1, by which a later evaluation finds it."""
-        facts = {"input": self.input, "expected": self.expected, "trial": trial, "case": self.content}
+    def metadata(self, trial: int, evaluation: Mapping[str, str]) -> dict[str, Any]:
+        """Return the metadata of the run of a trial, by which a later evaluation finds it.
+
+        Args:
+            trial: its number, from 1.
+            evaluation: how it is judged, and against what: see EvaluationFacts in analysis.cases.
+        """
+        facts = {
+            "input": self.input, "expected": self.expected, "trial": trial, "case": self.content,
+            "evaluation": evaluation,
+        }  # fmt: skip
         return {name: value for name, value in facts.items() if value is not None}
 
 

@@ -12,17 +12,17 @@ from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
-from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, rule_of
+from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums
 from agentspan.analysis.versions import group_of
 from agentspan.errors import BudgetExceeded, InvalidValue
-from agentspan.evaluation.answers import Evaluation, Stopped, Trial
+from agentspan.evaluation.answers import Evaluation, Trial
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
-from agentspan.evaluation.verdicts import Outcomes, Pairs, compare, planned
+from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
@@ -49,8 +49,6 @@ INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
 _SAME_NAME = "A trial and the base are judged by one score: write a function that has its name, and pass it as a scorer"
 
 Progress = Callable[[int, int], None]
-Key = tuple[str, int]
-"""A trial: the id of its case, and its number from 0."""
 
 
 def evaluate(
@@ -106,27 +104,14 @@ def evaluate(
         outcome = f"{judges[0].name}>=1"
     judge = rule_of(outcome or "status")
     rule = judge if isinstance(judge, OutcomeRule) else None
-    for field_, number, least in (("trials", trials, 1), ("workers", workers, 1)):
-        if not isinstance(number, int) or number < least:
-            raise InvalidValue(field_, "must be a whole number from 1 on")
-    if not 0 < show <= 1:
-        raise InvalidValue("show", "must be a share above 0, at most 1")
-    if stop not in (None, "early"):
-        raise InvalidValue("stop", 'must be "early" or None')
-    if stop == "early" and against is None:
-        raise InvalidValue("stop", "early needs a base to compare with: name one with against")
-    if budget_usd is not None and not budget_usd > 0:
-        raise InvalidValue("budget_usd", "must be a number above 0")
+    check_arguments(trials=trials, show=show, stop=stop, against=against, budget_usd=budget_usd)
+    check_number("workers", workers)
     recorder = get_recorder()
     if not recorder.enabled or not recorder.is_usable:
         raise InvalidValue("recording", "is off: an evaluation is made of recorded runs")
     recorder.flush(FLUSH_S)
     storage = recorder.destination.storage
-    base = (
-        Base({}, (), None)
-        if against is None
-        else base_of(storage, name, version, against, {case.id for case in asked}, rule)
-    )
+    base = NO_BASE if against is None else base_of(storage, name, version, against, {case.id for case in asked}, rule)
     wanted = plan(
         None if against is None else base.outcomes,
         [case.id for case in asked],
@@ -138,31 +123,27 @@ def evaluate(
     )
     if on_plan is not None:
         on_plan(wanted)
+    order = planned([case.id for case in asked], trials, seed)
     at_work = _AtWork(
         recorder, task, {case.id: case for case in asked}, judges, name=name, version=version, rule=rule,
-        order=planned([case.id for case in asked], trials, seed), base=base.outcomes, budget_usd=budget_usd,
-        early=stop == "early", progress=progress,
+        against=against, order=order, reads=budget_usd is not None, progress=progress,
+        course=Course(order, base.outcomes, early=stop == "early", budget_usd=budget_usd),
     )  # fmt: skip
     others_open = at_work.find_earlier(storage) if version is not None else 0
     given = [each.name for each in judges]
     if rule is not None and rule.name not in given and len(at_work.done) < len(at_work.order):
         there = f"the scorers are: {', '.join(given)}" if given else "there are no scorers"
         raise InvalidValue("outcome", f"{rule} is over a score that no scorer gives; {there}. {_SAME_NAME}")
-    if wanted.is_too_dear:
-        at_work.stopped = "plan"
-    else:
+    stopped: Stopped | None = "plan"
+    if not wanted.is_too_dear:
         at_work.work(workers)
+        stopped = at_work.course.stopped
     recorder.flush(FLUSH_S)
     at_work.read_costs(storage)
-    done = at_work.in_order
-    heads: dict[str, list[bool | None]] = {case.id: [None] * trials for case in asked}
-    for each in done:
-        heads[each.case][each.number - 1] = each.passed
-    order = [(each.case, each.number - 1) for each in done]
-    compared = compare(base.outcomes, heads, order, show=show, early=stop == "early") if against and done else None
-    return Evaluation(
-        name, version, against, "status" if rule is None else str(rule), tuple(asked), wanted, len(at_work.order),
-        tuple(done), at_work.stopped, compared, base.outcomes, base.run_ids, others_open, storage,
+    outcome = "status" if rule is None else str(rule)
+    return answer_of(
+        asked, wanted, at_work.in_order, base, name=name, version=version, against=against, outcome=outcome,
+        stopped=stopped, early=stop == "early", others_open=others_open, storage=storage,
     )  # fmt: skip
 
 
@@ -175,6 +156,69 @@ class Base(NamedTuple):
     outcomes: dict[str, list[bool | None]]
     run_ids: tuple[str, ...]
     run_usd: float | None
+
+
+NO_BASE = Base({}, (), None)
+
+
+def check_arguments(
+    *, trials: int, show: float, stop: str | None, against: str | None, budget_usd: float | None
+) -> None:
+    """Check the arguments that evaluate and tests of cases have in common.
+
+    Raises:
+        InvalidValue: one of them is wrong.
+    """
+    check_number("trials", trials)
+    if not isinstance(show, int | float) or not 0 < show <= 1:
+        raise InvalidValue("show", "must be a share above 0, at most 1")
+    if stop not in (None, "early"):
+        raise InvalidValue("stop", 'must be "early" or None')
+    if stop == "early" and against is None:
+        raise InvalidValue("stop", "early needs a base to compare with: name one with against")
+    if budget_usd is not None and (not isinstance(budget_usd, int | float) or not budget_usd > 0):
+        raise InvalidValue("budget_usd", "must be a number above 0")
+
+
+def check_number(field: str, number: int) -> None:
+    """Check that an argument is a whole number from 1 on.
+
+    Raises:
+        InvalidValue: it is not.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InvalidValue(field, "must be a whole number from 1 on")
+
+
+def answer_of(
+    asked: Sequence[Case],
+    wanted: Plan,
+    done: Sequence[Trial],
+    base: Base,
+    *,
+    name: str,
+    version: str | None,
+    against: str | None,
+    outcome: str,
+    stopped: Stopped | None,
+    early: bool,
+    storage: Storage,
+    others_open: int = 0,
+) -> Evaluation:
+    """Return the answer about finished trials, which are in their planned order.
+
+    Args:
+        early: whether the evaluation could stop early.
+    """
+    heads: dict[str, list[bool | None]] = {case.id: [None] * wanted.trials for case in asked}
+    for each in done:
+        heads[each.case][each.number - 1] = each.passed
+    order = [(each.case, each.number - 1) for each in done]
+    compared = compare(base.outcomes, heads, order, show=wanted.show, early=early) if against and done else None
+    return Evaluation(
+        name, version, against, outcome, tuple(asked), wanted, len(asked) * wanted.trials, tuple(done), stopped,
+        compared, base.outcomes, base.run_ids, others_open, storage,
+    )  # fmt: skip
 
 
 def base_of(
@@ -235,7 +279,7 @@ class _AtWork:
     Attributes:
         order: all trials in their planned order.
         done: the finished ones.
-        stopped: why no further trial begins.
+        course: their outcomes, and why no further trial begins.
     """
 
     def __init__(
@@ -248,28 +292,26 @@ class _AtWork:
         name: str,
         version: str | None,
         rule: OutcomeRule | None,
+        against: str | None,
         order: Sequence[Key],
-        base: Outcomes,
-        budget_usd: float | None,
-        early: bool,
+        course: Course,
+        reads: bool,
         progress: Progress | None,
     ) -> None:
         self._recorder, self._task, self._asked = recorder, task, asked
         # The score of the rule comes last: a trial that has it has all of them.
         self._judges = sorted(judges, key=lambda each: rule is not None and each.name == rule.name)
         self._name, self._version, self._rule = name, version, rule
-        self.order, self._base, self._budget_usd, self._early = order, base, budget_usd, early
-        self._progress = progress
+        self._judged_by = JudgedBy("status" if rule is None else str(rule), against).plain()
+        self.order, self.course, self._progress = order, course, progress
         self.done: dict[Key, Trial] = {}
-        self.stopped: Stopped | None = None
-        self._next = self._seen = 0
-        self._pairs, self._spent = Pairs(), 0.0
+        self._next = 0
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
         self._interruptions = 0
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
-        self._reads = budget_usd is not None or any("run" in each.takes for each in judges)
+        self._reads = reads or any("run" in each.takes for each in judges)
         self._judging: dict[str, list[str]] = {}
 
     @property
@@ -294,11 +336,10 @@ class _AtWork:
             is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
             if is_ended and (self._rule is None or row.id in scored):
                 key = case.id, _number(number)
-                cost = _cost(storage, row.id)
+                cost = cost_of(storage, row.id)
                 trial = Trial(case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", cost, was_there=True)
                 if self.done.setdefault(key, trial) is trial:
-                    self._spent += cost or 0.0
-        self._look()
+                    self.course.add(key, trial.passed, cost)
         return is_open
 
     def read_costs(self, storage: Storage) -> None:
@@ -345,54 +386,37 @@ class _AtWork:
         try:
             wait()
         except KeyboardInterrupt:
-            self.stopped = "interrupted"
+            self.course.stopped = "interrupted"
             self._interruptions += 1
 
     def _in_thread(self) -> None:
         try:
             self._some()
         except BaseException as error:
-            self._fault, self.stopped = error, "interrupted"
+            self._fault, self.course.stopped = error, "interrupted"
 
     def _some(self) -> None:
         while (key := self._take()) is not None:
             trial = self._trial(*key)
             with self._lock:
                 self.done[key] = trial
-                self._spent += trial.cost_usd or 0.0
-                self._look()
+                self.course.add(key, trial.passed, trial.cost_usd)
                 if self._progress is not None:
                     self._progress(len(self.done), len(self.order))
 
     def _take(self) -> Key | None:
         with self._lock:
-            while self.stopped is None and self._next < len(self.order):
+            while self.course.stopped is None and self._next < len(self.order):
                 key = self.order[self._next]
-                if key not in self.done and self._budget_usd is not None and self._spent >= self._budget_usd:
-                    self.stopped = "budget"
-                    return None
                 self._next += 1
                 if key not in self.done:
-                    return key
+                    return key if self.course.may_begin() else None
             return None
-
-    def _look(self) -> None:
-        """Stop if the pairs of trials up to the first unfinished one are evidence enough."""
-        while self._early and self._seen < len(self.order) and (trial := self.done.get(self.order[self._seen])):
-            case, number = self.order[self._seen]
-            self._seen += 1
-            before = self._base.get(case, ())
-            other = before[number] if number < len(before) else None
-            if trial.passed is not None and other is not None:
-                self._pairs = self._pairs.plus(other, trial.passed)
-                if self._pairs.is_clear:
-                    self.stopped = self.stopped or "early"
-                    return
 
     def _trial(self, id: str, number: int) -> Trial:
         """Run one trial: the call of the task is a run, judged after its end."""
         case, output, failure = self._asked[id], None, None
-        metadata = case.metadata(number + 1)
+        metadata = case.metadata(number + 1, self._judged_by)
         recorded: Run | None = None
         try:
             with run(self._name, version=self._version, purpose="eval", task=id, metadata=metadata) as recorded:
@@ -406,7 +430,7 @@ class _AtWork:
         if not recorded.id or (self._reads and row is None):
             return Trial(id, number + 1, "", False if failure else None, failure is not None)
         storage = self._recorder.destination.storage
-        cost = None if row is None else _cost(storage, recorded.id)
+        cost = None if row is None else cost_of(storage, recorded.id)
         if failure is not None:
             self._score_failure(recorded, failure)
             return Trial(id, number + 1, recorded.id, passed=False, is_failed=True, cost_usd=cost)
@@ -434,7 +458,7 @@ class _AtWork:
                 judge.run.finish(None)
                 if self._reads:
                     self._recorder.flush(FLUSH_S)
-                    cost = _added(cost, _cost(storage, judge.run.id))
+                    cost = _added(cost, cost_of(storage, judge.run.id))
                 else:
                     self._judging.setdefault(recorded.id, []).append(judge.run.id)
         return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
@@ -546,7 +570,8 @@ def _is_interrupted(row: AgentInstanceRow) -> bool:
     return isinstance(error, dict) and error.get("type") in INTERRUPTIONS
 
 
-def _cost(storage: Storage, run_id: str) -> float | None:
+def cost_of(storage: Storage, run_id: str) -> float | None:
+    """Return the cost of a run in US dollars; None if unknown."""
     return sums(storage.ask(Outlines(run_id, bare=True))).cost_usd
 
 

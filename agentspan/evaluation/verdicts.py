@@ -27,6 +27,9 @@ EARLY_ALPHA = ALPHA / 2
 """The level of the comparison at the end where an early stop was possible: a stop has the other half."""
 
 Verdict = Literal["better", "worse", "no difference", "inconclusive"]
+Stopped = Literal["early", "budget", "interrupted", "plan"]
+Key = tuple[str, int]
+"""A trial: the id of its case, and its number from 0."""
 Outcomes = Mapping[str, Sequence[bool | None]]
 """The outcomes of the trials of each case, in their order; None where the outcome is unknown."""
 
@@ -122,7 +125,7 @@ class Comparison:
     is_early: bool = False
 
 
-def planned(cases: Sequence[str], trials: int, seed: int) -> list[tuple[str, int]]:
+def planned(cases: Sequence[str], trials: int, seed: int) -> list[Key]:
     """Return the order of all trials, as case and number from 0: all first trials, then all second ones …
 
     Each round has its own order of the cases, from the seed. So whenever an evaluation stops, no case has had two
@@ -156,7 +159,7 @@ class Stop(NamedTuple):
     is_clear: bool
 
 
-def first_clear(base: Outcomes, head: Outcomes, order: Sequence[tuple[str, int]], *, stops: bool = True) -> Stop:
+def first_clear(base: Outcomes, head: Outcomes, order: Sequence[Key], *, stops: bool = True) -> Stop:
     """Return the first time that the pairs are enough to stop; without `stops`, count all of them.
 
     Args:
@@ -175,6 +178,48 @@ def first_clear(base: Outcomes, head: Outcomes, order: Sequence[tuple[str, int]]
     return Stop(found, len(order), is_clear=False)
 
 
+class Course:
+    """The finished trials of an evaluation in their planned order, and whether a further one may begin.
+
+    Attributes:
+        stopped: why no further trial begins; None while they may.
+        spent_usd: the cost of the finished trials.
+    """
+
+    def __init__(self, order: Sequence[Key], base: Outcomes, *, early: bool, budget_usd: float | None) -> None:
+        self._order, self._base, self._early, self._budget_usd = order, base, early, budget_usd
+        self._passed: dict[Key, bool | None] = {}
+        self._pairs, self._seen = Pairs(), 0
+        self.stopped: Stopped | None = None
+        self.spent_usd = 0.0
+
+    def add(self, key: Key, passed: bool | None, cost_usd: float | None) -> None:
+        """Add a finished trial, unless it was added before. Stop if the pairs up to the first gap are evidence enough.
+
+        In the order in which they finish the test would not hold (see first_clear).
+        """
+        if key in self._passed:
+            return
+        self._passed[key] = passed
+        self.spent_usd += cost_usd or 0.0
+        while self._early and self._seen < len(self._order) and self._order[self._seen] in self._passed:
+            case, number = key = self._order[self._seen]
+            self._seen += 1
+            before, own = self._base.get(case, ()), self._passed[key]
+            other = before[number] if number < len(before) else None
+            if own is not None and other is not None:
+                self._pairs = self._pairs.plus(other, own)
+                if self._pairs.is_clear:
+                    self.stopped = self.stopped or "early"
+                    return
+
+    def may_begin(self) -> bool:
+        """Return whether a further trial may begin: nothing has stopped them, and the budget is not spent."""
+        if self.stopped is None and self._budget_usd is not None and self.spent_usd >= self._budget_usd:
+            self.stopped = "budget"
+        return self.stopped is None
+
+
 class Decision(NamedTuple):
     """The verdict before its interval: `better` or `worse` by more than chance, or None.
 
@@ -191,7 +236,7 @@ class Decision(NamedTuple):
     high: float = 1.0
 
 
-def decide(base: Outcomes, head: Outcomes, order: Sequence[tuple[str, int]], *, early: bool) -> Decision:
+def decide(base: Outcomes, head: Outcomes, order: Sequence[Key], *, early: bool) -> Decision:
     """Return whether finished trials are better or worse than the base by more than chance (see `compare`)."""
     shares = []
     for case in head:
@@ -207,9 +252,7 @@ def decide(base: Outcomes, head: Outcomes, order: Sequence[tuple[str, int]], *, 
     return Decision("worse" if low <= level else "better" if high <= level else None, stop, shares, low, high)
 
 
-def compare(
-    base: Outcomes, head: Outcomes, order: Sequence[tuple[str, int]], *, show: float, early: bool
-) -> Comparison | None:
+def compare(base: Outcomes, head: Outcomes, order: Sequence[Key], *, show: float, early: bool) -> Comparison | None:
     """Return the verdict on finished trials; None if no case has outcomes on both sides.
 
     Args:

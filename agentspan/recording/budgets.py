@@ -52,9 +52,10 @@ class Budget(_Fields):
         tokens: input and output tokens.
         repeats: calls of the same span type with the same payload.
         on_spent: "raise": raise BudgetExceeded in place of each further step. "warn": log a warning, once, and go on.
-            "pause": wait until somebody allows more: in the terminal, with `agentspan allow`, or in the viewer. A
-            function: call it with the run and the BudgetExceeded, once for each limit; the step begins when it returns.
-            A Budget that it returns is allowed in addition, else this limit ends. An exception of it is raised.
+            "pause": wait until somebody allows more: in the terminal, with `agentspan allow`, or in the viewer; a run
+            of the purpose `eval` waits only where the program has a terminal, and raises elsewhere. A function: call it
+            with the run and the BudgetExceeded, once for each limit; the step begins when it returns. A Budget that it
+            returns is allowed in addition, else this limit ends. An exception of it is raised.
 
     Raises:
         InvalidValue: no limit, a limit that is not a positive number, or an unknown `on_spent`.

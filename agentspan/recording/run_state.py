@@ -28,7 +28,7 @@ from agentspan.recording.destination import Registered, refer, register, stored_
 from agentspan.recording.git_commit import git_commit, git_dirty
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.facts import RunFacts
-from agentspan.recording.spending import Spending
+from agentspan.recording.spending import Spending, is_in_front
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
@@ -151,6 +151,7 @@ class RunState(RunFacts):
         result_members, error_members: the members of the result, or of the error, that were set so far.
         on_terminate: as the argument of this name.
         is_taken_over: whether the run was stored already when it began in this process.
+        in_evaluation: whether its purpose, or that of a run around it, is `eval`.
         spending: the sums of the run, or of the run around it, for a budget; None without one.
         repeats: the lists that were captured in the payloads of the run's spans.
     """
@@ -189,7 +190,7 @@ class RunState(RunFacts):
         self._key: str | None = None
         self._named: tuple[str, str] | None = None  # the registered names: agent, version
         self._is_renamed = False
-        self.is_taken_over = False
+        self.is_taken_over = self.in_evaluation = False
         self._is_left = False
         self.result_members: dict[str, Any] | None = None
         self.error_members: dict[str, Any] | None = None
@@ -210,10 +211,10 @@ class RunState(RunFacts):
         self.status = "active"
         if not recorder.enabled:
             return
-        around = self._spending_around()
         with recorder.faults.losing():
             for each in on_begin:
                 each(self)
+            around = self._spending_around()
             with recorder.in_time():
                 self._begin(known)
             if self.spending is not None and self.is_taken_over:
@@ -247,8 +248,12 @@ class RunState(RunFacts):
         """Begin the sums of the run, if it has a budget; return those of the run around it, if that has one."""
         recorder = self.recorder
         node = recorder.innermost()
-        around: Spending | None = None if node is None else getattr(node, "run", node).spending
+        outer = None if node is None else getattr(node, "run", node)
+        around: Spending | None = None if outer is None else outer.spending
+        self.in_evaluation = self._purpose == "eval" or getattr(outer, "in_evaluation", False)
         budget = self._budget or (None if around is not None else recorder.settings.budget or from_environment())
+        if budget is not None and budget.on_spent == "pause" and self.in_evaluation and not is_in_front():
+            budget = budget._replace(on_spent="raise")  # nobody looks at a trial: it would wait for ever
         self.spending = around if budget is None else Spending(self, budget, around)
         return around
 

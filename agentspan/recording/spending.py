@@ -158,9 +158,9 @@ class Spending:
         self.steps_left = self.most["steps"]
         self.counts_usage = budget.usd is not None or budget.tokens is not None
         self.compares = budget.repeats is not None
-        self.ends_ns: float | None = None
+        self.ends_ns: int | None = None
         if budget.minutes is not None:
-            self.ends_ns = clock.monotonic_ns() + budget.minutes * 60e9 - elapsed_ns
+            self.ends_ns = clock.monotonic_ns() + int(budget.minutes * 60e9) - elapsed_ns
         self._settle()
 
     def _settle(self) -> None:
@@ -381,7 +381,7 @@ class Spending:
                 if name == "steps":
                     self.steps_left += amount
                 elif name == "minutes" and self.ends_ns is not None:
-                    self.ends_ns += amount * 60e9
+                    self.ends_ns += int(amount * 60e9)
             self.raises += 1
             self.stopped = None
             self._settle()
@@ -620,7 +620,7 @@ class _Terminal:
         Returns:
             None without an answer; False for no; True for as much again; else the amount.
         """
-        if self._is_over or not _is_in_front() or not self._lock.acquire(blocking=False):
+        if self._is_over or not is_in_front() or not self._lock.acquire(blocking=False):
             return None
         import select  # for this question only
 
@@ -653,7 +653,7 @@ class _Terminal:
 _terminal = _Terminal()
 
 
-def _is_in_front() -> bool:
+def is_in_front() -> bool:
     """Return whether a person sees stderr and types into stdin: the process is in the foreground of a terminal."""
     try:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):

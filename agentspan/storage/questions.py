@@ -86,6 +86,7 @@ class RunFilter(NamedTuple):
             name of a folder.
         tool: the name of a tool that the run called, or a pattern with `*`, such as `mcp__*`.
         model: the name of a model that the run called, or a pattern with `*`.
+        purpose: the run's purpose: `live`, `smoke_test` or `eval`.
     """
 
     agent: str | None = None
@@ -109,6 +110,7 @@ class RunFilter(NamedTuple):
     project: str | None = None
     tool: str | None = None
     model: str | None = None
+    purpose: str | None = None
 
 
 def contains_text(needle: str, *texts: str | None) -> bool:

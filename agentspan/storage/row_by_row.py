@@ -342,6 +342,7 @@ def _matches_itself(row: AgentInstanceRow, filter: RunFilter) -> bool:
         filter.status in (None, row.status)
         and filter.session in (None, row.session)
         and filter.task in (None, row.task)
+        and filter.purpose in (None, row.purpose)
         and (filter.ids is None or row.id in filter.ids)
         and (filter.since is None or began >= filter.since)
         and (filter.until is None or began < filter.until)

@@ -1,25 +1,41 @@
 """Tests of cases: each trial is a test, and one verdict over all trials decides whether the session fails.
 
 The plugin registers this module as a plugin of its own when the first test has the marker. Trials travel as plain data
-in the reports of tests, so that pytest-xdist sends them to the process that prints the summary.
+in the reports of tests, so that pytest-xdist sends them to the process that prints the summary. A process that has to
+know when to stop finds the trials of the other ones in the file, by the name of their call (JudgedBy.call).
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from agentspan.analysis.outcomes import OutcomeRule, rule_of
+from agentspan import clock
+from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, outcomes, parse, rule_of
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.tree import trial_of
 from agentspan.cli.output import argument
 from agentspan.errors import AgentspanError, InvalidValue
-from agentspan.evaluation.answers import MARKS, SHOWN, Evaluation, Trial, lines, sentence
+from agentspan.evaluation.answers import MARKS, SHOWN, Evaluation, Trial, lines, sentence, stopped_text
 from agentspan.evaluation.case_files import Case, cases
-from agentspan.evaluation.evaluating import SHOW, Base, base_of
-from agentspan.evaluation.plan import plan
+from agentspan.evaluation.evaluating import (
+    FLUSH_S,
+    NO_BASE,
+    SHOW,
+    Base,
+    answer_of,
+    base_of,
+    check_arguments,
+    cost_of,
+)
+from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import judged
-from agentspan.evaluation.verdicts import compare
+from agentspan.evaluation.verdicts import Course, Key, Stopped, planned
+from agentspan.host import guard
 from agentspan.journal.opening import open_storage
 from agentspan.model.scores import Judgement
 from agentspan.recording.blocks import outside
@@ -28,12 +44,17 @@ from agentspan.recording.run_state import RunState, on_begin
 from agentspan.recording.span_and_run import Run
 from agentspan.recording.tracer import get_recorder
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
 from agentspan.testing.kept_runs import short
 from agentspan.text import noun, one_line, share_text
 
 MARKER = "pytest.mark.agentspan_cases"
 SCORE = "passed"
 """The score of each trial's run: whether its test passed."""
+OUTCOME = f"{SCORE}>=1"
+LONGEST = timedelta(days=2)
+"""The longest time before the begin of a process in which a trial of its session may have begun."""
 NO_OUTCOME = (pytest.skip.Exception, pytest.exit.Exception, KeyboardInterrupt)
 """A test that ends by one of these is no trial."""
 
@@ -49,15 +70,38 @@ class Settings(NamedTuple):
     trials: int = 1
     against: str | None = None
     at_least: float | None = None
-    outcome: str = f"{SCORE}>=1"
+    outcome: str = OUTCOME
     show: float = SHOW
     name: str | None = None
     version: str | None = None
+    stop: str | None = None
+    budget_usd: float | None = None
+    seed: int = 0
 
     @property
     def decide(self) -> bool:
         """True if the verdict fails the session, and no single trial does."""
         return self.against is not None or self.at_least is not None
+
+    @property
+    def early(self) -> bool:
+        """True if the trials end when the verdict is clear."""
+        return self.stop == "early"
+
+    def plan(self, base: Base, ids: Sequence[str]) -> Plan:
+        """Return the plan of the trials of some cases."""
+        return plan(
+            None if self.against is None else base.outcomes, ids, self.trials, show=self.show, early=self.early,
+            run_usd=base.run_usd, budget_usd=self.budget_usd,
+        )  # fmt: skip
+
+    def base(self, storage: Storage, name: str, version: str | None, ids: set[str], without: frozenset[str]) -> Base:
+        """Read the runs to compare with (see base_of)."""
+        if self.against is None:
+            return NO_BASE
+        judge = rule_of(self.outcome)
+        rule = judge if isinstance(judge, OutcomeRule) else None
+        return base_of(storage, name, version, self.against, ids, rule, without=without)
 
 
 class Planned(NamedTuple):
@@ -88,7 +132,7 @@ class CaseOfTest(Case):
 
 
 def parametrize(metafunc: pytest.Metafunc, mark: pytest.Mark) -> None:
-    """Make a test of each trial, all first ones first.
+    """Make a test of each trial, all first ones first, in the order that evaluate has.
 
     Raises:
         pytest.Collector.CollectError: an argument is wrong, a file of cases cannot be read, or the test takes no case.
@@ -100,7 +144,9 @@ def parametrize(metafunc: pytest.Metafunc, mark: pytest.Mark) -> None:
         source = mark.args[0]
         if isinstance(source, str | os.PathLike):
             source = Path(metafunc.definition.path).parent / source
-        every = [Planned(case, 1 + number, settings) for number in range(settings.trials) for case in cases(source)]
+        by_id = {case.id: case for case in cases(source)}
+        order = planned([*by_id], settings.trials, settings.seed)
+        every = [Planned(by_id[id], 1 + number, settings) for id, number in order]
     except AgentspanError as error:
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
     metafunc.parametrize("case", every, indirect=True, ids=[f"{each.case.id}-{each.number}" for each in every])
@@ -118,31 +164,123 @@ def settings_of(mark: pytest.Mark) -> Settings:
     if unknown is not None:
         raise InvalidValue(MARKER, f"has no argument {unknown!r}; there are {', '.join(Settings._fields)}")
     settings = Settings(**mark.kwargs)
-    if not isinstance(settings.trials, int) or isinstance(settings.trials, bool) or settings.trials < 1:
-        raise InvalidValue("trials", "must be a whole number from 1 on")
-    for name, share in (("at_least", settings.at_least), ("show", settings.show)):
-        if share is not None and (not isinstance(share, int | float) or not 0 < share <= 1):
-            raise InvalidValue(name, "must be a share above 0, at most 1")
+    check_arguments(
+        trials=settings.trials, show=settings.show, stop=settings.stop, against=settings.against,
+        budget_usd=settings.budget_usd,
+    )  # fmt: skip
+    share = settings.at_least
+    if share is not None and (not isinstance(share, int | float) or not 0 < share <= 1):
+        raise InvalidValue("at_least", "must be a share above 0, at most 1")
     if settings.against is not None and settings.at_least is not None:
         raise InvalidValue("at_least", "is for tests without against: the comparison decides, or the share")
     rule_of(settings.outcome)
     return settings
 
 
+class _Group:
+    """The trials of one test in this process: whether a further one may begin.
+
+    The base is read after the first trial, which names the agent, its version and the file.
+
+    Attributes:
+        name: of the test, with its other parameters.
+        call: the name of the call of the trials, which all processes of the session have.
+    """
+
+    def __init__(self, name: str, settings: Settings, session: str, *, is_one_of_many: bool) -> None:
+        self.name, self._settings = name, settings
+        self._asks_others = is_one_of_many and (settings.early or settings.budget_usd is not None)
+        self.call = sha256(f"{session} {name}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        self.order: list[Key] = []
+        self._since = clock.parse(clock.to_datetime(clock.now()) - LONGEST)
+        self._course: Course | None = None
+        self._storage: Storage | None = None
+        self._left: str | None = None
+
+    def why_left(self) -> tuple[Stopped | None, str] | None:
+        """Return why a further trial does not begin, as a word and as a text; None if it may."""
+        if self._left is not None or self._course is None:
+            return None if self._left is None else (None, self._left)
+        if self._asks_others and self._course.stopped is None:
+            with guard(AgentspanError):  # the file is busy: the next trial looks again
+                self._read_others()
+        if self._course.may_begin() or self._course.stopped is None:
+            return None
+        return self._course.stopped, _REASONS[self._course.stopped]
+
+    def add(self, key: Key, run: RunState | None, passed: bool | None) -> float | None:
+        """Add the finished trial of a test, whose outcome is None if it was skipped. Return its cost, with a budget."""
+        if self._settings.against is None and self._settings.budget_usd is None:
+            return None
+        if self._course is None and run is not None and run.recorder.enabled and run.recorder.is_usable:
+            self._begin(run)
+        if self._course is None or self._storage is None:
+            return None
+        cost = None
+        if run is not None and (self._settings.budget_usd is not None or self._asks_others):
+            run.recorder.flush(FLUSH_S)
+            with guard(AgentspanError):
+                cost = cost_of(self._storage, run.id)
+        self._course.add(key, passed, cost)
+        return cost
+
+    def _begin(self, run: RunState) -> None:
+        """Read the base, and plan. Without a base, or if the budget cannot show the drop, no further trial begins."""
+        ids, settings = list(dict.fromkeys(id for id, _ in self.order)), self._settings
+        run.recorder.flush(FLUSH_S)
+        self._storage = run.recorder.destination.storage
+        try:
+            base = settings.base(self._storage, run.name, run.version, {*ids}, frozenset(self._runs()) | {run.id})
+        except AgentspanError as error:
+            self._left = str(error)
+            return
+        self._course = Course(self.order, base.outcomes, early=settings.early, budget_usd=settings.budget_usd)
+        if settings.plan(base, ids).is_too_dear:
+            self._course.stopped = "plan"
+
+    def _runs(self) -> dict[str, tuple[Key, bool | None, float | None]]:
+        """Return the trials of the call that are in the file, from all processes, by the id of their run."""
+        assert self._storage is not None
+        wanted = RunFilter(purpose="eval", since=self._since, meta=(("evaluation.call", self.call),))
+        found = find_runs(self._storage, wanted, limit=None).runs
+        passed = outcomes(self._storage, [each.run for each in found], parse(OUTCOME))
+        return {
+            each.run.id: ((each.run.task or "", number - 1), passed[each.run.id], each.cost_usd)
+            for each in found
+            if (number := trial_of(each.run)) is not None
+        }
+
+    def _read_others(self) -> None:
+        assert self._course is not None
+        for key, passed, cost in self._runs().values():
+            if passed is not None:  # else it has not ended
+                self._course.add(key, passed, cost)
+
+
+_REASONS: dict[Stopped, str] = {
+    "early": "the verdict is clear",
+    "budget": "the budget is spent",
+    "plan": "the budget cannot show the drop",
+}
+
+
 class _AtWork:
     """The trial of a test while it runs. Its run is the first one that begins in the test."""
 
-    def __init__(self, planned: Planned, case: CaseOfTest, group: str, name: str) -> None:
+    def __init__(self, planned: Planned, case: CaseOfTest, group: _Group, name: str) -> None:
         self.planned, self.case, self.group, self._name = planned, case, group, name
+        self.key = case.id, planned.number - 1
         self.run: RunState | None = None
         self._own: RunState | None = None
+        self.cost_usd: float | None = None
 
     def take(self, run: RunState) -> None:
         """Make a run that begins the trial, if it is the first one."""
         if self.run is None:
             self.run = run
             case, settings = self.planned.case, self.planned.settings
-            metadata = case.metadata(self.planned.number)
+            judged_by = JudgedBy(OUTCOME, settings.against, settings.outcome, self.group.call)
+            metadata = case.metadata(self.planned.number, judged_by.plain())
             run.become_trial(case.id, metadata, name=settings.name, version=settings.version)
 
     def begin(self, recorder: Recorder) -> RunState:
@@ -166,24 +304,31 @@ class _AtWork:
             for name, score in self.case.scores:
                 face.score(name, score.value, label=score.label, explanation=score.explanation)
             face.score(SCORE, error is None, explanation=None if error is None else type(error).__name__)
+        self.cost_usd = self.group.add(self.key, self.run, error is None if has_outcome else None)
 
     def plain(self, nodeid: str, error: BaseException | None) -> dict[str, Any]:
         """Return the trial as plain data, for its report."""
         run, settings = self.run, self.planned.settings
         location = None if run is None else run.recorder.location
         return {
-            "group": self.group,
+            **_plain(self.group, self.planned),
             "test": nodeid,
-            "case": self.planned.case.id,
-            "number": self.planned.number,
             "passed": error is None,
             "error": "" if error is None else _reason(error),
             "run": "" if run is None else run.id,
+            "cost_usd": self.cost_usd,
             "name": settings.name or (self._name if run is None else run.name),
             "version": settings.version if run is None else run.version,
             "db": None if location is None or location.path is None else str(location.path),
-            "settings": settings._asdict(),
         }
+
+
+def _plain(group: _Group, planned: Planned) -> dict[str, Any]:
+    """Return a planned trial as plain data, for its report."""
+    key = planned.case.id, planned.number - 1
+    place = group.order.index(key) if key in group.order else 0
+    facts = {"group": group.name, "place": place, "case": planned.case.id, "number": planned.number}
+    return {**facts, "settings": planned.settings._asdict()}
 
 
 def _reason(error: BaseException) -> str:
@@ -192,7 +337,10 @@ def _reason(error: BaseException) -> str:
 
 
 _at_work = pytest.StashKey[_AtWork]()
+_groups = pytest.StashKey[dict[str, _Group]]()
 _trials = pytest.StashKey[list[dict[str, Any]]]()
+_left = pytest.StashKey[str]()
+"""Why a trial was left out: see Stopped; "" for a base that cannot be read."""
 _summary = pytest.StashKey[list[str]]()
 
 
@@ -200,11 +348,47 @@ def begin(item: pytest.Function, planned: Planned) -> CaseOfTest:
     """Return the case of a test, and note its trial."""
     case = CaseOfTest(*planned.case)
     case.scores = []
+    item.stash[_at_work] = _AtWork(planned, case, _group_of(item, planned), planned.settings.name or item.originalname)
+    return case
+
+
+def _planned(item: pytest.Item) -> Planned | None:
+    """Return the trial that a test is; None for another test."""
+    found = (
+        item.callspec.params.get("case") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+    return found if isinstance(found, Planned) else None
+
+
+def _group_of(item: pytest.Item, planned: Planned) -> _Group:
+    """Return the group of a test: all trials of its function with the same other parameters."""
+    assert isinstance(item, pytest.Function)
     others = {name: value for name, value in item.callspec.params.items() if name != "case"}
     more = ", ".join(f"{name}={one_line(str(value), 40)}" for name, value in others.items())
-    group = item.nodeid.partition("[")[0] + (f"[{more}]" if more else "")
-    item.stash[_at_work] = _AtWork(planned, case, group, planned.settings.name or item.originalname)
-    return case
+    name = item.nodeid.partition("[")[0] + (f"[{more}]" if more else "")
+    groups = item.config.stash.setdefault(_groups, {})
+    if name not in groups:
+        of_worker = getattr(item.config, "workerinput", None)  # in a worker of pytest-xdist
+        session = f"{os.getpid()} {clock.now()}" if of_worker is None else str(of_worker["testrunuid"])
+        groups[name] = _Group(name, planned.settings, session, is_one_of_many=of_worker is not None)
+    return groups[name]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note the order of the trials of each test. With pytest-xdist, each worker collects all of them."""
+    for item in session.items:
+        if (planned := _planned(item)) is not None:
+            _group_of(item, planned).order.append((planned.case.id, planned.number - 1))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a trial, before its fixtures are made, if its test has stopped."""
+    planned = _planned(item)
+    why = None if planned is None else _group_of(item, planned).why_left()
+    if why is not None:
+        item.stash[_left] = why[0] or ""
+        raise pytest.skip.Exception(f"not run: {why[1]}", _use_item_location=True)
 
 
 def keep(config: pytest.Config, trial: dict[str, Any]) -> None:
@@ -236,6 +420,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Add the trial to the report. A trial that did not pass is no failure if the verdict decides."""
     report = (yield).get_result()
     trial = item.stash.get(_at_work, None)
+    if call.when == "setup" and _left in item.stash and (planned := _planned(item)) is not None:
+        report.agentspan_trial = {**_plain(_group_of(item, planned), planned), "left": item.stash[_left]}
+        return
     error = None if call.excinfo is None else call.excinfo.value
     if trial is None or call.when != "call" or isinstance(error, NO_OUTCOME):
         return
@@ -247,7 +434,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Name a trial that did not pass, and fails nothing."""
-    if report.skipped and hasattr(report, "agentspan_trial"):
+    if report.skipped and "left" not in getattr(report, "agentspan_trial", {"left": ""}):
         return "not passed", "n", "NOT PASSED"
     return None
 
@@ -277,11 +464,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.line(each)
 
 
-def _judged(group: str, own: list[dict[str, Any]], *, is_interrupted: bool) -> tuple[bool, list[str]]:
+def _judged(group: str, every: list[dict[str, Any]], *, is_interrupted: bool) -> tuple[bool, list[str]]:
     """Return whether the trials of a test fail the session, and the lines about them."""
-    settings = Settings(**own[0]["settings"])
+    settings, own = Settings(**every[0]["settings"]), [each for each in every if "left" not in each]
+    if not own:
+        return False, [f"? {group}: no trial has an outcome"]
     try:
-        found = _evaluation(settings, own, is_interrupted=is_interrupted)
+        found = _evaluation(settings, every, own, is_interrupted=is_interrupted)
     except AgentspanError as error:
         return True, [f"✗ {group}: not compared: {error}", *_not_passed(own)]
     if settings.against is None:
@@ -289,7 +478,8 @@ def _judged(group: str, own: list[dict[str, Any]], *, is_interrupted: bool) -> t
         is_failed = least is not None and rate < least and not is_interrupted
         wanted = "" if least is None else f"; at least {share_text(round(1000 * least), 1000) or '0%'} wanted"
         mark = "·" if least is None else "?" if is_interrupted else "✗" if is_failed else "✓"
-        return is_failed, [f"{mark} {group}: {sentence(found)}{wanted}", *(_not_passed(own) if settings.decide else ())]
+        said = f"{mark} {group}: {sentence(found)}{wanted}{stopped_text(found)}"
+        return is_failed, [said, *(_not_passed(own) if settings.decide else ())]
     first, *rest = lines(found)
     return found.verdict == "worse", [f"{MARKS[found.verdict]} {group}: {first}", *rest, *_not_passed(own)]
 
@@ -306,35 +496,34 @@ def _not_passed(own: list[dict[str, Any]]) -> Iterator[str]:
         yield f"  agentspan show {shown['run']} --db {argument(short(Path(shown['db'])))}"
 
 
-def _evaluation(settings: Settings, own: list[dict[str, Any]], *, is_interrupted: bool) -> Evaluation:
+def _evaluation(
+    settings: Settings, every: list[dict[str, Any]], own: list[dict[str, Any]], *, is_interrupted: bool
+) -> Evaluation:
     """Return the trials of a test as the answer of an evaluation.
+
+    Args:
+        every: all trials that were reported, also those that were left out.
+        own: those that ran.
 
     Raises:
         AgentspanError: the base cannot be read, or has no runs of these cases.
     """
-    judge = rule_of(settings.outcome)
-    rule = judge if isinstance(judge, OutcomeRule) else None
-    name, version, against = own[0]["name"], own[0]["version"], settings.against
-    ids = list(dict.fromkeys(each["case"] for each in own))
-    ran = sorted(own, key=lambda each: (each["number"], ids.index(each["case"])))
-    trials = tuple(Trial(each["case"], each["number"], each["run"], each["passed"]) for each in ran)
-    heads: dict[str, list[bool | None]] = {id: [None] * settings.trials for id in ids}
-    for each in trials:
-        heads[each.case][each.number - 1] = each.passed
-    base = Base({}, (), None)
-    if against is not None:
+    name, version = own[0]["name"], own[0]["version"]
+    ids = list(dict.fromkeys(each["case"] for each in every))
+    done = [
+        Trial(each["case"], each["number"], each["run"], each["passed"], cost_usd=each["cost_usd"])
+        for each in sorted(own, key=lambda each: int(each["place"]))
+    ]
+    base = NO_BASE
+    if settings.against is not None:
         storage = open_storage(next((each["db"] for each in own if each["db"]), None), read_only=True)
         try:
-            runs = frozenset(each.run_id for each in trials)
-            base = base_of(storage, name, version, against, set(ids), rule, without=runs)
+            base = settings.base(storage, name, version, {*ids}, frozenset(each.run_id for each in done))
         finally:
             storage.close()
-    order = [(each.case, each.number - 1) for each in trials]
-    return Evaluation(
-        name, version, against, settings.outcome, tuple(Case(id, None) for id in ids),
-        plan(base.outcomes if against else None, ids, settings.trials, show=settings.show, early=False,
-             run_usd=base.run_usd),
-        len(ids) * settings.trials, trials, "interrupted" if is_interrupted else None,
-        compare(base.outcomes, heads, order, show=settings.show, early=False) if against else None,
-        base.outcomes, base.run_ids, 0, MemoryStorage(),
+    stopped: Stopped | None = next((each["left"] for each in every if each.get("left")), None)
+    return answer_of(
+        [Case(id, None) for id in ids], settings.plan(base, ids), done, base, name=name, version=version,
+        against=settings.against, outcome=settings.outcome, stopped="interrupted" if is_interrupted else stopped,
+        early=settings.early, storage=MemoryStorage(),
     )  # fmt: skip

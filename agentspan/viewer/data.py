@@ -12,6 +12,7 @@ from typing import Any
 from agentspan import clock, jsontext
 from agentspan.analysis import why_text
 from agentspan.analysis.budgets import budget_of, without_events
+from agentspan.analysis.cases import CaseOfTrial, CaseRun, case_of
 from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
@@ -39,7 +40,9 @@ from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores
 from agentspan.storage.row_by_row import labels_of
 from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
+from agentspan.viewer.address import Address
 from agentspan.viewer.conversation import linked
+from agentspan.viewer.texts import mark_of, version_text
 
 CHUNK = 20_000
 """The largest number of spans in one response; a larger run takes several responses."""
@@ -53,6 +56,8 @@ MAX_ERROR = 300
 MAX_INLINE = 160
 MAX_EXPLAINED = 50_000
 """The largest number of spans of a run whose failure is explained: all its payloads are read for that."""
+MOST_TRIALS = 20
+"""The largest number of trials of a case, and of runs of its base, that the head of a run's page lists."""
 MAX_FACT = 4000
 """The largest number of characters of a fact about a failure."""
 
@@ -91,6 +96,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "program": _program(lives, run.writer_id),
         "git_commit": run.git_commit and run.git_commit + (" with changes" if run.git_dirty else ""),
         "task": run.task,
+        "case": None if (case := case_of(storage, run)) is None else _case(case),
         "session": run.session,
         "user": run.user,
         "tags": labels.tags,
@@ -103,6 +109,24 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         },
         "spans": storage.ask(Counts([run.id]))[run.id]._asdict() if counted else None,
     }
+
+
+def _case(case: CaseOfTrial) -> dict[str, Any]:
+    """Return the case of a trial as the head of its page shows it, with the addresses of the runs and of the cases."""
+    every, of_base = Address(), {"agent": case.agent, "base": case.base, "head": case.version}
+    return {
+        **case.plain(),
+        "text": case.text.removesuffix(case.evaluation),
+        "trials": [_of_case(each) for each in case.trials[:MOST_TRIALS]],
+        "base": case.base and version_text(case.base),
+        "base_runs": [_of_case(each) for each in case.base_runs[:MOST_TRIALS]],
+        "runs": every.link("", agent=case.agent, version=case.version, purpose="eval"),
+        "versions": case.base and f"{every.link('versions', **of_base)}#cases",
+    }
+
+
+def _of_case(run: CaseRun) -> dict[str, Any]:
+    return {"run": run.run_id, "number": run.number, "mark": mark_of(run.verdict), "text": run.verdict.text}
 
 
 def score_facts(score: ScoreRow) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PREPARING = "Adding up the spans of this file for the first time…"
 FORM = ("agent", "status", "since", "mark", "failed", "grep")
 """The names of the filter grammar that have a field in the page's form."""
 MORE = {
-    "version": "Version", "task": "Task", "session": "Session", "tag": "Tag", "score": "Score",
+    "version": "Version", "task": "Task", "purpose": "Purpose", "session": "Session", "tag": "Tag", "score": "Score",
     "error": "Error", "tool": "Tool", "model": "Model", "until": "Before", "project": "Project", "git_commit": "Commit",
 }  # fmt: skip
 """The names of the filter grammar that have a field among the further ones, with their labels."""

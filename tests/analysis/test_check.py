@@ -33,7 +33,7 @@ def test_an_agent_against_itself_seldom_fails_and_a_broken_one_nearly_always_doe
     chance = random.Random(1)
     shares = [chance.choice((0.1, 0.5, 0.95)) for _ in range(50)]
     alarms = found = 0
-    sets = longer("AGENTSPAN_TEST_SIMULATED_SETS", 5, 15, 400)
+    sets = longer("AGENTSPAN_TEST_SIMULATED_SETS", 5, 8, 400)
     for _ in range(sets):
         before, after = (judged(chance, shares, with_tasks=with_tasks) for _ in range(2))
         broken = judged(chance, [share / 5 for share in shares], with_tasks=with_tasks)

@@ -38,7 +38,7 @@ def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
     assert parse("tag=a tag=b score=reward>=1 mark=bad task=t") == RunFilter(
         tags=("a", "b"), scores=("reward>=1",), mark="bad", task="t"
     )
-    words = {"since": "1d", "until": "1d", "status": "complete", "score": "a>1", "meta": "a=b"}
+    words = {"since": "1d", "until": "1d", "status": "complete", "purpose": "eval", "score": "a>1", "meta": "a=b"}
     assert filter_of({name: words.get(name, "x") for name in NAMES}) != RunFilter()
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentspan.analysis.runs import find_runs
-from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES, Put, Unit
+from agentspan.model.changes import INSTANCE_STATUSES, PURPOSES, SPAN_STATUSES, Put, Unit
 from agentspan.model.rows import Row
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
@@ -30,6 +30,7 @@ def runs(draw: st.DrawFn) -> tuple[Row, ...]:
     run = run._replace(
         id=ROWS.ids.new(),
         status=draw(st.sampled_from(INSTANCE_STATUSES)),
+        purpose=draw(st.sampled_from(PURPOSES)),
         started_at=draw(st.none() | TIMES),
         inserted_at=draw(TIMES),
         duration_ms=draw(st.none() | st.just(2.5)),
@@ -67,6 +68,7 @@ FILTERS = st.builds(
     git_commit=st.none() | st.sampled_from(["", "a", "AB", "b", "%", "\ud800"]) | COMMIT,
     version=st.none() | st.sampled_from(VERSIONS),
     session=st.none() | st.sampled_from(["s", "S", "\ud800"]),
+    purpose=st.none() | st.sampled_from(PURPOSES),
     until=st.none() | TIMES,
     error=st.none() | GREP,
     meta=st.just(())

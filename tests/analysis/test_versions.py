@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from agentspan.analysis.cases import case_table
+from agentspan.analysis.by_name import find_run
+from agentspan.analysis.cases import case_of, case_table
 from agentspan.analysis.outcomes import parse
 from agentspan.analysis.versions import agents, comparison, versions
 from agentspan.database import Database
@@ -153,3 +154,41 @@ def test_cases_that_differ_come_first_and_a_run_without_a_task_is_paired_by_its_
     assert chosen.versions == ("1.0", "1.1", "0.9", "status=complete version=1.0")
     assert [row.case for row in chosen.cases if row.change is not None] == ["lost"]
     assert not case_table(db.storage, "a", RunFilter(version="2.0")).is_compared
+
+
+def test_a_trial_is_shown_with_the_other_trials_of_its_case_and_with_the_runs_it_was_compared_with(
+    db: Database,
+) -> None:
+    def trial(version: str, number: int, status: Any, **evaluation: str) -> str:
+        metadata = {"trial": number, "evaluation": evaluation}
+        own: Any = {"agent_version": {"external_identifier": version}, "purpose": "eval", "task": "late"}
+        run = db.agent_instances.register("a", **own, metadata=metadata).id
+        db.agent_instances.start(run)
+        db.agent_instances.finish(run, status)
+        db.scores.record(run, "exact", number % 2)
+        db.scores.record(run, "calls", 1 - number % 2)
+        return run
+
+    def marks(runs: Any) -> list[tuple[int, str, str]]:
+        return [(each.number, each.verdict.mark, each.run_id) for each in runs]
+
+    live = db.agent_instances.register("b", agent_version={}, tags=["nightly"], task="late").id
+    old = [trial("1.0", number, "complete") for number in (1, 2)]
+    again = trial("1.0", 2, "failed")
+    lone = find_run(db.storage, old[0])
+    trial("1.1", 1, "complete")
+    new = [trial("2.0", number, "complete", outcome="exact>=1", against="a@1.0") for number in (2, 1)]
+    found = case_of(db.storage, find_run(db.storage, new[0]))
+    assert found is not None
+    assert (found.text, found.base) == ("trial 2 of case late in evaluation a 2.0", "1.0")
+    assert marks(found.trials) == [(1, "✓", new[1]), (2, "≠", new[0])]
+    assert marks(found.base_runs) == [(1, "✓", old[0]), (2, "✗", again)]
+    assert (other := case_of(db.storage, lone)) is not None
+    assert (other.base, other.base_runs) == (None, ())
+    unsaid = case_of(db.storage, find_run(db.storage, trial("2.1", 1, "complete")))
+    assert unsaid is not None
+    assert (unsaid.base, [each.run_id for each in unsaid.base_runs]) == ("2.0", [new[1], new[0]])
+    by_filter = case_of(db.storage, find_run(db.storage, trial("2.2", 1, "complete", against="tag=nightly")))
+    assert by_filter is not None
+    assert (by_filter.base, marks(by_filter.base_runs)) == ("tag=nightly", [(1, "◌", live)])
+    assert case_of(db.storage, find_run(db.storage, live)) is None

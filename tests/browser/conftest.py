@@ -14,7 +14,9 @@ from tests.serve.servers import Server, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
 
-CHROMIUM = Path("/usr/bin/chromium")
+HEADLESS = Path("/usr/bin/chromium-headless-shell")
+"""The same engine without the program around it: it takes half of the processor time."""
+CHROMIUM = HEADLESS if HEADLESS.exists() else Path("/usr/bin/chromium")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
@@ -34,7 +36,7 @@ def browser() -> Iterator["Browser"]:
     except ImportError:
         _without("needs Playwright")
     if not CHROMIUM.exists():
-        _without(f"needs Chromium at {CHROMIUM} (apt-get install --no-install-recommends chromium)")
+        _without(f"needs Chromium at {HEADLESS} (apt-get install --no-install-recommends chromium-headless-shell)")
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -32,6 +32,7 @@ class Site(NamedTuple):
     server: Server
     failed: str
     passed: str
+    before: str
     going: str
     file: str
 
@@ -61,14 +62,16 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 run.span("tool", tool, {"output": "done"}, parent=around, begin=4.2, end=4.9)
             db.agent_instances.finish(run.id, "failed" if fails else "complete", timestamp=at(9))
             ids.append(run.id)
-        going = db.agent_instances.register("worker", agent_version={}, agent_schema_version={}).id
+        trial: Any = {"agent_schema_version": {}, "purpose": "eval", "task": "seat 4", "metadata": {"trial": 1}}
+        before = db.agent_instances.register("worker", agent_version={"external_identifier": "0.9"}, **trial).id
+        going = db.agent_instances.register("worker", agent_version={}, **trial).id
         db.agent_instances.start(going)
         for number in range(60):
             db.agent_spans.create(going, "tool", "complete", {"name": f"early{number}"}, {"output": 1})
         file = folder / "run.html"
         file.write_text(export.html(db.storage, [ids[2]]), encoding="utf-8")
     with serving(folder / "runs.db") as server:
-        yield Site(server, ids[2], ids[0], going, file.as_uri())
+        yield Site(server, ids[2], ids[0], before, going, file.as_uri())
         assert "Traceback" not in server.stderr
 
 
@@ -171,6 +174,11 @@ def test_a_live_run_is_followed_until_the_reader_moves(site: Site, open_page: Op
     page = open_page(site.of(site.going))
     follow = page.locator("#follow")
     expect(follow).to_have_text("Follow")
+    case = page.locator("#case")
+    expect(case).to_contain_text("Trial 1 of case seat 4 in evaluation worker")
+    expect(case.get_by_role("link", name="1 pending")).to_have_attribute("href", site.before)
+    where = "../versions?agent=worker&base=0.9&head=default#cases"
+    expect(case.get_by_role("link", name="All cases")).to_have_attribute("href", where)
     assert scrolled(page) == 0
     press(page, "f")
     expect(follow).to_have_attribute("aria-pressed", "true")

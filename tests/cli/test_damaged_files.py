@@ -11,7 +11,7 @@ from agentspan.storage.sqlite import SQLiteStorage
 from tests.cli.calling import call
 from tests.tiers import longer
 
-FILES = longer("AGENTSPAN_TEST_DAMAGED_FILES", 2, 8, 200)
+FILES = longer("AGENTSPAN_TEST_DAMAGED_FILES", 2, 4, 200)
 """How many damaged files there are; hundreds take minutes."""
 PAGE = 4096
 SECRET = "long"

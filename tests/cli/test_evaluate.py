@@ -57,6 +57,13 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     code, text = evaluated("wrong", "--score", "exact", "--version", "2", "--against", "1", "--json")
     assert code == 1
     assert [each["was_there"] for each in json.loads(text)["trials"]] == [True] * 12
+    Path("some.jsonl").write_text("".join((folder / "cases.jsonl").read_text().splitlines(keepends=True)[3:]))
+    code, text = evaluated("wrong", "--score", "exact", "--version", "2", "--against", "1", "--cases", "some.jsonl")
+    assert " is worse than " not in text  # the verdict is said once
+    assert "other measures: " in text
+    assert (
+        "q of passed is 0.062, but the verdict is worse: q looks in both directions, the verdict in one (p 0.031)"
+    ) in " ".join(text.split())
     table = call(db, "versions", "agent", "--cases", columns=60).stdout.splitlines()
     assert "1 → 2: 8 cases worse, 0 better, 4 equal (4 always passed)" in table
     assert [line.split() for line in table if line.startswith("case")][:2] == [
@@ -67,8 +74,16 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     shown = call(db, "diff", "agent@1", "agent@2", "--cases", "--outcome", "exact>=1").stdout
     assert "agent@1 → agent@2: 8 cases worse, 0 better, 4 equal (4 always passed)" in shown
     assert call(db, "diff", "-", "-", "--cases").exit_code == 2
-    assert " · trial 1\n" in call(db, "show", "-", columns=120).stdout
-    assert "case 11" in call(db, "runs", columns=160).stdout
+    lines = call(db, "show", "-", columns=120).stdout.splitlines()
+    assert (lines[2], lines[3]) == ("    trial 1 of case case 1 in evaluation agent 2", "    trials: 1 ✗ this run")
+    base = json.loads(call(db, "runs", "--version", "1", "--task", "case 1", "--json").stdout)["runs"][0]["id"]
+    assert lines[4].startswith("    1: 1 ✓ ")
+    case = json.loads(call(db, "show", "-", "--json").stdout)["run"]["case"]
+    assert [each["run_id"] for each in case["base_runs"]] == [base]
+    listed = call(db, "runs", "--purpose", "eval", columns=160).stdout
+    assert "case 11 · trial 1: 11" in listed
+    assert listed.splitlines()[-1].startswith("24 of 24 runs")
+    assert call(db, "runs", "--purpose", "live").stdout.startswith("no run matches")
     code, text = evaluated("right", "--score", "exact", "--version", "3", "--against", "agent@1", "--markdown")
     assert code == 3
     assert "**agentspan evaluate: ? agent 3: inconclusive against agent@1: +0 points" in text

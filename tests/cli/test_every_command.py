@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import agentspan
 from agentspan.storage.questions import SpansOf
 from tests.cli.calling import NAMES, call, named, process
-from tests.tiers import examples
+from tests.tiers import longer
 
 HOSTILE = "".join(map(chr, range(32))) + "\x7f\x9b31m\u202e\u2066\ud800\x1b]0;title\x07\x1b[2J"
 
@@ -138,8 +138,13 @@ def bad_characters(output: str) -> list[str]:
 
 
 @pytest.mark.full
-@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.one_of(st.just(HOSTILE), st.text(st.characters(max_codepoint=0x2070), max_size=20)))
+@settings(
+    max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 2, 2, 80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@example(text=HOSTILE)
+@given(text=st.text(st.characters(max_codepoint=0x2070), max_size=20))
 def test_nothing_of_a_payload_is_a_control_sequence(
     text: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

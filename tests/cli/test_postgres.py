@@ -148,7 +148,7 @@ def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:
 
     Numbers are rounded to 9 digits: sums of floats differ in the order in which they are added up.
     """
-    result = call(db, *arguments)  # type: ignore[arg-type]
+    result = call(db, *arguments, columns=300)  # type: ignore[arg-type]  # names of databases wrap elsewhere
     text = f"{result.exit_code}\n{result.output}"
     for name in (*both, str(Location("postgresql", both[1])), str(Path("runs.db").absolute())):
         text = text.replace(shlex.quote(name), "DB").replace(name, "DB")

@@ -201,8 +201,9 @@ def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
     assert len(runs) == 3
 
 
-def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(runs: CapturedRuns) -> None:
-    @agentspan.run("inner", budget=agentspan.Budget(steps=2))
+@pytest.mark.parametrize("on_spent", ["raise", "pause"])  # nobody is at a terminal: it does not wait for ever
+def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(runs: CapturedRuns, on_spent: Any) -> None:
+    @agentspan.run("inner", budget=agentspan.Budget(steps=2, on_spent=on_spent))
     def agent(number: int) -> str:
         for each in range(3 if number == 4 else 1):
             with agentspan.span("tool", {"name": "look", "arguments": {"number": each}}):

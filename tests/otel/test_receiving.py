@@ -68,7 +68,11 @@ def _call(number: int, attributes: dict[str, Any], **about: Any) -> OtelSpan:
     return span(said, span_id=f"{number:016x}", start_ns=number + 1, end_ns=10**9, **about)
 
 
-@pytest.mark.parametrize("many", [json.dumps(["a1"] * 5_000), ["a1"] * 5_000], ids=["text", "list"])
+@pytest.mark.parametrize(
+    "many",
+    [pytest.param(json.dumps(["a1"] * 5_000), marks=pytest.mark.nightly), ["a1"] * 5_000],
+    ids=["text", "list"],
+)
 def test_a_request_of_many_small_values_is_mapped_in_portions(storage: Storage, many: Any) -> None:
     spans = [_call(number, {"gen_ai.input.messages": many}, trace_id=f"{number % 4 + 1:032x}") for number in range(40)]
     receiver = Receiver(Context(storage), tuning=STANDARD._replace(otel_portion_bytes=5 * 2**19))

@@ -18,7 +18,7 @@ from tests.processes.stored import check_integrity, recover
 from tests.tiers import longer
 
 # Of each kind. The figure of the README was made with AGENTSPAN_TEST_KILLS=40: two hundred of all kinds.
-KILLS = longer("AGENTSPAN_TEST_KILLS", 1, 4, 200)
+KILLS = longer("AGENTSPAN_TEST_KILLS", 1, 2, 200)
 
 
 @pytest.fixture(autouse=True)

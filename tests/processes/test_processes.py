@@ -21,7 +21,7 @@ from tests.tiers import every, longer
 
 # Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
 WRITERS = longer("AGENTSPAN_TEST_WRITERS", 3, 8, 8)
-ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 12, 250)
+ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 6, 250)
 BOTH = pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 
 
@@ -300,7 +300,7 @@ finally:
 
 @pytest.mark.full
 def test_memory_stays_as_it_is_after_the_first_ten_thousand_spans(tmp_path: Path) -> None:
-    spans = longer("AGENTSPAN_TEST_SPANS", 20_000, 100_000, 1_000_000)
+    spans = longer("AGENTSPAN_TEST_SPANS", 20_000, 60_000, 1_000_000)
     worker = start("record_many", tmp_path / "runs.db", spans)
     out, _ = worker.communicate()
     early, late = map(float, out.split())

@@ -12,7 +12,7 @@ from tests.checkout import ROOT
 from tests.tiers import longer
 
 # Enough to meet each race; AGENTSPAN_TORTURE=1000000 takes two and a half minutes of two processors.
-TRANSITIONS = longer("AGENTSPAN_TORTURE", 2_000, 8_000, 1_000_000)
+TRANSITIONS = longer("AGENTSPAN_TORTURE", 2_000, 5_000, 1_000_000)
 RACES = {"InvalidAction", "NotFound", "DatabaseBusy"}
 """What those may meet who work by id: somebody else was faster, or holds the file."""
 

@@ -452,7 +452,7 @@ def test_records_stay_where_a_look_at_the_file_finds_another_one(tmp_path: Path)
     assert names(path) == {"x": 5}
 
 
-ROUNDS = longer("AGENTSPAN_TEST_CHANGES", 2, 8, 100)
+ROUNDS = longer("AGENTSPAN_TEST_CHANGES", 2, 4, 100)
 FLOOD = """
 import sys, time, agentspan
 tracer = agentspan.configure(sys.argv[1], durability=sys.argv[2])

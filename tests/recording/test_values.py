@@ -800,7 +800,7 @@ def test_models_are_recorded_as_they_serialize_themselves() -> None:
 def test_models_that_are_not_serialized_by_themselves_keep_secret_what_is_secret(content: Any) -> None:
     account = Account(user_name="ada", more=content)  # type: ignore[call-arg]
     shown = recorded([account, Anything(content=content, hidden="hidden")])
-    assert shown[0]["pin"] == "**********"
+    assert shown[0]["pin"] in ("**********", "SecretStr('**********')")  # the latter with pydantic before 2.11
     assert "hidden" not in json.dumps(shown)
     assert list(shown[0]) == ["user_name", "pin", "more"]
 

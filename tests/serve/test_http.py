@@ -269,7 +269,7 @@ def test_a_token_file_that_holds_no_token_starts_nothing(tmp_path: Path, content
 
 @pytest.mark.full
 def test_a_token_file_that_cannot_be_read_starts_nothing(tmp_path: Path) -> None:
-    assert "cannot be read" in refused_to_start(tmp_path, "--token-file", str(tmp_path / "missing"))
+    assert "missing cannot be read" in refused_to_start(tmp_path, "--token-file", str(tmp_path / "missing"))
 
 
 @pytest.mark.full

@@ -25,7 +25,7 @@ from tests.tiers import longer
 
 pytestmark = pytest.mark.full
 
-MUTATIONS = longer("AGENTSPAN_TEST_MUTATIONS", 50, 150, 20_000)
+MUTATIONS = longer("AGENTSPAN_TEST_MUTATIONS", 50, 80, 20_000)
 MB = 2**20
 RUN = IdSource(1).new()
 MANY = 1_000_000 if MUTATIONS > 1000 else 110_000

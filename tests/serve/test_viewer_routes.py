@@ -19,7 +19,7 @@ from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_runs
 from agentspan.serve.viewer_routes import HEADERS
-from agentspan.tuning import STANDARD
+from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
@@ -36,11 +36,12 @@ Make = Callable[..., Client]
 
 @pytest.fixture
 def make(db: Database) -> Iterator[Make]:
-    """Clients of applications over the storage."""
+    """Clients of applications over the storage, whose list waits for its sums on a machine that is busy, too."""
     opened: list[Client] = []
+    patient = STANDARD._replace(run_list_sums_s=60)
 
-    def make_(*, base: str = "http://localhost", **options: Any) -> Client:
-        client = Client(create_app(db, **options), base)
+    def make_(*, base: str = "http://localhost", tuning: Tuning = patient, **options: Any) -> Client:
+        client = Client(create_app(db, tuning=tuning, **options), base)
         opened.append(client)
         return client
 

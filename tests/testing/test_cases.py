@@ -1,6 +1,7 @@
 """Tests of cases in a pytest of its own: their runs, and the one verdict over all trials."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,16 @@ def folder(tmp_path: Path) -> Path:
         with tracer.run("doubler", version="1.0", task=f"double {number}") as run:
             pass
         run.score("passed", True)
+        with tracer.run("poor", version="1.0", task=f"double {number}") as run:
+            pass
+        run.score("passed", False)
     tracer.shutdown()
     return tmp_path
 
 
 def test_a_verdict_over_all_trials_decides_and_not_a_trial_that_failed(folder: Path) -> None:
     test = """
-import pytest
+import agentspan, pytest
 from agent import double, look
 
 @pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
@@ -63,17 +67,32 @@ def test_steps(case):
 @pytest.mark.agentspan_cases([{"input": "x"}])
 def test_records_nothing(case):
     pass
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0", stop="early", name="poor", version="2")
+def test_better(case):
+    pass
+
+@pytest.mark.agentspan_cases([{"input": 1}, {"input": 2}, {"input": 3}], budget_usd=0.0005, name="dear")
+def test_dear(case):
+    with agentspan.span("llm", model="gpt-4.1-mini") as call:
+        call.set_result({"text": "", "usage": {"input_tokens": 900, "output_tokens": 20}})
 """
-    done = finished_pytest(folder, agent=AGENT, test_it=test)
+    done = finished_pytest(folder, "-rs", agent=AGENT, test_it=test)
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
-    assert "16 passed, 1 skipped, 3 not passed" in said
+    assert "25 passed, 11 skipped, 3 not passed" in said
     assert "? test_it.py::test_double: doubler 1.1: inconclusive against 1.0: −12 points" in said
     assert "worse in 1 case: double 3 (2/2 → 0/2)" in said
     assert "not passed: test_it.py::test_double[double 3-2]: AssertionError: assert -1 == 6 · run " in said
     assert "✓ test_it.py::test_steps: steps 7: 50% of 2 trials passed" in said
+    assert "✓ test_it.py::test_better: poor 2: better than 1.0: +100 points" in said
+    assert "7 of 16 trials; passed by passed>=1; stopped early: of 7 pairs of trials 7 better, 0 worse" in said
+    assert "100% of 2 trials passed (95 % interval 16% … 100%); no base to compare with; the budget of $0.0005" in said
+    assert re.search(r"SKIPPED \[9\] test_it.py:\d+: not run: the verdict is clear", said)
+    assert "not run: the budget is spent" in said
     assert "· test_it.py::test_records_nothing: test_records_nothing: 100% of 1 trial passed" in said
     with agentspan.open(folder / KEPT) as db:
+        assert db.runs(agent="poor", version="2").total == 7
         assert {each.run.purpose for each in db.runs(agent="helper").runs} == {"live"}  # only the outer run is a trial
         (steps,) = db.runs(agent="steps", version="7", task="a").runs
         assert (steps.run.purpose, steps.spans) == ("eval", 2)
@@ -96,7 +115,7 @@ def test_a_worse_version_and_a_missing_base_fail_the_session_also_with_xdist(fol
 import pytest
 from agent import double
 
-@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+@pytest.mark.agentspan_cases("cases.jsonl", trials=20, against="1.0", stop="early")
 def test_worse(case):
     assert double(case.input, "1.2", wrong=range(6)) == case.expected
 
@@ -111,8 +130,9 @@ def test_rarely(case):
     done = finished_pytest(folder, "-p", "xdist.plugin", "-n", "2", agent=AGENT, test_it=test)
     said = done.stdout
     assert done.returncode == 1, said + done.stderr
-    assert "18 passed, 14 not passed" in said
-    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −75 points" in said
+    assert " skipped, " in said
+    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −78 points" in said  # of 9 pairs
+    assert "of 160 trials; passed by passed>=1; stopped early: of 9 pairs of trials 0 better, 7 worse" in said
     assert "✗ test_it.py::test_no_base: not compared: against: 0.9 has no run" in said
     assert "✗ test_it.py::test_rarely: doubler 1.3: 75% of 8 trials passed" in said
     assert said.count("agentspan show") == 2
@@ -127,6 +147,8 @@ def test_rarely(case):
         (("f.jsonl",), {"at_least": 80}, "share above 0, at most 1"),
         (("f.jsonl",), {"at_least": 0.8, "against": "1.0"}, "the comparison decides, or the share"),
         (("f.jsonl",), {"outcome": "exact>"}, "exact>"),
+        (("f.jsonl",), {"stop": "early"}, "needs a base"),
+        (("f.jsonl",), {"budget_usd": 0}, "above 0"),
     ],
 )
 def test_a_wrong_argument_of_the_marker_is_named(args: tuple[Any, ...], named: dict[str, Any], message: str) -> None:

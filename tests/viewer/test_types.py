@@ -43,7 +43,8 @@ def written(db: Database) -> dict[str, Any]:
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
     db.scores.record(run, "reward", 0)
-    failed = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    trial: Any = {"purpose": "eval", "task": "late", "metadata": {"trial": 1}}
+    failed = db.agent_instances.register("a", agent_version={}, agent_schema_version={}, **trial).id
     db.agent_instances.start(failed)
     db.agent_spans.create(failed, "tool", "failed", {"name": "x"}, {"error": "no"})
     db.agent_instances.finish(failed, "failed")
@@ -56,6 +57,8 @@ def written(db: Database) -> dict[str, Any]:
         "Run": (facts := data.run_facts(db.storage, row)),
         "Score": facts["scores"][0],
         "Budget": facts["budget"],
+        "CaseOfTrial": (case := data.run_facts(db.storage, by_name.find_run(db.storage, failed))["case"]),
+        "CaseRun": case["trials"][0],
         "Why": data.why(db.storage, by_name.find_run(db.storage, failed))["why"],
         "OwnTimes": data.own_times(db.storage, run),
         "SpanChunk": columns,
@@ -86,6 +89,7 @@ def written(db: Database) -> dict[str, Any]:
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
         "RunListPage", "RunRow", "Answer", "AnswerPart", "AnswerCause", "AnswerBar",
         "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement", "Score", "Why", "OwnTimes",
+        "CaseOfTrial", "CaseRun",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:

@@ -186,7 +186,8 @@ def runs_where(connections: Connections, asked: RunsWhere) -> RunList:
 def _where(filter: RunFilter) -> tuple[str, list[object]]:
     """Return a filter as a WHERE clause, and its values."""
     version = "coalesce(v.external_identifier, i.agent_version_id)"
-    equal = {version: filter.version, **{f"i.{each}": getattr(filter, each) for each in ("session", "status", "task")}}
+    own = "session", "status", "task", "purpose"
+    equal = {version: filter.version, **{f"i.{each}": getattr(filter, each) for each in own}}
     found: list[tuple[str, tuple[str, ...]]] = []
     if filter.agent is not None:
         found.append(("%s in (a.name, a.id, a.external_identifier)", (filter.agent,)))

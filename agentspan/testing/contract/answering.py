@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentspan.errors import InvalidValue
-from agentspan.model.changes import Move, Put, Refused, Remove, Unit
+from agentspan.model.changes import PURPOSES, Move, Put, Refused, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow, TagRow
 from agentspan.model.scores import age, counting
 from agentspan.storage import row_by_row
@@ -166,6 +166,7 @@ class Answering(Base):
         filters += [RunFilter(error=text) for text in ("NO ANSWER", "no such error", "")]
         filters += [RunFilter(meta=(("note", value),)) for value in ("1", "[2]", "one")]
         filters += [RunFilter(task="t1"), RunFilter(tags=("a",)), RunFilter(tags=("a", "b"), task="t1")]
+        filters.append(RunFilter(purpose="eval"))
         filters += [RunFilter(ids=frozenset(run.id for run in runs[:2])), RunFilter(ids=frozenset())]
         filters.append(RunFilter(until=times[-1], meta=(("note", "1"), ("deep.er", "true"))))
         for _ in range(4):
@@ -263,6 +264,7 @@ def _history(base: Base, storage: Storage, chance: random.Random, steps: int) ->
             metadata=chance.choice(NOTES),
             session=chance.choice((None, "s1", "s2")),
             task=chance.choice((None, "t1", "t2")),
+            purpose=chance.choice(PURPOSES),
             inserted_at=at,
             started_at=chance.choice((None, at)),
             git_commit=COMMITS[len(runs)],

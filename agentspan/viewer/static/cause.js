@@ -1,4 +1,5 @@
-// The card with which the details of a failed run begin: why it failed, in the words of `agentspan why RUN`.
+// The card with which the details of a failed run begin: why it failed, in the words of `agentspan why RUN`. And the line at the
+// head of a trial: of which case it is one, what became of the other trials, and of the runs that they were compared with.
 
 import { el } from "./dom.js";
 import { longText } from "./longtext.js";
@@ -32,4 +33,31 @@ export function causeCard(why, { run, isLocal, onStep }) {
     fact("compare", el("span", null, `${why.nearest_text} `), el("code", null, why.nearest), el("p", { class: "hint" }, why.parting), ...(link ? [link] : []));
   }
   return el("section", { class: "cause", "aria-label": title }, el("h2", null, title), sentence, facts);
+}
+
+/**
+ * Return the parts of the line about the case of a trial.
+ * @param {CaseOfTrial} found
+ * @param {{ run: string, isLocal: boolean }} page the run's id; whether the page is a file, which has no other pages to link to
+ */
+export function caseLine(found, { run, isLocal }) {
+  /** @type {(address: string, text: string) => Node} */
+  const link = (address, text) => (isLocal ? el("span", null, text) : el("a", { href: `../${address}` }, text));
+  /** @type {(each: CaseRun, name: string) => Node} */
+  const outcome = (each, name) => {
+    const title = `${name} ${each.number}: ${each.text}`;
+    const mark = el("i", { class: `mark ${each.mark}`, "aria-hidden": "true" });
+    const parts = [mark, `${each.number}`, el("span", { class: "unseen" }, ` ${each.text}`)];
+    if (each.run === run) return el("b", { title: `${title} (this run)`, "aria-current": "true" }, ...parts);
+    return isLocal ? el("span", { title }, ...parts) : el("a", { href: encodeURIComponent(each.run), title }, ...parts);
+  };
+  /** @type {(name: string, runs: CaseRun[], each: string) => Node} */
+  const list = (name, runs, each) => el("span", { class: "outcomes" }, name, ...runs.map((one) => outcome(one, each)));
+  const text = `${found.text.slice(0, 1).toUpperCase()}${found.text.slice(1)}`;
+  return [
+    el("span", null, text, link(found.runs, found.evaluation)),
+    list("Trials", found.trials, "trial"),
+    ...(found.base === null ? [] : [list(found.base, found.base_runs, found.base)]),
+    ...(found.versions === null || isLocal ? [] : [link(found.versions, "All cases")]),
+  ];
 }

@@ -2,7 +2,7 @@
 
 import { Axis } from "./axis.js";
 import { whileFollowing } from "./bar.js";
-import { causeCard } from "./cause.js";
+import { caseLine, causeCard } from "./cause.js";
 import { Conversation } from "./conversation.js";
 import { Detail, failure, statusMark } from "./detail.js";
 import { add, byId, copyButton, el, findById, messageOf, setText } from "./dom.js";
@@ -81,6 +81,7 @@ export class RunPage {
     this.shown = ""; // what the detail of the selected span was made of
     /** Why the run failed; null where it did not, or nobody knows yet. @type {Why | null} */
     this.why = null;
+    this.caseDrawn = ""; // what the line about the case of a trial was made of
     this.isExplained = false;
     /** @type {1 | -1 | 0} */
     this.wanted = 0; // the way to the cause of a failure, asked for before it was known
@@ -455,6 +456,7 @@ export class RunPage {
     setText(byId("title"), run.title ?? "");
     byId("title").hidden = !run.title;
     this._drawNotices();
+    this._drawCase();
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
@@ -480,6 +482,15 @@ export class RunPage {
     this._drawFollow();
   }
 
+  _drawCase() {
+    const found = this.run.case;
+    const line = JSON.stringify(found);
+    if (line === this.caseDrawn) return; // a link that has the focus keeps it
+    this.caseDrawn = line;
+    byId("case").hidden = !found;
+    byId("case").replaceChildren(...(found ? caseLine(found, { run: this.run.id, isLocal: this.source.isLocal }) : []));
+  }
+
   /** Show the run in the detail, while no span is selected. */
   _showRun() {
     const { run } = this;
@@ -496,7 +507,8 @@ export class RunPage {
     fact("closed", run.closed ? `by being ${run.closed}` : null);
     fact("program", run.program);
     fact("commit", run.git_commit);
-    fact("task", run.task);
+    fact(run.case ? "case" : "task", run.task);
+    fact("trial", run.case && `${run.case.number} in ${run.case.evaluation}`);
     const session = run.session && new URLSearchParams({ session: run.session });
     fact("session", session && !this.source.isLocal ? el("a", { href: `../sessions?${session}` }, run.session) : run.session);
     fact("user", run.user);

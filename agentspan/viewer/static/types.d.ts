@@ -39,6 +39,7 @@ interface Run {
   program: string | null;
   git_commit: string | null;
   task: string | null;
+  case: CaseOfTrial | null;
   session: string | null;
   user: string | null;
   tags: string[];
@@ -46,6 +47,30 @@ interface Run {
   scores: Score[];
   budget: Budget | null;
   spans: SpanCounts | null;
+}
+
+/** The case of a trial: its trials, and the runs of the same case that they were compared with (data.run_facts). */
+interface CaseOfTrial {
+  case: string;
+  number: number;
+  /** The agent with its version. */
+  evaluation: string;
+  /** The sentence about the trial, up to the name of the evaluation. */
+  text: string;
+  trials: CaseRun[];
+  base: string | null;
+  base_runs: CaseRun[];
+  /** The address of the evaluation's runs, and of its cases beside those of the base. */
+  runs: string;
+  versions: string | null;
+}
+
+/** A run of a case, with the mark and the text of its verdict. */
+interface CaseRun {
+  run: string;
+  number: number;
+  mark: string;
+  text: string;
 }
 
 /** The budget of a run: what it has used and who allowed more, and whether it waits for somebody to allow more. */

@@ -3,8 +3,9 @@
     AGENTSPAN_TEST_FRAMEWORKS=/tmp/frameworks python -m tests.otel.frameworks.pages [NAME…]
 
 The folder gets an environment for each page, with the newest versions of what the page says to install. The program,
-the output of the page's commands and the versions are written anew, these also in the index. Read the difference before
-you commit it: the sentences about what is recorded may have become untrue.
+the output of the page's commands, the picture of that run and the versions are written anew, these also in the index.
+Read the difference before you commit it: the sentences about what is recorded may have become untrue. The picture needs
+Playwright, and Debian's Chromium and pngquant.
 """
 
 import json
@@ -19,13 +20,17 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import agentspan
 from tests.checkout import ROOT
 from tests.otel.frameworks.environments import HAS_OTEL, PROGRAMS, python_of
 from tests.otel.frameworks.model_server import serving
+from tests.serve.servers import serving as serving_file
 
 DOCS = ROOT / "docs" / "frameworks"
 INDEX = DOCS / "index.md"
+PICTURES = ROOT / "docs" / "images" / "frameworks"
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PICTURE = re.compile(r"\n\[!\[.*\]\(\.\./images/frameworks/[^)]*\)\n")
 _TRIED = re.compile(r"^Tried on .*$", re.MULTILINE)
 _STEP = re.compile(r"^ *#(\d+) .*?([✓✗]) (\w+)", re.MULTILINE)
 _VERSIONS = (
@@ -117,17 +122,46 @@ def run_in(folder: Path, python: Path, words: list[str]) -> "subprocess.Complete
         )
 
 
-def shown(page: Page, python: Path) -> str:
-    """Return what the commands of a page print, one after the other, each below its command."""
+def shown(page: Page, python: Path, folder: Path) -> str:
+    """Return what the commands of a page print in a folder, one after the other, each below its command."""
     lines: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        lay(page, Path(folder))
-        for command in page.commands:
-            done = run_in(Path(folder), python, shlex.split(command))
-            lines += [f"$ {command}", *map(str.rstrip, done.stdout.replace(f"{python.parent}/", "").splitlines())]
-            if "agentspan show" in command and done.returncode:
-                raise SystemExit(f"{page.name}: {command}: {done.stderr}")
+    lay(page, folder)
+    for command in page.commands:
+        done = run_in(folder, python, shlex.split(command))
+        lines += [f"$ {command}", *map(str.rstrip, done.stdout.replace(f"{python.parent}/", "").splitlines())]
+        if "agentspan show" in command and done.returncode:
+            raise SystemExit(f"{page.name}: {command}: {done.stderr}")
     return "\n".join(lines) + "\n"
+
+
+def pictured(page: Page, db: Path) -> str:
+    """Take the picture of the newest run, its last failed step open; return the lines that show it.
+
+    The traceback is closed: it has the paths of this machine. 48 colours make 35 kB of 130, and look the same.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with agentspan.open(db, read_only=True) as opened:
+        run = opened.agent_instances.list(sorting="-id")[0]
+    with serving_file(db) as server, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_page(viewport={"width": 1440, "height": 700})
+        tab.goto(f"{server.url}/runs/{run.id}")
+        tab.wait_for_selector("html[data-ready]")
+        tab.locator("#tree .row.failed").last.click()
+        tab.wait_for_selector("#detail[aria-busy=false] h2")
+        for trace in tab.locator("#detail details[open]:has(.trace) > summary").all():
+            trace.click()
+        tab.locator("#detail h2").hover()
+        step, error = (tab.locator(f"#detail {place}").inner_text() for place in ("h2", ".failure h3"))
+        PICTURES.mkdir(exist_ok=True)
+        picture = PICTURES / f"{page.name}.png"
+        tab.screenshot(path=picture)
+        browser.close()
+    subprocess.run(["pngquant", "--force", "--nofs", "--strip", "--output", picture, "48", picture], check=True)
+    seen = f"{run.span_counts.total} steps in a tree with a time line, beside them the failed one, {step}: {error}"
+    seen, at = re.sub(r"([\[\]])", r"\\\1", seen), f"../images/frameworks/{page.name}.png"
+    return f"\n[![This run in the viewer: {seen}]({at})]({at})\n"
 
 
 def made(page: Page) -> tuple[str, str]:
@@ -138,7 +172,11 @@ def made(page: Page) -> tuple[str, str]:
     versions = json.loads(asked.stdout)
     for program, code in zip(page.blocks("A program", "python"), page.programs.values(), strict=True):
         text = text.replace(f"```python\n{program}```", f"```python\n{code}```")
-    text = text.replace(page.blocks("What it shows", "text")[0], shown(page, python))
+    output = page.blocks("What it shows", "text")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        text = _PICTURE.sub("", text).replace(output, shown(page, python, Path(folder)))
+        picture = pictured(page, Path(folder) / "agentspan.db")
+    text = text.replace("\n## What is recorded", f"{picture}\n## What is recorded")
     tried = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = _TRIED.sub(f"Tried on {time.strftime('%Y-%m-%d')} with {tried}.", text)
     return text, next(f"{name} {version}" for name, version in versions.items())

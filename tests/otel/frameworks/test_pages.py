@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.checkout import ROOT
-from tests.otel.frameworks.pages import INDEX, Page, pages
+from tests.otel.frameworks.pages import INDEX, PICTURES, Page, pages
 
 PARTS = ["Install", "Record", "A program", "What it shows", "What is recorded", "What is missing", "Versions"]
 every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -22,7 +22,7 @@ def test_each_framework_has_a_row_and_is_in_the_navigation() -> None:
 @every_page
 def test_a_page_has_all_its_parts(page: Page) -> None:
     assert re.findall(r"^## (.*)$", page.text, re.MULTILINE) == PARTS
-    assert len(page.text.splitlines()) <= 122
+    assert len(page.text.splitlines()) <= 124
     assert page.packages
     tried = re.search(r"^Tried on \d{4}-\d\d-\d\d with (.*)\.$", page.text, re.MULTILINE)
     assert tried
@@ -47,3 +47,5 @@ def test_what_a_page_shows_is_a_run_with_a_step_that_failed(page: Page) -> None:
     assert {mark for _, mark, _ in page.steps()} == {"✓", "✗"}
     assert [line for line in shown.splitlines() if len(line) > 80 and not line.startswith("$ ")] == []
     assert "/tmp" not in shown
+    assert page.text.count(f"](../images/frameworks/{page.name}.png)\n") == 1
+    assert (PICTURES / f"{page.name}.png").stat().st_size <= 60_000

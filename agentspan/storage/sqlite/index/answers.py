@@ -161,6 +161,7 @@ def _restricted(connection: sqlite3.Connection, filter: RunFilter) -> tuple[str,
         ("instr(i.git_commit, ?) = 1", filter.git_commit and filter.git_commit.lower()),
         (f"contains_text(?, {OWN_TEXTS})", filter.grep),
         ("i.task = ?", filter.task),
+        ("i.purpose = ?", filter.purpose),
         *((HAS_TAG, tag) for tag in filter.tags),
     )
     conditions = [condition for condition, text in given if text is not None]
