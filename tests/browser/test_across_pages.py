@@ -12,6 +12,7 @@ from tests.serve.servers import Server, serving
 
 SESSION = "chat/1 ü%2F?#&"
 PAGES = (
+    "",
     "failures",
     "failures?outcome=reward%3E%3D1",
     "versions",
@@ -93,7 +94,10 @@ def test_versions_are_compared_as_chosen(server: Server, open_page: Opener) -> N
 def test_no_page_is_wider_than_its_window(server: Server, open_page: Opener, address: str) -> None:
     page = open_page(f"{server.url}/{address}", ready=False)
     expect(page.locator(".answer").first).to_be_visible()
+    page.evaluate("document.querySelectorAll('.further').forEach((each) => { each.open = true; })")
     for width in (320, 400, 1440, 3840):
         page.set_viewport_size({"width": width, "height": 800})
         wide = "document.querySelector('main').scrollWidth > document.querySelector('main').clientWidth"
         assert not page.evaluate(f"{wide} || document.documentElement.scrollWidth > innerWidth"), (address, width)
+        out = "[...document.querySelectorAll('label')].some((each) => each.getBoundingClientRect().right > innerWidth)"
+        assert not page.evaluate(out), (address, width)
