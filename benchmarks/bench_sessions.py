@@ -2,8 +2,8 @@
 
     python benchmarks/bench_sessions.py [FORMAT PATH] [--sessions N] [--rounds N] [--folder FOLDER]
 
-Without PATH, sessions of Claude Code are invented: 2 kB and half a step a record, as in real files. Times are processor
-time. Rounds alternate, and the median of their ratios counts.
+Without PATH, sessions of Claude Code are invented: 2 kB and a step a record. Real files have half a step a record, so
+their import takes half the time. Times are processor time. Rounds alternate, and the median of their ratios counts.
 """
 
 import argparse

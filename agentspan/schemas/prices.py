@@ -149,19 +149,18 @@ def _cost(prices: Prices, tokens: Tokens) -> float | None:
     if tokens.write_1h and "write" in prices and "write_1h" not in prices and "in" in prices:
         prices = {**prices, "write_1h": _HOUR * _at(prices["in"], tokens.input)}
     hours = tokens.write_1h if "write_1h" in prices else 0
-    parts_in = {
-        "read": tokens.read,
-        "write_1h": hours,
-        "write": tokens.write - hours,
-        "audio_in": min(tokens.audio_in, tokens.input),
-    }
-    parts_out = {"audio_out": tokens.audio_out, "reasoning": tokens.reasoning}
+    parts_in = (
+        ("read", tokens.read),
+        ("write_1h", hours),
+        ("write", tokens.write - hours),
+        ("audio_in", min(tokens.audio_in, tokens.input)),
+    )
+    parts_out = ("audio_out", tokens.audio_out), ("reasoning", tokens.reasoning)
     total: float = 1000.0 * prices.get("request", 0)
     for whole, main, parts in ((tokens.input, "in", parts_in), (tokens.output, "out", parts_out)):
         rest = whole
-        for name, number in parts.items():
-            price = prices.get(name)
-            if price is not None and number:
+        for name, number in parts:
+            if number and (price := prices.get(name)) is not None:
                 number = min(number, rest)
                 rest -= number
                 total += number * _at(price, tokens.input)

@@ -160,6 +160,7 @@ class Arrival:
         self._bytes = 0
         self._unredacted: dict[str, _Stated | None] = {}
         self._unredacted_bytes = 0
+        self._is_due = False
         self._open: dict[tuple[str, str, str], Step] = {}
         self._references: dict[tuple[str, str], References] = {}
         self._has_agents: dict[str, bool] = {}  # a run that another program began may have some
@@ -178,7 +179,8 @@ class Arrival:
             known: True if the steps are stored already: they were decoded again for the sake of later ones.
         """
         for record in records:
-            self.settle()
+            if self._is_due:
+                self.settle()
             if type(record) is Step:
                 self.steps += 1
                 if record.type == "message" or record.key in self._prompts.get((format, record.session), ()):
@@ -205,7 +207,7 @@ class Arrival:
         self._placed.clear()
         self._open.clear()
         self._waiting, self._bytes = {}, 0
-        self._unredacted, self._unredacted_bytes = {}, 0
+        self._unredacted, self._unredacted_bytes, self._is_due = {}, 0, False
         self.replaces_ends = False
 
     def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
@@ -237,10 +239,10 @@ class Arrival:
 
     def settle(self) -> None:
         """Redact the waiting spans, and commit them, if they are many or long: once nobody has their steps any more."""
-        if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
-            self.commit()
-        elif len(self._unredacted) >= TOGETHER or self._unredacted_bytes >= TOGETHER_BYTES:
+        if self._is_due:
             self._redact()
+            if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
+                self.commit()
 
     def commit(self) -> None:
         """Commit the waiting spans."""
@@ -442,10 +444,18 @@ class Arrival:
         self._unredacted[id] = _Stated.of(step) if step.type == "llm" else None
         self._bytes += size
         self._unredacted_bytes += size
+        self._is_due = (
+            len(self._unredacted) >= TOGETHER
+            or self._unredacted_bytes >= TOGETHER_BYTES
+            or len(self._waiting) >= BATCH
+            or self._bytes >= BATCH_BYTES
+        )
 
     def _redact(self) -> None:
         """Remove credentials from the waiting rows that still may have some."""
         unredacted = self._unredacted
+        if not unredacted:
+            return
         texts: list[str] = []
         columns: list[tuple[str, str]] = []
         for id in unredacted:
@@ -466,7 +476,7 @@ class Arrival:
         for id, stated in unredacted.items():
             if stated is not None and id in self._waiting:
                 self._compare_costs(self._waiting[id], stated)
-        self._unredacted, self._unredacted_bytes = {}, 0
+        self._unredacted, self._unredacted_bytes, self._is_due = {}, 0, False
 
     def _is_inherited(self, placed: _Placed, step: Step) -> bool:
         return any(

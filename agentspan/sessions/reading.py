@@ -170,17 +170,16 @@ def lines_of(file: IO[bytes], start: int = 0) -> Iterator[Line]:
     begun = io.BytesIO()  # the line that goes on in the next block; getvalue() makes no copy
     # read1, because read would lose what stands before damage in a compressed file.
     while block := cast(io.BufferedIOBase, file).read1(_BLOCK_BYTES):
-        first, *lines = block.split(b"\n")
-        size += len(first)
-        begun.write(first)
-        if lines:
+        at = block.find(b"\n") + 1  # split() looks at each byte by itself: 1 µs for a line of 4 kB
+        size += begun.write(block[: at - 1] if at else block)
+        if at:
             end += size + 1
             yield _line((end, _taken(begun, size).rstrip(b"\r")))
-            rest = lines.pop()
-            for line in lines:
-                end += len(line) + 1
-                yield _line((end, line.rstrip(b"\r")))
-            size = begun.write(rest)
+            while stop := block.find(b"\n", at) + 1:
+                end += stop - at
+                yield _line((end, block[at : stop - 1].rstrip(b"\r")))
+                at = stop
+            size = begun.write(block[at:])
         elif size >= MOST_LINE_BYTES:
             _taken(begun, size)
     if size >= MOST_LINE_BYTES or _is_object(begun.getvalue()):

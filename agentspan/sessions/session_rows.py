@@ -114,8 +114,9 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
     started_at = clock.to_text(step.start_ns)
     times = Times(started_at)
     if step.end_ns is not None:
-        end_ns = max(step.start_ns, step.end_ns)
-        times = Times(started_at, clock.to_text(end_ns), (end_ns - step.start_ns) / 1_000_000)
+        took_ns = max(0, step.end_ns - step.start_ns)
+        ended_at = clock.to_text(step.end_ns) if took_ns else started_at
+        times = Times(started_at, ended_at, took_ns / 1_000_000)
     name = step.type
     span_type = REGISTRY.resolve(name)
     meaning = describe(span_type, name, step.status, step.payload, step.result, times.duration_ms)
@@ -144,13 +145,17 @@ def redacted(ctx: Context, row: AgentSpanRow, doubtful: Collection[str]) -> Agen
         doubtful: which of the columns `payload` and `result_payload` the context must admit.
     """
     texts, plain, is_marked = dict[str, Any](), dict[str, Any](), 0
-    for column in ("payload", "result_payload"):
+    for column in doubtful:
         text = getattr(row, column)
-        plain[column] = None if text is None else jsontext.decode(text)
-        if column in doubtful:
-            admitted = ctx.admit_doubtful(text, plain[column])
+        admitted = ctx.admit_doubtful(text, jsontext.decode(text))
+        if admitted.text != text or admitted.is_marked:
             texts[column], plain[column] = admitted.text, admitted.plain
             is_marked |= admitted.is_marked
+    if not texts:
+        return row
+    for column in {"payload", "result_payload"} - plain.keys():
+        text = getattr(row, column)
+        plain[column] = None if text is None else jsontext.decode(text)
     name, result = row.schema_name, plain["result_payload"]
     meaning = describe(REGISTRY.resolve(name), name, row.status, plain["payload"], result, row.duration_ms)
     return row._replace(**texts, sensitive_encoding=is_marked, **meaning.by_column())

@@ -8,14 +8,14 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 366,
-    "lines of code": 65_700,
+    "lines of code": 66_100,
     "median of functions": 7,
     "files over 700 lines": 3,
     "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 86,
+    "guard": 90,
     "except Exception": 67,
     "own modules at import": 1,
     "own modules of a call": 86,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
-from agentspan.jsontext import LIST_TEXT, TextInParts, common_elements, common_start, joined
+from agentspan.jsontext import LIST_TEXT, LONG, TextInParts, common_elements, common_start, joined
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.storage.sqlite.joining import BIT, BLOB_BIT, ROOM, RUN, Blobs
 from agentspan.tuning import STANDARD
@@ -228,8 +228,8 @@ _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  
 
 
 def _end_of(text: str, start: int) -> int:
-    """Return the end of the JSON value at a position. A text is not decoded: it may have 30 MB."""
-    if text[start] != '"':
+    """Return the end of the JSON value at a position. In a very long payload, texts are not decoded: memory counts."""
+    if len(text) < LONG or text[start] != '"':
         return _scan(text, start)[1]
     at = start
     while True:

@@ -203,13 +203,15 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     try:
         large = _stored(connection, rows)
         columns = _with_values(rows)
-        values_of = itemgetter(*map(AgentSpanRow._fields.index, columns))
+        places = [*map(AgentSpanRow._fields.index, columns)]
+        values_of, values_of_stored = itemgetter(*places), itemgetter(*places, len(AgentSpanRow._fields))
         for number in TOGETHER:
             while len(rows) - start >= number:
                 some = rows[start : start + number]
                 if large and any(row.id in large for row in some):
-                    sql = statements.insert_spans(number, statements.STORED)
-                    values = chain.from_iterable(large.get(row.id) or (*row, 0) for row in some)
+                    sql = statements.insert_spans(number, (*columns, "contents"))
+                    stored = (large.get(row.id) or (*row, 0) for row in some)
+                    values = chain.from_iterable(map(values_of_stored, stored))
                 else:
                     sql, values = statements.insert_spans(number, columns), chain.from_iterable(map(values_of, some))
                 connection.execute(sql, list(values))
