@@ -68,10 +68,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use a process for each processor; none beside pytest's own for the few tests that are named."""
+    """Use a process for each processor, and one more: a quarter of the time, tests wait for disks and other programs.
+
+    None beside pytest's own for the few tests that are named.
+    """
     if _names_files(config):
         return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return count + 1
 
 
 def settle(config: pytest.Config) -> None:
