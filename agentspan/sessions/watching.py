@@ -99,6 +99,7 @@ class Watcher:
         self._folders: dict[Path, int] = {}
         self._missing: list[Path] = []
         self._foreign: set[Path] = set()
+        self._suffixes: set[str] = set()
         self._chosen: set[Path] = set()
         self._unchosen: dict[Path, Source] = {}
         self._due: dict[Path, Source] = {}
@@ -189,7 +190,15 @@ class Watcher:
                 is_unknown = True
         if is_unknown:
             self._scan()
-            self._foreign |= {path for path in changes.files if _main_path(path) not in self._sources}
+            self._foreign |= {path for path in changes.files if self._is_foreign(path)}
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Return whether a changed file is no session's. One that could be was perhaps elsewhere during the look."""
+        if _main_path(path) in self._sources:
+            return False
+        if self._suffixes and path.suffix not in self._suffixes:
+            return True
+        return path.exists() and self._folders.get(path.parent) == _changed_ns(path.parent)
 
     def _scan(self) -> None:
         """List all sources and folders anew. Sources that have changed since the last look are due."""
@@ -204,6 +213,7 @@ class Watcher:
             del self._stamps[path]
         self._mains, self._has_scanned = mains, True
         self._sources = {file: source for source in mains.values() for file in source.files}
+        self._suffixes = {file.suffix for file in self._sources}
         self._missing = [place.path for place in self._places if not place.path.exists()]
         self._poll_at = time.monotonic() + self._poll_s
 

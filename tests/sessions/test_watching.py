@@ -323,6 +323,31 @@ def test_lost_events_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
         until(lambda: following.kinds() == [("began", "s", 1)])
 
 
+def test_a_file_that_was_elsewhere_when_all_were_looked_at_is_followed_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "toys"
+    (folder / "moved").mkdir(parents=True)
+    with Following(folder, tmp_path / "a.db") as following:
+        inotify = following.watcher._inotify
+        if inotify is None:
+            pytest.skip("the system has no inotify")
+        reported: list[Path] = []
+
+        def wait(seconds: float) -> Changes:
+            time.sleep(min(seconds, 0.05))
+            return Changes(frozenset(reported.pop() for _ in range(len(reported))), False)
+
+        monkeypatch.setattr(inotify, "wait", wait)
+        path = toy_file(folder / "back", "s", turns(1))
+        reported.append(folder / "moved" / "s.toy")  # where it was a moment ago
+        until(lambda: following.kinds() == [("began", "s", 1)])
+        path = path.rename(folder / "moved" / "s.toy")
+        path.write_text(text_of(turns(2)))
+        reported.append(path)
+        until(lambda: following.kinds() == [("began", "s", 1), ("grew", "s", 1)], 10)
+
+
 def test_an_excluded_folder_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "toys"
     folder.mkdir()
