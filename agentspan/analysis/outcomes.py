@@ -124,7 +124,7 @@ def rule_of(text: str | None) -> Judge:
 
 
 class JudgedBy(NamedTuple):
-    """How an evaluation judges its trials, as the metadata of a trial has it. All are None in a run without it.
+    """The rules of an evaluation, from the metadata of a trial. All are None in a run without them.
 
     Attributes:
         outcome: the rule by which a trial passes; `status` if its status decides.
