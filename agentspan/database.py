@@ -1,4 +1,7 @@
-"""`agentspan.open`: one opened storage, with methods to read runs, operations by id, `bulk`, `doctor` and `prune`."""
+"""`agentspan.open` and the Database that it returns: one opened storage.
+
+A Database has methods that read runs, the operations of the API by id, and `bulk`, `doctor` and `prune`.
+"""
 
 import os
 from collections.abc import Collection, Mapping, Sequence

@@ -299,7 +299,7 @@ _READ = re.compile("error|interrupt|refusal|limit|command$|summary")
 
 
 def is_notice(node: Node) -> bool:
-    """Return whether a step only says what its program did on the way: a hook that completed, a notice to the model."""
+    """Return whether a step is only a notice about its program: a hook that completed, or a notice to the model."""
     span = node.span
     if span.status != "complete" or built_in_part(span.schema_name) not in _NOTICES or returned_error(span):
         return False

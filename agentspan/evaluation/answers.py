@@ -81,7 +81,10 @@ class Evaluation:
 
     @property
     def verdict(self) -> Verdict:
-        """`better`, `worse`, `no difference` or `inconclusive`, as without a base and after an interruption."""
+        """`better`, `worse`, `no difference` or `inconclusive`, compared with the base.
+
+        Without a base and after an interruption, the verdict is `inconclusive`.
+        """
         if self.comparison is None or self.stopped in ("interrupted", "plan"):
             return "inconclusive"
         return self.comparison.verdict

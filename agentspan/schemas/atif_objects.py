@@ -98,7 +98,7 @@ def time_of(value: Any) -> int | None:
 
 
 def content_of(value: Any) -> Any:
-    """Return the content of a message or an observation: its text, or its parts in the form of providers."""
+    """Return the content of a message or an observation: its text, or its parts as model providers write them."""
     if not isinstance(value, list):
         return value
     return [_part_of(part) for part in value]

@@ -414,7 +414,7 @@ class _Conversation:
         return Step(self._id, key, None, "tool", at, at, "cancelled", present(payload))
 
     def _returned(self, results: list[tuple[Any, str, dict[str, Any]]], at: int) -> Iterator[Step]:
-        """Return the tools whose results a call has, and remove these results."""
+        """Yield the step of each open tool call that has a result here. Remove these results from the list."""
         for returned in [*results]:
             id, name, result = returned
             found = next((each for each in self._open if each[0] == id and each[1].payload["name"] == name), None)

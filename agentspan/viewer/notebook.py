@@ -197,7 +197,7 @@ class ShownOverview(Shown, Overview):
     __slots__ = ()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the answer, the most frequent causes, and the sums."""
+        """Yield the overview's answer, the most frequent causes of failure, and the sums of its runs."""
         yield self.answer
         causes = self.causes or ()
         if causes:
@@ -216,7 +216,7 @@ class ShownWhy(Shown, Why):
     __slots__ = ()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield how many runs failed, the groups, and what goes with failure."""
+        """Yield the number of failed runs, the groups, and the findings: features that are associated with failure."""
         yield failure_text.head(self)
         if self.missed is not None:
             missed, rule = self.missed, str(self.missed.rule)

@@ -402,7 +402,7 @@ class SentRedaction:
         return text if len(text) <= LONGEST_NAME and is_harmless_name(text) else self._redaction.text(text)
 
     def cleaned(self, plain: Any) -> tuple[str, Any]:
-        """Return plain JSON whose text is suspicious without credentials, as text and as plain JSON."""
+        """Remove credentials from plain JSON whose text is suspicious. Return the rest as text and as plain JSON."""
         cleaned = self._clean(plain, "")
         return encode(cleaned), cleaned
 
