@@ -252,7 +252,7 @@ def _context(
     """Return the context of a call, whose estimated tokens are scaled to the counted ones."""
     counted = call.input_tokens
     if counted is not None and unrecorded >= counted:
-        unrecorded = 0  # another prompt than that of the agent's first call
+        unrecorded = 0  # of the prompt of the agent's first call, and this call has another one
     if counted is not None:
         elements = _scaled(elements, counted - unrecorded)
     if unrecorded:

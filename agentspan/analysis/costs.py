@@ -124,7 +124,7 @@ class Costs:
     """The costs of runs, in rows and by period.
 
     Attributes:
-        by: the kind of the rows, one of BYS.
+        by: the kind of the rows, such as `model`.
         total: the sums over all runs.
         rows: the most expensive first; days, the latest first.
         unit: whether the periods are days, weeks or months.

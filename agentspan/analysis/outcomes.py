@@ -251,10 +251,11 @@ class Pair(NamedTuple):
 
 
 def pair_of(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> Pair | None:
-    """Return a passed run and a failed run to compare: the latest passed and the latest failed run of the same task.
+    """Return two runs of one task to compare, one that passed and one that failed; None if there are none.
 
-    If no task has both, they are of the same agent. None if no agent has both. Unlike `why RUN`, this function reads no
-    steps, so the passed run need not be the nearest one.
+    The failed run is the latest one of whose task a run passed; the passed run is the latest one of that task. If no
+    task has both, the runs are of one agent, found likewise. Unlike `why RUN`, this function reads no steps, so the
+    passed run need not be the nearest one.
 
     Args:
         runs: the latest first.

@@ -453,7 +453,7 @@ class RunWhy:
 
     @property
     def head(self) -> Iterator[str]:
-        """Further facts for the line of the verdict: the outcome by the rule if the verdict lacks it, the task, the steps."""
+        """Further facts for the line of the verdict: the outcome by the rule if the verdict lacks it, task, steps."""
         says = {True: "passed", False: "failed", None: "has no outcome"}[self.passed]
         if self.passed is None or (self.outcome is not None and (self.passed or self.status != "complete")):
             yield f"{says} {self.outcome or ''}".rstrip()

@@ -44,7 +44,7 @@ def cost_command(database: Database, *, by: str, limit: int | None, as_json: boo
     if found.rows:
         click.echo()
         _print_rows(found, limit or ROWS)
-    if len(found.cache) > 2:  # else the sentence has said it
+    if len(found.cache) > 2:  # with one row and the sum, the sentence above has all figures
         click.echo()
         _print_cache(found, limit or ROWS)
 

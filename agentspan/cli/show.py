@@ -341,7 +341,7 @@ def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
 
 
 def _case_lines(storage: Storage, case: CaseOfTrial, run_id: str, columns: int) -> Iterator[str]:
-    """Yield the lines about the case of a trial: its id, the verdicts on its other trials, and on the runs of the base."""
+    """Yield the lines about the case of a trial: its id, the verdicts on its trials, and on the runs of the base."""
     yield from wrap(case.text, columns, CASE_LINES)
     shown = [*case.trials[:MOST_TRIALS], *case.base_runs[:MOST_TRIALS]]
     ids = by_name.short_ids(storage, [each.run_id for each in shown])

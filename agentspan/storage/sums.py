@@ -236,7 +236,7 @@ class StepUse(NamedTuple):
 
 
 class CachedCall(NamedTuple):
-    """The tokens of a model call that its provider's cache changed the price of.
+    """The tokens of a model call whose price the cache of its provider has changed.
 
     Attributes:
         label: the label of the span: the model that was asked.

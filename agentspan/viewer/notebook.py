@@ -29,7 +29,7 @@ from agentspan.viewer.blocks import MOST_ROWS, Block, Shown, Table, html
 T = TypeVar("T")
 
 LATEST = 10
-"""The number of runs that a database shows of itself."""
+"""The number of runs that a notebook shows of a database."""
 MOST_CAUSES = 10
 """The number of causes that an overview shows."""
 
@@ -429,7 +429,7 @@ def shown(found: T) -> T:
 
 
 def database_html(storage: Storage | None, where: str) -> str:
-    """Return what a database shows of itself: how many runs failed, the most frequent causes, and the latest runs.
+    """Return a database as a notebook shows it: how many runs failed, the most frequent causes, and the latest runs.
 
     Args:
         storage: the storage; None if nothing has been recorded yet.

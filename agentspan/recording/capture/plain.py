@@ -384,7 +384,8 @@ class SentRedaction:
 
     Attributes:
         suspicious: returns whether something in a JSON text may need redaction, or is marked as sensitive.
-        suspicious_among: returns the places of the texts of which that is true, in less time than one by one.
+        suspicious_among: returns the indexes of the suspicious texts in a list, in less time than a call of
+            `suspicious` for each.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
