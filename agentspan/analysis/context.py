@@ -425,7 +425,7 @@ def _elements(
 
 
 def _hook_text(payload: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Return what a hook adds to the context: its additional context, or its output, if that is no JSON object."""
+    """Return the text that a hook adds to the context: its additional context, or its output that is no JSON object."""
     added = result.get("additional_context") or payload.get("additional_context")
     output = result.get("output")
     if not added and payload.get("event") in _STARTING and type(output) is str and not output.startswith("{"):

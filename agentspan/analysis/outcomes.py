@@ -139,7 +139,7 @@ class JudgedBy(NamedTuple):
     call: str | None = None
 
     def plain(self) -> dict[str, str]:
-        """Return what is known, as the metadata has it."""
+        """Return the known values in the form of the metadata."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 

@@ -44,7 +44,7 @@ class SessionRun:
 
     Attributes:
         run: the run with the sums over its spans.
-        prompt: what was asked first, on one line of at most 500 characters; "" if unknown.
+        prompt: the first prompt, on one line of at most 500 characters; "" if unknown.
         verdict: the verdict on the run.
         cause: why it failed, in one line; None without a known cause.
     """

@@ -25,7 +25,7 @@ class Side:
 
     Attributes:
         verdict: whether it passed.
-        cause: what went wrong; None if nothing did.
+        cause: the cause of its failure; None without one.
         tokens: the sum of input and output tokens; None if no span has a value.
         scores: the newest score of each name and judge.
         is_same: whether its steps are those of the first run; None if they were not compared.

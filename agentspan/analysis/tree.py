@@ -201,7 +201,7 @@ def score_text(score: ScoreRow) -> str:
 
 
 def judgement_text(score: ScoreRow) -> str:
-    """Return what a score says, without who judged: `reward 0.5 half: booked twice`."""
+    """Return a score as text, without its judge: `reward 0.5 half: booked twice`."""
     value = None if score.value is None else f"{score.value:.6g}"
     judged = " ".join(part for part in (score.name, value, score.label) if part is not None)
     return judged if score.explanation is None else f"{judged}: {score.explanation}"

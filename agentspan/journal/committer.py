@@ -216,7 +216,7 @@ def remainder(unit: Unit, refused: Refused) -> Unit | None:
 
 
 def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
-    """Return the values that an open span does not have yet; empty if it has all."""
+    """Return the columns to set so that a stored open span gets the wanted state; {} if it has that, or a later one."""
     if wanted.updated_at < stored.updated_at:
         return {}
     starts = (stored.status, wanted.status) == ("pending", "active")

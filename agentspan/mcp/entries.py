@@ -226,7 +226,7 @@ def _nested(path: Sequence[str], value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _member(
     path: Sequence[str], value: Mapping[str, Any], indent: str, unit: str, newline: str, *, outermost: bool = False
 ) -> str:
-    """Return a member `"key": value` as text; with `outermost` the object around it."""
+    """Return a member `"key": value` as text; with `outermost`, return an object with this member."""
     if outermost:
         return _dumped(_nested(path, value), indent, unit, newline)
     return f"{json.dumps(path[0], ensure_ascii=False)}: {_dumped(_nested(path[1:], value), indent, unit, newline)}"

@@ -255,7 +255,7 @@ class Used(NamedTuple):
 
 
 def used_of_row(row: AgentSpanRow) -> Used:
-    """Return what a stored span used; of a span without a price, which has tokens, the cost is estimated."""
+    """Return the usage of a stored span. If the span has tokens and no price, its cost is estimated."""
     if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
         return Used()
     tokens = (row.input_tokens or 0) + (row.output_tokens or 0)

@@ -226,7 +226,7 @@ class Spending:
             self.above.count()
 
     def _call(self, schema_name: str, captured: str | Parts) -> _Call | None:
-        """Return the count of calls like this one; None for a step without a payload, which is like no other."""
+        """Return the count of calls like this one; None for a step without a payload, which repeats no other step."""
         if captured == "{}":
             return None
         if type(captured) is Parts:
@@ -475,7 +475,7 @@ class Spending:
                             self._note(PAUSED, amounts_text({"minutes": waited_ns / 60e9}))
 
     def spend(self, span: Any, result: str | None) -> None:
-        """Add what a span used, as it ends. Never raises.
+        """Add the usage of a span that ends. Never raises.
 
         Args:
             span: the span, with its status and its captured payload.

@@ -231,7 +231,7 @@ def listed(
     now_ns: int,
     choice: Choice,
 ) -> list[Listed]:
-    """Return the sessions of sources, counted by format and folder, the last one first.
+    """Return the sessions of sources, counted by format and folder, the one with the latest record first.
 
     Args:
         is_imported: returns whether a source was imported.

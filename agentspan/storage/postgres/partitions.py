@@ -144,7 +144,7 @@ def _named(bound: str | None) -> str:
 TABLE = "finished_spans"
 DEFAULT = f"{TABLE}_default"
 MANY = 1000
-"""A range gets its own partition once the default one has this many of its spans. Fewer, as of a wrong clock, stay."""
+"""The number of spans in the default partition at which their range gets a partition. Fewer spans stay there."""
 LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan partitions:' || current_schema(), 0))"
 _NOW = "select extract(epoch from now())::float8"
 _PARTS = f"""
