@@ -188,7 +188,7 @@ class Overview:
         return f"{self.head}: {self.counts}." if self.runs else "No run."
 
     def most_often(self, number: int = 3) -> str:
-        """Return the most frequent causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
+        """Return the first `number` causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
         if not self.causes:
             return ""
         return f"Most often: {', '.join(map(str, self.causes[:number]))}."

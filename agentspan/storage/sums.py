@@ -196,7 +196,7 @@ class FoundSpan(NamedTuple):
 
 
 class FailureSum(NamedTuple):
-    """The number of failed spans in a run that share a signature, the stable name of a group of equal failures.
+    """The sums over the failed spans of a run that share a signature, the stable name of a group of equal failures.
 
     A span that failed only because a child of it failed is not counted. A complete span whose result has `is_error`
     as true counts as failed.
