@@ -34,7 +34,7 @@ R = TypeVar("R")
 class Health(NamedTuple):
     """The state of recording, counted in transitions since the tracer was made.
 
-    If the last three values grow, the storage cannot be written.
+    If `spooled_bytes` and `oldest_s` grow, the storage cannot be written.
 
     Attributes:
         recorded: transitions on disk, in the storage or in the journal in front of it. `flush` returns whether all are
