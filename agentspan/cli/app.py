@@ -147,7 +147,7 @@ COMMANDS = {
     "For coding agents": {
         "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.\n\nThe tools print "
         "what the commands of their names print, within a budget of tokens. `serve` has the same tools at /mcp.",
-        "setup": "Add agentspan to a coding agent: its MCP server and its skill.\n\nThe change is shown first. Other "
+        "setup": "Add agentspan to a coding agent: its MCP server and two skills.\n\nThe change is shown first. Other "
         "entries and comments of the files stay as they are. --remove takes it back.",
         "skill": "Print the skill that tells a coding agent how to find out what failed, and why.\n\nWith `instrument` "
         "it tells how to record a program.",
