@@ -183,7 +183,7 @@ class Spending:
     def forked(self, writer_id: str, last_id: str) -> None:
         """In a forked child: note that the sums include the spans that the parent began before the fork.
 
-        The first step looks at what others used: short-lived children would end before their drain thread does.
+        With a file, the first step looks at what others used: a short-lived child ends before its drain thread looks.
 
         Args:
             writer_id: the id of the parent.
@@ -192,7 +192,8 @@ class Spending:
         self._counted[writer_id] = last_id
         self._lock = threading.RLock()
         self._waiting = self._next_look_ns = 0
-        self._looks_here = True
+        if not self._recorder.destination.is_remote:  # behind a spool no call waits for the server
+            self._looks_here = True
         self._settle()
         if self.above is not None:
             self.above.forked(writer_id, last_id)
