@@ -1,7 +1,8 @@
 """Runs the blocks of a page in one process, so that blocks can use what earlier ones made.
 
-`python -m tests.page_blocks` reads the blocks as a JSON document from standard input. A block's line numbers are its page's. Commands run in processes that are
-forked from one which has imported agentspan: starting Python anew for each would take most of the time.
+`python -m tests.page_blocks` reads the blocks as a JSON document from standard input. A block's line numbers are its
+page's. Commands run in processes that are forked from one which has imported agentspan: starting Python anew for each
+would take most of the time.
 """
 
 import json
