@@ -565,7 +565,7 @@ class Arrival:
     def _sum_up(self, run_id: str) -> None:
         """Sum up tokens and costs of the spans below each agent of a run, and store the sums that differ."""
         ctx = self._ctx
-        found = sums_of_agents(ctx.storage.ask(Outlines(run_id)))
+        found = sums_of_agents(ctx.storage.ask(Outlines(run_id, bare=True)))
         self._has_agents[run_id] = bool(found)
         for id, sums in found.items():
             located = ctx.storage.ask(Find(id, instance_id=run_id)).rows.get(id)
