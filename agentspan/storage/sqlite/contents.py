@@ -228,8 +228,16 @@ _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  
 
 
 def _end_of(text: str, start: int) -> int:
-    """Return the end of the JSON value at a position. In a very long payload, texts are not decoded: memory counts."""
-    if len(text) < LONG or text[start] != '"':
+    """Return the end of the JSON value at a position.
+
+    A text without an escaped quote ends at the next quote. In a very long payload, no text is decoded: memory counts.
+    """
+    if text[start] != '"':
+        return _scan(text, start)[1]
+    at = text.index('"', start + 1)
+    if text[at - 1] != "\\":
+        return at + 1
+    if len(text) < LONG:
         return _scan(text, start)[1]
     at = start
     while True:
@@ -287,9 +295,11 @@ def split(
         return None
     if len(pieces) == 1:
         return None
-    kept = _STRING.sub('""', "null".join([piece for piece in pieces if type(piece) is str]))
-    if kept.count("{") + kept.count("[") > MOST_NESTED or len(kept.split()) > 1:
-        return None
+    kept = "null".join([piece for piece in pieces if type(piece) is str])
+    if kept.count("{") > 1 or "[" in kept:  # else nothing is nested in it, and `_pieces` has found no blanks
+        kept = _STRING.sub('""', kept)
+        if kept.count("{") + kept.count("[") > MOST_NESTED or len(kept.split()) > 1:
+            return None
     return pieces
 
 
@@ -544,9 +554,12 @@ def stored_row(numbering: Numbering, row: AgentSpanRow) -> tuple[Value, ...]:
     stored = numbering.stored(payloads)
     if stored is None:
         return (*row, 0)
-    texts = stored.texts
-    row = row._replace(payload=texts["payload"], result_payload=texts.get("result_payload"))
-    return (*row, stored.contents)
+    values = [*row, stored.contents]
+    values[_PAYLOAD], values[_RESULT] = stored.texts["payload"], stored.texts.get("result_payload")
+    return tuple(values)
+
+
+_PAYLOAD, _RESULT = map(AgentSpanRow._fields.index, ("payload", "result_payload"))
 
 
 def are_large(row: AgentSpanRow) -> bool:
