@@ -400,13 +400,13 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
     records: list[Record] = []
     size, end = 0, 0
     try:
-        for line in lines:
-            if records and end <= known < line.end:
+        for after, text in lines:
+            if records and end <= known < after:
                 yield records, end
                 records, size = [], 0
-            records += decoder.feed(file, line.text)
-            size, end = size + len(line.text), line.end
-            del line  # it may be long
+            records += decoder.feed(file, text)
+            size, end = size + len(text), after
+            del text  # it may be long
             if len(records) >= TOGETHER or size >= TOGETHER_BYTES:
                 yield records, end
                 records, size = [], 0

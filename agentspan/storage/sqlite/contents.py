@@ -309,10 +309,10 @@ def _may_be_cut(text: str) -> bool:
     A list of LEAST characters must begin that far before the last closing bracket. A text of LEAST characters contains
     a whole window without a quote.
     """
-    closing = text.rfind("]")
-    if closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0:
+    if "\\" in text and '\\"' in text:  # first, because most texts of code have one near their start
         return True
-    if REFERENCE in text or ("\\" in text and '\\"' in text):
+    closing = text.rfind("]")
+    if (closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0) or REFERENCE in text:
         return True
     for at in range(0, len(text), _WINDOW):
         if text.find('"', at, at + _WINDOW) < 0 and text.find('"', at) - text.rfind('"', 0, at) > LEAST - 2:
