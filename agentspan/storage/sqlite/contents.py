@@ -312,7 +312,7 @@ def _may_be_cut(text: str) -> bool:
     if "\\" in text and '\\"' in text:  # first, because most texts of code have one near their start
         return True
     closing = text.rfind("]")
-    if (closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0) or REFERENCE in text:
+    if (closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0) or ("$" in text and REFERENCE in text):
         return True
     for at in range(0, len(text), _WINDOW):
         if text.find('"', at, at + _WINDOW) < 0 and text.find('"', at) - text.rfind('"', 0, at) > LEAST - 2:
@@ -339,6 +339,8 @@ def _pieces(
             before = recent.get(key_of(key[1], text, start)) if recent else None
             known = 0 if before is None else common_elements(before.text, before.ends, text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
+        elif text[start] == "{" and text.find('},"', start) < 0 and not text.startswith(REFERENCE, start):
+            end = len(text) - 1  # the last member: an object with a member behind it ends in these three characters
         else:
             end = _end_of(text, start)
         length, number = end - start, known + len(texts)
