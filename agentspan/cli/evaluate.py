@@ -160,7 +160,7 @@ def _print(found: Evaluation, *, full: bool) -> None:
 
 
 def _other_test(found: Evaluation, compared: Drift) -> Iterator[str]:
-    """Yield why the q of passed says something else than the verdict, if it does."""
+    """Yield the reason why the q of `passed` disagrees with the verdict, if it does."""
     row, by = compared.outcome, found.comparison
     is_clear = found.verdict in ("better", "worse")
     if row is None or row.q is None or by is None or row.is_significant == is_clear:

@@ -149,7 +149,7 @@ def doctor_command(
 
 
 def _report(location: Location) -> None:
-    """Print what a report of a bug needs. A storage that cannot be read is in it with the kind of its error only."""
+    """Print the facts for a report of a bug. A storage that cannot be read is in it with the kind of its error only."""
     try:
         with closing(open_direct(location, read_only=True)) as storage:
             stored = bug_report.contents(storage)

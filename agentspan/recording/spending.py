@@ -176,7 +176,7 @@ class Spending:
         self._settle()
 
     def forked(self, writer_id: str, last_id: str) -> None:
-        """In a forked child: what its parent began before the fork is in the sums already.
+        """In a forked child: note that the sums include the spans that the parent began before the fork.
 
         Args:
             writer_id: the id of the parent.
@@ -226,7 +226,7 @@ class Spending:
             self.above.count()
 
     def _call(self, schema_name: str, captured: str | Parts) -> _Call | None:
-        """Return the count of calls like this one; None for a step without a payload, which is like no other."""
+        """Return the count of calls like this one; None for a step without a payload, which repeats no other step."""
         if captured == "{}":
             return None
         if type(captured) is Parts:
@@ -242,7 +242,7 @@ class Spending:
         return call
 
     def _admit(self, schema_name: str, captured: str | Parts, call: _Call | None) -> None:
-        if self._reacts_in == threading.get_ident():  # a step of the function that decides
+        if self._reacts_in == threading.get_ident():  # a step that the function `on_spent` records
             self.steps_left -= 1
             return
         if self._is_unread:
@@ -475,7 +475,7 @@ class Spending:
                             self._note(PAUSED, amounts_text({"minutes": waited_ns / 60e9}))
 
     def spend(self, span: Any, result: str | None) -> None:
-        """Add what a span used, as it ends. Never raises.
+        """Add the usage of a span that ends. Never raises.
 
         Args:
             span: the span, with its status and its captured payload.
@@ -609,7 +609,7 @@ def user() -> str | None:
 
 
 class _Terminal:
-    """The question in the terminal. One step asks at a time; the others wait for what it allows."""
+    """The question in the terminal. One step asks at a time; the others wait for its answer."""
 
     def __init__(self) -> None:
         self._asked = ""
