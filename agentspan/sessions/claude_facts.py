@@ -21,8 +21,8 @@ _KNOWN_UUIDS = 20_000
 _OPEN_CALLS = 8
 """The most model calls of a conversation to which further records may be added."""
 _MOST_LISTED = 200
-_NOTED = ("sessionId", "version", "cwd", "gitBranch", "entrypoint", "permissionMode")
-"""Members of records that say something about the session, in the order of `Facts._note_changed`."""
+_NOTED = ("sessionId", "version", "cwd", "gitBranch", "entrypoint")
+"""Members of records that say something about the session, in the order that `Facts._note_changed` unpacks."""
 
 
 K = TypeVar("K")
@@ -298,16 +298,19 @@ class Facts:
                 self.started = self.ended = millis
             elif millis > (self.ended or 0):
                 self.ended = millis
-        seen = tuple(map(get, _NOTED))
+        seen, mode = tuple(map(get, _NOTED)), get("permissionMode")  # apart, because prompts alone have it
         if self.first is None and type(uuid := steps.uuid_of(record)) is str:
             self.first = unicode_of(uuid)
         if "forkedFrom" in record and self.fork is None:
             self.fork = text_in(object_in(get("forkedFrom")).get("sessionId"))
         if seen != self._seen:
             self._seen = seen
-            self._note_changed(*seen)
+            self._note_changed(seen, mode)
+        elif mode is not None and mode != self.permission and type(mode) is str:
+            self.set_permission(mode)
 
-    def _note_changed(self, session: Any, version: Any, cwd: Any, branch: Any, entry: Any, permission: Any) -> None:
+    def _note_changed(self, seen: tuple[Any, ...], permission: Any) -> None:
+        session, version, cwd, branch, entry = seen
         if type(session) is str and session:
             session = unicode_of(session)
             if self.id is None:
