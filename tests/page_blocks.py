@@ -1,7 +1,8 @@
-"""Runs the blocks of a page in one process, so that blocks can use what earlier ones made: `python -m tests.page_blocks`.
+"""Runs the blocks of a page in one process, so that blocks can use what earlier ones made.
 
-Blocks are a JSON document on standard input. A block's line numbers are its page's. Commands run in processes that are
-forked from one which has imported agentspan: starting Python anew for each would take most of the time.
+`python -m tests.page_blocks` reads the blocks as a JSON document from standard input. A block's line numbers are its
+page's. Commands run in processes that are forked from one which has imported agentspan: starting Python anew for each
+would take most of the time.
 """
 
 import json
@@ -21,7 +22,8 @@ def run_blocks(blocks: list[tuple[str, int, str, str]]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for page, line, kind, code in blocks:
         where = f"{page}:{line}"
-        print(where, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{where}\n")
+        sys.stderr.flush()
         if kind == "python":
             exec(compile("\n" * line + code, page, "exec"), names)
         elif kind == "sql":

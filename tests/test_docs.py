@@ -28,6 +28,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "refere
 FENCE = re.compile(r"(`{3,})(\w*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 OPT_OUT = re.compile(r"<!-- not run: \S.* -->\n\Z")
 
+
 class Block(NamedTuple):
     """A fenced block that is to be run."""
 

@@ -34,7 +34,7 @@ LINE_BYTES = 4096
     "--from",
     "form",
     type=click.Choice(["export", "otlp"]),
-    help="Read files of this kind; without it, they are recognised.",
+    help="Read files of this kind; OTLP needs it, an export is recognised.",
 )
 @choice_options
 @click.option("--again", is_flag=True, help="Read files of sessions that have not changed, too.")

@@ -148,8 +148,13 @@ class Spending:
         self._reacts_in: int | None = None
         self._lock = threading.RLock()
         self._calls: dict[int, _Call] = {}
-        self._looks_here = not (self._recorder.is_open and self._recorder.destination.is_journaled)
+        self._looks_here = not self._has_looker
         self._begin(budget or _NO_LIMIT, 0)
+
+    @property
+    def _has_looker(self) -> bool:
+        """True if a drain thread looks at what other processes use, so that steps need not."""
+        return bool(self._recorder.is_open and self._recorder.destination.is_journaled)
 
     def _begin(self, budget: Budget, elapsed_ns: int) -> None:
         """Set the limits of a run that began `elapsed_ns` ago."""
@@ -178,13 +183,18 @@ class Spending:
     def forked(self, writer_id: str, last_id: str) -> None:
         """In a forked child: note that the sums include the spans that the parent began before the fork.
 
+        With a file, the first step looks at what others used: a short-lived child ends before its drain thread looks.
+
         Args:
             writer_id: the id of the parent.
             last_id: an id that is greater than those of the parent's spans.
         """
         self._counted[writer_id] = last_id
         self._lock = threading.RLock()
-        self._waiting = 0
+        self._waiting = self._next_look_ns = 0
+        if not self._recorder.destination.is_remote:  # behind a spool no call waits for the server
+            self._looks_here = True
+        self._settle()
         if self.above is not None:
             self.above.forked(writer_id, last_id)
 
@@ -561,6 +571,9 @@ class Spending:
             with guard():  # the storage is busy: the next look finds it
                 self._take_in(self._events(self._recorder.store))
                 self._count_others(self._recorder.store)
+            if self._looks_here and self._has_looker:
+                self._looks_here = False
+                self._settle()
         finally:
             self._lock.release()
         took_ns = clock.monotonic_ns() - began_ns
