@@ -410,7 +410,7 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
             if len(records) >= TOGETHER or size >= TOGETHER_BYTES:
                 yield records, end
                 records, size = [], 0
-    except Exception:
+    except (OSError, EOFError, zlib.error):
         if records:
             yield records, end
         raise
