@@ -58,7 +58,7 @@ def created(
     status: str,
     payload: str,
     result_payload: str | None,
-    times: Times,
+    times: tuple[str | None, str | None, float | None],
     meaning: Meaning,
     now: str,
     writer_id: str | None = None,

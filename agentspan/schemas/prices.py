@@ -45,14 +45,12 @@ class Tokens(NamedTuple):
     write_1h: int = 0
 
 
-_HOUR_TOKENS = "cache_write_1h_tokens"
-_DETAILS = frozenset(
-    {
-        "cached_tokens", "cache_write_tokens", _HOUR_TOKENS, "input_audio_tokens", "output_audio_tokens",
-        "reasoning_tokens",
-    }
+_DETAILS = (
+    "cached_tokens", "cache_write_tokens", "input_audio_tokens", "output_audio_tokens", "reasoning_tokens",
+    "cache_write_1h_tokens",
 )  # fmt: skip
-"""Fields that count a part of the input or output tokens. Such a part may have a price of its own."""
+"""Fields that count a part of the input or output tokens, in the order of Tokens. Each may have a price of its own."""
+_no_details = frozenset(_DETAILS).isdisjoint
 
 
 def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> float | None:
@@ -127,16 +125,15 @@ def _with_cache(sent: int, read: int, write: int) -> int:
 
 def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> Tokens:
     sent, made = max(0, input_tokens or 0), max(0, output_tokens or 0)
-    if _DETAILS.isdisjoint(fields):  # most calls
+    if _no_details(fields):  # most calls
         return Tokens(sent, made)
-
-    def number(name: str) -> int:
-        return max(0, count(fields.get(name)) or 0)
-
-    read, write = number("cached_tokens"), number("cache_write_tokens")
+    read, write, audio_in, audio_out, reasoning, hours = map(_number, map(fields.get, _DETAILS))
     whole = _with_cache(sent, read, write)
-    audio = number("input_audio_tokens"), number("output_audio_tokens")
-    return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"), min(write, number(_HOUR_TOKENS)))
+    return Tokens(whole, made, read, write, audio_in, audio_out, reasoning, min(write, hours))
+
+
+def _number(value: Any) -> int:
+    return 0 if value is None else max(0, count(value) or 0)
 
 
 def _cost(prices: Prices, tokens: Tokens) -> float | None:
@@ -146,29 +143,25 @@ def _cost(prices: Prices, tokens: Tokens) -> float | None:
         return (plain + made * _at(prices["out"], sent)) / _MILLION
     if not prices:  # not priced by tokens
         return None
-    if tokens.write_1h and "write" in prices and "write_1h" not in prices and "in" in prices:
-        prices = {**prices, "write_1h": _HOUR * _at(prices["in"], tokens.input)}
-    hours = tokens.write_1h if "write_1h" in prices else 0
-    parts_in = (
-        ("read", tokens.read),
-        ("write_1h", hours),
-        ("write", tokens.write - hours),
-        ("audio_in", min(tokens.audio_in, tokens.input)),
-    )
-    parts_out = ("audio_out", tokens.audio_out), ("reasoning", tokens.reasoning)
+    whole_in, whole_out, read, write, audio_in, audio_out, reasoning, hours = tokens
+    if hours and "write" in prices and "write_1h" not in prices and "in" in prices:
+        prices = {**prices, "write_1h": _HOUR * _at(prices["in"], whole_in)}
+    hours = hours if "write_1h" in prices else 0
+    audio_in = min(audio_in, whole_in)
+    parts_in = ("read", read), ("write_1h", hours), ("write", write - hours), ("audio_in", audio_in)
+    parts_out = ("audio_out", audio_out), ("reasoning", reasoning)
     total: float = 1000.0 * prices.get("request", 0)
-    for whole, main, parts in ((tokens.input, "in", parts_in), (tokens.output, "out", parts_out)):
-        rest = whole
+    for rest, main, parts in ((whole_in, "in", parts_in), (whole_out, "out", parts_out)):
         for name, number in parts:
             if number and (price := prices.get(name)) is not None:
                 number = min(number, rest)
                 rest -= number
-                total += number * _at(price, tokens.input)
+                total += number * _at(price, whole_in)
         if rest:
             price = prices.get(main, 0 if main == "out" else None)  # an embedding has no output to pay for
             if price is None:
                 return None
-            total += rest * _at(price, tokens.input)
+            total += rest * _at(price, whole_in)
     return total / _MILLION
 
 

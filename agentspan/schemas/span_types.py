@@ -8,6 +8,7 @@ one is stored, and reported with the reason. Payloads are then unchecked, and sp
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
@@ -414,6 +415,7 @@ def describe(
             from a new payload only.
     """
     new_payload, new_result = check
+    is_object = type(result) is dict
     violations: tuple[Violation, ...] = ()
     if new_payload and not span_type.payload.quick(payload):
         violations = span_type.payload.check(payload)
@@ -422,7 +424,6 @@ def describe(
     if result is None:
         context = payload
     else:
-        is_object = type(result) is dict
         if new_result and not span_type.result.quick(result) and not (is_object and _is_error(result, status)):
             # The result of an exception has only the error: no type's schema describes it.
             violations += span_type.result.check(result)
@@ -436,14 +437,14 @@ def describe(
             summary = template.render(context)
     if result is not None and span_type.result_template is not None:
         summary = _with_outcome(summary, span_type, context, result, status)
-    elif type(result) is dict and "output" not in result and result and span_type in _WITH_OUTPUT:
+    elif is_object and span_type in _WITH_OUTPUT and result and "output" not in result:
         summary = _with_all_of(result, summary, status)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
     aggregate = span_type.is_aggregate
     if aggregate and has_own_tokens(payload):
         aggregate = 0
-    reason = None if type(result) is not dict or _no_reason(result) else _finish_reason(result)
+    reason = None if not is_object or _no_reason(result) else _finish_reason(result)
     if _no_usage(context):  # the common case
         return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     used = _used(context)
@@ -541,7 +542,13 @@ def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
         value = aliases.label_of(payload, field)
     if type(value) is not str:
         return None
-    return value if len(value) <= 40 and value.isidentifier() else one_line(value, MAX_LABEL)
+    return _label(value) if len(value) <= MAX_LABEL else one_line(value, MAX_LABEL)
+
+
+@lru_cache(maxsize=1024)
+def _label(value: str) -> str:
+    """Return a short label on one line: most are one of a few names of models and tools."""
+    return one_line(value, MAX_LABEL)
 
 
 def _cost(value: Any) -> float | None:

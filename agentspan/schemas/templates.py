@@ -11,7 +11,7 @@ Clients of the API also register templates in Liquid: official TypeScript packag
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentspan import host
@@ -173,7 +173,9 @@ class _Program:
         elif depth == 0:  # there is one context only
             found = f"c0.get({name})"
         else:
-            found = f"search({name}, {', '.join(f'c{level}' for level in range(depth, -1, -1))})"
+            found = f"c0.get({name})"
+            for level in range(1, depth + 1):
+                found = f"(c{level}[{name}] if type(c{level}) is dict and {name} in c{level} else {found})"
         for member in rest:
             if member in _VIRTUAL:  # no call for a missing value
                 found = f"({member}(m) if (m := {found}) is not None else None)"
@@ -188,13 +190,6 @@ class _Program:
 
     def _line(self, depth: int, code: str) -> None:
         self._lines.append(" " * (depth + 1) + code)
-
-
-def _search(name: str, *contexts: Any) -> Any:
-    for context in contexts:
-        if type(context) is dict and name in context:
-            return context[name]
-    return None
 
 
 def _member(value: Any, name: str) -> Any:
@@ -265,9 +260,10 @@ def arguments_text(value: Any) -> Any:
     if type(value) is not dict:
         return _inline(value)
     text = ""
-    items = value.items()
+    items: Iterable[tuple[str, Any]] = value.items()
     if len(value) <= _MOST_SORTED and (False in value.values() or None in value.values()):
-        items = sorted(items, key=_is_off)  # type: ignore[assignment]
+        shown_first = [member for member in items if member[1] is not False and member[1] is not None]
+        items = shown_first + [member for member in items if member[1] is False or member[1] is None]
     for key, item in items:
         name = key if key.isidentifier() and len(key) < MAX_INLINE else one_line(key, MAX_INLINE)
         if type(item) is str:
@@ -281,10 +277,6 @@ def arguments_text(value: Any) -> Any:
     return text
 
 
-def _is_off(member: tuple[str, Any]) -> bool:
-    return member[1] is False or member[1] is None
-
-
 def _count(value: Any) -> Any:
     return len(value) if type(value) is list or type(value) is dict else None
 
@@ -292,14 +284,13 @@ def _count(value: Any) -> Any:
 _VIRTUAL: Mapping[str, Callable[[Any], Any]] = {"_inline": _inline, "_args": arguments_text, "_count": _count}
 _CLEAN = frozenset({"_inline", "_args"})
 _HELPERS: Mapping[str, Any] = {
-    "__builtins__": {"len": len, "str": str, "type": type},
+    "__builtins__": {"dict": dict, "len": len, "str": str, "type": type},
     "items": _items,
     "member": _member,
     "nothing": (),
     "numbers": (int, float),
     "once": (None,),
     "one_line": one_line,
-    "search": _search,
     "shown": _shown,
     **_VIRTUAL,
 }

@@ -11,6 +11,7 @@ A session that another one started as a sub-agent is stored in the run of that s
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
@@ -60,6 +61,7 @@ TOGETHER, TOGETHER_BYTES = 64, 2**17
 """How many spans, and characters of their payloads, are searched for credentials at once. Of more, the texts would no
 longer be in the processor's cache when they are stored."""
 _TOO_DEEP = "a step that is nested too deep"
+_run_of = attrgetter("agent_instance_id")
 _MESSAGES = 20
 """Among how many first messages the first prompt is looked for: instructions may stand before it."""
 _MOST_PROMPTED = 256
@@ -102,6 +104,7 @@ class _Placed:
         top: the id of the agent span that has the session's steps, if it is a sub-agent; else None.
         above: the id of the span above that agent span; None for the run itself.
         kin: the runs of sessions that begin with the same step, with these sessions' ids.
+        prompts: the start and the text of the session's first messages, by the keys of their steps.
     """
 
     session: Session
@@ -109,6 +112,7 @@ class _Placed:
     top: str | None
     above: str | None = None
     kin: tuple[tuple[str, str], ...] = ()
+    prompts: dict[str, tuple[int, str | None]] = field(default_factory=dict)
 
 
 class _Stated(NamedTuple):
@@ -182,11 +186,7 @@ class Arrival:
             if self._is_due:
                 self.settle()
             if type(record) is Step:
-                self.steps += 1
-                if record.type == "message" or record.key in self._prompts.get((format, record.session), ()):
-                    self._note_prompt(format, record)
-                if not known:
-                    self._step(format, record)
+                self._step(format, record, known=known)
             elif type(record) is Session:
                 self._session(format, record)
             else:
@@ -262,15 +262,13 @@ class Arrival:
                 known[row.id] = stored
             else:
                 lost += 1  # its run was removed meanwhile
-        moves = [move for row in rows if row.id in known and (move := update_of(row, known[row.id])) is not None]
+        again = [row for row in rows if row.id in known] if known else []
+        moves = [move for row in again if (move := update_of(row, known[row.id])) is not None]
         outcomes = ctx.storage.apply([Unit((move,)) for move in moves], wait_s=ctx.wait_s) if moves else []
         self.arrived.changed += sum(isinstance(outcome, Applied) for outcome in outcomes)
         self.arrived.spans += len(rows) - len(known) - lost
-        self._unsummed |= {row.agent_instance_id for row in rows if row.id not in known}
+        self._count([row for row in rows if row.id not in known] if known else rows)
         self._unsummed |= {move.instance_id for move in moves if move.instance_id is not None}
-        for row in rows:
-            if row.id not in known:
-                self._count(row)
 
     def _stored(self, rows: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:
         """Return the stored rows of many spans whose runs are not new. Of few, most are new: none is looked for.
@@ -278,21 +276,20 @@ class Arrival:
         To put stored ones, and to be refused one by one, takes four times as long.
         """
         found: dict[str, AgentSpanRow] = {}
-        by_run: dict[str, list[str]] = defaultdict(list)
-        for row in rows if len(rows) >= MANY else ():
-            if row.agent_instance_id not in self.arrived.runs:
-                by_run[row.agent_instance_id].append(row.id)
-        for run, ids in by_run.items():
+        for run in set(map(_run_of, rows)) - self.arrived.runs.keys() if len(rows) >= MANY else ():
+            ids = [row.id for row in rows if row.agent_instance_id == run]
             located = self._ctx.storage.ask(Find(*ids, instance_id=run)).rows
             found.update((id, row) for id, (_, row) in located.items() if isinstance(row, AgentSpanRow))
         return found
 
-    def _count(self, row: AgentSpanRow) -> None:
-        run = row.agent_instance_id
-        if run not in self.arrived.runs:
-            self.arrived.changed_runs[run] = None
-        if row.cost_usd is not None and not row.is_aggregate:
-            self.arrived.cost_usd += row.cost_usd
+    def _count(self, rows: Sequence[AgentSpanRow]) -> None:
+        """Count new rows."""
+        runs = dict.fromkeys(map(_run_of, rows))
+        self._unsummed |= runs.keys()
+        self.arrived.changed_runs |= {run: None for run in runs if run not in self.arrived.runs}
+        for row in rows:
+            if row.cost_usd is not None and not row.is_aggregate:
+                self.arrived.cost_usd += row.cost_usd
 
     def _session(self, format: str, session: Session) -> None:
         key = format, session.id
@@ -304,19 +301,26 @@ class Arrival:
         if session.parent is not None and (above := self._parent(format, session, session.parent[0])) is not None:
             run, top = above
             if session.parent[1] is not None:
-                top = _id_of(run.id, session.parent[0], session.parent[1])
-            own = _id_of(run.id, session.id, "")
-            self._placed[key] = _Placed(session, run, own, top)
+                top = span_id(run.id, session.parent[0], session.parent[1])
+            own = span_id(run.id, session.id, "")
+            self._placed[key] = _Placed(session, run, own, top, prompts=self._prompts_of(key))
             self._has_agents[run.id] = True
             return
         if session.parent is not None and self.waits_for_parents and self._own_run(format, session, session.id) is None:
             raise ParentMissing(f"the session {session.parent[0]} has not arrived")
         run, is_new = self._registered(format, session)
         kin = () if session.first is None else self._kin(format, session)
-        self._placed[key] = _Placed(session, run, None, None, kin)
+        self._placed[key] = _Placed(session, run, None, None, kin, self._prompts_of(key))
         if is_new:
             self.arrived.runs[run.id] = None
             self._has_agents[run.id] = False
+
+    def _prompts_of(self, key: tuple[str, str]) -> dict[str, tuple[int, str | None]]:
+        """Return the first messages of a session that was placed not long ago, or a place for those of a new one."""
+        prompts = self._prompts[key] = self._prompts.pop(key, {})
+        if len(self._prompts) > _MOST_PROMPTED:
+            del self._prompts[next(iter(self._prompts))]
+        return prompts
 
     def _parent(self, format: str, session: Session, id: str) -> tuple[AgentInstanceRow, str | None] | None:
         """Return the run of a session that started another one; None if it has not arrived yet."""
@@ -333,7 +337,7 @@ class Arrival:
         found = storage.ask(Query("session_file", noted, limit=1)).rows
         if found and isinstance(found[0], SessionFileRow) and found[0].agent_instance_id is not None:
             run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
-            return None if run is None else (run, _id_of(run.id, id, ""))
+            return None if run is None else (run, span_id(run.id, id, ""))
         return None
 
     def _own_run(self, format: str, session: Session, id: str) -> AgentInstanceRow | None:
@@ -400,14 +404,19 @@ class Arrival:
         agent = unique(storage, AgentRow, external_identifier=wanted.agent)
         return references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
 
-    def _step(self, format: str, step: Step) -> None:
-        key = format, step.session, step.key
-        if step.status == "active":
-            self._open[key] = step  # whether it goes on is known at the end of the file
+    def _step(self, format: str, step: Step, *, known: bool) -> None:
+        self.steps += 1
+        placed = self._placed[format, step.session]
+        if step.type == "message" or step.key in placed.prompts:
+            _note_prompt(placed.prompts, step)
+        if known:
             return
-        if key in self._open:
-            del self._open[key]
-        self._add(self._placed[format, step.session], step)
+        if step.status == "active":
+            self._open[format, step.session, step.key] = step  # whether it goes on is known at the end of the file
+            return
+        if self._open:
+            self._open.pop((format, step.session, step.key), None)
+        self._add(placed, step)
 
     def _add(self, placed: _Placed, step: Step, closed_by: str | None = None) -> None:
         """Make the row of a step; it waits for the next commit.
@@ -416,11 +425,11 @@ class Arrival:
             closed_by: `abandoned` if the step's own end did not come; None if it did, or may still come.
         """
         run = placed.run
-        id = _id_of(run.id, step.session, step.key)
+        id = span_id(run.id, step.session, step.key)
         if placed.kin and self._is_inherited(placed, step):
             self.arrived.inherited += 1
             return
-        parent = placed.top if step.parent is None else _id_of(run.id, step.session, step.parent)
+        parent = placed.top if step.parent is None else span_id(run.id, step.session, step.parent)
         try:
             row = row_of(run, (id, parent), step, self._now)
         except ValueError:  # JSON that is nested a thousand levels deep cannot be encoded
@@ -437,19 +446,19 @@ class Arrival:
         id, size = row.id, _size(row)
         if id in self._unredacted:
             self._redact()
-        before = self._waiting.get(id)
-        if before is not None:
-            self._bytes -= _size(before)
+        if id in self._waiting:
+            self._bytes -= _size(self._waiting[id])
         self._waiting[id] = row
         self._unredacted[id] = _Stated.of(step) if step.type == "llm" else None
         self._bytes += size
         self._unredacted_bytes += size
-        self._is_due = (
-            len(self._unredacted) >= TOGETHER
-            or self._unredacted_bytes >= TOGETHER_BYTES
+        if (
+            self._unredacted_bytes >= TOGETHER_BYTES
+            or len(self._unredacted) >= TOGETHER
             or len(self._waiting) >= BATCH
             or self._bytes >= BATCH_BYTES
-        )
+        ):
+            self._is_due = True
 
     def _redact(self) -> None:
         """Remove credentials from the waiting rows that still may have some."""
@@ -460,10 +469,11 @@ class Arrival:
         columns: list[tuple[str, str]] = []
         for id in unredacted:
             row = self._waiting[id]
-            for column, text in (("payload", row.payload), ("result_payload", row.result_payload)):
-                if text is not None:
-                    texts.append(text)
-                    columns.append((id, column))
+            texts.append(row.payload)
+            columns.append((id, "payload"))
+            if row.result_payload is not None:
+                texts.append(row.result_payload)
+                columns.append((id, "result_payload"))
         doubtful: dict[str, list[str]] = defaultdict(list)
         for place in self._ctx.doubtful(texts):
             doubtful[columns[place][0]].append(columns[place][1])
@@ -482,7 +492,7 @@ class Arrival:
         return any(
             id in self._ctx.storage.ask(Find(id, instance_id=run)).rows
             for run, session in placed.kin
-            if (id := _id_of(run, session, step.key))
+            if (id := span_id(run, session, step.key))
         )
 
     def _compare_costs(self, row: AgentSpanRow, stated: _Stated) -> None:
@@ -504,7 +514,7 @@ class Arrival:
         if stored is None or not isinstance(stored[1], AgentInstanceRow):
             return
         before = stored[1]
-        session = self._titled(format, self._surrounded(format, placed.session, before), before)
+        session = self._titled(placed, self._surrounded(format, placed.session, before), before)
         values = ended_run(ctx, session, live=live)
         is_earlier = (before.finished_at or "") > str(values["finished_at"] or "") and not self.replaces_ends
         if is_earlier and not live:
@@ -519,22 +529,11 @@ class Arrival:
             placed.run = before._replace(**cast(Any, values))
         put_rows(ctx, [score_of(ctx, run.id, session, each) for each in session.scores])
 
-    def _note_prompt(self, format: str, step: Step) -> None:
-        """Note what a person may have said first. Instructions before it can turn out later not to be a prompt."""
-        key = format, step.session
-        prompts = self._prompts.pop(key, None) or {}
-        self._prompts[key] = prompts
-        if step.key in prompts or len(prompts) < _MESSAGES:
-            is_prompt = (step.type, step.parent, step.payload.get("role")) == ("message", None, "user")
-            prompts[step.key] = step.start_ns, prompt_line(step.payload.get("content")) if is_prompt else None
-        if len(self._prompts) > _MOST_PROMPTED:
-            del self._prompts[next(iter(self._prompts))]
-
-    def _titled(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
+    def _titled(self, placed: _Placed, session: Session, before: AgentInstanceRow) -> Session:
         """Return a session with a title: its own, else its first prompt."""
         if session.metadata.get("title"):
             return session
-        title = min((each for each in self._prompts.get((format, session.id), {}).values() if each[1]), default=None)
+        title = min((each for each in placed.prompts.values() if each[1]), default=None)
         stored = None if before.metadata is None else jsontext.decode(before.metadata).get("title")
         text = stored if title is None else title[1]
         return session if text is None else session._replace(metadata={**session.metadata, "title": text})
@@ -565,7 +564,7 @@ class Arrival:
     def _sum_up(self, run_id: str) -> None:
         """Sum up tokens and costs of the spans below each agent of a run, and store the sums that differ."""
         ctx = self._ctx
-        found = sums_of_agents(ctx.storage.ask(Outlines(run_id)))
+        found = sums_of_agents(ctx.storage.ask(Outlines(run_id, bare=True)))
         self._has_agents[run_id] = bool(found)
         for id, sums in found.items():
             located = ctx.storage.ask(Find(id, instance_id=run_id)).rows.get(id)
@@ -582,8 +581,11 @@ class Arrival:
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
 
 
-def _id_of(run: str, session: str, key: str) -> str:
-    return span_id(run, session, key)
+def _note_prompt(prompts: dict[str, tuple[int, str | None]], step: Step) -> None:
+    """Note what a person may have said first. Instructions before it can turn out later not to be a prompt."""
+    if step.key in prompts or len(prompts) < _MESSAGES:
+        is_prompt = (step.type, step.parent, step.payload.get("role")) == ("message", None, "user")
+        prompts[step.key] = step.start_ns, prompt_line(step.payload.get("content")) if is_prompt else None
 
 
 def _size(row: AgentSpanRow) -> int:

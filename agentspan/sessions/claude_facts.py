@@ -21,6 +21,8 @@ _KNOWN_UUIDS = 20_000
 _OPEN_CALLS = 8
 """The most model calls of a conversation to which further records may be added."""
 _MOST_LISTED = 200
+_NOTED = ("sessionId", "version", "cwd", "gitBranch", "entrypoint")
+"""Members of records that say something about the session, in the order that `Facts._note_changed` unpacks."""
 
 
 K = TypeVar("K")
@@ -52,8 +54,12 @@ class Recent(dict[K, V | None], Generic[K, V]):
         """Set a value."""
         self[key] = value
         if len(self) >= self._size:
-            self._older = dict(self)
-            self.clear()
+            self.age()
+
+    def age(self) -> None:
+        """Drop the older half of the entries. For a caller that sets values by `[]`, and looks at the size itself."""
+        self._older = dict(self)
+        self.clear()
 
 
 class Clock:
@@ -71,10 +77,10 @@ class Clock:
 
     def time_of(self, record: Mapping[str, Any]) -> int | None:
         """Return a record's time in milliseconds: not before its parent's, and for one without, that before it."""
-        get = record.get
+        get, known = record.get, self._known
         millis = steps.millis_of(get("timestamp"))
         parent = get("parentUuid")
-        above = self._known[parent] if type(parent) is str else None
+        above = known[parent] if type(parent) is str else None
         if millis is None:
             millis = self._last if above is None else above
         elif above is not None and above > millis:
@@ -83,7 +89,9 @@ class Clock:
             self._last = millis
             uuid = get("uuid")
             if type(uuid) is str:
-                self._known.put(uuid, millis)
+                known[uuid] = millis
+                if len(known) >= _KNOWN_UUIDS:
+                    known.age()
         return millis
 
     def known(self, uuid: Any) -> int | None:
@@ -102,8 +110,11 @@ class Clock:
 
     def start(self, millis: int) -> int:
         """Return the next free start time of a millisecond, in nanoseconds."""
-        count = self._taken[millis] or 0
-        self._taken.put(millis, count + 1)
+        taken = self._taken
+        count = taken[millis] or 0
+        taken[millis] = count + 1
+        if len(taken) >= _KNOWN_UUIDS:
+            taken.age()
         return millis * MILLI + count * 1000
 
     def count(self, millis: int) -> int:
@@ -287,16 +298,19 @@ class Facts:
                 self.started = self.ended = millis
             elif millis > (self.ended or 0):
                 self.ended = millis
-        seen = get("sessionId"), get("version"), get("cwd"), get("gitBranch"), get("entrypoint"), get("permissionMode")
+        seen, mode = tuple(map(get, _NOTED)), get("permissionMode")  # apart, because prompts alone have it
         if self.first is None and type(uuid := steps.uuid_of(record)) is str:
             self.first = unicode_of(uuid)
         if "forkedFrom" in record and self.fork is None:
             self.fork = text_in(object_in(get("forkedFrom")).get("sessionId"))
         if seen != self._seen:
             self._seen = seen
-            self._note_changed(*seen)
+            self._note_changed(seen, mode)
+        elif mode is not None and mode != self.permission and type(mode) is str:
+            self.set_permission(mode)
 
-    def _note_changed(self, session: Any, version: Any, cwd: Any, branch: Any, entry: Any, permission: Any) -> None:
+    def _note_changed(self, seen: tuple[Any, ...], permission: Any) -> None:
+        session, version, cwd, branch, entry = seen
         if type(session) is str and session:
             session = unicode_of(session)
             if self.id is None:

@@ -137,7 +137,7 @@ class ClaudeDecoder(LineDecoder):
         else:
             for record in self._pieces(line.decode("utf-8", "replace")):
                 self._take(record)
-        return self._sent()
+        return self._sent() if self._out.records or not self._announced else ()  # half of the lines end no step
 
     def rest(self) -> Iterable[Record]:
         """Return the steps that have not ended, as they are now, and the Session."""
@@ -203,7 +203,8 @@ class ClaudeDecoder(LineDecoder):
                 self._untimed.pop(0)
                 out.unread("a record without a time")
             return
-        thread = out.thread = self._thread_of(file, record)
+        is_main = file.is_main and file.thread is None and record.get("isSidechain") is not True
+        thread = out.thread = out.main if is_main else self._thread_of(file, record)
         if out.copied and self._is_copy(record, kind, millis):
             return
         if thread.id is not None:
@@ -244,10 +245,11 @@ class ClaudeDecoder(LineDecoder):
         return kind in _LEFT_OUT
 
     def _thread_of(self, file: _File, record: Mapping[str, Any]) -> Thread:
+        """Return the conversation of a record that is not of the main one."""
         if (thread := file.thread) is not None:
             return thread
         if file.is_main:
-            return self._agents.side_of(record) if record.get("isSidechain") is True else self._out.main
+            return self._agents.side_of(record)
         name = plain_path(file.path).name
         found = _AGENT.match(name)
         id = found[1] if found is not None else text_in(record.get("agentId")) or name

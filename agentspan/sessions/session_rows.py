@@ -14,7 +14,6 @@ from agentspan.model import spans
 from agentspan.model.changes import Move
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
-from agentspan.model.spans import Times
 from agentspan.otel.identity import hashed_id
 from agentspan.otel.stored_rows import about_of, object_of
 from agentspan.schemas.builtin import AGGREGATES
@@ -110,16 +109,17 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
     Raises:
         ValueError: the payload or result cannot be encoded, because it is nested a thousand levels deep.
     """
-    payload, result = jsontext.text_of(step.payload), None if step.result is None else jsontext.text_of(step.result)
-    started_at = clock.to_text(step.start_ns)
-    times = Times(started_at)
-    if step.end_ns is not None:
-        took_ns = max(0, step.end_ns - step.start_ns)
-        ended_at = clock.to_text(step.end_ns) if took_ns else started_at
-        times = Times(started_at, ended_at, took_ns / 1_000_000)
-    name = step.type
+    _, _, _, name, start_ns, end_ns, status, sent, returned = step
+    payload, result = jsontext.text_of(sent), None if returned is None else jsontext.text_of(returned)
+    started_at = clock.to_text(start_ns)
+    ended_at: str | None = None
+    duration_ms: float | None = None
+    if end_ns is not None:
+        took_ns = max(0, end_ns - start_ns)
+        ended_at = clock.to_text(end_ns) if took_ns else started_at
+        duration_ms = took_ns / 1_000_000
     span_type = REGISTRY.resolve(name)
-    meaning = describe(span_type, name, step.status, step.payload, step.result, times.duration_ms)
+    meaning = describe(span_type, name, status, sent, returned, duration_ms)
     put = spans.created(
         own[0],
         run.agent_id,
@@ -127,10 +127,10 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
         own[1],
         name,
         title_of(span_type, name),
-        step.status,
+        status,
         payload,
         result,
-        times,
+        (started_at, ended_at, duration_ms),
         meaning,
         now,
     )

@@ -343,7 +343,7 @@ def test_the_generated_source_is_made_of_fixed_pieces(monkeypatch: pytest.Monkey
         " v = c0.get(k3)",
         " for c1 in items(v) if v or (v is not None and type(v) in numbers) else nothing:",
         "  if len(out) > 800: break",
-        "  v = search(k4, c1, c0)",
+        "  v = (c1[k4] if type(c1) is dict and k4 in c1 else c0.get(k4))",
         "  if type(v) is not str or len(v) > 800: v = shown(v)",
         "  clean = clean and len(v) <= 80 and v.isprintable()",
         "  out += v",

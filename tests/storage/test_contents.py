@@ -169,12 +169,14 @@ ODD = [
 def test_any_json_text_is_read_byte_for_byte(path: Path, odd: str) -> None:
     storage = SQLiteStorage(path)
     begun(storage)
-    text = f'{odd},"messages":[{",".join(f"""["{number}{"x" * 200}"]""" for number in range(4))}]}}'
-    assert split(text) is not None
-    row = span(text, text)
+    messages = f'"messages":[{",".join(f"""["{number}{"x" * 200}"]""" for number in range(4))}]'
+    first, last = f"{odd},{messages}}}", f'{{{messages},"last":{odd}}}}}'
+    assert split(first) is not None
+    assert split(last) is not None
+    row = span(first, last)
     storage.apply([Unit((PutSpans([row]),))])
     assert storage.ask(Query("agent_span")).rows == [row]
-    assert sql(path, "select payload, result_payload from spans") == [(text, text)]
+    assert sql(path, "select payload, result_payload from spans") == [(first, last)]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,8 @@ def test_any_json_text_is_read_byte_for_byte(path: Path, odd: str) -> None:
         '{"a":{"b" :1},"m":["%s"]}',
         '{"a\\n":1,"m":["%s"]}',
         '{"a":1,"a":2,"m":["%s"]}',
+        '{"m":["%s"],"a":{"b" :1}}',
+        '{"m":["%s"],"a":{"b":1} ,"a":2}',
         '{"a":{"b":' + "[" * 900 + "]" * 900 + '},"m":["%s"]}',
         '{"a":' + "1" * 5000 + ',"m":["%s"]}',
         '["%s"]',

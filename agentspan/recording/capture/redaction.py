@@ -250,14 +250,14 @@ def _beyond_ascii() -> Callable[[bytes], bool]:
     So it first searches only the characters beyond ASCII, of which most texts have few. It takes UTF-8: for a search in
     a `str` that is not ASCII, Python would keep its UTF-8 as long as the `str`.
     """
-    letters, signs = search(f"(?i:{LETTERS_BEYOND})"), search("[：是为為]")
+    letters, signs, odd_letters = search(f"(?i:{LETTERS_BEYOND})"), search("[：是为為]"), search(ODD)
     escaped, odd = search(ESCAPED_BEYOND), search(rf'{ODD}[^"\\]*":')  # {"p\u200bassword": …}
 
     def found(data: bytes) -> bool:
         rest = data.translate(None, _ASCII)
         return (
             (letters(rest) and _names_beyond_ascii()(data))
-            or odd(data)
+            or (odd_letters(rest) and odd(data))
             or (signs(rest) and _wide_signs()(data))
             or (escaped(data) and _escaped_beyond_ascii()(data))
         )

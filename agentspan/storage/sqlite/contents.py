@@ -228,8 +228,16 @@ _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  
 
 
 def _end_of(text: str, start: int) -> int:
-    """Return the end of the JSON value at a position. In a very long payload, texts are not decoded: memory counts."""
-    if len(text) < LONG or text[start] != '"':
+    """Return the end of the JSON value at a position.
+
+    A text without an escaped quote ends at the next quote. In a very long payload, no text is decoded: memory counts.
+    """
+    if text[start] != '"':
+        return _scan(text, start)[1]
+    at = text.index('"', start + 1)
+    if text[at - 1] != "\\":
+        return at + 1
+    if len(text) < LONG:
         return _scan(text, start)[1]
     at = start
     while True:
@@ -287,9 +295,11 @@ def split(
         return None
     if len(pieces) == 1:
         return None
-    kept = _STRING.sub('""', "null".join([piece for piece in pieces if type(piece) is str]))
-    if kept.count("{") + kept.count("[") > MOST_NESTED or len(kept.split()) > 1:
-        return None
+    kept = "null".join([piece for piece in pieces if type(piece) is str])
+    if kept.count("{") > 1 or "[" in kept:  # else nothing is nested in it, and `_pieces` has found no blanks
+        kept = _STRING.sub('""', kept)
+        if kept.count("{") + kept.count("[") > MOST_NESTED or len(kept.split()) > 1:
+            return None
     return pieces
 
 
@@ -299,10 +309,10 @@ def _may_be_cut(text: str) -> bool:
     A list of LEAST characters must begin that far before the last closing bracket. A text of LEAST characters contains
     a whole window without a quote.
     """
-    closing = text.rfind("]")
-    if closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0:
+    if "\\" in text and '\\"' in text:  # first, because most texts of code have one near their start
         return True
-    if REFERENCE in text or ("\\" in text and '\\"' in text):
+    closing = text.rfind("]")
+    if (closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0) or ("$" in text and REFERENCE in text):
         return True
     for at in range(0, len(text), _WINDOW):
         if text.find('"', at, at + _WINDOW) < 0 and text.find('"', at) - text.rfind('"', 0, at) > LEAST - 2:
@@ -329,6 +339,8 @@ def _pieces(
             before = recent.get(key_of(key[1], text, start)) if recent else None
             known = 0 if before is None else common_elements(before.text, before.ends, text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
+        elif text[start] == "{" and text.find('},"', start) < 0 and not text.startswith(REFERENCE, start):
+            end = len(text) - 1  # the last member: an object with a member behind it ends in these three characters
         else:
             end = _end_of(text, start)
         length, number = end - start, known + len(texts)
@@ -544,9 +556,12 @@ def stored_row(numbering: Numbering, row: AgentSpanRow) -> tuple[Value, ...]:
     stored = numbering.stored(payloads)
     if stored is None:
         return (*row, 0)
-    texts = stored.texts
-    row = row._replace(payload=texts["payload"], result_payload=texts.get("result_payload"))
-    return (*row, stored.contents)
+    values = [*row, stored.contents]
+    values[_PAYLOAD], values[_RESULT] = stored.texts["payload"], stored.texts.get("result_payload")
+    return tuple(values)
+
+
+_PAYLOAD, _RESULT = map(AgentSpanRow._fields.index, ("payload", "result_payload"))
 
 
 def are_large(row: AgentSpanRow) -> bool:

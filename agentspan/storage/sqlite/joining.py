@@ -169,7 +169,7 @@ class Blobs:
             reference = f"{kind}:{number}:{blob.media_type}:{len(blob.data)}:{hash};"
             pieces += (text[copied : blob.start].replace(MARK, f"{MARK}="), reference)
             copied = blob.end
-        if not pieces and MARK not in text:
+        if not pieces and ("$" not in text or MARK not in text):  # one character is found in a tenth of the time
             return text
         return "".join((*pieces, text[copied:].replace(MARK, f"{MARK}=")))
 
