@@ -175,6 +175,13 @@ class Context:
             return _new(Admitted, (text, plain, 0))
         return self.admit_doubtful(text, plain)
 
+    def admit_all(self, contents: Sequence[tuple[str, Any]]) -> list[Admitted]:
+        """Return payloads as `admit` does, each from its JSON text and parsed. Many take a third of the time at once."""
+        admitted = [_new(Admitted, (*content, 0)) for content in contents]
+        for place in self.doubtful([text for text, _ in contents]):
+            admitted[place] = self.admit_doubtful(*contents[place])
+        return admitted
+
     def admit_doubtful(self, text: str, plain: Any) -> Admitted:
         """Return a payload as `admit` does, of which it is known that its text is doubtful."""
         is_marked, is_doubtful = 0, True
