@@ -22,7 +22,7 @@ from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, OtelLogRow, ScoreRow, Value
 from agentspan.otel import copies
 from agentspan.otel.identity import caller_id, carried, span_id
-from agentspan.otel.mapping.draft import JSON_STARTS, memory_of
+from agentspan.otel.mapping.draft import JSON_STARTS, memory_of, values_in
 from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in
 from agentspan.otel.mapping.mapped import Mapped, joins, map_span, with_logs
 from agentspan.otel.placing import (
@@ -114,7 +114,8 @@ class TraceChanges:
     @property
     def step_bytes(self) -> dict[str, int]:
         """The estimated size in memory of each relevant new span, by its id."""
-        return {(id := step.span.span_id): _memory_of(self.rows[id], step.mapped) for step in self.relevant}
+        rows = (self.rows[step.span.span_id] for step in self.relevant)
+        return {row.id: 1000 + _memory_of(row.payload + (row.result_payload or "")) for row in rows}
 
     @property
     def id_bytes(self) -> int:
@@ -138,15 +139,9 @@ class TraceChanges:
             self.trace.steps.update({step.span.span_id: step for step in self.relevant})
 
 
-def _memory_of(row: AgentSpanRow, mapped: Mapped) -> int:
-    """Return the estimated size in memory of a cached step: 160 bytes for each value and its name, and the texts."""
-    return 1000 + 2 * len(row.payload) + 2 * len(row.result_payload or "") + 160 * _values_in(mapped[2:4])
-
-
-def _values_in(value: Any) -> int:
-    """Return the number of values in plain JSON. To count them in its text takes longer, because texts are long."""
-    inner = value.values() if type(value) is dict else value
-    return len(inner) + sum([_values_in(each) for each in inner if type(each) is dict or type(each) is list])
+def _memory_of(payloads: str) -> int:
+    """Return the estimated size in memory of parsed payloads: 160 bytes for each value and its name."""
+    return 2 * len(payloads) + 160 * values_in(payloads)
 
 
 def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:

@@ -51,6 +51,8 @@ def text(value: Any) -> str | None:
 
 def whole(value: Any) -> int | None:
     """Return a whole number of 0 or more, also from a float such as `3.0` or a text such as `"3"`; else None."""
+    if type(value) is int:
+        return value if 0 <= value < 2**63 else None
     found = number(value)
     return int(found) if found is not None and found >= 0 and found == int(found) else None
 
