@@ -652,13 +652,12 @@ def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[Ot
 
 def _mapped_bytes(span: OtelSpan) -> int:
     """Return the estimated upper limit of the bytes that a span takes in memory when it is mapped."""
-    values = [*span.attributes.values()]
-    for event in span.events:
-        values += event.attributes.values()
-    large = [
-        value for value in values if (value[:1] in JSON_STARTS if type(value) is str else type(value) in (list, dict))
-    ]
-    return 1000 + sum(map(memory_of, large))
+    size = 1000
+    for attributes in (span.attributes, *[event.attributes for event in span.events]):
+        for value in attributes.values():
+            if value[:1] in JSON_STARTS if type(value) is str else type(value) in (list, dict):
+                size += memory_of(value)
+    return size
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:

@@ -397,7 +397,7 @@ def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSp
     return OtelSpan(
         trace_id.hex() if len(trace_id) == 16 and trace_id != _NO_TRACE else _id(trace_id, 16, "trace_id"),
         span_id.hex() if len(span_id) == 8 and span_id != _NO_SPAN else _id(span_id, 8, "span_id"),
-        _id(parent, 8, "parent_span_id") if parent and any(parent) else None,
+        parent.hex() if len(parent) == 8 and parent != _NO_SPAN else _parent(parent),
         item.name,
         start_ns,
         end_ns,
@@ -443,6 +443,10 @@ def _id(value: bytes, length: int, name: str) -> str:
     if len(value) != length or not any(value):
         raise Unusable(f"{name} is not of {length} bytes")
     return value.hex()
+
+
+def _parent(value: bytes) -> str | None:
+    return _id(value, 8, "parent_span_id") if any(value) else None
 
 
 def _attributes(items: Any) -> tuple[dict[str, Any], int]:
