@@ -68,8 +68,7 @@ def rows_of(ctx: Context, arrived: Sequence[Arrived], now: str) -> list[AgentSpa
         sent, returned = mapped.payload, mapped.result_payload
         if span.end_ns is None:
             returned = {**(returned or {}), "error": (returned or {}).get("error", ABANDONED)}
-        contents.append((jsontext.text_of(sent), sent))
-        contents.append(NOTHING if returned is None else (jsontext.text_of(returned), returned))
+        contents += content_of(sent), content_of(returned)
     admitted = iter(ctx.admit_all(contents))
     rows: list[AgentSpanRow] = []
     for (span, mapped, instance, own, run_end_ns), payload, result in zip(arrived, admitted, admitted, strict=False):
@@ -81,8 +80,9 @@ def rows_of(ctx: Context, arrived: Sequence[Arrived], now: str) -> list[AgentSpa
     return rows
 
 
-NOTHING: tuple[str, None] = ("", None)
-"""The text and value of a result that a span does not have."""
+def content_of(plain: Any) -> tuple[str, Any]:
+    """Return a payload as JSON text and as plain JSON, as `Context.admit_all` takes it; for None the text is empty."""
+    return ("" if plain is None else jsontext.text_of(plain)), plain
 
 
 def span_row(
@@ -102,7 +102,7 @@ def span_row(
     Args:
         own: the ids of the span and of its parent.
         name: the schema_name of the span, already redacted and truncated.
-        admitted: the payload and the result, as they may be stored; the result may be NOTHING.
+        admitted: the payload and the result, as they may be stored. A missing result is None, with an empty text.
         now: the current time as stored text.
         title: the title of the span type, if it is not the title in this installation.
         known: values of derived columns that replace the derived values, such as `summary`.

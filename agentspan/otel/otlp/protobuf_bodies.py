@@ -453,9 +453,7 @@ def _attributes(items: Any) -> tuple[dict[str, Any], int]:
     """Return attributes as a dict, and the number of attributes over MAX_ATTRIBUTES. Texts and numbers are fast."""
     number = len(items)
     if number <= MAX_ATTRIBUTES:
-        found = {
-            item.key: (value := item.value).string_value or value.int_value or _value(value, 0) for item in items
-        }
+        found = {item.key: (value := item.value).string_value or value.int_value or _value(value, 0) for item in items}
         if len(found) == number:
             return found, 0
     return kept(_pairs(items))
