@@ -1,4 +1,7 @@
-"""`agentspan.open`: one opened storage, with methods to read runs, operations by id, `bulk`, `doctor` and `prune`."""
+"""`agentspan.open` and the Database that it returns: one opened storage.
+
+A Database has methods that read runs, the operations of the API by id, and `bulk`, `doctor` and `prune`.
+"""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -54,7 +57,7 @@ class Database:
         scores: record, list.
     """
 
-    # What answers a call is imported by the first one: the analysis takes 60 ms to import, the resources, which are
+    # A call imports the modules that it needs: the import of the analysis takes 60 ms, that of the resources, which are
     # pydantic models, a tenth of a second.
 
     def __init__(
@@ -76,7 +79,7 @@ class Database:
         self._closes = closes
         self._tuning = tuning
         if not isinstance(storage, OpenedLater):
-            storage.ask(Account())  # what is wrong with the storage is raised now
+            storage.ask(Account())  # raises now if the storage cannot be used
 
     @property
     def storage(self) -> Storage:
@@ -218,11 +221,11 @@ class Database:
         return ShownRun(self._recorded, find_run(self._recorded, run))
 
     def overview(self, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]") -> "Overview":
-        """Return what happened to the runs of the last day that has some: failures, missed goals, causes, sums.
+        """Return an overview of the latest day that has runs: its failures, missed goals, causes and sums.
 
         Args:
             outcome: the rule that decides whether a run that completed passed, such as `reward>=1`; when left out, a
-                rule that runs missed, over a score with two values; for `status` none.
+                rule that runs missed, over a score with two values. `status` judges by the status alone.
             filter: keywords that select the runs (see `runs`); `since` replaces the last day.
 
         Raises:
@@ -293,10 +296,10 @@ class Database:
         return shown(stats_by_version(self._recorded, asked, since=times.since, until=times.until))
 
     def costs(self, by: "By" = "model", **filter: "Unpack[TimedRunKeywords]") -> "Costs":
-        """Return what runs cost, and what the caches of models' providers saved.
+        """Return the costs of runs, and the savings by the caches of models' providers.
 
         Args:
-            by: what the rows are: `model`, `day` (in UTC), `agent`, `project`, `tool`, `version` or `session`.
+            by: the kind of the rows: `model`, `day` (in UTC), `agent`, `project`, `tool`, `version` or `session`.
             filter: keywords that select the runs (see `runs`).
 
         Raises:

@@ -10,8 +10,8 @@ def warn(old: str, new: str, *, since: str, until: str, level: int = 2) -> None:
     """Warn the caller of a deprecated function (DeprecationWarning).
 
     Args:
-        old: what is deprecated, as a user writes it.
-        new: what to use in its place.
+        old: the deprecated name, as a user writes it.
+        new: the name to use in its place.
         since: the version that deprecated it.
         until: the version that removes it.
         level: how far above the deprecated function's caller is; 2 where the function itself warns.

@@ -61,7 +61,7 @@ class Tuning(NamedTuple):
     """The seconds between two queries whether runs were terminated."""
 
     budget_look_s: float = 0.1
-    """The seconds between two looks of a process at what others used of a budget, or allowed."""
+    """The seconds between two reads of the amounts that other processes used of a budget, or allowed in addition."""
     budget_pause_s: float = 0.2
     """The seconds between two looks of a step that waits because the budget is spent."""
 

@@ -28,36 +28,6 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "refere
 FENCE = re.compile(r"(`{3,})(\w*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 OPT_OUT = re.compile(r"<!-- not run: \S.* -->\n\Z")
 
-# Runs in one process a page, so that blocks can use what earlier ones made. A block's line numbers are its page's.
-DRIVER = """
-import json, os, shlex, sqlite3, subprocess, sys
-
-names = {"__name__": "__main__"}
-for page, line, kind, code in json.load(sys.stdin):
-    where = f"{page}:{line}"
-    print(where, file=sys.stderr, flush=True)
-    if kind == "python":
-        exec(compile("\\n" * line + code, page, "exec"), names)
-    elif kind == "sql":
-        if "agentspan" in sys.modules:  # a reader is another program, which comes a moment later
-            sys.modules["agentspan"].flush()
-        connection = sqlite3.connect(f"file:{os.environ['AGENTSPAN_DB']}?mode=ro", uri=True)
-        for statement in filter(str.strip, code.split(";")):
-            if not connection.execute(statement).fetchall():
-                sys.exit(f"{where}: this query finds nothing, so it shows nothing")
-        connection.close()
-    else:
-        for command in code.splitlines():
-            if command.startswith(("$ agentspan", "$ pytest")):
-                program, *arguments = shlex.split(command, comments=True)[1:]
-                if program == "pytest":  # without the entry point, which a checkout need not have
-                    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-                    arguments = ["-p", "agentspan.testing.plugin", *arguments]
-                done = subprocess.run([sys.executable, "-W", "error", "-m", program, *arguments])
-                if done.returncode:
-                    sys.exit(f"{where}: {command} exits with {done.returncode}")
-"""
-
 
 class Block(NamedTuple):
     """A fenced block that is to be run."""
@@ -82,7 +52,7 @@ def run_blocks(found: list[Block], folder: Path) -> "subprocess.CompletedProcess
         "PYTHONIOENCODING": "utf-8",
     }
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", DRIVER],
+        [sys.executable, "-W", "error", "-m", "tests.page_blocks"],
         input=json.dumps(found),
         cwd=folder,
         env=environment,

@@ -45,7 +45,10 @@ from agentspan.storage.sums import RunSummary
 
 VERSION = "ATIF-v1.7"
 DEEPEST = 20
-"""The most agents in each other that are trajectories in each other; deeper ones are steps, as parsers have limits."""
+"""The largest depth at which a nested agent is a trajectory of its own.
+
+Deeper agents are steps: parsers limit depth.
+"""
 IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 """The types of images that the format allows."""
 _CONTEXT: dict[str, Any] = {"context": True}
@@ -56,7 +59,7 @@ _LONG = 200
 _TEXTS = frozenset({"system", "instructions", "system_prompt"})
 _TOOLS = frozenset({"tool", "mcp"})
 _OF_SYSTEM = frozenset({"event", "hook", "compaction"})
-"""The span types of what happens to an agent, which are steps of the system."""
+"""The types of spans that the agent did not do itself: they become steps of the source `system`."""
 
 
 def documents(storage: Storage, run_ids: Iterable[str], images: str | None = None) -> Iterator[dict[str, Any]]:
@@ -105,7 +108,7 @@ class _Document:
         return document
 
     def _about(self, row: AgentInstanceRow) -> dict[str, Any]:
-        """Return what the format cannot say of a run."""
+        """Return the facts about a run for which ATIF has no member."""
         names = ("id", "status", "started_at", "finished_at", "task", "session", "user", "git_commit", "purpose")
         found = {name: value for name in names if (value := getattr(row, name)) is not None}
         for name in ("metadata", "result", "error"):
@@ -151,7 +154,7 @@ class _Document:
 
 
 def is_agent(span: AgentSpanRow) -> bool:
-    """Return whether a span is an agent's, which has steps of its own."""
+    """Return whether a span is the call of an agent, which has steps of its own."""
     return built_in_part(span.schema_name) == "agent"
 
 
@@ -209,7 +212,7 @@ class Trajectory:
         return {"steps": self._steps, "final_metrics": self._metrics(), **embedded}
 
     def own(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the format cannot say of the agent's span; nothing for a run."""
+        """Return the facts about the agent's span for which ATIF has no member; {} for a run."""
         if self._owner is None:
             return {}
         payload, result = _decoded(self._owner.payload), _decoded(self._owner.result_payload)
@@ -238,7 +241,7 @@ class Trajectory:
         native_payload: Mapping[str, Any],
         native_result: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """Return what the format cannot say of a span, given what its object says."""
+        """Return the facts about a span that its ATIF object, with these native parts, does not contain."""
         rest, pooled = self._document.pooled(payload)
         times = {"started_at": row.started_at or row.inserted_at, "finished_at": row.finished_at}
         owner = None if self._owner is None else self._owner.id
@@ -434,7 +437,7 @@ def _own_rows(nodes: Sequence[Node], *, nested: bool) -> tuple[list[AgentSpanRow
     """Return the spans that are not below an agent, and the agents among them.
 
     Args:
-        nested: True if the agents are steps like others, and what is below them, too.
+        nested: True if agents, and all spans below them, are steps of this trajectory. Then no agents are returned.
     """
     if nested:
         return [node.span for node in every([*nodes])], {}

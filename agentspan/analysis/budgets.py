@@ -1,4 +1,7 @@
-"""The use of a run's budget, and what was allowed besides: from the run, its spans, and its scores named `budget`."""
+"""Computes how much of its budget a run has used, from the run, its spans, and its scores named `budget`.
+
+These scores also record what somebody allowed in addition.
+"""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -42,7 +45,7 @@ class Limit(NamedTuple):
 
     @property
     def has_room(self) -> bool:
-        """True unless all of it is used."""
+        """True unless the whole limit is used."""
         return self.used is None or self.used < self.most
 
     def text(self) -> str:
@@ -56,7 +59,7 @@ class Limit(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """More that was allowed: by whom (None if nobody is named), how much (`usd +2`), and when, as stored text."""
+    """An increase of a limit: by whom (None if nobody is named), how much (`usd +2`), and when, as stored text."""
 
     by: str | None
     amounts: str
@@ -64,13 +67,13 @@ class Allowed(NamedTuple):
 
 
 class BudgetUse(NamedTuple):
-    """The budget of a run, and what became of it.
+    """The budget of a run, and how much of it the run has used.
 
     Attributes:
-        on_spent: what the program does when it is spent.
+        on_spent: the action of the program when a limit is reached.
         limits: the limits.
         spent: the latest limit that was reached, in the program's words; None if none was.
-        waits: whether the run waits for somebody to allow more, as far as the file tells.
+        waits: whether the run waits for somebody to allow more, judged by the file alone.
         allowed: what was allowed in addition, the earliest first.
     """
 
@@ -104,7 +107,10 @@ class BudgetUse(NamedTuple):
 
 
 def budget_of(storage: Storage, run: AgentInstanceRow) -> BudgetUse | None:
-    """Return the budget of a run and what it has used; None without one. A run inside of such a run has none."""
+    """Return the budget of a run and its use; None if the run has no budget.
+
+    A run inside a run with a budget has none.
+    """
     stored = stored_in(run.metadata)
     if stored is None or stored.budget is None:
         return None
@@ -134,7 +140,7 @@ def budget_of(storage: Storage, run: AgentInstanceRow) -> BudgetUse | None:
 
 
 def without_events(run: AgentInstanceRow, scores: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Return the scores of a run without those that say what became of its budget."""
+    """Return the scores of a run without those named `budget`, which record events of its budget."""
     if stored_in(run.metadata) is None:
         return [*scores]
     return [score for score in scores if score.name != NAME or score.target_id != run.id]

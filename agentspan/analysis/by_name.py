@@ -230,9 +230,11 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
 
 
 def unmatched(storage: Storage, filter: RunFilter) -> str:
-    """Return a suffix for the error that no run matches a filter: what there is in place of a value that no run has.
+    """Return a suffix for the error that no run matches a filter.
 
-    It is "" if each value that is looked at exists. Only the LATEST_RUNS latest runs are looked at.
+    If no run has a value of it, it names existing values.
+
+    The suffix is "" if runs have each of the values. Only the LATEST_RUNS latest runs are examined.
     """
     for noun, wanted, known in _values(storage, filter):
         missing = [each for each in wanted if each not in known]
@@ -245,7 +247,7 @@ def unmatched(storage: Storage, filter: RunFilter) -> str:
 
 
 def _values(storage: Storage, filter: RunFilter) -> Iterator[tuple[str, Sequence[str], list[str]]]:
-    """Yield what a filter names, as a noun and the wanted values, with the values that there are."""
+    """Yield for each condition of a filter: a noun for its values, the wanted values, and the existing values."""
     if filter.agent is not None and filter.version is not None:
         versions = reversed(_versions(storage, _agents(storage, filter.agent)))
         yield "versions", [filter.version], [*dict.fromkeys(row.external_identifier for row in versions)]

@@ -1,7 +1,7 @@
-"""The cases of an agent beside its versions: of the runs of each task in each version, how many passed.
+"""Counts the passed runs of each case (the task of the runs) in each version of an agent, the versions side by side.
 
-It counts and does not judge: a single case may differ by chance. Whether a version differs is what drift computes.
-And the case of one trial: its other trials, and the runs of the same case that it was compared with.
+It counts only: a single case may differ by chance, and drift tests whether a version differs. For one trial, this
+module also finds the other trials of its case, and the runs of the same case that it was compared with.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,11 +81,11 @@ class CaseTable:
     Attributes:
         versions: the versions, the earliest first; the last two are the base and the head. Empty if no two versions
             have a case in common.
-        cases: the cases of the base and the head: first those that became worse, the most first; then those that
-            became better, those that are equal, and those that only one of the two has an outcome of.
+        cases: the cases of the base and the head: first those that became worse, the most first; then those that became
+            better, those that are equal, and those with an outcome in only one of the two.
         worse, better, equal: the number of cases of each kind.
         always, never: the number of equal cases that passed in all runs of both, and in none.
-        alone: the number of cases that only one of the two has an outcome of.
+        alone: the number of cases with an outcome in only one of the two.
     """
 
     versions: tuple[str, ...]
@@ -128,7 +128,7 @@ def case_table(
     Args:
         agent: the name of the agent.
         filter: further conditions of the runs.
-        judge: what decides whether a run passed; when left out, as outcomes.decided finds.
+        judge: decides whether a run passed; when left out, as outcomes.decided finds.
         base, head: a version of the agent, or a filter in one text. Without `head`, the newest version that has runs
             with a task; without `base`, the latest version before it that has a case of the head.
         progress: called with (done, total) while an index is built.

@@ -1,7 +1,7 @@
-"""The verdict on each run of a list in a few words, and the cause in one line: what went wrong, not how it showed.
+"""Computes for each run of a list the verdict in a few words, and in one line the cause of its failure.
 
-Reads the spans of at most READ_SPANS steps in one call. Of the other runs with failed steps, a run with the same error
-and the same failures as one that was read has the same cause; else it is the latest failure.
+Reads the spans of at most READ_SPANS steps in one call. A run beyond that limit has the cause of a run that was read
+and has the same error and the same failures; without such a run, its cause is its latest failure.
 """
 
 import re
@@ -28,7 +28,7 @@ MAX_CAUSE = 300
 """The largest number of characters of a cause."""
 MAX_SHORT = 60
 SIBLINGS = 50
-"""The number of latest runs of an agent among whose scores the rule is looked for that decides about a single run."""
+"""The number of latest runs of an agent whose scores are examined to find the rule that judges one of its runs."""
 
 VerdictKind = Literal["passed", "failed", "missed", "running", "pending", "left", "cancelled", "terminated"]
 _KINDS: Mapping[str, VerdictKind] = {
@@ -82,13 +82,13 @@ def rule_text(rule: OutcomeRule) -> str:
 
 
 def opposite(rule: OutcomeRule) -> str:
-    """Return the rule that the runs fulfil that missed this one, in the form that filters take: `reward<1`."""
+    """Return the opposite of a rule, in the form that filters take: runs that missed `reward>=1` fulfil `reward<1`."""
     signs = {">=": "<", "<=": ">", "==": "!=", "!=": "==", ">": "<=", "<": ">="}
     return str(rule._replace(op=signs[rule.op]))
 
 
 class Scored:
-    """The newest scores of a rule of some runs. Without a rule no run has one."""
+    """The newest score of each of some runs that a rule judges. Without a rule, no run has such a score."""
 
     def __init__(self, storage: Storage, rule: OutcomeRule | None, runs: Collection[str]) -> None:
         self.rule = rule
@@ -131,7 +131,7 @@ def verdicts_on(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge
     """Return the verdict on each of some runs, by its id.
 
     Args:
-        judge: what decides whether a run that completed passed; when left out, a rule that it, or one of the latest
+        judge: decides whether a run that completed passed; when left out, a rule that it, or one of the latest
             runs of its agent, missed (see outcomes.missed_rule).
     """
     left = left_open(storage, runs)
@@ -187,7 +187,7 @@ _TYPE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 
 
 def short_cause(text: str) -> str:
-    """Return the text of a signature with the type of its error only, without its message where it has a type."""
+    """Return the text of a signature without the message of its error; an error without a type keeps its message."""
     step, _, error = text.partition(": ")
     type_, _, message = error.partition(": ")
     step = step.removeprefix("Tool ")
@@ -306,7 +306,7 @@ def page_of(storage: Storage, runs: Sequence[RunSummary], judge: Judge = None) -
     """Return the verdicts and causes of a page of runs.
 
     Args:
-        judge: what decides whether a run that completed passed; when left out, a rule that runs of the page missed (see
+        judge: decides whether a run that completed passed; when left out, a rule that runs of the page missed (see
             outcomes.missed_rule).
     """
     rows = [run.run for run in runs]

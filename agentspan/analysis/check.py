@@ -457,7 +457,10 @@ def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -
 
 
 def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts]) -> float:
-    """Return the one-sided p of so low a share of passed runs by chance; paired by task if both sides share tasks."""
+    """Return the probability that the share of passed runs is as low as this by chance (one-sided p).
+
+    Runs are paired by task if both sides share tasks.
+    """
     found = differences(task_values(PASSED, task_pairs(baseline, runs)))
     if found:
         return paired_permutation_p(found, rounds=ROUNDS) / 2 if sum(found) < 0 else 1.0

@@ -1,11 +1,13 @@
 """The context of a model call: the elements that it read, each with its source, its size, and its span.
 
-A recorded call has its messages in its payload. A call of a session has none: its context is what stands before it in
-the run, under the same agent, since the last compaction. The replay reads each span of the run once.
+A recorded call has its messages in its payload. A call in the session file of a coding agent has none: its context is
+replayed from all spans before it in the run, of the same agent, since the last compaction. The replay reads each span
+of the run once.
 
 Sizes in tokens are estimates: a quarter of the characters, scaled so that their sum is the number of input tokens that
-the provider counted. A session's file has neither the system prompt nor the definitions of tools. The tokens that the
-agent's first call has beyond its elements are theirs: they are one element, `unrecorded`, in each of the agent's calls.
+the provider counted. A session file has neither the system prompt nor the definitions of tools. So the tokens that the
+agent's first call has beyond its elements are attributed to these: they are one element, `unrecorded`, in each of the
+agent's calls.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +92,7 @@ _CUT = "[cut by a microcompaction]"
 
 
 class Element(NamedTuple):
-    """One element of what a call read.
+    """One element of the context of a model call.
 
     Attributes:
         source: where it came from.
@@ -101,7 +103,7 @@ class Element(NamedTuple):
         excerpt: its beginning on one line.
         digest: equal for elements with the same source and text.
         place: equal for two states of the same element, such as the result of one tool call before and after it was
-            cut; None if it has no such name.
+            cut; None if nothing identifies the element.
     """
 
     source: Source
@@ -142,7 +144,7 @@ class Context:
 
 
 def contexts(storage: Storage, calls: Sequence[AgentSpanRow]) -> list[Context]:
-    """Return what each of these model calls read. A run is read once, however many of its calls are asked for.
+    """Return the context of each of these model calls. Each run is read only once.
 
     Args:
         calls: whole spans of the type `llm`.
@@ -250,7 +252,7 @@ def _context(
     """Return the context of a call, whose estimated tokens are scaled to the counted ones."""
     counted = call.input_tokens
     if counted is not None and unrecorded >= counted:
-        unrecorded = 0  # another prompt than that of the agent's first call
+        unrecorded = 0  # of the prompt of the agent's first call, and this call has another one
     if counted is not None:
         elements = _scaled(elements, counted - unrecorded)
     if unrecorded:
@@ -269,7 +271,10 @@ def _context(
 
 
 def _scaled(elements: Sequence[Element], tokens: int) -> list[Element]:
-    """Return elements whose tokens add up to `tokens`: each is rounded with what the ones before it left over."""
+    """Return elements whose tokens add up to `tokens`.
+
+    The rounding error of each element is carried over to the next.
+    """
     estimated = sum(each.tokens for each in elements)
     if not estimated:
         return [*elements]
@@ -420,7 +425,7 @@ def _elements(
 
 
 def _hook_text(payload: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Return what a hook adds to the context: its additional context, or its output, if that is no JSON object."""
+    """Return the text that a hook adds to the context: its additional context, or its output that is no JSON object."""
     added = result.get("additional_context") or payload.get("additional_context")
     output = result.get("output")
     if not added and payload.get("event") in _STARTING and type(output) is str and not output.startswith("{"):
@@ -429,7 +434,7 @@ def _hook_text(payload: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 def _innermost(content: Any) -> Any:
-    """Return the content in the content of an event."""
+    """Return the innermost content of an event, whose content may be an object that has a content itself."""
     while type(content) is dict and content.get("content"):
         content = content["content"]
     return content
@@ -543,7 +548,7 @@ MOST_NAMES = 5
 
 
 def by_source(elements: Iterable[Element]) -> list[Share]:
-    """Return what each source contributes to elements, the largest first; with the names that have the most tokens."""
+    """Return the share of each source in elements, the largest first, with the names that have the most tokens."""
     sums: dict[Source, list[int]] = {}
     names: dict[Source, dict[str, int]] = {}
     for each in elements:

@@ -1,4 +1,4 @@
-"""The difference of what two model calls read: what was kept, came in, left, and was cut."""
+"""Compares the contexts of two model calls: the elements that were kept, came in, left, and were cut."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from agentspan.storage.protocol import Storage
 
 
 class Range(NamedTuple):
-    """Consecutive elements of the second context that the first one has, too: their numbers there, from 1 on."""
+    """Consecutive elements of the second context that are also in the first: their numbers in the second, from 1 on."""
 
     first: int
     last: int
@@ -39,7 +39,7 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ContextDiff:
-    """The difference of what two calls read.
+    """The difference of the contexts of two model calls.
 
     Attributes:
         a, b: the two contexts.
@@ -139,7 +139,11 @@ def _plain_cut(cut: Cut) -> dict[str, Any]:
 
 
 def changes_by_source(found: ContextDiff) -> list[dict[str, Any]]:
-    """Return for each source the tokens of A and of B, and of what came in, left and was cut; the table's order."""
+    """Return a row for each source of elements, in the order of TITLES.
+
+    A row has the tokens of the first call (`a`) and of the second call (`b`), and the tokens of the elements that
+    were added (`came_in`), removed (`left`) and shortened (`cut`).
+    """
     before, after = ({share.source: share.tokens for share in by_source(each.elements)} for each in (found.a, found.b))
     came_in, left = (
         {share.source: share.tokens for share in by_source(each for _, each in group)}
@@ -168,9 +172,9 @@ MOST_LINES = 60
 
 
 def since_previous(storage: Storage, call: AgentSpanRow) -> dict[str, Any]:
-    """Return what a call read, compared with the call before it of the same agent, as a page shows it.
+    """Return the context of a model call, compared with that of the agent's call before it, as a page shows it.
 
-    Of an agent's first call, everything came in.
+    In an agent's first call, all elements came in.
 
     Returns:
         `before`: the id of that call, or None. `elements`, `tokens`, `is_counted`, `is_recorded`: of the call.

@@ -69,8 +69,8 @@ class CostRow:
     """The costs of one model, day, agent …
 
     Attributes:
-        name: its name; None for what has none: spans that are no calls of a model, calls outside of all tools, runs
-            without a folder or a session.
+        name: its name; None for the rest: spans that are no calls of a model, calls outside of all tools, runs without
+            a folder or a session.
         filter: the names and values of the filter that finds its runs; None without a name.
         spent: the sums.
         costs: the cost in each period of `Costs.periods`; None if none is known.
@@ -99,8 +99,8 @@ class CacheRow:
         name: as in CostRow; by tool, the model.
         calls: the number of calls that used the cache.
         read, written, written_1h: the tokens that were read from the cache, and written to it; of these, for an hour.
-        saved_usd: what the tokens that were read would have cost more as plain input; None if no price is known.
-        extra_usd: what the tokens that were written cost more than plain input; None if no price is known.
+        saved_usd: how much more the tokens that were read would have cost as plain input; None if no price is known.
+        extra_usd: how much more the tokens that were written cost than plain input; None if no price is known.
         unpriced_calls: the number of calls whose prices are not known.
     """
 
@@ -124,7 +124,7 @@ class Costs:
     """The costs of runs, in rows and by period.
 
     Attributes:
-        by: what the rows are.
+        by: the kind of the rows, such as `model`.
         total: the sums over all runs.
         rows: the most expensive first; days, the latest first.
         unit: whether the periods are days, weeks or months.
@@ -132,7 +132,8 @@ class Costs:
         costs: the cost of all runs in each period.
         unpriced: the models without known prices, the most tokens first.
         read_runs: by tool: the number of runs whose spans were read, the latest ones; else all.
-        cache: what the caches did, the most saved first; the first row is the sum over all; empty if no call used one.
+        cache: the use of providers' caches, the most saved first; the first row is the sum over all; empty if no call
+            used one.
     """
 
     by: By
@@ -183,13 +184,13 @@ def costs(
     most_spans: int = READ_SPANS,
     progress: Progress | None = None,
 ) -> Costs:
-    """Return what runs cost.
+    """Return the costs of runs.
 
     Args:
         filter: selects the runs; all runs when left out.
-        by: what the rows are, one of BYS.
+        by: the kind of the rows, one of BYS.
         zone: the zone of days; None for the machine's own zone.
-        cache: also add up what caches saved. It reads the results of all calls that used one.
+        cache: also add up the savings of caches, which reads the results of all calls that used one.
         most_spans: by tool: the largest number of spans that are read, those of the latest runs.
         progress: called with (done, total) while an index is built.
 
@@ -292,7 +293,7 @@ def _unpriced(calls: Iterable[RunSum]) -> tuple[int, int]:
 
 
 def _add_models(rows: dict[str | None, _Row], run: RunSummary, day: str, calls: Sequence[RunSum]) -> None:
-    """Add the calls of each model of a run; what the run used besides is added to the row without a name."""
+    """Add the calls of each model of a run. The rest of the run's use is added to the row without a name."""
     used: Used = NOTHING
     for each in calls:
         unpriced = (each.spans, _tokens(each)) if _is_unpriced(each) else (0, 0)
@@ -314,7 +315,7 @@ def _add_tools(
     sums: Mapping[str, Sequence[RunSum]],
     room: int,
 ) -> int:
-    """Add what each tool's calls used, with all steps inside them; return the number of runs that were read."""
+    """Add the use of each tool's calls, with all steps inside them; return the number of runs that were read."""
     for number, run in enumerate(runs):
         id, room = run.run.id, room - run.spans
         if room < 0:
@@ -428,7 +429,7 @@ def _in_periods(row: _Row, place: Mapping[str, int], periods: Sequence[Period]) 
 def cache_use(
     storage: Storage, runs: Sequence[RunSummary], by: By, *, zone: tzinfo | None = UTC, is_all: bool = False
 ) -> tuple[CacheRow, ...]:
-    """Return what the providers' caches did; the first row is the sum over all. Empty if no call used a cache.
+    """Return the use of the providers' caches; the first row is the sum over all. Empty if no call used a cache.
 
     Args:
         runs: the runs whose calls count.
@@ -464,6 +465,6 @@ def _sum(rows: Sequence[CacheRow]) -> CacheRow:
 
 
 def cache_of(storage: Storage, filter: RunFilter | None = None, by: str = "model") -> tuple[CacheRow, ...]:
-    """Return what the providers' caches did for the runs that match a filter (see cache_use)."""
+    """Return the use of the providers' caches by the runs that match a filter (see cache_use)."""
     runs = find_runs(storage, filter, limit=None).runs
     return cache_use(storage, runs, checked(by), is_all=filter in (None, RunFilter()))

@@ -1,4 +1,4 @@
-"""Sentences and cells about what runs cost, for the command line and the viewer."""
+"""Sentences and cells about the costs of runs, for the command line and the viewer."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -22,7 +22,7 @@ CACHE_HEADER = ("calls", "read", "written", "for 1 h", "reading", "writing", "sa
 
 
 def sentences(found: Costs) -> Iterator[str]:
-    """Yield the sums over all runs in sentences: the cost, what is missing in it, and what caches did."""
+    """Yield the sums over all runs in sentences: the cost, the calls missing in it, and the effect of caches."""
     yield total(found)
     if found.unpriced:
         yield unpriced(found)
@@ -61,7 +61,7 @@ def unpriced(found: Costs) -> str:
 
 
 def cache(row: CacheRow) -> str:
-    """Return the sentence about what caches did."""
+    """Return the sentence about the savings and costs of caches."""
     used = f"Caches: {count_text(row.read)} tokens were read from one"
     if row.saved_usd is None:
         return f"{used}; no price of these calls is known."

@@ -236,7 +236,7 @@ def drift(
 
     Args:
         base, head: the filters of the two groups; a run that matches both counts for the head only.
-        judge: what decides whether a run passed; when left out, as outcomes.decided finds.
+        judge: decides whether a run passed; when left out, as outcomes.decided finds.
         least: the smallest differences that count, by measure (see LEAST).
         with_calls: compute the percentiles over single calls, which take a third of the time for a million spans.
         progress: called with (done, total) while an index is built.

@@ -311,8 +311,10 @@ def _words(model: AgentSpanRow) -> str | None:
 
 
 def _prompt(failed: AgentSpanRow, asking: AgentSpanRow | None, tree: _Tree) -> str | None:
-    """Return the last text of a user before a step: as the model call that requested the step was sent it, else as the
-    nearest message span before the step has it; None without one.
+    """Return the last text of a user before a step; None without one.
+
+    The text comes from the messages that the requesting model call was sent, else from the nearest message span before
+    the step.
     """
     if asking is not None:
         payload = messages.value_of(described(asking.payload))

@@ -1,11 +1,12 @@
 """Groups runs by a part of their fingerprint: those with its newest value, and those with the value before it.
 
 The fingerprint of a run is `fingerprint` in its metadata: an object with an `id`, and `parts` such as `model` and
-`instructions`, each a name or a hash. A run without the part is in neither group: what is unknown is no change.
+`instructions`, each a name or a hash. A run without the part is in neither group, because a missing part does not tell
+of a change.
 
-Two projects have other instructions without any change. So for all parts but those in ANYWHERE, the runs of one folder
-are compared: of the folder in which the part changed last. In the whole fingerprint, a part that a run lacks counts as
-unchanged since the run before it.
+Two projects have different instructions, which is no change either. So only the runs of one folder are compared, of the
+folder in which the part changed last, except for the parts in ANYWHERE. In the comparison of whole fingerprints, a part
+that a run lacks counts as unchanged since the run before it.
 """
 
 from collections import Counter

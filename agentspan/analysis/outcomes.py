@@ -25,7 +25,7 @@ from agentspan.text import one_line
 LOOKED_AT = 2000
 """The number of latest runs whose scores are examined to find a rule that runs missed."""
 RECENT = 20
-"""The number of latest runs whose evaluations are asked for the score by which they judge."""
+"""The number of latest runs that are examined for the names of the scores by which evaluations judge."""
 FEW = 200
 """The number of runs up to which their scores are read one by one: those of 20,000 runs take 0.1 s."""
 
@@ -139,7 +139,7 @@ class JudgedBy(NamedTuple):
     call: str | None = None
 
     def plain(self) -> dict[str, str]:
-        """Return what is known, as the metadata has it."""
+        """Return the known values in the form of the metadata."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
@@ -217,9 +217,9 @@ def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str 
 
 
 def scores_of(storage: Storage, rule: OutcomeRule, runs: Collection[str]) -> Mapping[str, LatestScore]:
-    """Return the newest score of a rule for each of some runs that has one, by the run's id.
+    """Return the newest score that a rule judges by, for each of these runs that has one, by the run's id.
 
-    For many runs, scores of other runs are among them.
+    For many runs, the answer also contains scores of other runs.
     """
     if len(runs) > FEW:
         return storage.ask(LatestScores(rule.name, rule.source))
@@ -251,9 +251,11 @@ class Pair(NamedTuple):
 
 
 def pair_of(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> Pair | None:
-    """Return the latest failed run of whose task a run passed, with the latest of these; else of whose agent one did.
+    """Return two runs of one task to compare, one that passed and one that failed; None if there are none.
 
-    Unlike `why RUN`, it reads no steps to find the passing run that is nearest.
+    The failed run is the latest one of whose task a run passed; the passed run is the latest one of that task. If no
+    task has both, the runs are of one agent, found likewise. Unlike `why RUN`, this function reads no steps, so the
+    passed run need not be the nearest one.
 
     Args:
         runs: the latest first.

@@ -31,9 +31,9 @@ from agentspan.text import amounts, dotted, noun
 
 DAY = timedelta(days=1)
 LATEST = 50
-"""The number of runs that were created last, among which the one that began last is looked for."""
+"""The number of runs created last that are examined to find the run that began last."""
 CHANCE = 0.05
-"""The largest chance with which the runs of a cause, drawn at random, would all be of one version."""
+"""A cause counts as specific to a version only if random runs would all be of that version with at most this chance."""
 MOST_BUCKETS = 48
 MOST_OPEN = 500
 """The largest number of open runs whose programs are looked at; the latest ones."""
@@ -97,8 +97,8 @@ class Overview:
     """The verdicts on the runs of a range of times, and the most frequent causes.
 
     Attributes:
-        since, until: the range, as stored text; None without runs, and for no end.
-        lately: whether the range is the last 24 hours; else they end with the last run, or were asked for.
+        since, until: the range, as stored text. Both are None without runs; `until` is None for a range without an end.
+        lately: whether the range is the last 24 hours; else it ends with the last run, or the filter set it.
         runs: the number of runs.
         verdicts: the number of runs of each kind of verdict: `passed`, `failed`, `missed`, `running`, `left` …
         rule: the rule over a score that runs missed, such as `reward>=1`; None if there is none.
@@ -188,7 +188,7 @@ class Overview:
         return f"{self.head}: {self.counts}." if self.runs else "No run."
 
     def most_often(self, number: int = 3) -> str:
-        """Return a `number` of causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
+        """Return the first `number` causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
         if not self.causes:
             return ""
         return f"Most often: {', '.join(map(str, self.causes[:number]))}."
@@ -222,11 +222,11 @@ def overview(
     with_causes: bool = True,
     progress: Progress | None = None,
 ) -> Overview:
-    """Return what happened to the runs that match a filter, in the last day that has such runs.
+    """Return the overview of the runs that match a filter, in the last day that has such runs.
 
     Args:
         filter: selects the runs; a `since` in it replaces the last day.
-        judge: what decides whether a run that completed passed; when left out, a rule that runs missed (see
+        judge: decides whether a run that completed passed; when left out, a rule that runs missed (see
             outcomes.missed_rule).
         with_causes: whether to compute the causes. Without them, 5,000 runs take 0.2 s.
         progress: called with (done, total) while an index is built.

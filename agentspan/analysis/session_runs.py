@@ -1,4 +1,4 @@
-"""The runs of one session in the order in which they started, each with what was asked first.
+"""The runs of one session in the order in which they started, each with its first prompt.
 
 A prompt is read from the first spans of a run only, so that a page costs as much for long runs as for short ones.
 """
@@ -35,7 +35,7 @@ MAX_PROMPT = 500
 FEW_SPANS, FEW_BYTES = 4, 20_000
 """The same for each run of a list."""
 MAX_ABOUT = 200
-"""The largest number of characters of what a run was about."""
+"""The largest number of characters of the text that `about` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class SessionRun:
 
     Attributes:
         run: the run with the sums over its spans.
-        prompt: what was asked first, on one line of at most 500 characters; "" if unknown.
-        verdict: what became of the run.
+        prompt: the first prompt, on one line of at most 500 characters; "" if unknown.
+        verdict: the verdict on the run.
         cause: why it failed, in one line; None without a known cause.
     """
 
@@ -94,7 +94,7 @@ def session_runs(
 
     Args:
         filter: further conditions of the runs.
-        judge: what decides whether a run that completed passed; when left out, a rule that runs of the page
+        judge: decides whether a run that completed passed; when left out, a rule that runs of the page
             missed (see outcomes.missed_rule).
         offset: the number of runs to skip.
         limit: the largest number of runs.
@@ -138,7 +138,7 @@ def session_runs(
 
 
 def first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
-    """Return what a run was asked first, on one line; "" if unknown.
+    """Return the first prompt of a run, on one line; "" if unknown.
 
     That is the input in its metadata, else the first message of a user, else the latest message of a user that its
     first call of a model was sent, else its task, else the title of its first step.
@@ -163,7 +163,7 @@ def prompt_of(storage: Storage, run: AgentInstanceRow) -> str:
 
 
 def about(run: AgentInstanceRow, prompt: str) -> str:
-    """Return what a run was about, on one line of at most MAX_ABOUT characters.
+    """Return the subject of a run, on one line of at most MAX_ABOUT characters.
 
     That is the title of its session; else its task and first prompt, of a trial with its number and its input; else its
     task, its name and metadata, without those that come from OpenTelemetry.

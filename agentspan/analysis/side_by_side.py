@@ -25,7 +25,7 @@ class Side:
 
     Attributes:
         verdict: whether it passed.
-        cause: what went wrong; None if nothing did.
+        cause: the cause of its failure; None without one.
         tokens: the sum of input and output tokens; None if no span has a value.
         scores: the newest score of each name and judge.
         is_same: whether its steps are those of the first run; None if they were not compared.
@@ -46,7 +46,8 @@ def sides(storage: Storage, run_ids: Sequence[str], judge: Judge = None) -> list
 
     Args:
         run_ids: the ids of existing runs; one that occurs again is left out.
-        judge: what passed means; when left out, the status and a rule that some of the runs missed (see causes).
+        judge: decides whether a run passed; when left out, the status and a rule that some of the runs missed (see
+            causes).
 
     Raises:
         InvalidValue: there are more than MOST_RUNS.
@@ -90,7 +91,7 @@ def suggestion(storage: Storage, filter: RunFilter | None = None, judge: Judge =
     """Return two runs to compare, of those that match a filter; None if no run failed.
 
     Args:
-        judge: what passed means; when left out, as outcomes.decided finds.
+        judge: decides whether a run passed; when left out, as outcomes.decided finds.
     """
     runs = find_runs(storage, filter or RunFilter(), limit=None).runs
     rule = decided(storage, [run.run for run in runs], judge)

@@ -201,7 +201,7 @@ def score_text(score: ScoreRow) -> str:
 
 
 def judgement_text(score: ScoreRow) -> str:
-    """Return what a score says, without who judged: `reward 0.5 half: booked twice`."""
+    """Return a score as text, without its judge: `reward 0.5 half: booked twice`."""
     value = None if score.value is None else f"{score.value:.6g}"
     judged = " ".join(part for part in (score.name, value, score.label) if part is not None)
     return judged if score.explanation is None else f"{judged}: {score.explanation}"
@@ -299,7 +299,7 @@ _READ = re.compile("error|interrupt|refusal|limit|command$|summary")
 
 
 def is_notice(node: Node) -> bool:
-    """Return whether a step only says what its program did on the way: a hook that completed, a notice to the model."""
+    """Return whether a step is only a notice about its program: a hook that completed, or a notice to the model."""
     span = node.span
     if span.status != "complete" or built_in_part(span.schema_name) not in _NOTICES or returned_error(span):
         return False

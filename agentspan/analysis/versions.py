@@ -144,7 +144,7 @@ def versions(
     Args:
         agent: the name of the agent.
         filter: further conditions of the runs.
-        judge: what decides whether a run failed; when left out, as outcomes.decided finds.
+        judge: decides whether a run failed; when left out, as outcomes.decided finds.
         progress: called with (done, total) while an index is built.
 
     Raises:
@@ -216,7 +216,7 @@ def comparison(
     Args:
         agent: the name of the agent.
         filter: further conditions of the runs of both groups.
-        judge: what decides whether a run passed; when left out, as outcomes.decided finds for the two groups.
+        judge: decides whether a run passed; when left out, as outcomes.decided finds for the two groups.
         base, head: a version of the agent, or a filter in one text, such as `agent@1.0` or `tag=nightly`. Without
             `head`, the newest version; without `base`, the version before `head`.
         by: a part of the fingerprint, whose newest value is compared with the value before it, instead of versions.

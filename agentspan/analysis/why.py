@@ -146,7 +146,7 @@ def failed_share(
     """Return the share of failed runs of those that match a filter; its signature is ignored, as by `why`.
 
     Args:
-        judge: what decides whether a run failed; when left out, as outcomes.decided finds.
+        judge: decides whether a run failed; when left out, as outcomes.decided finds.
         progress: called with (done, total) while an index is built.
 
     Raises:
@@ -185,7 +185,7 @@ def why(
     Args:
         filter: selects the runs. Its signature selects the groups instead: all runs that match the rest of the filter
             are counted, and the failed runs of the groups are compared with those that passed.
-        judge: what decides whether a run failed; when left out, as outcomes.decided finds.
+        judge: decides whether a run failed; when left out, as outcomes.decided finds.
         progress: called with (done, total) while an index is built.
 
     Raises:
@@ -453,7 +453,7 @@ class RunWhy:
 
     @property
     def head(self) -> Iterator[str]:
-        """Further facts for the line of the verdict: what the rule says where the verdict does not, task, and steps."""
+        """Further facts for the line of the verdict: the outcome by the rule if the verdict lacks it, task, steps."""
         says = {True: "passed", False: "failed", None: "has no outcome"}[self.passed]
         if self.passed is None or (self.outcome is not None and (self.passed or self.status != "complete")):
             yield f"{says} {self.outcome or ''}".rstrip()
@@ -468,7 +468,7 @@ def why_run(
     """Return why a run failed.
 
     Args:
-        judge: what decides whether a run failed; when left out, a rule over a score that this run missed, else its
+        judge: decides whether a run failed; when left out, a rule over a score that this run missed, else its
             status.
         progress: called with (done, total) while an index is built.
 

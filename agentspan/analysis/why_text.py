@@ -1,4 +1,4 @@
-"""The words in which the reason of one failed run is told: lines of text for `agentspan why RUN` and the viewer."""
+"""Texts about the reason for which one run failed: lines for `agentspan why RUN` and the viewer."""
 
 import json
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def elsewhere(found: RunWhy) -> str:
 
 
 def place(still_open: StillOpen) -> str:
-    """Return the place at which a run is that has not ended."""
+    """Return, in words, the current step of a run that has not ended."""
     if still_open.title is not None:
         return f"in step {still_open.step:,}, {still_open.title}"
     return f"after step {still_open.step:,}" if still_open.step else "before its first step"
@@ -103,7 +103,7 @@ def nearest(found: RunWhy, partner: Nearest | None) -> str:
 
 
 def parting(partner: Nearest) -> str:
-    """Return where a failed run and its passing partner part."""
+    """Return, in words, the first difference between a failed run and the passing run that is nearest to it."""
     first = partner.divergence
     if first is None:
         return "it has the same steps"

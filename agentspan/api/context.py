@@ -91,7 +91,8 @@ class Redacts(Protocol):
 
     Attributes:
         suspicious: returns whether a JSON text may contain a credential, or a value marked as sensitive.
-        suspicious_among: returns the places of the texts of which that is true, in less time than one by one.
+        suspicious_among: returns the indexes of the suspicious texts in a list, in less time than a call of
+            `suspicious` for each.
     """
 
     suspicious: Callable[[str], bool]
@@ -102,7 +103,7 @@ class Redacts(Protocol):
         ...
 
     def cleaned(self, plain: Any) -> tuple[str, Any]:
-        """Return parsed JSON whose text is suspicious without credentials, as text and parsed."""
+        """Remove credentials from parsed JSON whose text is suspicious. Return the rest as text and as parsed JSON."""
         ...
 
 
@@ -183,7 +184,7 @@ class Context:
         return admitted
 
     def admit_doubtful(self, text: str, plain: Any) -> Admitted:
-        """Return a payload as `admit` does, of which it is known that its text is doubtful."""
+        """Do the same as `admit` for a payload whose text is known to be doubtful (see `doubtful`)."""
         is_marked, is_doubtful = 0, True
         if columns.MARK_IN_TEXT in text:
             is_marked = int(columns.unwrapped(plain) is not plain)
@@ -196,7 +197,7 @@ class Context:
         return Admitted(text, columns.unwrapped(plain) if is_marked else plain, is_marked)
 
     def doubtful(self, texts: Sequence[str]) -> list[int]:
-        """Return the places of the JSON texts that `admit` may change; all others are admitted as they are."""
+        """Return the indexes of the JSON texts that `admit` may change; all others are admitted as they are."""
         if self._redacts is None:
             return [place for place, text in enumerate(texts) if columns.MARK_IN_TEXT in text]
         return self._redacts.suspicious_among(texts)

@@ -147,7 +147,7 @@ COMMANDS = {
     "For coding agents": {
         "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.\n\nThe tools print "
         "what the commands of their names print, within a budget of tokens. `serve` has the same tools at /mcp.",
-        "setup": "Add agentspan to a coding agent: its MCP server and its skill.\n\nThe change is shown first. Other "
+        "setup": "Add agentspan to a coding agent: its MCP server and two skills.\n\nThe change is shown first. Other "
         "entries and comments of the files stay as they are. --remove takes it back.",
         "skill": "Print the skill that tells a coding agent how to find out what failed, and why.\n\nWith `instrument` "
         "it tells how to record a program.",
@@ -227,7 +227,7 @@ class _Group(click.Group):
             with _printable():
                 return super().invoke(ctx)
         except BrokenPipeError:  # `agentspan show - | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _print_nothing()
             raise SystemExit(0) from None
         except (AgentspanError, OSError) as error:
             # Exit code 2 for an invalid outcome rule: 1 would mean that runs were checked and failed.
@@ -400,6 +400,20 @@ def answering() -> Iterator[None]:
         raise Unanswered(_message(error)) from None
     except Failed as error:
         raise Unanswered(error.message) from None
+
+
+@contextmanager
+def read_or_not() -> Iterator[None]:
+    """Print an answer, and go on if its reader has gone, as in `check | head -1`: the exit code answers, too."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _print_nothing()
+
+
+def _print_nothing() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _message(error: AgentspanError | OSError) -> str:

@@ -21,7 +21,7 @@ from agentspan.analysis.fingerprints import changed_part, sentences
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
 from agentspan.analysis.runs import find_runs, stats
 from agentspan.cli import junit
-from agentspan.cli.app import answering, command, reads
+from agentspan.cli.app import answering, command, read_or_not, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, pyproject
 from agentspan.cli.output import Failed, document, echo_lines, local, status_style, width, wrap, zone
 from agentspan.database import Database, open
@@ -86,13 +86,14 @@ def check_command(
         found = _checked(storage, rows, wanted, file, outcome)
     if junit_file is not None:
         junit.write(junit_file, "agentspan check", _tests(found))
-    if as_json:
-        findings = [finding._asdict() | {"run_id": finding.run_id} for finding in found.findings]
-        document({**asdict(found), "findings": findings})
-    elif markdown:
-        echo_lines(_markdown(storage, found))
-    else:
-        echo_lines(_lines(storage, found))
+    with read_or_not():
+        if as_json:
+            findings = [finding._asdict() | {"run_id": finding.run_id} for finding in found.findings]
+            document({**asdict(found), "findings": findings})
+        elif markdown:
+            echo_lines(_markdown(storage, found))
+        else:
+            echo_lines(_lines(storage, found))
     raise SystemExit(EXIT_CODES[found.verdict])
 
 

@@ -1,4 +1,4 @@
-"""Prints what model calls read: `agentspan show ID --context`, and `agentspan diff STEP STEP --context`."""
+"""Prints the contexts of model calls: `agentspan show ID --context`, and `agentspan diff STEP STEP --context`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -43,7 +43,10 @@ GREEN, RED, GREY = "green", "red", "bright_black"
 
 
 def show_context(storage: Storage, found: AgentInstanceRow | AgentSpanRow, *, as_json: bool, full: bool) -> None:
-    """Print what a model call read: by source, and its largest elements; of a run, its call with the most tokens."""
+    """Print the context of a model call: by source, and its largest elements.
+
+    Of a run, use its call with the most tokens.
+    """
     if isinstance(found, AgentInstanceRow):
         largest = largest_call(storage, found.id)
         if largest is None:
@@ -65,7 +68,7 @@ def show_context(storage: Storage, found: AgentInstanceRow | AgentSpanRow, *, as
 
 
 def diff_contexts(storage: Storage, a: str | None, b: str | None, *, as_json: bool, full: bool) -> None:
-    """Print what came into, left and was cut from what the model read between two calls.
+    """Print the elements that came into the context, left it, and were cut between two model calls.
 
     Args:
         a, b: the ids of two calls, or of one: it is compared with the call before it, of the same agent.

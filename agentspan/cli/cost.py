@@ -1,4 +1,4 @@
-"""`agentspan cost` prints what runs cost, by model, day, agent …, and what the caches of the providers saved."""
+"""`agentspan cost` prints the costs of runs, by model, day, agent …, and the savings of the providers' caches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -28,7 +28,7 @@ MOST_PERIODS = 7
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="List N rows at most; 20 when left out.")
 @reads
 def cost_command(database: Database, *, by: str, limit: int | None, as_json: bool, **filters: Any) -> None:
-    """Print what the matching runs cost."""
+    """Print the costs of the matching runs."""
     asked = asked_for(filters)
     filter = filter_in(database.storage, filters)
     with indexing() as progress:
@@ -44,7 +44,7 @@ def cost_command(database: Database, *, by: str, limit: int | None, as_json: boo
     if found.rows:
         click.echo()
         _print_rows(found, limit or ROWS)
-    if len(found.cache) > 2:  # else the sentence has said it
+    if len(found.cache) > 2:  # with one row and the sum, the sentence above has all figures
         click.echo()
         _print_cache(found, limit or ROWS)
 

@@ -1,6 +1,6 @@
 """`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance.
 
-With `--context`, it prints how what two model calls read differs.
+With `--context`, it prints the difference of the contexts of two model calls.
 """
 
 import re
@@ -121,7 +121,7 @@ def diff_command(
     db: str | None,
     **how: Any,
 ) -> None:
-    """Compare two runs, two groups of runs, or what two model calls read."""
+    """Compare two runs, two groups of runs, or the contexts of two model calls."""
     is_grouped = by or base or head or (a and b and all(AT in each or "=" in each for each in (a, b)))
     if cases and (not is_grouped or more or of_context or how["markdown"] or against):
         raise click.UsageError("--cases is about two groups: AGENT@1.0 AGENT@2.0, or --base and --head")

@@ -20,7 +20,7 @@ from agentspan.analysis.drift_text import beside_verdict
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.why import why
 from agentspan.cli import junit
-from agentspan.cli.app import answering, command, location_in, options
+from agentspan.cli.app import answering, command, location_in, options, read_or_not
 from agentspan.cli.completion import AGENT
 from agentspan.cli.diff import print_groups
 from agentspan.cli.filter_options import outcome_option
@@ -99,12 +99,13 @@ def evaluate_command(
             )  # fmt: skip
         if junit_file is not None:
             junit.write(junit_file, "agentspan evaluate", _tests(found))
-        if as_json:
-            document(plain(found))
-        elif markdown:
-            echo_lines(_markdown(found))
-        else:
-            _print(found, full=full)
+        with read_or_not():
+            if as_json:
+                document(plain(found))
+            elif markdown:
+                echo_lines(_markdown(found))
+            else:
+                _print(found, full=full)
     finally:
         forget()
     is_rate = against is None and found.rate is not None and found.stopped != "interrupted"
@@ -160,7 +161,7 @@ def _print(found: Evaluation, *, full: bool) -> None:
 
 
 def _other_test(found: Evaluation, compared: Drift) -> Iterator[str]:
-    """Yield why the q of passed says something else than the verdict, if it does."""
+    """Yield the reason why the q of `passed` disagrees with the verdict, if it does."""
     row, by = compared.outcome, found.comparison
     is_clear = found.verdict in ("better", "worse")
     if row is None or row.q is None or by is None or row.is_significant == is_clear:

@@ -114,7 +114,7 @@ def options_of(filters: Mapping[str, Any]) -> list[str]:
 
 
 def no_run(storage: Storage, filter: RunFilter, asked: str) -> str:
-    """Return the message that no run matches a filter, with the nearest values that there are.
+    """Return the message that no run matches a filter, with the nearest existing values.
 
     If `asked` is "", it is the message for a file without runs.
     """
@@ -136,7 +136,7 @@ def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
 
 
 def outcome_rule(text: str | None) -> Judge:
-    """Return what decides whether a run passed: `text`, else the project's rule; None without one.
+    """Return the rule that decides whether a run passed: `text`, else the project's rule; None without one.
 
     Raises:
         InvalidValue: `text` is not a rule.

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,9 +18,13 @@ from agentspan.cli.app import command, opened, options
 from agentspan.cli.output import Failed, answer, safe, utc_option
 from agentspan.cli.sessions import CHOICE_NAMES, choice_options, import_sessions
 from agentspan.database import Database
-from agentspan.maintenance.jsonl import FIRST, import_lines
+from agentspan.errors import InvalidValue
+from agentspan.maintenance.jsonl import FIRST, check_is_export, import_lines
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun
+
+if TYPE_CHECKING:
+    from agentspan.otel.otlp.json_bodies import Decoded
 
 GZIP = b"\x1f\x8b"
 """The first bytes of a gzip file."""
@@ -34,7 +38,7 @@ LINE_BYTES = 4096
     "--from",
     "form",
     type=click.Choice(["export", "otlp"]),
-    help="Read files of this kind; without it, they are recognised.",
+    help="Read files of this kind; OTLP needs it, an export is recognised.",
 )
 @choice_options
 @click.option("--again", is_flag=True, help="Read files of sessions that have not changed, too.")
@@ -45,7 +49,7 @@ LINE_BYTES = 4096
 def import_command(
     ctx: click.Context, /, names: tuple[str, ...], form: str | None, db: str | None, as_json: bool, **how: Any
 ) -> None:
-    """Import sessions, or files. Files are opened before the database: an unreadable file does not create one."""
+    """Import sessions, or files. A file of another kind, or one that cannot be read, makes no database."""
     if form is None and (not names or any(is_of_sessions(name) for name in names)):
         import_sessions(ctx, db, names, as_json=as_json, **how)
         return
@@ -99,17 +103,23 @@ def _import_files(ctx: click.Context, db: str | None, files: Sequence[str], form
         raise click.UsageError("one FILE at a time, unless it is --from otlp")
     with ExitStack() as sources:
         opened_files = [(file, sources.enter_context(_seekable(file))) for file in files]
-        with opened(ctx, db, read_only=False) as database:
-            if form == "otlp":
-                _import_otlp(database, opened_files, as_json=as_json)
-            else:
-                _import(database, opened_files[0][1], as_json=as_json)
+        if form == "otlp":
+            found = _decoded(opened_files)
+            with opened(ctx, db, read_only=False) as database:
+                _import_otlp(database, found, as_json=as_json)
+        else:
+            lines_of = sources.enter_context(_opened_lines(opened_files[0][1]))
+            with opened(ctx, db, read_only=False) as database:
+                _import(database.storage, lines_of, as_json=as_json)
 
 
-def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
-    """Import a file that `export` wrote, gzipped or not, and print the number of new runs and spans."""
-    with _opened_lines(database.storage, source) as read:
-        done = import_lines(Context(database.storage), read)
+LinesOf = Callable[[Storage], Iterable[bytes]]
+"""Returns the lines of an export from the first on; of a dataset, those of the runs that the storage does not have."""
+
+
+def _import(storage: Storage, lines_of: LinesOf, *, as_json: bool) -> None:
+    """Import the lines of an export, and print the number of new runs and spans."""
+    done = import_lines(Context(storage), lambda: lines_of(storage))
     answer(
         done._asdict(),
         f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
@@ -120,34 +130,34 @@ def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
-    """Yield a function that returns the lines of an export from the start; the source may be gzipped, or a dataset."""
+def _opened_lines(source: IO[bytes]) -> Iterator[LinesOf]:
+    """Yield a function that returns the lines of an export; the source may be gzipped, or a dataset."""
     is_packed = source.read(len(GZIP)) == GZIP
     plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if is_packed else source
 
-    def read() -> Iterable[bytes]:
+    def lines_of(storage: Storage) -> Iterable[bytes]:
         plain.seek(0)
         return dataset.export_lines(storage, plain) if is_dataset else plain
 
     try:
         source.seek(0)
-        is_dataset = dataset.is_dataset(plain.readline())
-        yield read
+        first = plain.readline()
+        is_dataset = dataset.is_dataset(first)
+        if not is_dataset:
+            check_is_export(first)
+        yield lines_of
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise Failed("the file is no whole file of gzip; compress it again") from None
 
 
-def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:
-    """Import files of OTLP requests, and print the number of new runs and spans.
+def _decoded(sources: Sequence[tuple[str, IO[bytes]]]) -> "Decoded":
+    """Decode files of OTLP requests.
 
     Args:
         sources: the name of each file, and the open file.
     """
-    from agentspan.errors import InvalidValue
     from agentspan.otel.otlp.json_bodies import Decoded
     from agentspan.otel.otlp.requests import read_file
-    from agentspan.otel.receiving import import_spans
-    from agentspan.recording.capture.plain import SentRedaction
 
     total = Decoded()
     for name, source in sources:
@@ -159,6 +169,14 @@ def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *
                     total.reject(reason, count)
         except InvalidValue as error:
             raise Failed(f"{name}: {error}") from None
+    return total
+
+
+def _import_otlp(database: Database, total: "Decoded", *, as_json: bool) -> None:
+    """Import what files of OTLP requests had, and print the number of new runs and spans."""
+    from agentspan.otel.receiving import import_spans
+    from agentspan.recording.capture.plain import SentRedaction
+
     done = import_spans(Context(database.storage, redacts=SentRedaction()), total.spans, total.logs)
     answer(
         {**done._asdict(), "unusable": total.rejected, "why": total.why()},

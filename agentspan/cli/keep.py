@@ -12,7 +12,7 @@ from agentspan import jsontext
 from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.runs import ids_that_match
 from agentspan.api.context import Context
-from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options
+from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options, read_or_not
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import (
@@ -149,7 +149,7 @@ def doctor_command(
 
 
 def _report(location: Location) -> None:
-    """Print what a report of a bug needs. A storage that cannot be read is in it with the kind of its error only."""
+    """Print the facts for a report of a bug. A storage that cannot be read is in it with the kind of its error only."""
     try:
         with closing(open_direct(location, read_only=True)) as storage:
             stored = bug_report.contents(storage)
@@ -167,14 +167,15 @@ def _examine(
     """
     since = None if idle is None else filter_words.parse_time(idle, "idle")
     report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
-    if as_json:
-        document(_plain(report))
-    else:
-        for line in _lines(report, dry_run=dry_run):
-            click.echo(line)
-        location = database.storage.capabilities().location
-        if report.problems and location is not None and location.path is not None:
-            click.echo(f"the file is damaged; `sqlite3 {argument(location.path)} .recover` can save its rows")
+    with read_or_not():
+        if as_json:
+            document(_plain(report))
+        else:
+            for line in _lines(report, dry_run=dry_run):
+                click.echo(line)
+            location = database.storage.capabilities().location
+            if report.problems and location is not None and location.path is not None:
+                click.echo(f"the file is damaged; `sqlite3 {argument(location.path)} .recover` can save its rows")
     if report.problems:
         raise SystemExit(1)
 

@@ -69,11 +69,11 @@ DATED = 76
 WIDE = 100
 """The terminal width from which the list shows the tokens and cost of each run."""
 WIDEST = 150
-"""The terminal width from which what a run was about is a column; else it is a line below the run."""
+"""The terminal width from which the subject of a run has a column; else it is a line below the run."""
 AGENT_COLUMNS = 24
-"""The width of the column of agents, where what a run was about is a column, too."""
+"""The width of the column of agents, if the subject of a run has a column, too."""
 LEAST_ABOUT = 24
-"""The least width for what a run was about on the line of its cause; with less room it has its own line."""
+"""The least width for the subject of a run on the line of its cause; with less room it has its own line."""
 
 
 @command("runs")
@@ -188,7 +188,7 @@ def _table(
 
 
 def _below(cause: str, about: str, columns: int, *, is_title: bool) -> Iterator[str]:
-    """Yield what a run was about and why it failed, on one line if most of both fits there."""
+    """Yield the subject of a run and the cause of its failure, on one line if most of both fits there."""
     room = columns - columns_of(cause) - 3
     if about and cause and not is_title and room >= min(LEAST_ABOUT, columns_of(about)):
         yield f"  {status_style(cause, 'failed')} · {style(fit(about, room), fg='bright_black')}"

@@ -247,7 +247,7 @@ def _import(importer: Importer, sources: Sequence[Source], known: Mapping[str, F
 
 
 def plain_arrived(arrived: Arrived) -> dict[str, Any]:
-    """Return what was stored as a document has it."""
+    """Return the counts of what was stored, in the form of a document."""
     return {
         "runs": len(arrived.runs),
         "grown": len(arrived.changed_runs),

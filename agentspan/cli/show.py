@@ -162,7 +162,7 @@ class Picture:
         payloads: draw the payload and result of each span, too.
         selected: the id of the span that is drawn bold, with its id and payloads.
         numbers: the number of each span in its run by its id, drawn before the span; without it, none is drawn.
-        judge: what decides whether the run passed (see causes.verdicts_on).
+        judge: decides whether the run passed (see causes.verdicts_on).
     """
 
     run: AgentInstanceRow
@@ -250,7 +250,7 @@ class Picture:
         """Yield the lines of a span, or of a group of similar spans.
 
         Args:
-            lasts: as of tree.walk; without any, no branch is drawn.
+            lasts: the flags that tree.walk yields with the span; if empty, no branch is drawn.
             own_ms: the duration to show, if not that of the spans.
         """
         span = node.span
@@ -341,7 +341,7 @@ def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
 
 
 def _case_lines(storage: Storage, case: CaseOfTrial, run_id: str, columns: int) -> Iterator[str]:
-    """Yield the lines that say of which case a run is a trial, what became of the other ones, and of the base."""
+    """Yield the lines about the case of a trial: its id, the verdicts on its trials, and on the runs of the base."""
     yield from wrap(case.text, columns, CASE_LINES)
     shown = [*case.trials[:MOST_TRIALS], *case.base_runs[:MOST_TRIALS]]
     ids = by_name.short_ids(storage, [each.run_id for each in shown])

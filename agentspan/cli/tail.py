@@ -94,7 +94,7 @@ NEXT = "waiting for the next run; Ctrl-C ends"
 
 
 def _waiting(storage: Storage, latest: AgentInstanceRow | None) -> str:
-    """Return what the command waits for, and the command for the latest run, which has ended."""
+    """Return the message that `tail` waits for a run, with the command that shows the latest one, which has ended."""
     if latest is None:
         return "waiting for the first run; Ctrl-C ends"
     name = run_name(*names_of(storage, [latest])[latest.id])
@@ -272,7 +272,7 @@ class _Tail:
         """Print the transitions of a run, then those of later runs, until Ctrl-C; with `one`, only of one run.
 
         Args:
-            waiting: what is printed on stderr when there is no run to follow.
+            waiting: the message for stderr when there is no run to follow.
         """
         asked = follower.run
         known: str | None = None

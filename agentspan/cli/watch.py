@@ -65,7 +65,7 @@ def watch_command(
     remove: bool,
     **how: Any,
 ) -> None:
-    """Follow sessions until Ctrl-C or SIGTERM, or install what does so without a terminal."""
+    """Follow sessions until Ctrl-C or SIGTERM, or install a hook and a unit that do so without a terminal."""
     if remove and not unattended:
         raise click.UsageError("--remove goes with --unattended")
     known, choice = formats(), choice_of(**how)
@@ -263,7 +263,7 @@ def _unattended(location: Location, names: Sequence[str], chosen: Sequence[str],
 
 
 def _shown(path: Path, settings: Path, hook: Mapping[str, Any], content: str, remove: bool) -> str:
-    """Return what is printed of a change: of settings, the hook alone."""
+    """Return the text that is printed for a change; for a change of settings, only the hook."""
     if path != settings:
         return content
     if remove:

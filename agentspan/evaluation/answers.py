@@ -52,7 +52,7 @@ class Evaluation:
         against: the base as it was named; None without one.
         outcome: the rule by which a trial passed; `status` if its status decides.
         cases: the cases.
-        plan: what the evaluation could find, computed before its first run.
+        plan: the drop that the evaluation would show, and its cost, computed before its first run.
         planned: the number of all trials.
         trials: the trials that ran, in the planned order.
         stopped: why it ended before all trials: `early` (the verdict was clear), `budget`, `interrupted`, `plan` (the
@@ -81,7 +81,10 @@ class Evaluation:
 
     @property
     def verdict(self) -> Verdict:
-        """`better`, `worse`, `no difference` or `inconclusive`, as without a base and after an interruption."""
+        """`better`, `worse`, `no difference` or `inconclusive`, compared with the base.
+
+        Without a base and after an interruption, the verdict is `inconclusive`.
+        """
         if self.comparison is None or self.stopped in ("interrupted", "plan"):
             return "inconclusive"
         return self.comparison.verdict
@@ -112,7 +115,7 @@ class Evaluation:
 
     @property
     def rate_interval(self) -> Interval | None:
-        """The 95 % interval of the rate. Trials of a case depend on each other, and count as few as that makes them."""
+        """The 95 % interval of the rate. Trials of a case depend on each other, so they count as fewer trials."""
         of_cases = [known for own in self.outcomes.values() if (known := [each for each in own if each is not None])]
         if not of_cases or self.rate is None:
             return None
@@ -210,7 +213,7 @@ def stopped_text(found: Evaluation) -> str:
 
 
 def _warnings(found: Evaluation) -> Iterator[str]:
-    """Yield what makes the answer weaker than it looks."""
+    """Yield a sentence for each fact that makes the answer weaker than it looks."""
     failed = sum(each.is_failed for each in found.trials)
     unknown = sum(each.passed is None for each in found.trials)
     if failed:

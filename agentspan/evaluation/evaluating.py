@@ -274,7 +274,7 @@ def _passed(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRul
 
 
 class _AtWork:
-    """The trials of one evaluation while they run. Threads take trials from it, and give back what became of them.
+    """The trials of one evaluation while they run. Threads take trials from it, and give back their outcomes.
 
     Attributes:
         order: all trials in their planned order.
@@ -475,7 +475,10 @@ class _AtWork:
             raise
 
     def _score_failure(self, recorded: Run, failure: BaseException) -> None:
-        """Score a failed run so that the rule does not hold, in other commands neither. Nothing else is scored."""
+        """Score a failed run so that it misses the rule, in other commands, too.
+
+        The other scores get only an explanation.
+        """
         rule, why = self._rule, f"{NOT_SCORED}the task raised {type(failure).__name__}"
         for each in self._judges:
             is_rule = rule is not None and each.name == rule.name
@@ -490,7 +493,7 @@ class _AtWork:
 
 
 class _Judge:
-    """The run of what a scorer records, begun at its first step."""
+    """The run of the steps that a scorer records. It begins at the first step."""
 
     def __init__(self, name: str, metadata: Mapping[str, Any]) -> None:
         self._name, self._metadata = name, metadata
@@ -561,7 +564,7 @@ def _join(threads: Sequence[threading.Thread]) -> None:
 
 
 def _number(number: object) -> int:
-    """Return the number of a trial from 0; -1 for what is none."""
+    """Return the number of a trial from 0; -1 for a value that is no number."""
     return number - 1 if isinstance(number, int) and not isinstance(number, bool) else -1
 
 

@@ -29,7 +29,7 @@ class Plan:
         share: the base's share of passed trials; None without a base.
         detectable: the smallest drop that is found in 80 of 100 evaluations, from 0 to 1; 1 if none is; None without a
             base.
-        broken: the same where a few cases make the drop, which never pass any more. It is harder to find.
+        broken: the same for a drop that comes from a few cases, which never pass any more. It is harder to find.
         show: the drop that is to be shown.
         needed: the number of trials of each case that would show it; None if no number up to 100 would.
         is_of_both: whether the base would need as many trials, too.
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def needed_usd(self) -> float | None:
-        """The expected cost of the trials that show the drop that is to be shown; None if unknown, or if none would."""
+        """The expected cost of as many trials as would show the drop `show`; None if unknown, or if no number would."""
         if self.needed is None or self.run_usd is None:
             return None
         return self.run_usd * self.cases * self.needed * (2 if self.is_of_both else 1)
@@ -156,10 +156,10 @@ def _finds_even(
 def _finds_broken(
     drop: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int, *, early: bool
 ) -> bool:
-    """Return whether 80 of 100 evaluations find a drop that a few tasks make, which never pass any more.
+    """Return whether 80 of 100 evaluations find a drop that comes from a few tasks, which never pass any more.
 
-    By the normal approximation. Such a drop is harder to find than one to which all tasks contribute: of 2,000
-    simulated evaluations of 50 very unlike cases, 52 % found one of a size of which 78 % found an even one.
+    By the normal approximation. Such a drop is harder to find than one to which all tasks contribute: in 2,000
+    simulated evaluations of 50 very different cases, 52 % found such a drop, and 78 % an even drop of the same size.
     """
     total = fsum(p * number for p, number in spread.items())
     lost = fsum(p * p * number for p, number in spread.items()) / total  # of a broken task; drawn from those that pass
@@ -184,8 +184,9 @@ def _least(holds: Callable[[int], bool]) -> int | None:
 def _spread(known: Mapping[str, Sequence[bool]]) -> Counter[float]:
     """Return estimated probabilities to pass, with their numbers of tasks.
 
-    A task's own share counts as much as shares of tasks differ by more than chance. With one trial of each task that
-    cannot be seen: then all tasks count as alike, for which a given drop is the hardest to find.
+    The more the shares of tasks differ by more than chance, the more a task's own share counts, and the less the
+    average of all. One trial of each task cannot show such differences: then all tasks get the average, for which a
+    given drop is the hardest to find.
     """
     shares = [mean(own) for own in known.values()]
     average = mean(shares)

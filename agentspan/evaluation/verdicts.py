@@ -64,7 +64,7 @@ class Pairs(NamedTuple):
     def interval(self) -> Interval:
         """Return the interval of the difference that holds at any time with 95 %, given how many pairs differ.
 
-        It has the probabilities of a better pair against which the evidence is not enough.
+        It is made from those probabilities of a better pair that the evidence does not rule out.
         """
         better, worse, number = self.better, self.worse, self.better + self.worse
         if not number:
@@ -136,7 +136,10 @@ def planned(cases: Sequence[str], trials: int, seed: int) -> list[Key]:
 
 
 def _interval(differences: Sequence[Fraction], confidence: float) -> Interval:
-    """Return the interval of the mean difference. If few tasks differ, it has what that many could be by chance."""
+    """Return the interval of the mean difference.
+
+    If few tasks differ, it is widened to the exact bounds of the shares of tasks that got worse, and better.
+    """
     found = mean_interval([float(each) for each in differences], confidence=confidence)
     worse, better = sum(each < 0 for each in differences), sum(each > 0 for each in differences)
     if worse + better >= FEWEST_TASKS:
@@ -160,7 +163,9 @@ class Stop(NamedTuple):
 
 
 def first_clear(base: Outcomes, head: Outcomes, order: Sequence[Key], *, stops: bool = True) -> Stop:
-    """Return the first time that the pairs are enough to stop; without `stops`, count all of them.
+    """Return the first place in the order at which the evidence of the pairs is enough to stop, else the end.
+
+    Without `stops`, count all pairs.
 
     Args:
         order: the finished trials in their planned order, as case and number from 0. In the order in which they

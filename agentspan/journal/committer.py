@@ -216,7 +216,7 @@ def remainder(unit: Unit, refused: Refused) -> Unit | None:
 
 
 def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
-    """Return the values that an open span does not have yet; empty if it has all."""
+    """Return the columns to set so that a stored open span gets the wanted state; {} if it has that, or a later one."""
     if wanted.updated_at < stored.updated_at:
         return {}
     starts = (stored.status, wanted.status) == ("pending", "active")
@@ -257,7 +257,10 @@ class Listener:
         """Receive a change that an earlier change made impossible. It is stored in refused_changes."""
 
     def missing(self, unit: Unit) -> Unit | None:
-        """Return a unit to apply in place of one whose run is not stored; None if there is none."""
+        """Receive a unit that cannot be applied because its run is not stored.
+
+        Return the unit to apply in its place, after registering the run if that is possible; None to give the unit up.
+        """
         return None
 
     def registered(self, instance: AgentInstanceRow) -> None:

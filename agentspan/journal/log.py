@@ -310,7 +310,7 @@ class Log:
             spare: Segment | None = None
             with guard(OSError):
                 spare = Segment(place(self._folder, self.writer_id(), 0), self._largest, is_mapped=self._maps)
-            if spare is None:  # who needs it will see
+            if spare is None:  # the append that needs it tries again, and reports the error
                 return
             spare.fill()
             with self.lock:

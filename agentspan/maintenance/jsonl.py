@@ -430,6 +430,17 @@ def _foreign(first: str) -> str:
     return f"is {first}: this is no agentspan export, which begins with {begin}; spans of OTLP need --from otlp"
 
 
+def check_is_export(first: bytes) -> None:
+    """Check that a line is the first one of an export.
+
+    Raises:
+        InvalidValue: it is none, or that of a newer version.
+    """
+    if not first:
+        raise _wrong(1, "is missing: the file is empty")
+    _check_first(_parsed(1, first))
+
+
 def _check_first(data: dict[str, Any] | None) -> bool:
     """Check the first line of an export, and return whether it is in the compact form."""
     if data is None or data.get("type") != FIRST["type"]:

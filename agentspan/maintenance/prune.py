@@ -231,7 +231,7 @@ def _batches(
             if not is_old and not left.is_too_much(spans):
                 continue
             if is_guess(row) and row.writer_id is not None and not dead_writers.has(row.writer_id):
-                continue  # closed for a program that may be alive, and may continue the run
+                continue  # agentspan closed the run of a program that may be alive, and may continue the run
             batch.append((row, counts[row.id]))
             spans += counts[row.id].total
             if spans >= BATCH_SPANS or len(batch) >= BATCH_RUNS:

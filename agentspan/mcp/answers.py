@@ -85,7 +85,10 @@ def _cut(line: str, least: int) -> int:
 
 
 def _end(lines: Sequence[str], first: int, room: int) -> int:
-    """Return the number of the line before which to stop: where a group begins, in the last half of what fits."""
+    """Return the number of the line before which to stop.
+
+    It is a line that begins a group, in the last half of what fits.
+    """
     stop, used = first, 0
     while stop < len(lines) and used + len(lines[stop]) + 1 <= room:
         used += len(lines[stop]) + 1

@@ -226,7 +226,7 @@ def _nested(path: Sequence[str], value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _member(
     path: Sequence[str], value: Mapping[str, Any], indent: str, unit: str, newline: str, *, outermost: bool = False
 ) -> str:
-    """Return a member `"key": value` as text; with `outermost` the object around it."""
+    """Return a member `"key": value` as text; with `outermost`, return an object with this member."""
     if outermost:
         return _dumped(_nested(path, value), indent, unit, newline)
     return f"{json.dumps(path[0], ensure_ascii=False)}: {_dumped(_nested(path[1:], value), indent, unit, newline)}"
@@ -235,7 +235,7 @@ def _member(
 def _added(
     text: str, at: _Object, path: Sequence[str], value: Mapping[str, Any], unit: str, newline: str
 ) -> tuple[int, int, str]:
-    """Return where a member is added to an object, and its text: from, to, text."""
+    """Return the range of the text that a new member of an object replaces, and the new text: (start, end, text)."""
     outer = _indent_at(text, at.begin)
     if not at.members:
         inside = text[at.begin + 1 : at.end - 1]
@@ -268,7 +268,7 @@ def _has_comment(text: str, owner: _Object, member: _Member) -> bool:
 
 
 def _extent(text: str, owner: _Object, member: _Member) -> tuple[int, int, str]:
-    """Return from where to where a member is removed, with a comma; and the comment in it that stays."""
+    """Return the range of the text to remove for a member, with a comma, and the comment in that range that stays."""
     number = owner.members.index(member)
     following = _SPACE.match(text, member.end)
     assert following is not None
@@ -411,7 +411,7 @@ def _headers(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def _tables(text: str, path: Sequence[str]) -> list[tuple[int, int]]:
-    """Return from where to where the table at a path stands, and those below it. Comments before the next stay out."""
+    """Return the ranges of the text with the table at a path and those below it, without comments on the next table."""
     toml_value(text)
     heads = [*_headers(text)]
     ends = [*(begin for begin, _ in heads[1:]), len(text)]

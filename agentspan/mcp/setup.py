@@ -211,7 +211,7 @@ def server_command(location: Location | None, *, shared: bool) -> list[str]:
 
 
 def changes_of(to: Agent, words: list[str], environment: Environment, *, project: bool, remove: bool) -> list[Change]:
-    """Return what to change: the settings file and the skills. Nothing is written.
+    """Return the changes of the settings file and of the skills. Nothing is written.
 
     Raises:
         Failed: a file cannot be read, or is not valid.

@@ -44,7 +44,7 @@ class Tool(NamedTuple):
     Attributes:
         command: the name of the command.
         arguments: the tool's arguments, in order; they are parameters of the command, or FILTER.
-        after: what to call after an error.
+        after: a sentence about the tool to call after an error.
         about: its description; the help of the command, when left out.
     """
 
@@ -139,7 +139,7 @@ def definitions() -> list[dict[str, Any]]:
 
 
 def call(name: str, arguments: Mapping[str, Any], db: "Database | str | os.PathLike[str] | None") -> Reply:
-    """Call a tool. Never raises: what is wrong is said in the reply, with what to call next.
+    """Call a tool. Never raises: the reply describes the error, and names the tool to call next.
 
     Args:
         db: the storage: an opened Database, which is not closed, or its location, which is opened for this call.
@@ -173,7 +173,7 @@ def _clean(text: str) -> str:
 
 
 def _printed(name: str, words: list[str], db: "Database | str | os.PathLike[str] | None") -> str:
-    """Return what a command prints."""
+    """Return the output of a command."""
     command = _command(name)
     to = Collected(COLUMNS, call_of)
     parent = click.Context(main, info_name="agentspan", obj=db)
@@ -261,7 +261,7 @@ def _words(name: str, arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _seconds(value: object) -> object:
-    """Return the time limit of a query; what is no number stays, and is refused by the command."""
+    """Return the time limit of a query. A value that is no number is returned unchanged: the command refuses it."""
     return SQL_S if value is None else min(value, MOST_SQL_S) if isinstance(value, (int, float)) else value
 
 

@@ -144,7 +144,10 @@ class RecentTrace:
     above: str | None = None
 
     def beside(self, id: str, above: str) -> "RecentTrace":
-        """Return a new trace that repeats a call of this trace. Both share their steps, which depend on each other."""
+        """Return a second trace, which repeats the call `above` of this one, in the same run.
+
+        Both traces have the same dict of steps, because a step of one may change the record of a step of the other.
+        """
         return replace(self, id=id, seen=set(), bytes=0, above=above)
 
 

@@ -348,7 +348,7 @@ class Traces:
         return list(self._of_process.values())
 
     def in_run(self, run_id: str) -> Iterator[RunOfTraces]:
-        """Yield what is known of a run that holds traces; nothing for another run."""
+        """Yield the facts of a run that holds traces; nothing for another run."""
         inside = self._inside.get(run_id)
         if inside is not None:
             yield inside

@@ -104,7 +104,10 @@ def begin_call(
 
 
 outside: ContextVar[Callable[[Recorder], RunState] | None] = ContextVar("agentspan_outside", default=None)
-"""Returns the run of spans that begin outside any run in this context, and that do not end it; None for a run each."""
+"""Returns the run for spans that begin outside any run in this context. None: each of these spans gets its own run.
+
+The end of a span does not end the returned run.
+"""
 _program: str | None = None
 
 

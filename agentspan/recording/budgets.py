@@ -1,8 +1,8 @@
 """Budgets: the most that a run may use, as programs, people and the metadata of a run write it.
 
-The limits are in the metadata of the run (`budget`). Scores of the name `budget` say what became of them: `spent`,
-`allowed` (somebody allowed more), `paused` (minutes that do not count), `part` (a run inside of it). Any process adds
-them, so that no process overwrites what another one has written. The module recording.spending counts.
+The limits are in the metadata of the run (`budget`). Scores of the name `budget` record events of these limits:
+`spent`, `allowed` (somebody allowed more), `paused` (minutes that do not count), `part` (a run inside of it). Any
+process adds them, so that no process overwrites what another one has written. The module recording.spending counts.
 """
 
 import os
@@ -21,7 +21,7 @@ from agentspan.text import cost_text, cut
 ENVIRONMENT = "AGENTSPAN_BUDGET"
 """The variable with the budget of a program whose `configure` sets none, such as `usd=5,steps=200`."""
 NAME = "budget"
-"""The member of a run's metadata with the limits, and the name of the scores that say what became of them."""
+"""The member of a run's metadata with the limits, and the name of the scores that record their events."""
 SPENT, ALLOWED, PAUSED, PART = "spent", "allowed", "paused", "part"
 """The labels of these scores. The explanation of `allowed` and `paused` has amounts: `usd +2, steps +50`."""
 
@@ -255,7 +255,7 @@ class Used(NamedTuple):
 
 
 def used_of_row(row: AgentSpanRow) -> Used:
-    """Return what a stored span used; of a span without a price, which has tokens, the cost is estimated."""
+    """Return the usage of a stored span. If the span has tokens and no price, its cost is estimated."""
     if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
         return Used()
     tokens = (row.input_tokens or 0) + (row.output_tokens or 0)

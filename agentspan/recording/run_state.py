@@ -497,7 +497,7 @@ class RunState(RunFacts):
         recorder.out.write(Unit((move,)))
 
     def _stopped(self) -> BudgetExceeded | None:
-        """Return why a step was stopped, and keep it as the error of the run if there is no other; None if none was."""
+        """Return the error with which a step was stopped; None if no step was. A run without an error fails with it."""
         stopped = None if self.spending is None else self.spending.stopped
         if stopped is not None and self.error_members is None:
             self.keep_error(stopped)

@@ -79,7 +79,7 @@ class Settings(NamedTuple):
 
     @property
     def is_enabled(self) -> bool:
-        """True if recording is enabled by `enabled`, or if it is None, by the environment now."""
+        """True if recording is enabled: by the setting `enabled`, or by the environment now if the setting is None."""
         return self.enabled if self.enabled is not None else not is_disabled_by_environment()
 
     def new_capture(self) -> Capture:

@@ -148,8 +148,13 @@ class Spending:
         self._reacts_in: int | None = None
         self._lock = threading.RLock()
         self._calls: dict[int, _Call] = {}
-        self._looks_here = not (self._recorder.is_open and self._recorder.destination.is_journaled)
+        self._looks_here = not self._has_looker
         self._begin(budget or _NO_LIMIT, 0)
+
+    @property
+    def _has_looker(self) -> bool:
+        """True if a drain thread looks at what other processes use, so that steps need not."""
+        return bool(self._recorder.is_open and self._recorder.destination.is_journaled)
 
     def _begin(self, budget: Budget, elapsed_ns: int) -> None:
         """Set the limits of a run that began `elapsed_ns` ago."""
@@ -176,7 +181,9 @@ class Spending:
         self._settle()
 
     def forked(self, writer_id: str, last_id: str) -> None:
-        """In a forked child: what its parent began before the fork is in the sums already.
+        """In a forked child: note that the sums include the spans that the parent began before the fork.
+
+        With a file, the first step looks at what others used: a short-lived child ends before its drain thread looks.
 
         Args:
             writer_id: the id of the parent.
@@ -184,7 +191,10 @@ class Spending:
         """
         self._counted[writer_id] = last_id
         self._lock = threading.RLock()
-        self._waiting = 0
+        self._waiting = self._next_look_ns = 0
+        if not self._recorder.destination.is_remote:  # behind a spool no call waits for the server
+            self._looks_here = True
+        self._settle()
         if self.above is not None:
             self.above.forked(writer_id, last_id)
 
@@ -226,7 +236,7 @@ class Spending:
             self.above.count()
 
     def _call(self, schema_name: str, captured: str | Parts) -> _Call | None:
-        """Return the count of calls like this one; None for a step without a payload, which is like no other."""
+        """Return the count of calls like this one; None for a step without a payload, which repeats no other step."""
         if captured == "{}":
             return None
         if type(captured) is Parts:
@@ -242,7 +252,7 @@ class Spending:
         return call
 
     def _admit(self, schema_name: str, captured: str | Parts, call: _Call | None) -> None:
-        if self._reacts_in == threading.get_ident():  # a step of the function that decides
+        if self._reacts_in == threading.get_ident():  # a step that the function `on_spent` records
             self.steps_left -= 1
             return
         if self._is_unread:
@@ -475,7 +485,7 @@ class Spending:
                             self._note(PAUSED, amounts_text({"minutes": waited_ns / 60e9}))
 
     def spend(self, span: Any, result: str | None) -> None:
-        """Add what a span used, as it ends. Never raises.
+        """Add the usage of a span that ends. Never raises.
 
         Args:
             span: the span, with its status and its captured payload.
@@ -561,6 +571,9 @@ class Spending:
             with guard():  # the storage is busy: the next look finds it
                 self._take_in(self._events(self._recorder.store))
                 self._count_others(self._recorder.store)
+            if self._looks_here and self._has_looker:
+                self._looks_here = False
+                self._settle()
         finally:
             self._lock.release()
         took_ns = clock.monotonic_ns() - began_ns
@@ -609,7 +622,7 @@ def user() -> str | None:
 
 
 class _Terminal:
-    """The question in the terminal. One step asks at a time; the others wait for what it allows."""
+    """The question in the terminal. One step asks at a time; the others wait for its answer."""
 
     def __init__(self) -> None:
         self._asked = ""

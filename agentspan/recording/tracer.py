@@ -34,7 +34,7 @@ R = TypeVar("R")
 class Health(NamedTuple):
     """The state of recording, counted in transitions since the tracer was made.
 
-    If the last three values grow, the storage cannot be written.
+    If `spooled_bytes` and `oldest_s` grow, the storage cannot be written.
 
     Attributes:
         recorded: transitions on disk, in the storage or in the journal in front of it. `flush` returns whether all are
@@ -45,7 +45,7 @@ class Health(NamedTuple):
         refused: transitions that came too late. They are in the table `refused_changes`.
         spooled_bytes: size of the records in the journal that are not in the storage yet.
         oldest_s: seconds that the oldest transition outside the storage has waited, at least.
-        last_error: the error of the latest attempt to write to the storage; None if that attempt succeeded.
+        last_error: the error of the latest attempt to open the storage, or to write to it; None if that succeeded.
     """
 
     recorded: int = 0
@@ -167,7 +167,8 @@ class Tracer:
         redaction, lost = recorder.capture.redaction, recorder.faults.lost
         redacted = 0 if redaction is None else redaction.count
         if recorder.sink is None:
-            return Health(0, lost, 0, redacted)
+            why = None if recorder.broken is None else recorder.capture.error(recorder.broken)["message"]
+            return Health(0, lost, 0, redacted, last_error=why)
         counts = recorder.sink.counts()
         return Health(
             counts.recorded,

@@ -13,7 +13,7 @@ from agentspan import jsontext
 from agentspan.schemas.json_values import json_of, list_in, object_in
 
 OWN = "agentspan"
-"""The member of `extra` that holds what the format cannot say."""
+"""The member of `extra` that holds the facts for which the format has no member."""
 MCP = "mcp__"
 """The prefix of a tool that a server of MCP has: `mcp__SERVER__TOOL`."""
 UNKNOWN = "unknown"
@@ -67,7 +67,7 @@ def whole(text: str) -> str:
 
 
 def own_of(value: Any) -> dict[str, Any]:
-    """Return what an exported object has of us; an empty object for objects of other programs."""
+    """Return our member of an exported object's `extra`; an empty object for objects of other programs."""
     return object_in(object_in(object_in(value).get("extra")).get(OWN))
 
 
@@ -98,7 +98,7 @@ def time_of(value: Any) -> int | None:
 
 
 def content_of(value: Any) -> Any:
-    """Return the content of a message or an observation: its text, or its parts in the form of providers."""
+    """Return the content of a message or an observation: its text, or its parts as model providers write them."""
     if not isinstance(value, list):
         return value
     return [_part_of(part) for part in value]
@@ -245,7 +245,7 @@ def last_answer(document: Mapping[str, Any]) -> str | None:
 
 
 def difference(name: str, own: Any, native: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what `patched` needs to make a payload or a result from the one of an object of the format.
+    """Return the difference from which `patched` restores a payload or a result, given the one of the format's object.
 
     Args:
         name: `payload` or `result`.

@@ -22,7 +22,7 @@ _NAMES = frozenset({"in", "out", "read", "write", "write_1h", "audio_in", "audio
 _new = tuple.__new__  # see model.spans
 _NO_DETAILS = (0, 0, 0, 0, 0, 0)
 _HOUR = 2
-"""What writing to a cache for an hour costs, in input prices, where it has no price of its own.
+"""The price of writing to a cache for an hour, as a multiple of the input price, for models without a price for that.
 
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing
 """
@@ -87,8 +87,8 @@ class CacheEffect(NamedTuple):
     """The effect of a provider's cache on the price of a call, in US dollars.
 
     Attributes:
-        saved: what the tokens that were read would have cost more as plain input.
-        extra: what the tokens that were written cost more than plain input.
+        saved: how much more the tokens that were read would have cost as plain input.
+        extra: how much more the tokens that were written cost than plain input.
     """
 
     saved: float
@@ -98,7 +98,7 @@ class CacheEffect(NamedTuple):
 def cache_effect(
     models: Sequence[str | None], provider: str | None, input_tokens: int, read: int, written: int, written_1h: int
 ) -> CacheEffect | None:
-    """Return what a cache changed in the price of a call; None for a model without known prices.
+    """Return the effect of a cache on the price of a call; None for a model without known prices.
 
     Args:
         models: the names of the model, of which the first with known prices counts: the one that answered, and the one

@@ -1,4 +1,4 @@
-"""Span types, and what the payloads of a span mean by its type: summary, label, tokens, violations (see rows.Meaning).
+"""Span types, and the values derived from a span's payloads by its type: summary, label, tokens … (see rows.Meaning).
 
 A span type is a name, two schemas, a title and a template. A registry has the built-in types and those of a program.
 `agentspan.span_type` registers types in the registry of the process, and recording reads it. Operations by id make a

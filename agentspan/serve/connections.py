@@ -6,9 +6,9 @@ after a response, and `limit_concurrency` counts silent connections too, so it r
 connection *waits* until it has sent a whole request, and *works* until it is answered. A new connection above a limit
 ends the connection that waits longest, and never one that works; if all work, the new connection is refused.
 
-The limits are in a subclass of whichever of its two protocols uvicorn chooses. Of their state it reads `cycle`, which
-both have: the current request, with `more_body` and `response_complete`. The alternative, a protocol around uvicorn's
-that receives only bytes, would have to parse HTTP again to find the end of a request.
+uvicorn chooses one of its two protocols, and the limits are in a subclass of that one. The subclass reads the attribute
+`cycle`, which both protocols have: the current request, with `more_body` and `response_complete`. The alternative, a
+protocol around uvicorn's that receives only bytes, would have to parse HTTP again to find the end of a request.
 """
 
 import asyncio

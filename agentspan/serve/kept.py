@@ -87,7 +87,7 @@ class Kept(Generic[T]):
         return (found.stamp is not None and found.stamp == self.stamp()) or age_s < min(AGAIN * found.took_s, LONGEST_S)
 
     def stamp(self) -> Hashable:
-        """Return a value that is another one after each commit; None if that is unknown, as for a server's database."""
+        """Return a value that changes with each commit; None if that is unknown, as for a database server."""
         if self._path is None:
             return None
         states: list[tuple[int, ...] | None] = []
@@ -121,7 +121,7 @@ class Conversations:
     To read 30,000 turns takes 2 s, and to read 500 of them from the file 1 ms. One thread at a time calls `page`.
 
     Args:
-        stamp: returns a value that is another one after each commit to the storage; None if that is unknown.
+        stamp: returns a value that changes with each commit to the storage; None if commits cannot be noticed.
     """
 
     def __init__(self, storage: Storage, stamp: Callable[[], Hashable]) -> None:

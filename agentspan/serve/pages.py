@@ -48,7 +48,7 @@ class Pages:
         return StreamingResponse(pieces(), media_type="text/html")
 
     def stamp(self) -> str | None:
-        """Return a text that is another one after each commit; None if that is unknown."""
+        """Return a text that changes with each commit; None if commits cannot be noticed."""
         stamp = self._kept.stamp()
         return None if stamp is None else hashlib.sha256(repr(stamp).encode()).hexdigest()[:16]
 

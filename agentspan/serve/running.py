@@ -34,7 +34,7 @@ class RunningServer(NamedTuple):
 
     Attributes:
         url: its address, for a browser on this machine.
-        number: what it answers in HEADER.
+        number: the number that its answers have in HEADER.
         in_background: whether `open` has started it.
         process: its process.
     """

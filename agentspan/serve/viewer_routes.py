@@ -72,7 +72,7 @@ def routes(
         return handler
 
     async def stamp(_: Request) -> Response:
-        """Answer with a text that is another one after each commit; null if that is unknown."""
+        """Answer with a text that changes with each commit; null if commits cannot be noticed."""
         return respond({"stamp": await asyncio.to_thread(pages.stamp)})
 
     guarded: list[tuple[str, Handler, str]] = [

@@ -134,7 +134,7 @@ class OneRun:
         return await asyncio.get_running_loop().run_in_executor(self._details, read)
 
     async def context(self, request: Request) -> Response:
-        """Answer with what a model call read, compared with the call before it (see context_diff.since_previous)."""
+        """Answer with the context of a model call, compared with the previous one (see context_diff.since_previous)."""
         run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
 
         def read() -> dict[str, Any]:

@@ -90,7 +90,7 @@ class RunList:
         return respond(found)
 
     async def answer_data(self, request: Request) -> Response:
-        """Answer with what happened lately, with causes, as JSON (see answer)."""
+        """Answer with the answer above the list, with causes, as JSON (see viewer.answer)."""
         found = await self._answer(address_in(request))
         assert found is not None  # None only with a time limit
         return respond(found)

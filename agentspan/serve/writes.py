@@ -112,7 +112,10 @@ class WriteQueue:
         return at_work + self._groups.waiting >= self._most_waiting
 
     def _come_back(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run a group in the loop's next turn. While a thread is at work, it runs what arrives, and hands back."""
+        """Run a group in the loop's next turn.
+
+        While a thread is at work, do nothing: the thread runs arriving operations.
+        """
         if self._next is not loop and not self._crew.waiting:
             self._next = loop
             loop.call_soon(self._turn, loop)
@@ -216,7 +219,7 @@ class WriteQueue:
             _answer([(waiting, error)], None)
 
     def _run_one(self) -> None:
-        """Run an operation that may wait for other writers until its deadline; on a file, then what is in the queue."""
+        """Run an operation that may wait for other writers until its deadline. On a file, then run the queue."""
         if self._alone:
             waiting = self._alone.popleft()
             context = self._context.within(self._context.storage)

@@ -8,7 +8,7 @@ The format has one time a step, and steps may have none. Then a step is one micr
 the first one has the first time of the document, else the epoch. Steps begin and end at their time.
 
 Left out: steps that are copied from another trajectory (`is_copied_context`), which are counted in the metadata.
-A document that agentspan exported has in `extra` what the format cannot say; its steps become what they were.
+A document that agentspan exported has the facts without a member of the format in `extra`; its steps are restored.
 """
 
 import re
@@ -278,7 +278,7 @@ class _Reader:
             yield from self._references(place._replace(key=step.key, time_ns=step.start_ns), each, step.key)
 
     def _references(self, place: _Place, result: Any, parent: str | None) -> Iterator[Record]:
-        """Yield what is below the references to sub-agents of a result."""
+        """Yield the spans below the references to sub-agents in a result."""
         for number, reference in enumerate(several(object_in(result).get("subagent_trajectory_ref")), start=1):
             at = place._replace(key=f"{place.key}/agent-{number}")
             found = _referred(place.at, object_in(reference))
@@ -322,7 +322,7 @@ class _Reader:
     def _stated(
         self, place: _Place, own: Mapping[str, Any], kind: str, payload: dict[str, Any], result: dict[str, Any] | None
     ) -> Step:
-        """Return the step of an object, with what an export states of its span."""
+        """Return the step of an object, with the facts that an export states about its span."""
         key = text_or_none(own.get("id"))
         if key is None:
             return Step(
@@ -391,7 +391,7 @@ def _type_of(kind: str) -> str:
 
 
 def _of_run(session: Session, run: Mapping[str, Any]) -> Session:
-    """Return a session with what an export states of its run."""
+    """Return a session with the facts that an export states about its run."""
     metadata = dict(object_in(run.get("metadata")))
     parts = object_in(object_in(metadata.pop("fingerprint", None)).get("parts"))
     stated = metadata.pop("outcome", None)
@@ -456,7 +456,7 @@ def _metadata(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a document says of itself, without its steps and tool definitions."""
+    """Return the facts in a document about itself, without its steps and tool definitions."""
     agent = object_in(document.get("agent"))
     found: dict[str, Any] = {
         name: document[name]

@@ -35,7 +35,7 @@ class Answer:
         (self.thoughts if kind == "thought" else self.texts).append(text)
 
     def result(self) -> dict[str, Any]:
-        """Return the texts and calls. A text that only an event has is one of the answer's."""
+        """Return the texts and calls. A text that is only in an event belongs to the answer, too."""
         texts = self.texts + [text for kind, text in self.mirrored if kind == "text"]
         thoughts = self.thoughts + [text for kind, text in self.mirrored if kind == "thought"]
         found: dict[str, Any] = {}
@@ -146,7 +146,7 @@ class Answers:
         """Add a model call that failed. A second record of the same error adds nothing.
 
         Args:
-            retry: what is known of the attempt, if the call was tried again; the turn then goes on.
+            retry: the known facts about the attempt, if the call was tried again; the turn then goes on.
         """
         outcome, found = values.error_of(error)
         if retry is None:
@@ -202,7 +202,7 @@ class Answers:
             self._sizes = self._sizes[1], size
 
     def _compacted_to(self, size: int | None) -> None:
-        """Give the last compaction the size of the context after it, which the next count of tokens says."""
+        """Give the last compaction the size of the context after it, which the next count of tokens states."""
         if self._compaction is not None and size is not None:
             step, self._compaction = self._compaction, None
             self._tape.emit(step._replace(result={**(step.result or {}), "tokens_after": size}))

@@ -214,13 +214,13 @@ class Calls:
         self._finish(call, time, {})
 
     def began(self, payload: dict[str, Any], time: int) -> None:
-        """Begin a call that only events name; if the call has an item, that stands before."""
+        """Begin a call that has events but no item: the item of a call comes before its events in the file."""
         id = _id_of(payload)
         if id is not None and id not in self._used:
             self._begin(id, id_in(payload.get("tool")) or "tool", payload.get("arguments"), time).is_events = True
 
     def answered(self, payload: dict[str, Any], time: int) -> None:
-        """End a call that only events name; else add the event to the call."""
+        """End a call that has events but no item in the session file; add the event to any other call."""
         call = self._open.get(_id_of(payload) or "")
         if call is None or not call.is_events:
             self.end_event(payload, time)

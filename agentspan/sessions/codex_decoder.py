@@ -154,7 +154,7 @@ class CodexDecoder(LineDecoder):
         return out
 
     def rest(self) -> Iterator[Record]:
-        """Return the session, and what is open: a message, an answer, calls."""
+        """Return the session, and the open steps: a message, an answer, calls."""
         if not self._thread.is_begun:
             return
         yield self._session()
@@ -241,7 +241,7 @@ class CodexDecoder(LineDecoder):
         return True
 
     def _learn(self, kind: Any, payload: dict[str, Any]) -> None:
-        """Take from a copied record what later records need: the total of tokens, settings, instructions."""
+        """Keep the values of a copied record that later records need: the total of tokens, settings, instructions."""
         if kind == "session_meta" and (id := id_in(payload.get("id"))) not in (None, self._thread.id):
             self._thread.root = id
         elif kind == "turn_context":
@@ -252,7 +252,10 @@ class CodexDecoder(LineDecoder):
             self._thread.read(texts_of(payload.get("content")))
 
     def _header(self, payload: dict[str, Any], time: int) -> None:
-        """Leave out a later header, but for that of another thread in the second line: its records are copied."""
+        """Leave out a later header.
+
+        Only one in the second line, of another thread, counts: copies of its records follow.
+        """
         if self._tape.line == 2 and id_in(payload.get("id")) not in (None, self._thread.id):
             self._copied = time
             self._learn("session_meta", payload)
@@ -327,7 +330,7 @@ class CodexDecoder(LineDecoder):
         self._prompted_by("\n".join(texts_of(content)), content, time)
 
     def _prompted_by(self, text: str, content: Any, time: int) -> None:
-        """Keep a prompt: with the content of its message, which has its images, if that stood before."""
+        """Keep a prompt. If its message came before, keep the message's content, which has the images."""
         self._has_user_events = True
         if self._pending is not None:
             (key, time, said), self._pending = self._pending, None

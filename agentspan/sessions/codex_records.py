@@ -88,7 +88,7 @@ def texts_of(content: Any) -> list[str]:
 
 
 def mark_of(text: str) -> str | None:
-    """Return the name of what Codex itself puts into a message of the role user: `environment_context`, `AGENTS.md`."""
+    """Return the name of a text that Codex puts into messages of the role user, such as `environment_context`."""
     found = _MARKED.match(text)
     return None if found is None else found[1] or found[2]
 
@@ -158,7 +158,7 @@ def _of_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def exit_of(code: Any) -> dict[str, Any]:
-    """Return `exit_code`, and `is_error` if it is not 0; nothing for what is no exit code."""
+    """Return `exit_code`, and `is_error` if it is not 0; nothing for a value that is no exit code."""
     if type(code) is not int or abs(code) >= 2**31:
         return {}
     return {"exit_code": code, "is_error": True} if code else {"exit_code": 0}
@@ -174,7 +174,7 @@ _OF_ENVELOPE = frozenset({"type", "call_id", "callId", "id", "turn_id", "turnId"
 
 
 def ended_of(event: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return what the end event of a tool call adds to its result, and the texts of its output.
+    """Return the members that the end event of a tool call adds to its result, and the texts of its output.
 
     Codex may write an output up to three times, beside the one that the model read. Each text is returned once.
     """
@@ -196,7 +196,7 @@ def ended_of(event: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def merged(result: dict[str, Any], ended: tuple[dict[str, Any], list[str]]) -> dict[str, Any]:
-    """Return the result of a call with what its end event adds. Output that the result has is not added again."""
+    """Return the result of a call with the members of its end event. Output that the result has is not added again."""
     more, texts = ended
     found = {**result, **more}
     structured = {**object_in(result.get("structured")), **object_in(more.get("structured"))}

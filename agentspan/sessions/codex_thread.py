@@ -177,13 +177,13 @@ class Thread:
 
 
 class Tape:
-    """A place in a rollout: the thread, the number and the time of the line, and what the line gave.
+    """A place in a rollout: the thread, the number and the time of the line, and the records that the line yields.
 
     Args:
         thread: the facts of the thread.
 
     Attributes:
-        out: what the current line gave.
+        out: the records that the current line yields.
         line, time, stamp: the number of the line, its time in runs, and its time in the source.
         boundary: the time of the last thing that the model reads in its next call.
         prompts: the prompts of the current turn.
@@ -223,7 +223,7 @@ class Tape:
         return found
 
     def call_start(self, time: int) -> int:
-        """Return the start of a model call of which something was written at a time: after what the model read."""
+        """Return the start of a model call that wrote something at a time: the end of the last input that it read."""
         return time if self.boundary is None else min(self.boundary + TICK_NS // 2, time)
 
     def read(self, time: int) -> None:
@@ -231,7 +231,7 @@ class Tape:
         self.boundary = max(self.boundary or 0, time)
 
     def emit(self, step: Step) -> None:
-        """Add a step to what the line gave."""
+        """Add a step to the records of the line."""
         end = step.start_ns if step.end_ns is None else step.end_ns
         if end > self.thread.ended_ns:
             self.thread.ended_ns = end
@@ -265,7 +265,7 @@ def spawn_key(thread: str) -> str:
 
 
 def _sub_agent(header: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return the kind of a sub-agent, such as `thread_spawn` or `review`, and what its header says of its start."""
+    """Return the kind of a sub-agent, such as `thread_spawn` or `review`, and the header's facts about its start."""
     of = object_in(header.get("source")).get("subagent")
     if type(of) is dict and of:
         kind, spawn = next(iter(of.items()))

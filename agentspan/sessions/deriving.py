@@ -43,7 +43,7 @@ MOST_WAITING_BYTES = 64 * 2**20
 
 
 class Of(NamedTuple):
-    """A session of a project: what is derived together."""
+    """A session of a project. Its entries are derived together."""
 
     project_key: str
     session: str

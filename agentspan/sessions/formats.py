@@ -133,7 +133,7 @@ _RESUME = {
 def resume_command(format: str, session: str) -> str | None:
     """Return the command that continues a session in its product; None if there is none."""
     if format in _RESUME:
-        is_option = session.startswith("-")  # a program would not take it for an id
+        is_option = session.startswith("-")  # a program would read it as an option
         return None if is_option or not session else f"{_RESUME[format]} {shlex.quote(session)}"
     if format in _OWN:
         return None

@@ -1,8 +1,8 @@
 """Decodes the sessions of Gemini CLI: an event log of lines, and in older versions one JSON document.
 
-A record with the id and the type of an earlier one replaces it. `$set.messages` replaces the list of messages, as a
-resume does, and then without tokens and tool calls: what ever stood in the log stays, and only unknown messages of the
-list are added. `$rewindTo` removes messages: their steps stay, and are marked `rewound`.
+A record with the id and the type of an earlier one replaces it. `$set.messages` replaces the list of messages. A resume
+writes such a list, without tokens and tool calls. So all earlier messages of the log stay, and only unknown messages of
+the list are added. `$rewindTo` removes messages: their steps stay, and are marked `rewound`.
 
 The file has no start of a model call: a call starts at the end of what stands before it, a prompt or a tool result. A
 tool call starts with the end of its model call. User records that only repeat results of tool calls are left out, as
@@ -40,7 +40,7 @@ _FOLDER = re.compile(r"(?:Workspace Directories:\*{0,2}\s+- |working in the dire
 _MADE = re.compile(r"-(\d{13})-[0-9a-f]{6,}")
 """The time in the id of a tool call, as older versions made them: their records have the time after all tools."""
 _CONTEXTS = {"<session_context>": "session_context", "<hook_context>": "hook_context"}
-"""What a user record begins with that no person wrote."""
+"""The beginnings of user records that no person wrote."""
 _AGE = re.compile(r"(\d{1,6})([hdwm])")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30}
 _LAST_TOOL = "complete_task"
@@ -61,7 +61,7 @@ class _At(NamedTuple):
 
 
 class _Log:
-    """One session: what later records of it need.
+    """One session: the values that later records of it need.
 
     Attributes:
         last_ns: the end of the newest record that the model answers to.
@@ -270,7 +270,7 @@ class _Log:
         return bool(parts) and all(_answered(part) in self.calls for part in parts)
 
     def rewind(self, target: str) -> Iterator[Step]:
-        """Mark what a rewind removed."""
+        """Mark the steps that a rewind removed."""
         records = {f"{kind}:{target}" for kind in ("user", "gemini", *_NOTICES)}
         steps, count = self.branch.cut(records, is_kept=False)
         for step in steps:

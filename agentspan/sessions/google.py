@@ -28,7 +28,7 @@ def record_of(line: bytes, session: str | None) -> dict[str, Any] | Unread | Non
 
 
 def parts_of(content: Any) -> list[dict[str, Any]]:
-    """Return the parts of a content: a text, a part, or a list of both. What is none of these is left out."""
+    """Return the parts of a content: a text, a part, or a list of both. Other values are left out."""
     found = content if type(content) is list else [content]
     parts = [{"text": each} if type(each) is str else each for each in found]
     return [each for each in parts if type(each) is dict]

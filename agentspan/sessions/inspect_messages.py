@@ -152,7 +152,7 @@ class Seen:
 
 
 def name_of(message: Mapping[str, Any], content: Any) -> tuple[str, ...]:
-    """Return what names a message in the key of its step: its id; without one, its role and content."""
+    """Return the name of a message for the key of its step: its id; without one, its role and content."""
     id = text_in(message.get("id"))
     if id is not None:
         return (id,)

@@ -1,13 +1,13 @@
 """Decodes `logs.db`, in which the command-line tool and library `llm` logs its calls. One session per conversation.
 
 Two families of tables exist, and a file may have both: conversations with responses, and, since 0.32, threads with
-turns, messages and parts. Which one has rows decides, not which one exists. A conversation that goes on in the other
-family is one session. A call that failed left no row. Left out on purpose: the raw answers of providers, which repeat
-the messages, and the tables for search.
+turns, messages and parts. Only tables with rows count, whichever tables exist. A
+conversation that goes on in the other family is one session. A call that failed left no row. Left out on purpose: the
+raw answers of providers, which repeat the messages, and the tables for search.
 
 The file is opened read-only. A conversation is read when a call of it is newer than the last one that was read before.
-The ids of calls begin with their time, and of that less is compared: a conversation that was changed up to a quarter of
-an hour earlier is read again, so that the end of one that went on is stored. An older one counts as over.
+The ids of calls begin with their time, of which only the first digits are compared. So a conversation whose latest call
+is up to a quarter of an hour earlier is read again, and its end is stored then. An older one counts as over.
 """
 
 import sqlite3
@@ -49,7 +49,7 @@ _LOOKED_UP = {
 _AGE = 6
 """The characters of a ULID that are compared: the seventh changes every 17 minutes."""
 _OVER_NS = 15 * 60 * 1_000_000_000
-"""How long before the newest call of the file a conversation ended that is over; less than what `_AGE` leaves out."""
+"""A conversation is over if it ended this long before the newest call of the file: less than `_AGE` leaves out."""
 _ADDED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _DETAILS = {
     "cached_tokens": ("cached_tokens", "cached", "cachedContentTokenCount", _ADDED[0]),
@@ -414,7 +414,7 @@ class _Conversation:
         return Step(self._id, key, None, "tool", at, at, "cancelled", present(payload))
 
     def _returned(self, results: list[tuple[Any, str, dict[str, Any]]], at: int) -> Iterator[Step]:
-        """Return the tools whose results a call has, and remove these results."""
+        """Yield the step of each open tool call that has a result here. Remove these results from the list."""
         for returned in [*results]:
             id, name, result = returned
             found = next((each for each in self._open if each[0] == id and each[1].payload["name"] == name), None)

@@ -97,7 +97,7 @@ class Choice(NamedTuple):
 
 
 def _matches(project: str, pattern: str) -> bool:
-    """Return whether a folder is what a pattern names, or lies in it. A pattern without `/` is the name of a folder."""
+    """Return whether a pattern names a folder, or a folder around it. A pattern without `/` is the name of a folder."""
     pattern = os.path.expanduser(pattern).rstrip("/") or "/"
     if "/" not in pattern:
         return any(fnmatch.fnmatchcase(part, pattern) for part in project.split("/"))
@@ -116,7 +116,7 @@ def _matches_mangled(name: str, pattern: str) -> bool:
 
 
 def head(source: Source) -> Head:
-    """Return what the first bytes of a source's main file say."""
+    """Return the facts in the first bytes of a source's main file."""
     for size in HEAD_BYTES:
         text = _first_bytes(source.path, size)
         found, first = _CWD.search(text), _TIME.search(text)
@@ -231,7 +231,7 @@ def listed(
     now_ns: int,
     choice: Choice,
 ) -> list[Listed]:
-    """Return what sources hold, by format and folder, the last one first.
+    """Return the sessions of sources, counted by format and folder, the one with the latest record first.
 
     Args:
         is_imported: returns whether a source was imported.

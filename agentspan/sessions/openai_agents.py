@@ -142,7 +142,7 @@ class TraceDecoder:
         return None
 
     def answered(self, found: dict[str, Any], model: str) -> dict[str, Any]:
-        """Note the answer of a model, and return it without what is empty."""
+        """Note the answer of a model, and return it without its empty members."""
         for call in list_in(found.get("tool_calls")):
             if type(call.get("id")) is str:
                 self._calls.append((call.get("name"), call.get("arguments"), call["id"]))

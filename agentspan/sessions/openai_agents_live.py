@@ -98,7 +98,7 @@ class AgentsProcessor:
     # What the SDK calls
 
     def on_trace_start(self, trace: Any) -> None:
-        """Note what a trace says of itself; its run begins with its first span."""
+        """Note the item of a trace; its run begins with its first span."""
         if self._is_on:
             with self._unharmed, self._lock:
                 self._about[trace.trace_id] = trace.export() or {}
@@ -250,7 +250,7 @@ def _is_recorded_inside(node: SpanState) -> bool:
 
 
 def _close(live: _Trace) -> None:
-    """End a trace: its open spans have failed, and its own run ends."""
+    """End a trace: record its open spans as failed, and end its own run."""
     recorder, session = live.run.recorder, live.session
     for node in live.nodes.values():
         if node.writer_id == recorder.writer_id and node.status == "active":
@@ -272,7 +272,7 @@ def _close(live: _Trace) -> None:
 
 
 def _item_of(span: Any) -> dict[str, Any]:
-    """Return the item of a span as plain JSON, with what the SDK does not export."""
+    """Return the item of a span as plain JSON, with the values that the SDK does not export."""
     item = dict(span.export() or {})
     live = span.span_data
     if getattr(live, "type", None) == "response":

@@ -476,7 +476,7 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(data: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what is equal in a message and its copy in a fork."""
+    """Return a value that is equal for a message and for its copy in a fork."""
     return tuple(data.get(name) for name in ("role", "time", "agent", "modelID", "providerID", "tokens", "cost"))
 
 

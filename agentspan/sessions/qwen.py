@@ -7,8 +7,8 @@ marked `rewound`. A fork copies all records of a session under their uuids, with
 Sub-agents in the background have files of their own, without tokens. Those in the foreground have none: their model
 and tool calls are known from telemetry records only, without what the tools returned, and stand below an agent.
 
-Left out on purpose: `attribution_snapshot` (who wrote which line), and the telemetry of what other records say, of
-which only durations are used.
+Left out on purpose: `attribution_snapshot` (who wrote which line), and telemetry that repeats other records, of which
+only the durations are used.
 """
 
 import json
@@ -48,7 +48,7 @@ class _Call(NamedTuple):
 
 
 class _Log:
-    """One session, or one sub-agent with a file of its own: what later records of it need."""
+    """One session, or one sub-agent with a file of its own: the values that later records of it need."""
 
     def __init__(self, id: str, parent: tuple[str, str | None] | None, name: str | None) -> None:
         self.id, self.parent, self.name = id, parent, name

@@ -36,7 +36,7 @@ class Session(NamedTuple):
             steps are then stored in the parent's run, below an agent span.
         name: the name of the sub-agent; only with `parent`.
         goal: the task of the sub-agent; only with `parent`.
-        fingerprint: what the agent was made of, by part: a hash or a name of `model`, `instructions`, `system_prompt`,
+        fingerprint: the parts that the agent was made of: a hash or a name of `model`, `instructions`, `system_prompt`,
             `tools`, `permission_mode`, `skills` …. A part that is not known is left out.
         metadata: further facts: `cwd`, `git_branch`, `title`, `entrypoint` ….
         git_commit: the commit of the checkout, 40 or 64 hexadecimal digits.
@@ -76,7 +76,7 @@ class Step(NamedTuple):
         type: the schema_name of its span: `llm`, `tool`, `mcp`, `message`, `agent`, `compaction`, `hook`, `event`.
         status: of its span: active, complete, failed or cancelled.
         start_ns, end_ns: nanoseconds since the epoch; `end_ns` is None while the step is active.
-        payload, result: what went in and what came out, with the fields of the built-in span types. Tokens of `llm`
+        payload, result: the input and the output, with the fields of the built-in span types. Tokens of `llm`
             are in the result: `input_tokens` with those of the cache, `cached_tokens`, `cache_write_tokens`,
             `output_tokens`. A cost that the source states is `stated_cost_usd`. An `agent` needs no tokens: they
             are summed up when it is stored.
@@ -108,7 +108,7 @@ class Unread(NamedTuple):
 
 
 Record = Session | Step | Unread
-"""What decoders yield."""
+"""A value that a decoder yields."""
 
 
 _VARIABLE = re.compile(r"#?\b(?:[0-9a-f]{8}-[0-9a-f-]{27}|(?=[a-f]*[0-9])[0-9a-f]{7,64})\b|#?\d+", re.ASCII)

@@ -103,6 +103,6 @@ def awaiting(notes: Iterable[SessionFileRow]) -> dict[tuple[str, str], set[str]]
 
 
 def state_of(note: SessionFileRow) -> Mapping[str, Any]:
-    """Return what a note says beside its columns."""
+    """Return the values of a note that have no column of their own."""
     found = jsontext.decode(note.state)
     return found if isinstance(found, dict) else {}

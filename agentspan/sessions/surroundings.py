@@ -1,11 +1,11 @@
 """Finds the parts of an agent at the start of a session that its file lacks: instructions, skills, settings.
 
-Claude Code's session files hold neither skills, nor settings, nor the commit, and before 2.1.332 no CLAUDE.md. What a
-newer file says of CLAUDE.md is what was sent, without the file's white space: a part of its own, `sent_instructions`.
-For a session that starts now, the files are read as they are. For an older one, they are what git has of the folder at
-that time, if the folder is still there: only what is tracked, without changes that were never committed. A part that is
-neither is unknown, and is left out. `none` means that there was no such file. Files that CLAUDE.md imports do not
-count.
+Claude Code's session files hold neither skills, nor settings, nor the commit, and before 2.1.332 no CLAUDE.md. A newer
+file has the text of CLAUDE.md as it was sent, without the file's white space: this is a part of its own,
+`sent_instructions`. For a session that starts now, the files are read as they are. For an older one, they are read from
+git's commit of that time, if the folder is still there: only tracked files, without changes that were never committed.
+A part that can be read in neither way is unknown, and is left out. `none` means that there was no such file. Files that
+CLAUDE.md imports do not count.
 
 Files are only hashed. Git only reads: it runs no hook, no filter and no program that the repository names, takes no
 lock, and fetches nothing.

@@ -261,7 +261,7 @@ def _usage(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rest(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a message that have no place of their own, as a member `extra`."""
+    """Return the members of a message that no field of a step holds, in one member `extra`."""
     used = ("timestamp", "actions", "response", "cost")
     found = {name: value for name, value in message.items() if name not in _MESSAGE}
     found |= {name: value for name, value in object_in(message.get("extra")).items() if name not in used}

@@ -1,4 +1,4 @@
-"""Makes what imports sessions without a terminal: a hook in the settings of Claude Code, and a user unit of systemd.
+"""Makes the hook in the settings of Claude Code, and the user unit of systemd, that import sessions without a terminal.
 
 The functions return values and texts. They write no file.
 """

@@ -196,9 +196,10 @@ class FoundSpan(NamedTuple):
 
 
 class FailureSum(NamedTuple):
-    """The failed spans of a run with the same signature, without spans that only pass on a child's error.
+    """The sums over the failed spans of a run that share a signature, the stable name of a group of equal failures.
 
-    A complete span whose result has `is_error` as true counts as failed.
+    A span that failed only because a child of it failed is not counted. A complete span whose result has `is_error`
+    as true counts as failed.
 
     Attributes:
         spans: the number of spans.
@@ -235,7 +236,7 @@ class StepUse(NamedTuple):
 
 
 class CachedCall(NamedTuple):
-    """The tokens of a model call that its provider's cache changed the price of.
+    """The tokens of a model call whose price the cache of its provider has changed.
 
     Attributes:
         label: the label of the span: the model that was asked.

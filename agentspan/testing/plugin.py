@@ -228,7 +228,7 @@ def captured_runs() -> "Iterator[CapturedRuns]":
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> "CaseOfTest":
-    """The case of the test, of the marker agentspan_cases: `case.id`, `case.input`, `case.expected`, `case.score`."""
+    """The case of a test marked agentspan_cases: `case.id`, `case.input`, `case.expected`, `case.score`."""
     if not hasattr(request, "param"):
         pytest.fail('`case` needs a marker such as @pytest.mark.agentspan_cases("cases.jsonl")', pytrace=False)
     from agentspan.testing.cases import begin

@@ -1,4 +1,4 @@
-"""The answer above the list of runs as texts: what happened lately, the causes, and a histogram over time."""
+"""The answer above the list of runs as texts: the verdicts on the latest runs, their causes, and a histogram."""
 
 from typing import Any
 
@@ -25,10 +25,11 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
     """Return the answer about the runs that match an address, as JSON values.
 
     Returns:
-        `runs`, their number; `head`, the beginning of the sentence; `parts`, what became of the runs, each with its
-        `text` and `mark`, and the address of the list of these runs (`href`, "" without one); `sums`; `causes`, each
-        with `runs`, `text`, `only` and `href`, None if they are not computed; `rest`, a sentence about further causes;
-        `bars`, one a range of times; `since`, `until` and `span`, what the histogram is labelled with.
+        `runs`, their number; `head`, the beginning of the sentence; `parts`, the kinds of verdicts on the runs, each
+            with its `text` and `mark`, and the address of the list of these runs (`href`, "" without one); `sums`;
+            `causes`, each with `runs`, `text`, `only` and `href`, None if they are not computed; `rest`, a sentence
+            about further causes; `bars`, one a range of times; `since`, `until` and `span`, the labels of the
+            histogram.
     """
     found = overview(storage, address.filter(), with_causes=with_causes)
     within = {"since": found.since, "until": None if found.lately else found.until}

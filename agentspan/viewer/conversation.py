@@ -77,7 +77,7 @@ class Section(TypedDict):
         id: the id of its thread (see Turn).
         parent: the id of the section in which this one stands; None for the outermost.
         name: the name of the agent; None outside any agent.
-        turns: the number of turns, with those of the sections in it. So are the other figures.
+        turns: the number of turns, with those of the sections in it. The other figures include these sections, too.
         tokens: the tokens of its spans, input and output; None if none is known.
         cost_usd: the cost of its spans in USD; None if none is known.
         duration_ms: the time from the begin of its first span to the end of the last one.

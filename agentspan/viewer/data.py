@@ -130,7 +130,7 @@ def _of_case(run: CaseRun) -> dict[str, Any]:
 
 
 def score_facts(score: ScoreRow) -> dict[str, Any]:
-    """Return a score as a page shows it: what it says, who judged, and when; and what it takes to remove it."""
+    """Return a score as a page shows it: text, judge and time; and the values that a request to remove it needs."""
     return {
         "target": score.target_id,
         "name": score.name,

@@ -29,7 +29,7 @@ from agentspan.viewer.blocks import MOST_ROWS, Block, Shown, Table, html
 T = TypeVar("T")
 
 LATEST = 10
-"""The number of runs that a database shows of itself."""
+"""The number of runs that a notebook shows of a database."""
 MOST_CAUSES = 10
 """The number of causes that an overview shows."""
 
@@ -197,7 +197,7 @@ class ShownOverview(Shown, Overview):
     __slots__ = ()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the answer, the most frequent causes, and the sums."""
+        """Yield the overview's answer, the most frequent causes of failure, and the sums of its runs."""
         yield self.answer
         causes = self.causes or ()
         if causes:
@@ -216,7 +216,7 @@ class ShownWhy(Shown, Why):
     __slots__ = ()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield how many runs failed, the groups, and what goes with failure."""
+        """Yield the number of failed runs, the groups, and the findings: features that are associated with failure."""
         yield failure_text.head(self)
         if self.missed is not None:
             missed, rule = self.missed, str(self.missed.rule)
@@ -429,7 +429,7 @@ def shown(found: T) -> T:
 
 
 def database_html(storage: Storage | None, where: str) -> str:
-    """Return what a database shows of itself: how many runs failed, the most frequent causes, and the latest runs.
+    """Return a database as a notebook shows it: how many runs failed, the most frequent causes, and the latest runs.
 
     Args:
         storage: the storage; None if nothing has been recorded yet.

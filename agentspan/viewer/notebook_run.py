@@ -110,7 +110,7 @@ class Excerpt(Wrapper[Storage]):
         self.steps = len(self._spans)
 
     def capabilities(self) -> Capabilities:
-        """Return what the storage answers itself, without the questions about the spans of one run."""
+        """Return the capabilities of the storage, without the questions about the spans of one run."""
         can = self.direct.capabilities()
         return can._replace(answers=can.answers - {Outlines, ChangedSpans, SpanSums})
 

@@ -19,7 +19,7 @@ class Linked(NamedTuple):
 
 
 def rule_in(address: Address) -> Judge:
-    """Return what decides whether runs passed: the parameter `outcome`; None without it.
+    """Return the rule that decides whether runs passed, from the parameter `outcome`; None without it.
 
     Raises:
         InvalidValue: the text is not a rule.
@@ -28,7 +28,7 @@ def rule_in(address: Address) -> Judge:
 
 
 def judged(storage: Storage, address: Address) -> tuple[Address, str]:
-    """Return an address with a rule, as `/` judges runs, and the rule if it is the one that runs missed, else "".
+    """Return an address with the rule that judges its runs as `outcome`, and the rule if this call added it, else "".
 
     An address without `outcome` has the rule over a score that runs missed, if no run failed by its status.
     """

@@ -14,7 +14,7 @@ from agentspan.analysis.check import Config, check, config_of, load
 from agentspan.analysis.drift import PASSED, group_sizes
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.errors import InvalidValue
-from tests.cli.calling import call
+from tests.cli.calling import call, process
 from tests.tiers import longer
 
 
@@ -121,6 +121,16 @@ def test_a_check_has_an_exit_code_and_names_each_run_that_broke_a_budget(db: Pat
     assert (suite.findtext("testcase/failure") or "").splitlines() == broken["runs"]
     markdown = call(db, "check", "--version", "2", "--config", str(config), "--markdown").output
     assert markdown.startswith("**agentspan check: fail: 8 runs**")
+
+
+def test_the_exit_code_is_the_verdict_although_nobody_reads_the_answer(db: Path, tmp_path: Path) -> None:
+    config = tmp_path / "check.toml"
+    config.write_text("[budget]\nsteps = 3\n")
+    started = process(db, "check", "shop@2", "--config", str(config))
+    assert started.stdout is not None
+    started.stdout.close()  # as `check | head -1` does, under `set -o pipefail`
+    _, errors = started.communicate()
+    assert (started.returncode, errors) == (1, "")
 
 
 def test_a_check_against_a_baseline_is_inconclusive_with_few_runs(db: Path, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ def answered(cause: str | None, *, runs: int, seed: int, each: int = 5) -> Why:
     return why(storage)
 
 
-@pytest.mark.parametrize(("runs", "each"), [(900, 2), pytest.param(3000, 5, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("runs", "each"), [pytest.param(900, 2, marks=pytest.mark.full), pytest.param(3000, 5, marks=pytest.mark.nightly)]
+)
 def test_more_runs_find_no_less(runs: int, each: int) -> None:
     """The latest 5,000 spans are of about 550 runs; all tasks were run once before any of them was run again."""
     found = answered("argument", runs=runs, seed=0, each=each)

@@ -139,7 +139,7 @@ def bad_characters(output: str) -> list[str]:
 
 @pytest.mark.full
 @settings(
-    max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 2, 2, 80),
+    max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 1, 1, 80),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

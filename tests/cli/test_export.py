@@ -343,6 +343,15 @@ def test_a_file_that_cannot_be_written_or_read_says_so(source: Path, tmp_path: P
     assert not (tmp_path / "new.db").exists()
 
 
+@pytest.mark.parametrize(("options", "text"), [((), "hello"), ((), ""), ((), "{}"), (("--from", "otlp"), "hello")])
+def test_a_file_of_another_kind_makes_no_database(tmp_path: Path, options: tuple[str, ...], text: str) -> None:
+    (tmp_path / "notes.txt").write_text(text)
+    done = call(tmp_path / "new.db", "import", *options, str(tmp_path / "notes.txt"))
+    assert done.exit_code == 1
+    assert "line 1" in done.output or "notes.txt" in done.output
+    assert not (tmp_path / "new.db").exists()
+
+
 def test_the_report_is_the_same_wherever_the_run_lies(source: Path, tmp_path: Path) -> None:
     report = call(source, "export", "all", "--format", "markdown").output
     (tmp_path / "x.jsonl").write_bytes(b"".join(exported(source)))

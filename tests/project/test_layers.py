@@ -57,6 +57,17 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Return all nodes of a file."""
+    return list(ast.walk(tree_of(path)))
+
+
+def is_name(node: ast.AST, name: str) -> bool:
+    """Return whether an expression is this name."""
+    return isinstance(node, ast.Name) and node.id == name
+
+
 def layer_of(module: str) -> int:
     """Return the number of a module's layer, from the first part of its name below the package."""
     return next(number for number, names in enumerate(LAYERS) if module in names)
@@ -64,16 +75,16 @@ def layer_of(module: str) -> int:
 
 def imports_of(path: Path) -> set[str]:
     """Return the modules of the package that a file imports, at its top or in a function, except for types only."""
-    tree = tree_of(path)
+    nodes = nodes_of(path)
     of_types = {
         id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for node in nodes
+        if isinstance(node, ast.If) and is_name(node.test, "TYPE_CHECKING")
         for statement in node.body
         for inner in ast.walk(statement)
     }
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in of_types:
             continue
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "agentspan":
@@ -120,7 +131,7 @@ def test_names_of_attributes_stand_in_their_mapping_only() -> None:
     for path in MODULES:
         if path.parent == PACKAGE / "otel" / "mapping":
             continue
-        texts = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
+        texts = [node.value for node in nodes_of(path) if isinstance(node, ast.Constant)]
         assert [text for text in texts if isinstance(text, str) and ATTRIBUTE.fullmatch(text)] == [], path
 
 
@@ -131,26 +142,27 @@ def module_of(path: Path) -> str:
 
 
 @cache
-def trees() -> dict[str, ast.Module]:
-    """Return all modules of the package, by name."""
-    return {module_of(path): tree_of(path) for path in MODULES}
+def modules() -> dict[str, list[ast.AST]]:
+    """Return the nodes of all modules of the package, by the name of the module."""
+    return {module_of(path): nodes_of(path) for path in MODULES}
 
 
+@cache
 def modules_imported_by(module: str) -> set[str]:
     """The modules of the package that a module imports: at its top, inside functions, and only for types."""
     found: set[str] = set()
-    for node in ast.walk(trees()[module]):
+    for node in modules()[module]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in trees() else node.module for name in names}
-    return (found & trees().keys()) - {module}
+            found |= {name if name in modules() else node.module for name in names}
+    return (found & modules().keys()) - {module}
 
 
 @pytest.mark.full
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    above = {module: modules_imported_by(module) for module in trees() if module != "agentspan"}
+    above = {module: modules_imported_by(module) for module in modules() if module != "agentspan"}
     while free := {module for module, imported in above.items() if not imported & above.keys()}:
         above = {module: imported for module, imported in above.items() if module not in free}
     assert {module: sorted(imported & above.keys()) for module, imported in above.items()} == {}
@@ -161,38 +173,39 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and not hasattr(namedtuple("_", ()), name)
 
 
-def private_names_of(tree: ast.Module) -> set[str]:
+def private_names_of(nodes: list[ast.AST]) -> set[str]:
     """The private names that a module defines: of functions, classes, variables, and attributes of its classes."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_name(node.value, "self"):
             found.add(node.attr)
     return {name for name in found if private(name)}
 
 
 def foreign_names_in(module: str, names: dict[str, set[str]]) -> set[str]:
     """The private names of other modules that a module uses: by import, of a module, or of an object."""
-    own, elsewhere = names[module], set().union(*(names[other] for other in names if other != module))
+    own = names[module]
     aliases = {name.rpartition(".")[2] for name in modules_imported_by(module)}
     found: set[str] = set()
-    for node in ast.walk(trees()[module]):
+    for node in modules()[module]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agentspan"):
             found |= {alias.name for alias in node.names if private(alias.name)}
-        elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr in elsewhere:
+        elif isinstance(node, ast.Attribute) and private(node.attr):
             is_of_a_module = isinstance(node.value, ast.Name) and node.value.id in aliases
-            if is_of_a_module or node.attr not in own:
+            is_foreign = is_of_a_module or node.attr not in own
+            if is_foreign and any(node.attr in names[other] for other in names if other != module):
                 found.add(ast.unparse(node))
     return found
 
 
 @pytest.mark.full
 def test_no_module_uses_a_private_name_of_another_one() -> None:
-    names = {module: private_names_of(tree) for module, tree in trees().items()}
-    used = {module: foreign_names_in(module, names) for module in trees()}
+    names = {module: private_names_of(nodes) for module, nodes in modules().items()}
+    used = {module: foreign_names_in(module, names) for module in modules()}
     assert {module: sorted(found) for module, found in used.items() if found} == {}
 
 
@@ -210,11 +223,11 @@ def test_the_model_does_no_io_and_has_no_clock() -> None:
         "pydantic",
     }
     for path in (PACKAGE / "model").glob("*.py"):
-        tree = tree_of(path)
-        modules = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        modules |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
-        assert {module.split(".")[0] for module in modules} <= allowed, path
-        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        nodes = nodes_of(path)
+        imported = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+        imported |= {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+        assert {module.split(".")[0] for module in imported} <= allowed, path
+        called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
         assert not {name for name in called if name.startswith(("clock.now", "clock.mono", "time.", "open"))}, path
 
 
@@ -224,8 +237,7 @@ def test_the_core_imports_no_network_module() -> None:
             continue
         if path.name in ("claude_store.py", "evaluating.py"):  # asyncio alone: it awaits what programs pass
             continue
-        tree = tree_of(path)
-        for node in ast.walk(tree):
+        for node in nodes_of(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
@@ -268,8 +280,8 @@ def test_every_public_name_is_documented() -> None:
     for path in MODULES:
         tree = tree_of(path)
         assert ast.get_docstring(tree), path
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node not in tree.body:
+        for node in tree.body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
                 continue
             overloaded = any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
             if not node.name.startswith("_") and not ast.get_docstring(node) and not overloaded:
@@ -297,11 +309,9 @@ def test_the_package_is_typed_and_has_one_version() -> None:
 
 @pytest.mark.full
 def test_no_test_imports_from_another_test() -> None:
-    found = []
-    for path in (PACKAGE.parent / "tests").rglob("*.py"):
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").rsplit(".", 1)[-1].startswith("test_"):
-                found.append(f"{path.name}: {node.module}")
+    of_a_test = re.compile(r"^ *from (?:[\w.]*\.)?test_\w+ import", re.MULTILINE)
+    paths = (PACKAGE.parent / "tests").rglob("*.py")
+    found = [f"{path.name}: {each[0]}" for path in paths for each in of_a_test.finditer(path.read_text("utf-8"))]
     assert found == [], "move what they share into a module of its own"
 
 

@@ -384,6 +384,7 @@ def test_a_file_that_cannot_be_used_does_not_stop_the_program(
         assert [search(str(number)) for number in range(3)] == ["0", "1", "2"]
         run.create_span("tool").cancel()
     assert agentspan.health().failed > 0
+    assert "nowhere does not exist" in (agentspan.health().last_error or "")
     assert len([r for r in caplog.records if "nowhere does not exist" in r.message]) == 1
 
 

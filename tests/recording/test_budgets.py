@@ -365,6 +365,23 @@ def test_a_forked_child_goes_on_with_the_sums_of_its_parent(tmp_path: Path) -> N
             use(tracer)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_looks_at_what_others_used_before_its_first_step(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    with tracer.run("a", budget=Budget(steps=3)):
+        for _ in range(4):  # a fork ends the thread that looks
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    use(tracer)
+                    tracer.flush()
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+        assert tracer.flush()
+        assert len(spans_of(tracer)) == 3
+
+
 def test_configure_and_the_environment_set_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = Tracer(tmp_path / "a.db", budget=Budget(steps=1))
     with pytest.raises(BudgetExceeded), tracer.run("a"):

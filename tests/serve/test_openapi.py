@@ -19,7 +19,7 @@ from agentspan.serve.app import Application, create_app
 from tests.tiers import longer
 
 API = "/api/v1"
-EXAMPLES = longer("AGENTSPAN_TEST_REQUESTS", 5, 6, 200)
+EXAMPLES = longer("AGENTSPAN_TEST_REQUESTS", 4, 4, 200)
 """Requests of each operation, right ones and as many wrong ones."""
 SEED = int(os.environ["AGENTSPAN_TEST_SEED"]) if "AGENTSPAN_TEST_SEED" in os.environ else None
 """A seed for other requests than those of each run."""

@@ -31,6 +31,7 @@ from tests.sessions.claude_files import (
     user,
 )  # fmt: skip
 from tests.sessions.claude_sub_agent import AGENT, DONE, END, FILE, META, TASK, progress
+from tests.tiers import examples
 
 RECORDS: list[Any] = [
     *TASK,
@@ -126,7 +127,7 @@ def changed(draw: st.DrawFn) -> list[Any]:
 
 
 @given(changed())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_change_of_a_member_is_survived(records: list[Any]) -> None:
     parts: dict[str, list[Any]] = {FILE: AGENT, META: [{"toolUseId": "t1", "name": "x"}]}
     decoded(records, parts)
@@ -176,7 +177,7 @@ def test_what_is_no_number_is_read_as_a_text() -> None:
 
 
 @given(changed())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_any_change_gives_the_same_steps_line_by_line(records: list[Any]) -> None:
     whole, grown = decoded(records), decoded(records, growing=True)
     assert grown.steps == whole.steps
@@ -184,7 +185,7 @@ def test_any_change_gives_the_same_steps_line_by_line(records: list[Any]) -> Non
 
 
 @given(st.lists(JSON | st.binary(max_size=30), max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_lines_are_survived(lines: list[Any]) -> None:
     found = decoded([*CONVERSATION, *lines])
     assert len(found.of("message", "llm", "tool")) >= 4
@@ -210,7 +211,7 @@ def store(records: list[Any], folder: Path) -> int:
 
 
 @given(changed())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_any_change_can_be_stored(records: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store(records, Path(folder))

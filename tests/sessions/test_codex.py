@@ -30,6 +30,7 @@ from tests.sessions.codex_rollouts import (
     turn,
     usage,
 )
+from tests.tiers import examples
 
 CHILD_TURN = "01990000-1001-7000-8000-00000000000b"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -686,7 +687,7 @@ def test_any_member_may_be_anything(value: Any) -> None:
         decode(records)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.just(...) | ANY_JSON), min_size=1, max_size=6))
 def test_no_record_is_an_error(changes: list[tuple[tuple[int, tuple[Any, ...]], Any]]) -> None:
     records = json.loads(json.dumps(EVERYTHING))

@@ -19,6 +19,7 @@ from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.stored_rows import stored
+from tests.tiers import examples
 
 GEMINI, QWEN = gemini.FORMATS
 FORMATS = {"gemini": GEMINI, "qwen": QWEN}
@@ -580,7 +581,7 @@ QWEN_RECORD = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(MESSAGE | SET | REWIND | QWEN_RECORD | JUNK, max_size=8), st.booleans(), st.booleans())
 def test_hostile_lines_never_raise_and_pieces_are_the_whole(records: list[Any], is_qwen: bool, is_log: bool) -> None:
     format = QWEN if is_qwen else GEMINI

@@ -20,6 +20,7 @@ from agentspan.sessions.importing import Importer
 from agentspan.storage.memory import MemoryStorage
 from tests.sessions.stored_rows import by_session
 from tests.sessions.toy import TOY
+from tests.tiers import examples
 
 OLD_NS = 10**18
 
@@ -60,7 +61,7 @@ ACTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(kinds=st.lists(LINES, min_size=1, max_size=3), acts=ACTS)
 def test_all_ways_of_reading_end_with_the_same_rows(kinds: list[list[str]], acts: list[tuple[str, int, int]]) -> None:
     texts = [b"".join(line(number, kind) for number, kind in enumerate(each)) for each in kinds]

@@ -35,6 +35,7 @@ from tests.sessions.opencode_database import (
     write,
 )
 from tests.sessions.stored_rows import stored
+from tests.tiers import examples
 
 (FORMAT,) = opencode.FORMATS
 
@@ -476,7 +477,7 @@ PARTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.tuples(MESSAGES | JUNK, st.lists(PARTS | JUNK, max_size=4)), max_size=4), JUNK, JUNK)
 def test_hostile_rows_never_raise(messages: list[tuple[Any, list[Any]]], time: Any, name: Any) -> None:
     path = Path(os.environ.get("TMPDIR", "/tmp"), f"agentspan-hostile-{os.getpid()}.db")

@@ -223,7 +223,10 @@ def _named(name: str) -> Available:
 
 
 def _without_sdk(found: list[Available]) -> list[Available]:
-    """Return what can be recorded here: without OpenTelemetry's SDK, only what does not need it, if anything."""
+    """Return the frameworks to record.
+
+    Without OpenTelemetry's SDK: those that do not need it, or all if each needs it.
+    """
     independent = [each for each in found if not each.needs_sdk]
     if not independent or known.is_importable(known.SDK):
         return found

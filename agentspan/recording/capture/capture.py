@@ -499,7 +499,7 @@ def kind_of(fn: Any) -> Kind:
     while issubclass(type(fn), functools.partial):  # `__class__` may be anything, or raise
         fn = fn.func
     for called in (fn, getattr(type(fn), "__call__", None)):  # noqa: B004 (its kind matters, not whether there is one)
-        with unharmed:  # an object that does not want to be looked at: its `__call__` tells
+        with unharmed:  # the attributes of an object may raise: then its `__call__` decides
             if inspect.iscoroutinefunction(called) or _is_awaited(called):
                 return "coroutine"
             if inspect.isasyncgenfunction(called):

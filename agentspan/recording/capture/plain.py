@@ -384,7 +384,8 @@ class SentRedaction:
 
     Attributes:
         suspicious: returns whether something in a JSON text may need redaction, or is marked as sensitive.
-        suspicious_among: returns the places of the texts of which that is true, in less time than one by one.
+        suspicious_among: returns the indexes of the suspicious texts in a list, in less time than a call of
+            `suspicious` for each.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
@@ -402,7 +403,7 @@ class SentRedaction:
         return text if len(text) <= LONGEST_NAME and is_harmless_name(text) else self._redaction.text(text)
 
     def cleaned(self, plain: Any) -> tuple[str, Any]:
-        """Return plain JSON whose text is suspicious without credentials, as text and as plain JSON."""
+        """Remove credentials from plain JSON whose text is suspicious. Return the rest as text and as plain JSON."""
         cleaned = self._clean(plain, "")
         return encode(cleaned), cleaned
 

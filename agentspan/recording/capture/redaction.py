@@ -367,7 +367,7 @@ def crowded(text: str) -> list[tuple[int, int]]:
 
 
 Among = Callable[[Sequence[str]], Iterable[int]]
-"""A function that returns the places of the suspicious texts among many, in order."""
+"""A function that returns the indexes of the suspicious texts among many, in order."""
 
 
 def stretches(text: str, among: Among) -> list[tuple[int, int]]:
@@ -518,7 +518,7 @@ class Redaction:
             self.suspicious = lambda text, data=None: True
 
     def suspicious_among(self, texts: Sequence[str]) -> list[int]:
-        """Return the places of the texts that may need redaction, in less time than one by one."""
+        """Return the indexes of the texts that may need redaction, faster than `suspicious` for each of them."""
         if self._rule is not None:
             return [place for place, text in enumerate(texts) if self.suspicious(text)]
         return suspicious_among(texts)

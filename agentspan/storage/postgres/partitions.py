@@ -144,7 +144,7 @@ def _named(bound: str | None) -> str:
 TABLE = "finished_spans"
 DEFAULT = f"{TABLE}_default"
 MANY = 1000
-"""Spans in the default partition for which their range gets a partition. Fewer, as of a wrong clock, stay there."""
+"""The number of spans in the default partition at which their range gets a partition. Fewer spans stay there."""
 LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan partitions:' || current_schema(), 0))"
 _NOW = "select extract(epoch from now())::float8"
 _PARTS = f"""

@@ -110,7 +110,7 @@ _TABLES = ("index_texts", "index_parts")
 
 
 def vector(text: str) -> tuple[int, str]:
-    """Return the depth and the `tsvector` of a text that was folded (see text_search.of_span)."""
+    """Return the `tsvector` of a folded text (see text_search.of_span), after its depth: WHOLE, SCATTERED or UNREAD."""
     tokens = text_search.TOKEN.findall(text)
     depth = WHOLE
     if max(map(len, tokens), default=0) > LONGEST:

@@ -75,7 +75,7 @@ class Batch(NamedTuple):
         places: for each statement, the place of its unit.
         statements: the statements of the units; those of spans in the order of run and span id, in which all writers
             lock spans.
-        locks: what is locked before.
+        locks: the statements that are executed before, to lock rows.
         is_of_spans: whether all units change spans.
     """
 

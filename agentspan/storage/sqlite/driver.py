@@ -220,9 +220,9 @@ class Checkpoints:
             with self._lock:
                 is_as_it_was = self._guard.is_as_it_was()
             if not is_as_it_was:
-                self._synced = total - 1  # and look again
+                self._synced = total - 1  # so the next round checks again
             return
-        self._synced = self._total  # the disk is full, or gone: what is written next says so
+        self._synced = self._total  # the disk is full, or gone: the next write reports it
 
     def _checkpoint(self) -> None:
         with guard():  # busy, or the disk is full: the log keeps what it has, and the next one comes

@@ -174,10 +174,10 @@ class FileGuard:
         return None
 
     def is_as_it_was(self) -> bool:
-        """Return whether only SQLite has changed the file. A checkpoint would hide other changes.
+        """Return whether only SQLite has changed the file. Call it before a checkpoint, which would hide other changes.
 
-        This may take long, because it checks and repairs a changed file. A recording call meanwhile waits as for
-        another writer, 250 ms at most.
+        This may take long, because it checks and repairs a changed file. Meanwhile a recording call waits as long as
+        it would wait for another writer, 250 ms at most.
         """
         has_changed = self.watch.changed() is not None
         try:

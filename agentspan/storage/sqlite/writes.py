@@ -364,7 +364,7 @@ finished spans, and `prune`, which removes them."""
 
 
 def rewritten(connection: sqlite3.Connection, span_id: str) -> None:
-    """Log, in the open transaction, that a span changed that may be finished."""
+    """Log, in the open transaction, the change of a span that may be finished."""
     (run,) = connection.execute("select agent_instance_id from agent_spans where id = ?", (span_id,)).fetchone()
     for statement in _CREATE_NOTES:
         connection.execute(statement)

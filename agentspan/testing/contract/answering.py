@@ -137,7 +137,7 @@ class Answering(Base):
     def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """The answers are compared for random runs, before and after spans end and runs are removed."""
         self.answered(storage, RunsWhere)
-        for seed in (0, 5):  # with both seeds, a failure passes on a child's failure
+        for seed in (0, 5):  # both seeds yield a span that failed only because its child failed
             chance = random.Random(seed)
             runs = _history(self, storage, chance, steps=40)
             self._assert_same(storage, chance, runs)

@@ -109,7 +109,7 @@ def _runs(address: Address, words: Mapping[str, str], period: Period | None = No
 
 
 def cached(storage: Storage, address: Address) -> dict[str, Any]:
-    """Return what the caches of the models' providers did."""
+    """Return the use of the caches of the models' providers."""
     by = checked(address.get("by") or BYS[0])
     every, *rows = cache_of(storage, address.filter(), by) or (None,)
     shown = rows if address.get("all") else rows[:ROWS]

@@ -1,4 +1,4 @@
-"""The page of failures: the groups of failed runs, and what goes with failure, as `agentspan why` prints them."""
+"""The page of failures: groups of failed runs, and features associated with failure, as `agentspan why` prints them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
 
 
 _WHAT = re.compile(r"\Awhat goes with (this )?failure[,:] ")
-"""The beginning of the sentence about findings that the heading says, too."""
+"""The beginning of the sentence about findings. It is removed, because the heading of the page says the same."""
 
 
 def _findings(found: Why) -> dict[str, Any]:

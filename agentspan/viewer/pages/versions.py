@@ -31,7 +31,7 @@ from agentspan.viewer.texts import (
 )
 
 OWN = ("base", "head", "by")
-"""The parameters that choose what is compared."""
+"""The parameters that choose the compared groups."""
 MOST_CASES = 100
 """The number of cases that are listed before the link to all."""
 
