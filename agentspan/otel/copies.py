@@ -17,7 +17,17 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Score
 from agentspan.otel.mapping.draft import values_in
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import BATCH, about_of, name_of, put_rows, refused_puts, score_rows, span_row, times_of
+from agentspan.otel.stored_rows import (
+    BATCH,
+    about_of,
+    content_of,
+    name_of,
+    put_rows,
+    refused_puts,
+    score_rows,
+    span_row,
+    times_of,
+)
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find
@@ -143,8 +153,9 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
     if (summary := _text(attributes, "agentspan.summary")) is not None:
         known["summary"] = ctx.admit_text(summary)
     own, title = (id, parent if ids.is_pfid(parent) else None), _text(attributes, "agentspan.schema_title")
-    values = sent, _parsed(attributes.get("output.value"))
-    row = span_row(ctx, instance, own, name, status, values, times, clock.now(), title=title, known=known)
+    returned = _parsed(attributes.get("output.value"))
+    payload, result = ctx.admit_all([content_of(sent), content_of(returned)])
+    row = span_row(instance, own, name, status, (payload, result), times, clock.now(), title=title, known=known)
     closed = attributes.get("agentspan.closed_by")
     return row._replace(closed_by=closed, closed_at=row.finished_at) if closed in ("terminated", "abandoned") else row
 

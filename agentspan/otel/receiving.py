@@ -41,6 +41,7 @@ from agentspan.otel.placing import (
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import (
     BATCH,
+    Arrived,
     about_of,
     end_of,
     log_of,
@@ -50,7 +51,7 @@ from agentspan.otel.stored_rows import (
     put_rows,
     refused_puts,
     rewritten,
-    row_of,
+    rows_of,
     score_rows,
     stored_mapped,
     times_of,
@@ -81,7 +82,8 @@ class TraceChanges:
 
     Attributes:
         trace: the cached trace of the new spans.
-        rows: the rows of the new spans, by id.
+        new: the new spans.
+        rows: the rows of the new spans, by id; `add_rows` sets them.
         again: updates of stored spans whose records change.
         relevant: the new spans that the records of other spans may depend on.
         seen: the answer of placing.look_at about the relevant spans.
@@ -92,6 +94,7 @@ class TraceChanges:
     """
 
     trace: RecentTrace
+    new: list[Arrived] = field(default_factory=list)
     rows: dict[str, AgentSpanRow] = field(default_factory=dict)
     again: list[Move] = field(default_factory=list)
     relevant: list[Step] = field(default_factory=list)
@@ -130,7 +133,7 @@ class TraceChanges:
         run.end_ns = max(run.end_ns, self.end_ns)
         run.start_ns = min([run.start_ns, *(step.span.start_ns for step in self.relevant)])
         run.seen_s = seen_s
-        self.trace.seen.update(id for id, row in self.rows.items() if row.closed_by is None)
+        self.trace.seen.update([each.own[0] for each in self.new if each.span.end_ns is not None])
         self.trace.written.update(self.seen.looks)
         if self.trace.above is not None:  # another trace may repeat another call of the shared steps
             self.trace.steps.update({step.span.span_id: step for step in self.relevant})
@@ -168,12 +171,20 @@ def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequen
     ends = (step.span.end_ns for step, _ in new if step.span.end_ns is not None)
     found.end_ns = max([run.end_ns, *ends])
     looks = found.seen.mapped
-    for step, both in new:
-        mapped = looks.get(both[0], step.mapped)
-        found.rows[both[0]] = row_of(ctx, step.span, mapped, run.row, both, found.end_ns or None, now)
-    found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in found.rows}, now)
+    end_ns = found.end_ns or None
+    found.new = [Arrived(step.span, looks.get(own[0], step.mapped), run.row, own, end_ns) for step, own in new]
+    if looks:
+        here = {own[0] for _, own in new}
+        found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in here}, now)
     _add_run(ctx, placing, found, [step for step, _ in new], now)
     return found
+
+
+def add_rows(ctx: Context, found: Sequence[TraceChanges], now: str) -> None:
+    """Set the rows of the new spans of traces."""
+    rows = iter(rows_of(ctx, [each for changes in found for each in changes.new], now))
+    for changes in found:
+        changes.rows = {row.id: row for row in islice(rows, len(changes.new))}
 
 
 def moves_of(ctx: Context, trace: RecentTrace, anew: Mapping[str, Mapped], now: str) -> list[Move]:
@@ -182,12 +193,12 @@ def moves_of(ctx: Context, trace: RecentTrace, anew: Mapping[str, Mapped], now: 
     Args:
         anew: the new records by the ids of their spans, which must be among the steps of the trace.
     """
-    moves: list[Move] = []
+    end_ns = trace.run.end_ns or None
+    arrived: list[Arrived] = []
     for id, mapped in anew.items():
         span = trace.steps[id].span
-        row = row_of(ctx, span, mapped, trace.run.row, (id, span.parent_span_id), trace.run.end_ns or None, now)
-        moves.append(rewritten(row))
-    return moves
+        arrived.append(Arrived(span, mapped, trace.run.row, (id, span.parent_span_id), end_ns))
+    return [*map(rewritten, rows_of(ctx, arrived, now))]
 
 
 def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[Step], now: str) -> None:
@@ -478,6 +489,7 @@ class Receiver:
                 assert trace is not None
                 found.append(changes_of(self._ctx, self._placing, trace, steps, now))
                 found[-1].done(monotonic())
+            add_rows(self._ctx, found, now)
             known = self._apply(found, now)
             for changes in found:
                 new += len(changes.rows.keys() - known)
@@ -640,13 +652,12 @@ def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[Ot
 
 def _mapped_bytes(span: OtelSpan) -> int:
     """Return the estimated upper limit of the bytes that a span takes in memory when it is mapped."""
-    values = [*span.attributes.values()]
-    for event in span.events:
-        values += event.attributes.values()
-    large = [
-        value for value in values if (value[:1] in JSON_STARTS if type(value) is str else type(value) in (list, dict))
-    ]
-    return 1000 + sum(map(memory_of, large))
+    size = 1000
+    for attributes in (span.attributes, *[event.attributes for event in span.events]):
+        for value in attributes.values():
+            if value[:1] in JSON_STARTS if type(value) is str else type(value) in (list, dict):
+                size += memory_of(value)
+    return size
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:

@@ -4,10 +4,10 @@ The ids of scores and log records are derived from their content, so storing the
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
-from agentspan.api.context import Context
+from agentspan.api.context import Admitted, Context
 from agentspan.model import spans
 from agentspan.model.changes import FinishStatus, Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
@@ -37,42 +37,60 @@ _REWRITTEN = (
 )
 """The columns that are updated when a stored span becomes a duplicate, or log records with its messages come."""
 ENDED = frozenset({"complete", "failed"})
+_new = tuple.__new__  # see model.spans
 _EPOCH = clock.to_datetime("1970-01-01T00:00:00Z")
 
 
-def row_of(
-    ctx: Context,
-    span: OtelSpan,
-    mapped: Mapped,
-    instance: AgentInstanceRow,
-    own: tuple[str, str | None],
-    run_end_ns: int | None,
-    now: str,
-) -> AgentSpanRow:
-    """Return the row of an OpenTelemetry span. An open span is closed as abandoned, at the end of its run.
+class Arrived(NamedTuple):
+    """A span that has arrived, and what its row is made of.
 
-    Args:
+    Attributes:
         own: the ids of the span and of its parent in agentspan.
         run_end_ns: the latest known end of a span of the run; None if no span has ended.
+    """
+
+    span: OtelSpan
+    mapped: Mapped
+    instance: AgentInstanceRow
+    own: tuple[str, str | None]
+    run_end_ns: int | None
+
+
+def rows_of(ctx: Context, arrived: Sequence[Arrived], now: str) -> list[AgentSpanRow]:
+    """Return the rows of OpenTelemetry spans. An open span is closed as abandoned, at the end of its run.
+
+    Args:
+        arrived: many spans, because redaction takes a third of the time for many texts at once.
         now: the current time as stored text.
     """
-    times = times_of(span.start_ns, span.end_ns or run_end_ns)
-    result, status = mapped.result_payload, mapped.status
-    if span.end_ns is None:
-        status = "failed"
-        result = {**(result or {}), "error": (result or {}).get("error", ABANDONED)}
-    name = mapped.schema_name if mapped.type != "custom" else name_of(ctx, mapped.schema_name)
-    row = span_row(ctx, instance, own, name, status, (mapped.payload, result), times, now)
-    return row if span.end_ns is not None else row._replace(closed_by="abandoned", closed_at=now)
+    contents: list[tuple[str, Any]] = []
+    for span, mapped, *_ in arrived:
+        sent, returned = mapped.payload, mapped.result_payload
+        if span.end_ns is None:
+            returned = {**(returned or {}), "error": (returned or {}).get("error", ABANDONED)}
+        contents += content_of(sent), content_of(returned)
+    admitted = iter(ctx.admit_all(contents))
+    rows: list[AgentSpanRow] = []
+    for (span, mapped, instance, own, run_end_ns), payload, result in zip(arrived, admitted, admitted, strict=False):
+        is_open = span.end_ns is None
+        times = times_of(span.start_ns, run_end_ns if is_open else span.end_ns)
+        name = mapped.schema_name if mapped.type != "custom" else name_of(ctx, mapped.schema_name)
+        row = span_row(instance, own, name, "failed" if is_open else mapped.status, (payload, result), times, now)
+        rows.append(row._replace(closed_by="abandoned", closed_at=now) if is_open else row)
+    return rows
+
+
+def content_of(plain: Any) -> tuple[str, Any]:
+    """Return a payload as JSON text and as plain JSON, as `Context.admit_all` takes it; for None the text is empty."""
+    return ("" if plain is None else jsontext.text_of(plain)), plain
 
 
 def span_row(
-    ctx: Context,
     instance: AgentInstanceRow,
     own: tuple[str, str | None],
     name: str,
     status: FinishStatus,
-    values: tuple[Any, Any],
+    admitted: tuple[Admitted, Admitted],
     times: Times,
     now: str,
     *,
@@ -84,17 +102,14 @@ def span_row(
     Args:
         own: the ids of the span and of its parent.
         name: the schema_name of the span, already redacted and truncated.
-        values: the payload and the result as plain JSON; the result may be None.
+        admitted: the payload and the result, as they may be stored. A missing result is None, with an empty text.
         now: the current time as stored text.
         title: the title of the span type, if it is not the title in this installation.
         known: values of derived columns that replace the derived values, such as `summary`.
     """
-    sent, returned = values
-    payload = ctx.admit(jsontext.text_of(sent), sent)
-    result = None if returned is None else ctx.admit(jsontext.text_of(returned), returned)
+    (payload, sent, is_marked), (result, returned, is_result_marked) = admitted
     span_type = REGISTRY.resolve(name)
-    plain = None if result is None else result.plain
-    meaning = describe(span_type, name, status, payload.plain, plain, times.duration_ms)
+    meaning = describe(span_type, name, status, sent, returned, times.duration_ms)
     put = spans.created(
         own[0],
         instance.agent_id,
@@ -103,12 +118,12 @@ def span_row(
         name,
         title or title_of(span_type, name),
         status,
-        payload.text,
-        None if result is None else result.text,
+        payload,
+        result or None,
         times,
         meaning._replace(**known) if known else meaning,
         now,
-        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
+        sensitive_encoding=is_marked or is_result_marked,
     )
     assert isinstance(put.row, AgentSpanRow)
     return put.row
@@ -146,8 +161,9 @@ def stored_mapped(row: AgentSpanRow) -> Mapped:
 
 def times_of(start_ns: int, end_ns: int | None) -> Times:
     """Return the times of a span or a run. The duration is 0 if the end is unknown or before the start."""
-    end_ns = max(start_ns, end_ns or start_ns)
-    return Times(clock.to_text(start_ns), clock.to_text(end_ns), (end_ns - start_ns) / 1_000_000)
+    if end_ns is None or end_ns < start_ns:
+        end_ns = start_ns
+    return _new(Times, (clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000))
 
 
 def ns_of(text: str | None) -> int:

@@ -19,6 +19,7 @@ from agentspan.schemas.aliases import count
 OWN = "AGENTSPAN_PRICES"
 _MILLION = 1_000_000
 _NAMES = frozenset({"in", "out", "read", "write", "write_1h", "audio_in", "audio_out", "reasoning", "request"})
+_new = tuple.__new__  # see model.spans
 _NO_DETAILS = (0, 0, 0, 0, 0, 0)
 _HOUR = 2
 """The price of writing to a cache for an hour, as a multiple of the input price, for models without a price for that.
@@ -124,9 +125,10 @@ def _with_cache(sent: int, read: int, write: int) -> int:
 
 
 def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> Tokens:
-    sent, made = max(0, input_tokens or 0), max(0, output_tokens or 0)
+    sent = input_tokens if input_tokens is not None and input_tokens > 0 else 0
+    made = output_tokens if output_tokens is not None and output_tokens > 0 else 0
     if _no_details(fields):  # most calls
-        return Tokens(sent, made)
+        return _new(Tokens, (sent, made, *_NO_DETAILS))
     read, write, audio_in, audio_out, reasoning, hours = map(_number, map(fields.get, _DETAILS))
     whole = _with_cache(sent, read, write)
     return Tokens(whole, made, read, write, audio_in, audio_out, reasoning, min(write, hours))

@@ -126,6 +126,11 @@ def test_requests_are_sent_between_the_marks_at_which_they_are_counted(tmp_path:
     ]
 
 
+def test_requests_of_otlp_are_counted_beside_plain_inserts() -> None:
+    said = run("count_otlp.py", "--child", "--rounds", 1, "--batch", 20).stdout
+    assert json.loads(said.splitlines()[-1]) == ["plain", "agentspan"]
+
+
 @pytest.mark.nightly
 def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
     options = ("--sizes", "3000,5000", "--spans", 100, "--rounds", 1, "--folder", tmp_path)

@@ -51,6 +51,8 @@ def text(value: Any) -> str | None:
 
 def whole(value: Any) -> int | None:
     """Return a whole number of 0 or more, also from a float such as `3.0` or a text such as `"3"`; else None."""
+    if type(value) is int:
+        return value if 0 <= value < 2**63 else None
     found = number(value)
     return int(found) if found is not None and found >= 0 and found == int(found) else None
 
@@ -233,11 +235,27 @@ class Spelt(NamedTuple):
 
     Attributes:
         names: the names of the attributes in the list.
-        form: nested dicts and lists, with attribute names in the places of their values; None if there is no list.
+        parts: the parts of the list, an outer one before those in it; none if there is no list.
     """
 
     names: tuple[str, ...]
-    form: Any
+    parts: tuple["SpeltPart", ...]
+
+
+class SpeltPart(NamedTuple):
+    """A dict, a list or a value in the list that names spell.
+
+    Attributes:
+        outer: the number of the dict or list that the part is in; 0 is the whole list, the others count from 1.
+        key: the name of the part in a dict; None in a list.
+        make: `dict` or `list`; None for a value.
+        name: the name of the attribute with the value.
+    """
+
+    outer: int
+    key: str | None
+    make: Callable[[], Any] | None
+    name: str
 
 
 class _Node(dict[str, Any]):
@@ -300,13 +318,38 @@ class Shapes:
 shape_of = Shapes().of
 
 
-def built(form: Any, values: Mapping[str, Any]) -> Any:
-    """Return the list of a `Spelt`: its form, with attribute names replaced by their values."""
-    if type(form) is str:
-        return values[form]
-    if type(form) is list:
-        return [built(each, values) for each in form]
-    return {key: built(each, values) if type(each) is not str else values[each] for key, each in form.items()}
+def built(parts: Iterable[SpeltPart], values: Mapping[str, Any]) -> list[Any]:
+    """Return the list that names spell, from its parts and the values of the attributes."""
+    made: list[Any] = [[]]
+    for outer, key, make, name in parts:
+        if make is None:
+            part = values[name]
+        else:
+            part = make()
+            made.append(part)
+        if key is None:
+            made[outer].append(part)
+        else:
+            made[outer][key] = part
+    found: list[Any] = made[0]
+    return found
+
+
+def _add_parts(parts: list[SpeltPart], form: Any, outer: int, number: int) -> int:
+    """Add the parts in a dict or list of names, and return how many dicts and lists there are then.
+
+    Args:
+        outer: the number of this dict or list.
+        number: the number of the last one so far.
+    """
+    for key, each in form.items() if type(form) is dict else ((None, each) for each in form):
+        if type(each) is str:
+            parts.append(SpeltPart(outer, key, None, each))
+        else:
+            number += 1
+            parts.append(SpeltPart(outer, key, type(each), ""))
+            number = _add_parts(parts, each, number, number)
+    return number
 
 
 def _spelt(names: Iterable[str], prefix: str) -> Spelt:
@@ -330,8 +373,10 @@ def _spelt(names: Iterable[str], prefix: str) -> Spelt:
             if last not in here:
                 here[last] = name
                 used.append(name)
-    form = _lists(root)
-    return Spelt(tuple(used), form if type(form) is list else None)
+    form, parts = _lists(root), list[SpeltPart]()
+    if type(form) is list:
+        _add_parts(parts, form, 0, 0)
+    return Spelt(tuple(used), tuple(parts))
 
 
 def _lists(value: Any) -> Any:
@@ -442,13 +487,12 @@ class Draft:
 
     def spelt(self, prefix: str) -> list[Any]:
         """Return the list that flat names with a prefix spell, or []; remove the list's attributes from `left`."""
-        names, form = self.shape.spelt(prefix)
+        names, parts = self.shape.spelt(prefix)
         if not names:
             return []
         for name in names:
             self.left.pop(name, None)
-        found: list[Any] = built(form, self.span.attributes)
-        return found
+        return built(parts, self.span.attributes)
 
     def put(self, place: str, value: Any, *names: str) -> None:
         """Set a field that has no value yet, and remove its attributes from `left` if the field has this value.

@@ -397,7 +397,7 @@ def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSp
     return OtelSpan(
         trace_id.hex() if len(trace_id) == 16 and trace_id != _NO_TRACE else _id(trace_id, 16, "trace_id"),
         span_id.hex() if len(span_id) == 8 and span_id != _NO_SPAN else _id(span_id, 8, "span_id"),
-        _id(parent, 8, "parent_span_id") if parent and any(parent) else None,
+        parent.hex() if len(parent) == 8 and parent != _NO_SPAN else _parent(parent),
         item.name,
         start_ns,
         end_ns,
@@ -445,11 +445,15 @@ def _id(value: bytes, length: int, name: str) -> str:
     return value.hex()
 
 
+def _parent(value: bytes) -> str | None:
+    return _id(value, 8, "parent_span_id") if any(value) else None
+
+
 def _attributes(items: Any) -> tuple[dict[str, Any], int]:
-    """Return attributes as a dict, and the number of attributes over MAX_ATTRIBUTES. The fast path is for texts."""
+    """Return attributes as a dict, and the number of attributes over MAX_ATTRIBUTES. Texts and numbers are fast."""
     number = len(items)
     if number <= MAX_ATTRIBUTES:
-        found = {item.key: (value := item.value).string_value or _value(value, 0) for item in items}
+        found = {item.key: (value := item.value).string_value or value.int_value or _value(value, 0) for item in items}
         if len(found) == number:
             return found, 0
     return kept(_pairs(items))

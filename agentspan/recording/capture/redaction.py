@@ -166,10 +166,14 @@ def _at_a_glance(text: str) -> bool:
     """
     small = text.lower()
     keys, names, (key, key_closely), query = _glances()
-    if any(glance(small) for glance in names) or (key(small) and key_closely(small)):
+    for glance in names:  # loops, because a generator takes a fifth of the time of these searches
+        if glance(small):
+            return True
+    if key(small) and key_closely(small):
         return True
-    if any(glance(text) and _keys_closely(number)(text) for number, glance in enumerate(keys)):
-        return True
+    for number, glance in enumerate(keys):
+        if glance(text) and _keys_closely(number)(text):
+            return True
     return query(small) and _query_closely()(text)
 
 

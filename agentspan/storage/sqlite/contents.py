@@ -218,8 +218,6 @@ MOST_NESTED = 500
 REFERENCE = '{"$content'
 """The start of a reference: `{"$contents":"1-25,31"}` for a list, `{"$content":7}` for a member that is one part."""
 
-_WINDOW = (LEAST - 2) // 2
-"""The number of characters of a window. A text of LEAST characters always contains a whole window."""
 NO_LISTS: Mapping[str, Recent] = {}
 _KEY = re.compile(r'"([^"\\\x00-\x1f]*)":')
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -306,18 +304,18 @@ def split(
 def _may_be_cut(text: str) -> bool:
     """Return False if a payload surely has no long list, no long text and no reference. Takes a tenth of `_pieces`.
 
-    A list of LEAST characters must begin that far before the last closing bracket. A text of LEAST characters contains
-    a whole window without a quote.
+    A list of LEAST characters must begin that far before the last closing bracket. Around a text of LEAST characters
+    are two quotes that far apart, with none between them.
     """
     if "\\" in text and '\\"' in text:  # first, because most texts of code have one near their start
         return True
     closing = text.rfind("]")
     if (closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0) or ("$" in text and REFERENCE in text):
         return True
-    for at in range(0, len(text), _WINDOW):
-        if text.find('"', at, at + _WINDOW) < 0 and text.find('"', at) - text.rfind('"', 0, at) > LEAST - 2:
-            return True
-    return False
+    quote = -1
+    while (near := text.rfind('"', quote + 1, quote + LEAST - 1)) >= 0:
+        quote = near
+    return text.find('"', quote + LEAST - 1) >= 0
 
 
 def _pieces(
