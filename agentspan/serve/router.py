@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -108,12 +108,12 @@ READERS_THAT_WAIT = 8
 class Endpoint:
     """An operation at its path, with the readers of its requests.
 
+    The readers are made for the first request: all of them together take 60 ms, and most servers get requests for few.
+
     Attributes:
         operation: the operation.
         path: its path, with the names of ids in braces.
         absence: the reason if a file has no use for the operation.
-        body: reads bodies; None where the operation has none.
-        query: reads query strings; None for an operation without parameters, which ignores any query string.
     """
 
     def __init__(self, operation: type[Operation], absence: str = "") -> None:
@@ -122,9 +122,17 @@ class Endpoint:
         self.path = PREFIX + operation.route.path
         pattern = re.sub(r"\{(\w+)\}", rf"(?P<\1>{FORM})", self.path.replace("{action}", "[^/]+"))
         self._path = re.compile(pattern)
-        model = None if operation.has_body else query_model(operation)
-        self.body = BodyReader(operation) if operation.has_body else None
-        self.query = None if model is None else QueryReader(operation, model)
+
+    @cached_property
+    def body(self) -> BodyReader | None:
+        """The reader of bodies; None where the operation has none."""
+        return BodyReader(self.operation) if self.operation.has_body else None
+
+    @cached_property
+    def query(self) -> QueryReader | None:
+        """The reader of query strings; None for an operation without parameters, which ignores any query string."""
+        model = None if self.operation.has_body else query_model(self.operation)
+        return None if model is None else QueryReader(self.operation, model)
 
     def ids_in(self, path: str) -> dict[str, str] | None:
         """Return the ids in a path by name; None if the path does not match. The `show` in `/agent/show` is no id."""
@@ -132,11 +140,15 @@ class Endpoint:
         return None if match is None else match.groupdict()
 
 
-def _endpoints() -> Iterator[Endpoint]:
-    yield from map(Endpoint, OPERATIONS)
-    for path, methods in account.NOT_IMPLEMENTED.items():
-        for method, reason in methods.items():
-            yield Endpoint(type("Absent", (Operation,), {"route": Route(method, path, "")}), reason)
+@cache
+def _endpoints() -> Sequence[Endpoint]:
+    """Return all endpoints: the same for each application of a process."""
+    absent = [
+        Endpoint(type("Absent", (Operation,), {"route": Route(method, path, "")}), reason)
+        for path, methods in account.NOT_IMPLEMENTED.items()
+        for method, reason in methods.items()
+    ]
+    return [*map(Endpoint, OPERATIONS), *absent]
 
 
 class OperationRouter:
