@@ -45,7 +45,7 @@ def test_an_exception_at_any_point_of_an_operation_leaves_everything_in_order(
     if operation is interrupting.adopt and durability == "commit":
         pytest.skip("needs a journal")
     result = interrupted(tmp_path, durability, operation, chosen, keep=True)
-    assert result.tried > 2  # how many points there are varies with what other threads do
+    assert result.tried > 1  # how many points there are varies with what other threads do
     assert [each for each in result.problems if (each[0].partition(" ")[2], each[1]) not in KNOWN] == []
     assert [where for where in result.swallowed if "segments.py" not in where] == []  # a __del__: see docs
 
