@@ -58,8 +58,8 @@ MANY = 20
 BATCH_BYTES = 8 * 2**20
 """The characters of payloads after which waiting spans are committed."""
 TOGETHER, TOGETHER_BYTES = 64, 2**17
-"""How many spans, and characters of their payloads, are searched for credentials at once. Of more, the texts would no
-longer be in the processor's cache when they are stored."""
+"""The most spans, and characters of their payloads, that are searched for credentials at once; also the most records,
+and bytes of their lines, that are decoded before they are stored. More would not fit into the processor's cache."""
 _TOO_DEEP = "a step that is nested too deep"
 _run_of = attrgetter("agent_instance_id")
 _MESSAGES = 20
@@ -215,7 +215,7 @@ class Arrival:
 
         Args:
             live: True if the sessions may go on: their runs stay active, except those of sessions that are over.
-            quiet_ns: a session that ended before this time does not go on, though another one in its file may.
+            quiet_ns: sessions that ended before this time are closed, although others in the same file may go on.
         """
         going = {
             key: live and not placed.session.is_over and (placed.session.ended_ns or quiet_ns) >= quiet_ns
@@ -271,9 +271,10 @@ class Arrival:
         self._unsummed |= {move.instance_id for move in moves if move.instance_id is not None}
 
     def _stored(self, rows: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:
-        """Return the stored rows of many spans whose runs are not new. Of few, most are new: none is looked for.
+        """Return those of many spans that are stored already, in runs that are not new. Few spans are not looked up.
 
-        To put stored ones, and to be refused one by one, takes four times as long.
+        Most of few spans are new. Of many, each stored one that is inserted again would be refused by itself, which
+        takes four times as long as looking it up.
         """
         found: dict[str, AgentSpanRow] = {}
         for run in set(map(_run_of, rows)) - self.arrived.runs.keys() if len(rows) >= MANY else ():
@@ -505,7 +506,7 @@ class Arrival:
             sums[1] += row.cost_usd
 
     def _end(self, format: str, placed: _Placed, *, live: bool) -> None:
-        """Store what is known of the end of a session: of its run, or of the agent span of a sub-agent."""
+        """Store the end of a session, as far as it is known: in its run, or in the agent span of a sub-agent."""
         run, ctx = placed.run, self._ctx
         if placed.top is not None:
             self._end_sub_agent(placed, live=live)

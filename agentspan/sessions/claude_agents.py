@@ -184,7 +184,7 @@ class Agents:
             thread.done = 0, "complete"
 
     def meta(self, thread: Thread, about: Mapping[str, Any]) -> None:
-        """Decode what stands beside a sub-agent's file: its name and the tool call that started it."""
+        """Decode the description beside a sub-agent's file: its name, and the tool call that started it."""
         thread.changed = not thread.is_compaction
         if (tool := text_in(about.get("toolUseId"))) is not None and thread.link != f"tool:{tool}":
             self._find_link(thread, tool)

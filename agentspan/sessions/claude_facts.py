@@ -1,7 +1,7 @@
 """Collects facts from Claude Code's records: about the session as a whole, and about one conversation in it.
 
-`Facts` collects what becomes the Session, and `Thread` what is open in one conversation: the main one, or that of a
-sub-agent.
+`Facts` collects the values of the Session. `Thread` keeps the open calls of one conversation: the main one, or that of
+a sub-agent.
 """
 
 import re
@@ -54,12 +54,8 @@ class Recent(dict[K, V | None], Generic[K, V]):
         """Set a value."""
         self[key] = value
         if len(self) >= self._size:
-            self.age()
-
-    def age(self) -> None:
-        """Drop the older half of the entries. For a caller that sets values by `[]`, and looks at the size itself."""
-        self._older = dict(self)
-        self.clear()
+            self._older = dict(self)
+            self.clear()
 
 
 class Clock:
@@ -77,10 +73,10 @@ class Clock:
 
     def time_of(self, record: Mapping[str, Any]) -> int | None:
         """Return a record's time in milliseconds: not before its parent's, and for one without, that before it."""
-        get, known = record.get, self._known
+        get = record.get
         millis = steps.millis_of(get("timestamp"))
         parent = get("parentUuid")
-        above = known[parent] if type(parent) is str else None
+        above = self._known[parent] if type(parent) is str else None
         if millis is None:
             millis = self._last if above is None else above
         elif above is not None and above > millis:
@@ -89,9 +85,7 @@ class Clock:
             self._last = millis
             uuid = get("uuid")
             if type(uuid) is str:
-                known[uuid] = millis
-                if len(known) >= _KNOWN_UUIDS:
-                    known.age()
+                self._known.put(uuid, millis)
         return millis
 
     def known(self, uuid: Any) -> int | None:
@@ -110,11 +104,8 @@ class Clock:
 
     def start(self, millis: int) -> int:
         """Return the next free start time of a millisecond, in nanoseconds."""
-        taken = self._taken
-        count = taken[millis] or 0
-        taken[millis] = count + 1
-        if len(taken) >= _KNOWN_UUIDS:
-            taken.age()
+        count = self._taken[millis] or 0
+        self._taken.put(millis, count + 1)
         return millis * MILLI + count * 1000
 
     def count(self, millis: int) -> int:
@@ -291,7 +282,7 @@ class Facts:
         self._seen: tuple[Any, ...] = ()
 
     def note(self, record: Mapping[str, Any], millis: int | None) -> None:
-        """Note what stands in every record of the main conversation."""
+        """Note the facts that every record of the main conversation has: its time, and the state of the program."""
         get = record.get
         if millis is not None:
             if self.started is None:

@@ -298,7 +298,7 @@ class ClaudeDecoder(LineDecoder):
         self._said(record, content, millis, beside_result=results > 0)
 
     def _said(self, record: Mapping[str, Any], content: Any, millis: int, *, beside_result: bool) -> None:
-        """Decode what a person or the program said."""
+        """Decode a text of a person or of the program."""
         text = steps.plain_text(content)
         thread = self._out.thread
         kind = steps.kind_of_text(text)
@@ -333,7 +333,7 @@ class ClaudeDecoder(LineDecoder):
         self._out.message(record, payload, millis)
 
     def _told(self, record: Mapping[str, Any], content: Any, millis: int) -> None:
-        """Decode what the caller told a sub-agent: first its goal, later steering."""
+        """Decode a text of the caller to a sub-agent: the first one is its goal, later ones steer it."""
         thread = self._out.thread
         thread.state = None
         if thread.is_compaction:

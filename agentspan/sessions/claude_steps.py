@@ -208,7 +208,7 @@ def _exit_code(output: Any, block: Mapping[str, Any], structured: Any) -> int | 
 
 
 def _without(structured: Any, content: Any, output: Any, arguments: Mapping[str, Any]) -> Any:
-    """Return the structured result without what the output and the arguments contain; None if nothing is left."""
+    """Return the structured result without values that the output or the arguments have; None if none is left."""
     if structured is None or structured in (content, output):
         return None
     if type(structured) is str:
@@ -346,7 +346,7 @@ _MOST_KEPT = 1000
 
 
 def settings_of(params: Any) -> dict[str, Any]:
-    """Return the settings of a request that a model call's payload has: what is small, and no list of features."""
+    """Return the settings of a request for the payload of a model call: the small ones, without lists of features."""
     found = {name: value for name, value in object_in(params).items() if name in _SETTINGS and value is not None}
     if type(found.get("max_tokens")) is not int:
         found.pop("max_tokens", None)

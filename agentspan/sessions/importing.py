@@ -1,8 +1,8 @@
 """Imports session files into a storage: reads what is new in each file, and notes in the storage how far it was read.
 
-A file that has not changed since is not opened. Of a file that has grown, the known lines are decoded again for what
-the new ones need, but only new steps are stored. `Importer` keeps the decoders of files that it follows, so that a
-growing file is not read again from its start.
+A file that has not changed since is not opened. Of a file that has grown, the known lines are decoded again, because
+new lines refer to them, but only new steps are stored. `Importer` keeps the decoders of files that it follows, so that
+a growing file is not read again from its start.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Reads session files: whole lines from a place on, of plain and of compressed files, without keeping the file.
 
-A place in a compressed file is a place in what it holds, so a file that was compressed since is not new.
+A place in a compressed file is counted in its decompressed bytes, so a file that was compressed since is not new.
 """
 
 import gzip

@@ -162,7 +162,7 @@ def redacted(ctx: Context, row: AgentSpanRow, doubtful: Collection[str]) -> Agen
 
 
 def sums_of_agents(rows: Sequence[AgentSpanRow]) -> Mapping[str, tuple[int | None, int | None, float | None]]:
-    """Return the tokens in and out and the cost of what is below each agent of a run; None for what nothing has.
+    """Return the sums of the spans below each agent of a run: input tokens, output tokens, cost. An empty sum is None.
 
     Args:
         rows: all spans of the run.
