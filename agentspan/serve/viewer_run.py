@@ -171,7 +171,7 @@ class OneRun:
         return respond({"ids": found[:MATCHES], "total": len(found)})
 
     async def why(self, request: Request) -> Response:
-        """Answer with why the run failed (see data.why), kept until the file changes."""
+        """Answer with why the run failed (see data.why), kept as pages are, while the run stays the same."""
         run = await run_of(self._storage, request)
 
         def state() -> tuple[object, ...]:

@@ -63,8 +63,12 @@ def test_health_tells_how_much_waits_since_when_and_why(
         storage.fails = False
         assert tracer.flush()
         assert tracer.health() == (21, 0, 0, 0, 0, 0, 0.0, None)
-    # The thread that met the fault may log it after this one has flushed.
-    failed, again = sorted(record.message for record in caplog.records if record.levelno == logging.WARNING)
+
+    def warnings() -> list[str]:
+        return sorted(record.message for record in caplog.records if record.levelno == logging.WARNING)
+
+    until(lambda: len(warnings()) == 2)  # the thread that met the fault may log it after this one has flushed
+    failed, again = warnings()
     assert WHY in failed
     assert "the storage takes records again" in again
 

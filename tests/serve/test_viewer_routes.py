@@ -17,7 +17,7 @@ from fastapi import FastAPI
 import agentspan
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
-from agentspan.serve import create_app, viewer_runs
+from agentspan.serve import create_app, kept, viewer_runs
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
@@ -873,6 +873,7 @@ def test_why_a_run_failed_is_computed_once_until_the_run_changes(
 ) -> None:
     asked = []
     why = data.why
+    monkeypatch.setattr(kept, "AGAIN", 1e9)  # the answers come fast: a busy machine would not keep them until the next
     monkeypatch.setattr(data, "why", lambda storage, row: asked.append(row.id) or why(storage, row))
     client = make()
     assert client.get(f"/runs/{run}/why").json() == {"why": None}
