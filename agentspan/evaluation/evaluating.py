@@ -35,6 +35,7 @@ from agentspan.recording.tracer import get_recorder, run
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, NewestScores, Outlines, RunFilter
+from agentspan.storage.sums import RunSummary
 from agentspan.text import one_line
 
 SHOW = 0.10
@@ -312,7 +313,6 @@ class _AtWork:
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
         self._reads = reads or any("run" in each.takes for each in judges)
-        self._judging: dict[str, list[str]] = {}
 
     @property
     def in_order(self) -> list[Trial]:
@@ -322,13 +322,15 @@ class _AtWork:
     def find_earlier(self, storage: Storage) -> int:
         """Take over the trials that an earlier call of this evaluation ran. Return the number of those still open."""
         wanted = RunFilter(agent=self._name, version=self._version or DEFAULT)
-        rows = [each.run for each in find_runs(storage, wanted, limit=None).runs]
-        scored = {each.agent_instance_id for each in storage.ask(NewestScores([row.id for row in rows]))
-                  if self._rule is not None and each.name == self._rule.name}  # fmt: skip
+        found = find_runs(storage, wanted, limit=None).runs
+        rows = [each.run for each in found]
+        scores = storage.ask(NewestScores([row.id for row in rows]))
+        scored = {each.agent_instance_id for each in scores if self._rule is not None and each.name == self._rule.name}
+        costs = _costs(storage, found, {_judging_name(self._name, each.name) for each in scores})
         passed, keys = _passed(storage, rows, self._rule), set(self.order)
         is_open = 0
         for row in reversed(rows):
-            facts = {} if row.metadata is None else jsontext.decode(row.metadata)
+            facts = _metadata(row)
             number, case = facts.get("trial"), self._asked.get(row.task or "")
             if case is None or facts.get("case") != case.content or (case.id, _number(number)) not in keys:
                 continue
@@ -336,10 +338,11 @@ class _AtWork:
             is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
             if is_ended and (self._rule is None or row.id in scored):
                 key = case.id, _number(number)
-                cost = cost_of(storage, row.id)
-                trial = Trial(case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", cost, was_there=True)
+                trial = Trial(
+                    case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", costs[row.id], was_there=True
+                )
                 if self.done.setdefault(key, trial) is trial:
-                    self.course.add(key, trial.passed, cost)
+                    self.course.add(key, trial.passed, trial.cost_usd)
         return is_open
 
     def read_costs(self, storage: Storage) -> None:
@@ -347,14 +350,11 @@ class _AtWork:
         if self._reads:
             return
         own = {key: each for key, each in self.done.items() if each.run_id and not each.was_there}
-        ids = {each.run_id for each in own.values()}.union(*self._judging.values())
-        rows = find_runs(storage, RunFilter(ids=frozenset(ids)), limit=None).runs if ids else []
-        costs = {each.run.id: each.cost_usd for each in rows}
+        wanted = RunFilter(ids=frozenset(each.run_id for each in own.values()))
+        judging = {_judging_name(self._name, each.name) for each in self._judges}
+        costs = _costs(storage, find_runs(storage, wanted, limit=None).runs, judging) if own else {}
         for key, each in own.items():
-            cost = costs.get(each.run_id)
-            for judging in self._judging.get(each.run_id, ()):
-                cost = _added(cost, costs.get(judging))
-            self.done[key] = each._replace(cost_usd=cost)
+            self.done[key] = each._replace(cost_usd=costs.get(each.run_id))
 
     def _stored(self, recorded: Run) -> AgentInstanceRow | None:
         """Return the row of a run that has ended; None if it could not be recorded."""
@@ -440,7 +440,7 @@ class _AtWork:
         if row is not None:
             given["run"] = StoredRun(storage, row)
         for each in self._judges:
-            judge = _Judge(f"{self._name} {each.name}", {"judged": recorded.id})
+            judge = _Judge(_judging_name(self._name, each.name), {"judged": recorded.id})
             try:
                 value = copy_context().run(self._judged, each, judge, given)
                 source: Source = "code" if judge.run is None else "model"
@@ -459,8 +459,6 @@ class _AtWork:
                 if self._reads:
                     self._recorder.flush(FLUSH_S)
                     cost = _added(cost, cost_of(storage, judge.run.id))
-                else:
-                    self._judging.setdefault(recorded.id, []).append(judge.run.id)
         return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
 
     def _judged(self, scorer: Scorer, judge: "_Judge", given: Mapping[str, Any]) -> Any:
@@ -568,6 +566,15 @@ def _number(number: object) -> int:
     return number - 1 if isinstance(number, int) and not isinstance(number, bool) else -1
 
 
+def _judging_name(agent: str, scorer: str) -> str:
+    """Return the name of the runs in which a scorer records its steps."""
+    return f"{agent} {scorer}"
+
+
+def _metadata(row: AgentInstanceRow) -> dict[str, Any]:
+    return {} if row.metadata is None else jsontext.decode(row.metadata)
+
+
 def _is_interrupted(row: AgentInstanceRow) -> bool:
     error = None if row.error is None else jsontext.decode(row.error)
     return isinstance(error, dict) and error.get("type") in INTERRUPTIONS
@@ -576,6 +583,16 @@ def _is_interrupted(row: AgentInstanceRow) -> bool:
 def cost_of(storage: Storage, run_id: str) -> float | None:
     """Return the cost of a run in US dollars; None if unknown."""
     return sums(storage.ask(Outlines(run_id, bare=True))).cost_usd
+
+
+def _costs(storage: Storage, trials: Iterable[RunSummary], judging: Set[str]) -> dict[str, float | None]:
+    """Return the cost of each trial, with that of its scorers, whose runs have the names `judging`."""
+    costs = {each.run.id: each.cost_usd for each in trials}
+    for name in judging:
+        for each in find_runs(storage, RunFilter(agent=name, purpose="eval"), limit=None).runs:
+            if (trial := str(_metadata(each.run).get("judged"))) in costs:
+                costs[trial] = _added(costs[trial], each.cost_usd)
+    return costs
 
 
 def _added(one: float | None, other: float | None) -> float | None:

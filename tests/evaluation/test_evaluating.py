@@ -151,6 +151,21 @@ def test_a_budget_is_passed_by_one_run_a_worker_at_most(runs: CapturedRuns) -> N
     assert "the budget of $0.0154 is spent" in str(found)
 
 
+def test_a_budget_counts_what_judges_cost_in_earlier_calls(runs: CapturedRuns) -> None:
+    def polite(output: str) -> bool:
+        passing()(0)
+        return True
+
+    first = evaluated(passing(), scores=[polite], cases=CASES[:3])
+    assert first.cost_usd == pytest.approx(6 * 0.0028)
+    for scores in ([polite], [exact, polite]):
+        again = evaluated(passing(), scores=scores, cases=CASES[:3], outcome="polite>=1", budget_usd=1.0)
+        assert [each.was_there for each in again.trials] == [True] * 3
+        assert again.cost_usd == pytest.approx(6 * 0.0028)
+    more = evaluated(passing(), scores=[polite], cases=CASES, budget_usd=6 * 0.0028, show=1.0)
+    assert (more.stopped, len(more.trials)) == ("budget", 3)
+
+
 def test_a_budget_that_cannot_show_the_drop_starts_nothing(runs: CapturedRuns) -> None:
     evaluated(passing(but=5), "1", trials=2)
     found = evaluated(passing(), against="1", budget_usd=0.01)
