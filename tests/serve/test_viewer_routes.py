@@ -17,8 +17,10 @@ from fastapi import FastAPI
 import agentspan
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
-from agentspan.serve import create_app, kept, viewer_runs
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.serve import create_app, viewer_runs
 from agentspan.serve.viewer_routes import HEADERS
+from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
 from agentspan.viewer.listing import listing
@@ -873,8 +875,13 @@ def test_why_a_run_failed_is_computed_once_until_the_run_changes(
 ) -> None:
     asked = []
     why = data.why
-    monkeypatch.setattr(kept, "AGAIN", 1e9)  # the answers come fast: a busy machine would not keep them until the next
-    monkeypatch.setattr(data, "why", lambda storage, row: asked.append(row.id) or why(storage, row))
+
+    def slow(storage: Storage, row: AgentInstanceRow) -> dict[str, Any]:
+        asked.append(row.id)
+        time.sleep(0.2)  # an answer is kept for some times of what it took, in which a busy machine asks again
+        return why(storage, row)
+
+    monkeypatch.setattr(data, "why", slow)
     client = make()
     assert client.get(f"/runs/{run}/why").json() == {"why": None}
     db.agent_instances.finish(run, "failed")
