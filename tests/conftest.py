@@ -25,7 +25,12 @@ from agentspan.storage.registry import open_direct
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD, Tuning
 from tests import postgres, tiers
-from tests.tiers import pytest_addoption, pytest_sessionfinish, pytest_xdist_auto_num_workers  # noqa: F401  (hooks)
+from tests.tiers import (  # noqa: F401  (hooks)
+    pytest_addoption,
+    pytest_collection,
+    pytest_sessionfinish,
+    pytest_xdist_auto_num_workers,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

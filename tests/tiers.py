@@ -8,10 +8,12 @@ nightly  A law has a hole that few meet: very long forms, the real programs of o
 `--tier` chooses; a tier contains those before it. Without it a run is quick, but files that are named run whole (full).
 """
 
+import importlib
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,6 +88,22 @@ def settle(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # pytest-xdist would start the files with the most tests first
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_LastLines(config), "last-lines")
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """In a process of pytest-xdist: import a share of the modules of tests before the others.
+
+    Each process imports all. In a new checkout pytest rewrites their asserts, which takes 20 s of a processor; so each
+    process rewrites its share, and then finds what the others have rewritten in the cache.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    root = session.config.rootpath
+    files = sorted(file for arg in session.config.args for file in (root / arg).rglob("test_*.py"))
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        with suppress(Exception, pytest.skip.Exception):  # told when it is collected
+            importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
 
 
 def _names_files(config: pytest.Config) -> bool:
