@@ -7,6 +7,7 @@ evaluated, because of an error.
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from os import getcwd
 from typing import Any
@@ -88,10 +89,10 @@ def evaluate_command(
     """Run cases through a function, print the verdict, and exit with its code."""
     configure(location_in(ctx, db))
     try:
-        task = _imported(program)
-        judges = [SHIPPED[each] if each in SHIPPED else _imported(each) for each in scores]
-        called = name or str(getattr(task, "__name__", program))
-        with bar("evaluating") as update:
+        with redirect_stdout(sys.stderr), bar("evaluating") as update:  # prints are no part of the answer
+            task = _imported(program)
+            judges = [SHIPPED[each] if each in SHIPPED else _imported(each) for each in scores]
+            called = name or str(getattr(task, "__name__", program))
             found = evaluate(
                 task, cases, judges, name=called, version=version, trials=trials,
                 against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,

@@ -63,8 +63,14 @@ def cases(source: "str | os.PathLike[str] | Iterable[Case | Mapping[str, Any]]")
     found: dict[str, Case] = {}
     places: dict[str, str] = {}
     for where, value in _values(source):
-        case = value if isinstance(value, Case) else _case(value, where)
-        is_other = case.id in found and found[case.id].content != case.content
+        try:
+            case = value if isinstance(value, Case) else _case(value, where)
+            case = case._replace(id=one_line(str(case.id), 200))
+            is_other = case.content != found.get(case.id, case).content
+        except InvalidValue:
+            raise
+        except ValueError as error:
+            raise InvalidValue("cases", f"{where} {error}") from None
         if is_other and not _is_row(value):
             raise InvalidValue("cases", f"{where}: {one_line(case.id, 60)!r} is another case at {places[case.id]}")
         found.setdefault(case.id, case)
@@ -81,7 +87,7 @@ def _values(source: "str | os.PathLike[str] | Iterable[Case | Mapping[str, Any]]
         return
     path = Path(source)
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield f"{path}, line {number}", _decoded(line, f"{path}, line {number}")
@@ -103,10 +109,10 @@ def _case(value: Any, where: str) -> Case:
     if not isinstance(value, Mapping):
         raise InvalidValue("cases", f"{where} is no object with an input")
     is_row = _is_row(value)
-    given = next((value[name] for name in INPUT if value.get(name) not in (None, "")), None)
+    given = next((value[name] for name in INPUT if value.get(name) is not None), None)
     if given is None:
         raise InvalidValue("cases", f"{where} has no input: write one of {', '.join(INPUT)}")
-    expected = next((value[name] for name in EXPECTED if value.get(name) not in (None, "")), None)
+    expected = next((value[name] for name in EXPECTED if value.get(name) is not None), None)
     if is_row:
         given, expected = _from_text(given), _from_text(expected)
     id = (value.get("task") if is_row else None) or value.get("id")
@@ -114,7 +120,7 @@ def _case(value: Any, where: str) -> Case:
         id = sha256(jsontext.encode(given)[0].encode("utf-8", "surrogatepass")).hexdigest()[:12]
     if not isinstance(id, str | int) or isinstance(id, bool) or id == "":
         raise InvalidValue("cases", f"{where}: the id must be text")
-    return Case(one_line(str(id), 200), given, expected)
+    return Case(str(id), given, expected)
 
 
 def _is_row(value: Any) -> bool:

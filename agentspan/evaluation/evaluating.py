@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from contextvars import copy_context
+from math import inf
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums
 from agentspan.analysis.versions import group_of
-from agentspan.errors import BudgetExceeded, InvalidValue
+from agentspan.errors import InvalidValue
 from agentspan.evaluation.answers import Evaluation, Trial
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.plan import Plan, plan
@@ -29,7 +30,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import Source
 from agentspan.recording.blocks import outside
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import RunState
+from agentspan.recording.run_state import RunState, text_of
 from agentspan.recording.span_and_run import Run
 from agentspan.recording.tracer import get_recorder, run
 from agentspan.storage.answers import LatestScore
@@ -110,6 +111,7 @@ def evaluate(
     recorder = get_recorder()
     if not recorder.enabled or not recorder.is_usable:
         raise InvalidValue("recording", "is off: an evaluation is made of recorded runs")
+    name, version = text_of(recorder, name) or DEFAULT, text_of(recorder, version)  # as runs record them
     recorder.flush(FLUSH_S)
     storage = recorder.destination.storage
     base = NO_BASE if against is None else base_of(storage, name, version, against, {case.id for case in asked}, rule)
@@ -177,7 +179,9 @@ def check_arguments(
         raise InvalidValue("stop", 'must be "early" or None')
     if stop == "early" and against is None:
         raise InvalidValue("stop", "early needs a base to compare with: name one with against")
-    if budget_usd is not None and (not isinstance(budget_usd, int | float) or not budget_usd > 0):
+    if against is not None and not isinstance(against, str):
+        raise InvalidValue("against", 'must be text, such as "1.0"')
+    if budget_usd is not None and (not isinstance(budget_usd, int | float) or not 0 < budget_usd < inf):
         raise InvalidValue("budget_usd", "must be a number above 0")
 
 
@@ -391,7 +395,7 @@ class _AtWork:
 
     def _in_thread(self) -> None:
         try:
-            self._some()
+            self._interruptible(self._some)
         except BaseException as error:
             self._fault, self.course.stopped = error, "interrupted"
 
@@ -423,7 +427,9 @@ class _AtWork:
                 output = self._loop.result(self._task(case.input))
                 if output is not None:
                     recorded.set_result({"output": output})
-        except (Exception, SystemExit, BudgetExceeded) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as SystemExit, BudgetExceeded: the other cases go on
             failure = error
         assert recorded is not None
         row = self._stored(recorded) if self._reads else None
@@ -445,8 +451,10 @@ class _AtWork:
                 value = copy_context().run(self._judged, each, judge, given)
                 source: Source = "code" if judge.run is None else "model"
                 found = judged(each.name, value, source)
-            except Exception as error:
-                text = f"{type(error).__name__}: {one_line(str(error), 200)}"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                text = f"{type(error).__name__}: {one_line(self._recorder.capture.error(error)['message'], 200)}"
                 not_scored[each.name] = text
                 recorded.score(each.name, explanation=f"{NOT_SCORED}{each.name} raised {text}")
             else:
@@ -454,11 +462,9 @@ class _AtWork:
                 recorded.score(each.name, found.value, label=label, explanation=why, by=source)
                 if self._rule is not None and each.name == self._rule.name:
                     passed = self._rule.holds(LatestScore(found.value, found.label))
-            if judge.run is not None:
-                judge.run.finish(None)
-                if self._reads:
-                    self._recorder.flush(FLUSH_S)
-                    cost = _added(cost, cost_of(storage, judge.run.id))
+            if judge.run is not None and self._reads:
+                self._recorder.flush(FLUSH_S)
+                cost = _added(cost, cost_of(storage, judge.run.id))
         return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
 
     def _judged(self, scorer: Scorer, judge: "_Judge", given: Mapping[str, Any]) -> Any:
@@ -467,10 +473,13 @@ class _AtWork:
         outside.set(judge.begin)
         try:
             return self._loop.result(scorer.function(**{name: given[name] for name in scorer.takes}))
-        except Exception as error:
+        except BaseException as error:
             if judge.run is not None:
                 judge.run.keep_error(error)
             raise
+        finally:
+            if judge.run is not None:
+                judge.run.finish(None)
 
     def _score_failure(self, recorded: Run, failure: BaseException) -> None:
         """Score a failed run so that it misses the rule, in other commands, too.
@@ -528,10 +537,13 @@ class _Loop:
                 self._thread.start()
         waiting = asyncio.run_coroutine_threadsafe(_awaited(value), self._loop)
         try:
-            return waiting.result()
+            found, error = waiting.result()
         except KeyboardInterrupt:
             waiting.cancel()
             raise
+        if error is not None:
+            raise error
+        return found
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -552,8 +564,11 @@ class _Loop:
             self._thread = None
 
 
-async def _awaited(value: Any) -> Any:
-    return await value
+async def _awaited(value: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return await value, None
+    except (KeyboardInterrupt, SystemExit) as error:  # raised in a task, it would end the loop
+        return None, error
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

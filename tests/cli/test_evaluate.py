@@ -20,6 +20,9 @@ def wrong(number):
             raise LookupError("no such booking")
     return str(number)
 
+def loud(number):
+    print("I look it up")
+
 def nice(output):
     return "nice", "text"
 """
@@ -87,6 +90,12 @@ def test_exit_codes_and_output_follow_the_verdict(folder: Path) -> None:
     code, text = evaluated("right", "--score", "exact", "--version", "3", "--against", "agent@1", "--markdown")
     assert code == 3
     assert "**agentspan evaluate: ? agent 3: inconclusive against agent@1: +0 points" in text
+
+
+def test_what_a_program_prints_is_not_in_the_answer(folder: Path) -> None:
+    done = call(folder / "runs.db", "evaluate", "evaluated_program:loud", "--cases", "cases.jsonl", "--json")
+    assert json.loads(done.stdout)["planned"] == 12
+    assert done.stderr.count("I look it up") == 12
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def test_a_dataset_is_read_back_as_cases(tmp_path: Path) -> None:
         ('{"id": "a"}\n', "line 1 has no input: write one of input, inputs, question, query, prompt"),
         ('{"id": "a", "input": 1}\n\n{"id": "a", "input": 2}\n', "line 3: 'a' is another case at"),
         ('{"id": [], "input": 1}\n', "line 1: the id must be text"),
+        ('{"id": "a", "input": NaN}\n', "line 1 holds a value that is no JSON"),
         ("\n", "has no case"),
         (None, "cannot be read: No such file or directory"),
     ],
@@ -50,6 +51,13 @@ def test_a_case_without_an_id_gets_one_from_its_input() -> None:
     assert len({first.id, again.id, other.id}) == 3
     assert other.expected == 1
     assert cases([{"input": "a"}, {"input": "a"}]) == [first]
+
+
+def test_a_case_is_read_as_its_runs_record_it(tmp_path: Path) -> None:
+    file = tmp_path / "cases.jsonl"
+    file.write_text('{"input": "say nothing", "id": "a", "expected": ""}\n', encoding="utf-8-sig")
+    assert cases(file) == [Case("a", "say nothing", "")]
+    assert cases([Case("two\nlines", 1)]) == [Case("two lines", 1)]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,52 @@ def test_an_exception_is_a_failed_run_and_a_scorer_that_raises_is_counted_and_ne
     assert (failed, passed) == ({"case 1"}, {"case 0", "case 3"})
 
 
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), _Mute()])
+def test_whatever_a_program_or_a_scorer_raises_the_other_cases_go_on(error: BaseException, runs: CapturedRuns) -> None:
+    def agent(number: int) -> str:
+        if number == 1:
+            raise error
+        return str(number)
+
+    async def waits(number: int) -> str:
+        return agent(number)
+
+    def picky(output: str) -> bool:
+        return bool(agent(int(output) - 1))
+
+    def patient(output: str) -> Any:
+        return waits(int(output) - 1)
+
+    for program in (agent, waits):
+        assert evaluated(program, None, cases=CASES[:3]).rate == pytest.approx(2 / 3)
+    for scorer in (picky, patient):
+        found = evaluated(str, None, scores=[scorer], outcome="status", cases=CASES[:4])
+        assert (found.rate, dict(found.not_scored)) == (1, {"picky": 1} if scorer is picky else {"patient": 1})
+
+
+def test_a_judge_that_spends_its_budget_gives_no_score(runs: CapturedRuns) -> None:
+    def judge(output: str) -> bool:
+        for _ in range(3):
+            passing()(0)
+        return True
+
+    agentspan.configure(budget=agentspan.Budget(steps=2))
+    found = evaluated(str, scores=[judge], cases=CASES[:2])
+    assert (found.rate, found.not_scored) == (None, {"judge": 2})
+
+
+def test_names_and_versions_are_found_again_as_runs_record_them(runs: CapturedRuns) -> None:
+    for version in ("v1\n", 2.5):
+        how: dict[str, Any] = {"name": "agent " * 50, "version": version}
+        assert evaluate(str, CASES[:2], [exact], **how).rate == 1
+        assert [each.was_there for each in evaluate(str, CASES[:2], [exact], **how).trials] == [True, True]
+
+
 def test_the_steps_of_a_judge_are_a_run_of_their_own(runs: CapturedRuns) -> None:
     def polite(output: str) -> tuple[float, str, str]:
         for _ in range(2):
@@ -209,6 +255,8 @@ def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
         evaluated(agent, scores=[under(steps=3)], against="agent@1")
     with pytest.raises(InvalidValue, match="right>=1 is over a score that no scorer gives; the scorers are: exact"):
         evaluated(agent, outcome="right>=1")
+    with pytest.raises(InvalidValue, match="must be text, such as"):
+        evaluated(agent, against=1.0)
     with pytest.raises(InvalidValue, match="early needs a base"):
         evaluated(agent, stop="early")
     with pytest.raises(InvalidValue, match="'text': the arguments of a scorer are input, output, expected, run"):
