@@ -16,7 +16,7 @@ from agentspan import jsontext
 from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stored_run import StoredRun
-from agentspan.analysis.tree import sums
+from agentspan.analysis.tree import sums, trial_of
 from agentspan.analysis.versions import group_of
 from agentspan.errors import InvalidValue
 from agentspan.evaluation.answers import Evaluation, Trial
@@ -114,7 +114,9 @@ def evaluate(
     name, version = text_of(recorder, name) or DEFAULT, text_of(recorder, version)  # as runs record them
     recorder.flush(FLUSH_S)
     storage = recorder.destination.storage
-    base = NO_BASE if against is None else base_of(storage, name, version, against, {case.id for case in asked}, rule)
+    base = NO_BASE if against is None else base_of(
+        storage, name, version, against, {case.id: case.content for case in asked}, rule
+    )  # fmt: skip
     wanted = plan(
         None if against is None else base.outcomes,
         [case.id for case in asked],
@@ -231,15 +233,17 @@ def base_of(
     name: str,
     version: str | None,
     against: str,
-    ids: Set[str],
+    asked: Mapping[str, str],
     rule: OutcomeRule | None,
     *,
     without: Set[str] = frozenset(),
 ) -> Base:
     """Read the runs of the base for these cases. A run without a task counts for the case that has the run's id.
 
+    Runs of the evaluated version do not count, nor do trials of a case with other contents.
+
     Args:
-        ids: the ids of the cases.
+        asked: the content of each case, by its id.
         without: the ids of runs that do not count: the trials themselves, where the base is a filter.
 
     Raises:
@@ -247,12 +251,16 @@ def base_of(
     """
     filter = group_of(storage, RunFilter(agent=name), against)
     found = find_runs(storage, filter, limit=None).runs
-    if found and {(each.agent, each.version) for each in found} == {(name, version or DEFAULT)}:
+    others = [each for each in found if (each.agent, each.version) != (name, version or DEFAULT)]
+    if found and not others:
         raise InvalidValue("against", f"{against} is the evaluated version itself: name another one with version")
     own = [
         each
-        for each in reversed(found)
-        if (each.run.task or each.run.id) in ids and each.run.status not in OPEN and each.run.id not in without
+        for each in reversed(others)
+        if (content := asked.get(each.run.task or each.run.id)) is not None
+        and each.run.status not in OPEN
+        and each.run.id not in without
+        and (trial_of(each.run) is None or _metadata(each.run).get("case") == content)
     ]
     if not own:
         raise InvalidValue(

@@ -6,7 +6,7 @@ know when to stop finds the trials of the other ones in the file, by the name of
 """
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -95,13 +95,15 @@ class Settings(NamedTuple):
             run_usd=base.run_usd, budget_usd=self.budget_usd,
         )  # fmt: skip
 
-    def base(self, storage: Storage, name: str, version: str | None, ids: set[str], without: frozenset[str]) -> Base:
+    def base(
+        self, storage: Storage, name: str, version: str | None, asked: Mapping[str, str], without: frozenset[str]
+    ) -> Base:
         """Read the runs to compare with (see base_of)."""
         if self.against is None:
             return NO_BASE
         judge = rule_of(self.outcome)
         rule = judge if isinstance(judge, OutcomeRule) else None
-        return base_of(storage, name, version, self.against, ids, rule, without=without)
+        return base_of(storage, name, version, self.against, asked, rule, without=without)
 
 
 class Planned(NamedTuple):
@@ -185,6 +187,8 @@ class _Group:
     Attributes:
         name: of the test, with its other parameters.
         call: the name of the call of the trials, which all processes of the session have.
+        order: the trials in their planned order.
+        asked: the content of each case, by its id.
     """
 
     def __init__(self, name: str, settings: Settings, session: str, *, is_one_of_many: bool) -> None:
@@ -192,6 +196,7 @@ class _Group:
         self._asks_others = is_one_of_many and (settings.early or settings.budget_usd is not None)
         self.call = sha256(f"{session} {name}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self.order: list[Key] = []
+        self.asked: dict[str, str] = {}
         self._since = clock.parse(clock.to_datetime(clock.now()) - LONGEST)
         self._course: Course | None = None
         self._storage: Storage | None = None
@@ -226,16 +231,16 @@ class _Group:
 
     def _begin(self, run: RunState) -> None:
         """Read the base, and plan. Without a base, or if the budget cannot show the drop, no further trial begins."""
-        ids, settings = list(dict.fromkeys(id for id, _ in self.order)), self._settings
+        asked, settings = self.asked, self._settings
         run.recorder.flush(FLUSH_S)
         self._storage = run.recorder.destination.storage
         try:
-            base = settings.base(self._storage, run.name, run.version, {*ids}, frozenset(self._runs()) | {run.id})
+            base = settings.base(self._storage, run.name, run.version, asked, frozenset(self._runs()) | {run.id})
         except AgentspanError as error:
             self._left = str(error)
             return
         self._course = Course(self.order, base.outcomes, early=settings.early, budget_usd=settings.budget_usd)
-        if settings.plan(base, ids).is_too_dear:
+        if settings.plan(base, [*asked]).is_too_dear:
             self._course.stopped = "plan"
 
     def _runs(self) -> dict[str, tuple[Key, bool | None, float | None]]:
@@ -327,8 +332,10 @@ def _plain(group: _Group, planned: Planned) -> dict[str, Any]:
     """Return a planned trial as plain data, for its report."""
     key = planned.case.id, planned.number - 1
     place = group.order.index(key) if key in group.order else 0
-    facts = {"group": group.name, "place": place, "case": planned.case.id, "number": planned.number}
-    return {**facts, "settings": planned.settings._asdict()}
+    return {
+        "group": group.name, "place": place, "case": planned.case.id, "content": planned.case.content,
+        "number": planned.number, "settings": planned.settings._asdict(),
+    }  # fmt: skip
 
 
 def _reason(error: BaseException) -> str:
@@ -378,7 +385,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Note the order of the trials of each test. With pytest-xdist, each worker collects all of them."""
     for item in session.items:
         if (planned := _planned(item)) is not None:
-            _group_of(item, planned).order.append((planned.case.id, planned.number - 1))
+            group = _group_of(item, planned)
+            group.order.append((planned.case.id, planned.number - 1))
+            group.asked[planned.case.id] = planned.case.content
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -509,7 +518,7 @@ def _evaluation(
         AgentspanError: the base cannot be read, or has no runs of these cases.
     """
     name, version = own[0]["name"], own[0]["version"]
-    ids = list(dict.fromkeys(each["case"] for each in every))
+    asked = {each["case"]: each["content"] for each in every}
     done = [
         Trial(each["case"], each["number"], each["run"], each["passed"], cost_usd=each["cost_usd"])
         for each in sorted(own, key=lambda each: int(each["place"]))
@@ -518,12 +527,12 @@ def _evaluation(
     if settings.against is not None:
         storage = open_storage(next((each["db"] for each in own if each["db"]), None), read_only=True)
         try:
-            base = settings.base(storage, name, version, {*ids}, frozenset(each.run_id for each in done))
+            base = settings.base(storage, name, version, asked, frozenset(each.run_id for each in done))
         finally:
             storage.close()
     stopped: Stopped | None = next((each["left"] for each in every if each.get("left")), None)
     return answer_of(
-        [Case(id, None) for id in ids], settings.plan(base, ids), done, base, name=name, version=version,
+        [Case(id, None) for id in asked], settings.plan(base, [*asked]), done, base, name=name, version=version,
         against=settings.against, outcome=settings.outcome, stopped="interrupted" if is_interrupted else stopped,
         early=settings.early, storage=MemoryStorage(),
     )  # fmt: skip

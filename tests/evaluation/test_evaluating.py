@@ -236,8 +236,18 @@ def test_ctrl_c_leaves_a_partial_answer_and_the_same_call_goes_on_with_what_is_m
     assert (again.verdict, len(again.trials), len(calls)) == ("worse", 20, 8 + 13)
     assert "20 of 20 trials (7 of them from before)" in str(again)
     other = [{**case, "input": case["input"], "expected": "other"} for case in CASES]
-    assert not any(each.was_there for each in evaluated(agent, cases=other, against="1").trials)
+    assert not any(each.was_there for each in evaluated(agent, cases=other).trials)
     assert not any(each.was_there for each in evaluated(agent, None, against="1").trials)
+
+
+def test_a_base_has_neither_own_trials_nor_those_of_a_case_with_other_contents(runs: CapturedRuns) -> None:
+    for expected in ("wrong", "0"):  # the expected output was corrected in between
+        evaluated(passing(but=1), "1", cases=[{**CASES[0], "expected": expected}, CASES[1]])
+    for _ in range(2):
+        found = evaluated(passing(but=2), against="purpose=eval", cases=CASES[:2])
+        assert found.base == {"case 0": [False], "case 1": [True]}
+    with pytest.raises(InvalidValue, match="no finished run of these cases"):
+        evaluated(passing(), "3", against="1", cases=[{**CASES[0], "expected": "other"}])
 
 
 def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
