@@ -37,10 +37,11 @@ def lazy_pattern(text: str, flags: int = 0) -> re.Pattern[str]:
 _JOINER = "\u200d"
 # Code points that belong to the character before them, besides marks (accents, vowel signs): joiner, skin tones, tags.
 _CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080))))
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_NO_TEXT = f"\ud800-\udfff\ufffe\uffff{_BIDI}"  # XML has no U+FFFE and U+FFFF
 _REPLACEMENT = "\ufffd"
-_HIDDEN = lazy_pattern(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff{''.join(sorted(_BIDI))}]")
-_HIDDEN_BUT_BREAKS = lazy_pattern(f"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff{''.join(sorted(_BIDI))}]")
+_HIDDEN = lazy_pattern(f"[\x00-\x1f\x7f-\x9f{_NO_TEXT}]")
+_HIDDEN_BUT_BREAKS = lazy_pattern(f"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f{_NO_TEXT}]")
 # The two rules of `visible`. viewer/static/visible.js has the same rules; a test compares both for each code point.
 _UNSEEN = lazy_pattern(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"

@@ -448,7 +448,11 @@ codecs.register(_find_codec)
 
 
 def adapt_output() -> None:
-    """Make stdout and stderr replace characters that their encoding lacks, instead of raising an error."""
+    """Make stdout and stderr replace characters that their encoding lacks, instead of raising an error.
+
+    One that is closed (`>&-`) drops what is written.
+    """
+    sys.stdout, sys.stderr = (each or open(os.devnull, "w") for each in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=_NAME, encoding=_ENCODING if stream.isatty() and is_ascii(os.environ) else None)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.cli import main
-from agentspan.cli.output import is_ascii
+from agentspan.cli.output import adapt_output, is_ascii
 
 COMMANDS = [
     ["runs"],
@@ -49,6 +49,13 @@ def test_each_command_prints_what_the_encoding_has(db: Path, encoding: str, comm
     assert result.output
     if command[:1] == ["export"]:
         assert "Zo" in result.stdout_bytes.decode()  # a file for elsewhere: UTF-8
+
+
+def test_a_closed_stream_drops_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    adapt_output()
+    with sys.stdout as opened:
+        print("nobody reads this", file=opened)
 
 
 def test_marks_have_a_form_in_ascii_and_accents_stay_where_they_can(db: Path) -> None:

@@ -65,6 +65,7 @@ def test_a_line_of_at_most_20_characters(text: str, shown: str) -> None:
         ("a\x00b\x7fc\x9bd", f"a{REPLACED}b{REPLACED}c{REPLACED}d"),
         ("back\x08space", f"back{REPLACED}space"),
         ("lone\ud800\udfff", f"lone{REPLACED}{REPLACED}"),
+        ("no\ufffeXML", f"no{REPLACED}XML"),
         ("evil\u202etxt.exe", f"evil{REPLACED}txt.exe"),
         ("iso\u2066late\u2069", f"iso{REPLACED}late{REPLACED}"),
         (f"{FAMILY} {WAVE}", f"{FAMILY} {WAVE}"),
