@@ -190,7 +190,7 @@ def lines(found: Evaluation) -> Iterator[str]:
     cost = "" if found.cost_usd is None else f", {cost_text(found.cost_usd)}"
     number = f"{len(found.trials):,} of {noun(found.planned, 'trial')}"
     yield f"  {number}{there}{cost}; passed by {found.outcome}{stopped_text(found)}"
-    yield from (f"  {line}" for line in _warnings(found))
+    yield from (f"  {line}" for line in warnings(found))
     if found.comparison is not None:
         changed = changes(found)
         for word in ("worse", "better"):
@@ -212,7 +212,7 @@ def stopped_text(found: Evaluation) -> str:
     return ""
 
 
-def _warnings(found: Evaluation) -> Iterator[str]:
+def warnings(found: Evaluation) -> Iterator[str]:
     """Yield a sentence for each fact that makes the answer weaker than it looks."""
     failed = sum(each.is_failed for each in found.trials)
     unknown = sum(each.passed is None for each in found.trials)

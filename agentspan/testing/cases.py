@@ -20,7 +20,7 @@ from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import trial_of
 from agentspan.cli.output import argument
 from agentspan.errors import AgentspanError, InvalidValue
-from agentspan.evaluation.answers import MARKS, SHOWN, Evaluation, Trial, lines, sentence, stopped_text
+from agentspan.evaluation.answers import MARKS, SHOWN, Evaluation, Trial, lines, sentence, stopped_text, warnings
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.evaluating import (
     FLUSH_S,
@@ -488,7 +488,8 @@ def _judged(group: str, every: list[dict[str, Any]], *, is_interrupted: bool) ->
         wanted = "" if least is None else f"; at least {share_text(round(1000 * least), 1000) or '0%'} wanted"
         mark = "·" if least is None else "?" if is_interrupted else "✗" if is_failed else "✓"
         said = f"{mark} {group}: {sentence(found)}{wanted}{stopped_text(found)}"
-        return is_failed, [said, *(_not_passed(own) if settings.decide else ())]
+        weak = [f"  {line}" for line in warnings(found)]
+        return is_failed, [said, *weak, *(_not_passed(own) if settings.decide else ())]
     first, *rest = lines(found)
     return found.verdict == "worse", [f"{MARKS[found.verdict]} {group}: {first}", *rest, *_not_passed(own)]
 
