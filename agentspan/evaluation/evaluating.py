@@ -324,7 +324,8 @@ class _AtWork:
         self._interruptions = 0
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
-        self._reads = reads or any("run" in each.takes for each in judges)
+        self._shows = any("run" in each.takes for each in judges)
+        self._reads = reads or self._shows
 
     @property
     def in_order(self) -> list[Trial]:
@@ -451,7 +452,7 @@ class _AtWork:
         passed: bool | None = True if self._rule is None else None
         not_scored: dict[str, str] = {}
         given = {"input": case.input, "output": output, "expected": case.expected}
-        if row is not None:
+        if row is not None and self._shows:  # its verdict reads the scores of all runs
             given["run"] = StoredRun(storage, row)
         for each in self._judges:
             judge = _Judge(_judging_name(self._name, each.name), {"judged": recorded.id})
