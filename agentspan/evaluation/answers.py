@@ -224,7 +224,7 @@ def warnings(found: Evaluation) -> Iterator[str]:
     if unknown:
         yield f"{noun(unknown, 'trial')} without an outcome: left out"
     if found.plan.budget_usd is not None and found.trials and found.cost_usd is None:
-        yield "no trial has a known cost, so the budget could not stop anything: record models and usage"
+        yield "no trial has a known cost, so the budget could not stop anything: record models and usage in its run"
     if found.others_open:
         still = f"{noun(found.others_open, 'trial')} of this evaluation still open"
         yield f"{still}: another process may run it, too; then each runs, and pays for, the same trials"
