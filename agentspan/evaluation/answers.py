@@ -223,8 +223,9 @@ def warnings(found: Evaluation) -> Iterator[str]:
         yield f"{name} raised in {noun(number, 'trial')}, which have no such score: {error}"
     if unknown:
         yield f"{noun(unknown, 'trial')} without an outcome: left out"
-    if found.plan.budget_usd is not None and found.trials and found.cost_usd is None:
-        yield "no trial has a known cost, so the budget could not stop anything: record models and usage in its run"
+    free = sum(each.cost_usd is None for each in found.trials)
+    if found.plan.budget_usd is not None and free:
+        yield f"{noun(free, 'trial')} without a known cost, for the budget $0: record models and usage in the run"
     if found.others_open:
         still = f"{noun(found.others_open, 'trial')} of this evaluation still open"
         yield f"{still}: another process may run it, too; then each runs, and pays for, the same trials"

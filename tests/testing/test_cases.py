@@ -91,7 +91,7 @@ def test_dear(case):
     assert re.search(r"SKIPPED \[9\] test_it.py:\d+: not run: the verdict is clear", said)
     assert "not run: the budget is spent" in said
     assert "· test_it.py::test_records_nothing: test_records_nothing: 100% of 1 trial passed" in said
-    assert "  no trial has a known cost, so the budget could not stop anything" in said
+    assert "  1 trial without a known cost, for the budget $0: record models and usage in the run" in said
     with agentspan.open(folder / KEPT) as db:
         assert db.runs(agent="poor", version="2").total == 7
         assert {each.run.purpose for each in db.runs(agent="helper").runs} == {"live"}  # only the outer run is a trial
