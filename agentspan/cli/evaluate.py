@@ -98,8 +98,6 @@ def evaluate_command(
                 against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
                 workers=workers, seed=seed, progress=update, on_plan=_show_plan,
             )  # fmt: skip
-        if junit_file is not None:
-            junit.write(junit_file, "agentspan evaluate", _tests(found))
         with read_or_not():
             if as_json:
                 document(plain(found))
@@ -107,6 +105,8 @@ def evaluate_command(
                 echo_lines(_markdown(found))
             else:
                 _print(found, full=full)
+        if junit_file is not None:
+            junit.write(junit_file, "agentspan evaluate", _tests(found))
     finally:
         forget()
     is_rate = against is None and found.rate is not None and found.stopped != "interrupted"
@@ -127,7 +127,7 @@ def _imported(text: str) -> Callable[..., Any]:
         sys.path.insert(0, getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Unanswered(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):

@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "evaluated_program.py").write_text(PROGRAM)
     rows = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(12)]
     (tmp_path / "cases.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "exits.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -104,7 +105,12 @@ def test_what_a_program_prints_is_not_in_the_answer(folder: Path) -> None:
         (("evaluated_program", "--cases", "cases.jsonl"), "is not MODULE:FUNCTION, such as app:agent"),
         (("evaluated_program:nothing", "--cases", "cases.jsonl"), "evaluated_program has no nothing"),
         (("no_such_program:agent", "--cases", "cases.jsonl"), "no_such_program cannot be imported"),
+        (("exits:agent", "--cases", "cases.jsonl"), "exits cannot be imported: SystemExit: 0"),
         (("evaluated_program:right", "--cases", "no.jsonl"), "no.jsonl cannot be read"),
+        (
+            ("evaluated_program:right", "--cases", "cases.jsonl", "--junit", "no/report.xml"),
+            "12 of 12 trials; passed by status Error: cannot write no/report.xml",
+        ),
         (("evaluated_program:right", "--cases", "cases.jsonl", "--against", "a@1"), "no agent is named"),
     ],
 )
