@@ -178,7 +178,8 @@ def _rate(found: Evaluation) -> str:
         return "no trial has an outcome"
     sure = f"95 % interval {_percent(interval.low)} … {_percent(interval.high)}"
     base = "no base to compare with" if found.against is None else f"nothing of {found.against} to compare with"
-    return f"{_percent(rate)} of {noun(len(found.trials), 'trial')} passed ({sure}); {base}"
+    known = sum(each.passed is not None for each in found.trials)
+    return f"{_percent(rate)} of {noun(known, 'trial')} passed ({sure}); {base}"
 
 
 def lines(found: Evaluation) -> Iterator[str]:
