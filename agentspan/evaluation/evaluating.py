@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from contextvars import copy_context
+from copy import deepcopy
 from math import inf
 from os import PathLike
 from typing import Any, Literal, NamedTuple
@@ -433,7 +434,7 @@ class _AtWork:
         recorded: Run | None = None
         try:
             with run(self._name, version=self._version, purpose="eval", task=id, metadata=metadata) as recorded:
-                output = self._loop.result(self._task(case.input))
+                output = self._loop.result(self._task(deepcopy(case.input)))
                 if output is not None:
                     recorded.set_result({"output": output})
         except KeyboardInterrupt:

@@ -33,7 +33,7 @@ def scorers_of(functions: Sequence[Callable[..., Any]]) -> list[Scorer]:
     """Return functions as scorers.
 
     Raises:
-        InvalidValue: a function has an argument that is none of ARGUMENTS, or two have the same name.
+        InvalidValue: a function is a lambda, or has an argument that is none of ARGUMENTS; or two have the same name.
     """
     found = [_scorer(each) for each in functions]
     names = [each.name for each in found]
@@ -57,6 +57,8 @@ def _scorer(function: Callable[..., Any]) -> Scorer:
         raise InvalidValue(
             "scores", f"{name} takes {unknown[0]!r}: the arguments of a scorer are {', '.join(ARGUMENTS)}"
         )
+    if name == "<lambda>":
+        raise InvalidValue("scores", "a lambda has no name for its score: write a function")
     return Scorer(name, function, frozenset(each.name for each in wanted) & frozenset(ARGUMENTS))
 
 

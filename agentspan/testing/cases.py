@@ -7,6 +7,7 @@ know when to stop finds the trials of the other ones in the file, by the name of
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from copy import deepcopy
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -353,7 +354,7 @@ _summary = pytest.StashKey[list[str]]()
 
 def begin(item: pytest.Function, planned: Planned) -> CaseOfTest:
     """Return the case of a test, and note its trial."""
-    case = CaseOfTest(*planned.case)
+    case = CaseOfTest(*deepcopy(planned.case))
     case.scores = []
     item.stash[_at_work] = _AtWork(planned, case, _group_of(item, planned), planned.settings.name or item.originalname)
     return case

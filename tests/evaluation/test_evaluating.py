@@ -130,6 +130,16 @@ def test_a_judge_that_spends_its_budget_gives_no_score(runs: CapturedRuns) -> No
     assert (found.rate, found.not_scored) == (None, {"judge": 2})
 
 
+def test_a_program_that_changes_its_input_changes_no_other_trial(runs: CapturedRuns) -> None:
+    def agent(messages: list[str]) -> int:
+        messages.append("an answer")
+        return len(messages)
+
+    for was_there in (False, True):
+        found = evaluated(agent, cases=[{"id": "a", "input": ["a question"], "expected": 2}], trials=3)
+        assert (found.rate, [each.was_there for each in found.trials]) == (1, [was_there] * 3)
+
+
 def test_names_and_versions_are_found_again_as_runs_record_them(runs: CapturedRuns) -> None:
     for version in ("v1\n", 2.5):
         how: dict[str, Any] = {"name": "agent " * 50, "version": version}
@@ -269,6 +279,8 @@ def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
         evaluated(agent, against=1.0)
     with pytest.raises(InvalidValue, match="early needs a base"):
         evaluated(agent, stop="early")
+    with pytest.raises(InvalidValue, match="a lambda has no name for its score"):
+        evaluated(agent, scores=[lambda output: True])
     with pytest.raises(InvalidValue, match="'text': the arguments of a scorer are input, output, expected, run"):
         evaluated(agent, scores=[lambda text: True])
     assert len(runs) == 3
