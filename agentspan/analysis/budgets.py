@@ -130,7 +130,11 @@ def budget_of(storage: Storage, run: AgentInstanceRow) -> BudgetUse | None:
     limits = tuple(Limit(name, most[name], used[name], estimated if name == "usd" else 0.0) for name in most)
     spent = next((row.explanation for row in reversed(events) if row.label == SPENT), None)
     spent_at = max((row.inserted_at for row in events if row.label == SPENT), default="")
-    is_answered = any(row.label == ALLOWED and row.inserted_at >= spent_at for row in events)
+    limit = (spent or "").partition(":")[0]
+    is_answered = any(
+        row.label == ALLOWED and row.inserted_at >= spent_at and limit in parse_amounts(row.explanation or "")
+        for row in events
+    )
     waits = budget.on_spent == "pause" and run.status in OPEN and spent is not None and not is_answered
     allowed = (
         Allowed(row.identifier, row.explanation or "", row.inserted_at) for row in events if row.label == ALLOWED

@@ -55,6 +55,15 @@ def test_allow_without_amounts_gives_as_much_again(db: Path) -> None:
     assert document["budget"]["limits"]["steps"]["most"] == 8
 
 
+def test_a_run_is_paused_until_more_of_the_spent_limit_is_allowed(db: Path) -> None:
+    run = outer(db)
+    with agentspan.open(db) as opened:
+        opened.scores.record(run, "budget", label="spent", explanation="steps: 4 of 4")
+    for limit, is_paused in (("--usd", True), ("--steps", False)):
+        call(db, "allow", run, limit, "1")
+        assert ("paused" in call(db, "show", run).output) is is_paused
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
