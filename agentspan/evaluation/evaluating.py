@@ -25,13 +25,14 @@ from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
 from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
+from agentspan.host import log
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import Source
 from agentspan.recording.blocks import outside
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import RunState, text_of
+from agentspan.recording.run_state import RunState, on_begin, text_of
 from agentspan.recording.span_and_run import Run
 from agentspan.recording.tracer import get_recorder, run
 from agentspan.storage.answers import LatestScore
@@ -323,6 +324,7 @@ class _AtWork:
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
         self._interruptions = 0
+        self._has_warned = False
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
         self._shows = any("run" in each.takes for each in judges)
@@ -381,6 +383,8 @@ class _AtWork:
         """Run the trials that are missing, until all are done or a reason to stop comes up."""
         with ExitStack() as stack:
             stack.callback(self._loop.close)
+            on_begin.append(self._see)
+            stack.callback(on_begin.remove, self._see)
             if workers == 1:
                 self._interruptible(self._some)
             else:
@@ -394,6 +398,15 @@ class _AtWork:
                     self._interruptible(lambda: _join(threads))
         if self._fault is not None:
             raise self._fault
+
+    def _see(self, begun: RunState) -> None:
+        """Log a warning, once, of a run that the program begins inside of a trial."""
+        node = self._recorder.innermost()
+        outer = getattr(node, "run", node)
+        if not self._has_warned and outer is not None and outer.in_evaluation and outer.name == self._name:
+            self._has_warned = True
+            text = "evaluate: the program begins run %s inside of a trial, which has neither its steps nor its cost"
+            log.warning(text, begun.name)
 
     def _interruptible(self, wait: Callable[[], object]) -> None:
         """Wait until Ctrl-C. After the first one, trials of other threads end; after the second one, they are left."""

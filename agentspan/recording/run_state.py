@@ -91,7 +91,7 @@ def began_after(number: int) -> list[Began]:
 
 
 on_begin: "list[Callable[[RunState], None]]" = []
-"""Functions that receive each run before it is registered; for the pytest plugin, one test at a time."""
+"""Functions that receive each run before it is registered; for the pytest plugin (one test at a time) and evaluate."""
 
 
 def text_of(recorder: Recorder, value: Any) -> str | None:

@@ -287,7 +287,9 @@ def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
 
 
 @pytest.mark.parametrize("on_spent", ["raise", "pause"])  # nobody is at a terminal: it does not wait for ever
-def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(runs: CapturedRuns, on_spent: Any) -> None:
+def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(
+    runs: CapturedRuns, on_spent: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     @agentspan.run("inner", budget=agentspan.Budget(steps=2, on_spent=on_spent))
     def agent(number: int) -> str:
         for each in range(3 if number == 4 else 1):
@@ -298,6 +300,9 @@ def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(runs: Capture
     found = evaluated(agent)
     assert [each.case for each in found.trials if each.is_failed] == ["case 4"]
     assert (len(found.trials), found.rate) == (20, 0.95)
+    assert [each.getMessage() for each in caplog.records if "begins" in each.message] == [
+        "evaluate: the program begins run inner inside of a trial, which has neither its steps nor its cost"
+    ]
 
 
 def test_cases_that_the_base_lacks_are_not_compared_and_fewer_trials_there_are_paired_once(runs: CapturedRuns) -> None:
