@@ -148,7 +148,7 @@ def serve_command(
         access_log=False,
         timeout_graceful_shutdown=END_S,
         server_header=False,
-        proxy_headers=False,  # no code uses the client's address
+        proxy_headers=True,  # wrong tokens count for the client's address, which a proxy on this machine names
     )
     server = uvicorn.Server(config)
     idle_s = None if idle is None else _seconds(idle)

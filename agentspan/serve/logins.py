@@ -100,7 +100,8 @@ class AccessToken:
         """Return the seconds after which a client may send a token again; 0 for at once.
 
         Args:
-            client: the address and the port of the connection's other end; None where it has none.
+            client: the address and the port of the connection's other end; port 0 for an address that a proxy names;
+                None where it has none.
         """
         connection = _connection(client)
         if connection in self._right_connections or not self._all.due:
@@ -116,7 +117,8 @@ class AccessToken:
         connection = _connection(client)
         if hmac.compare_digest(token, self._token):
             if connection not in self._right_connections:
-                _remember(self._right_connections, connection)
+                if client is not None and client[1]:  # without a port it is a proxy's client, or several
+                    _remember(self._right_connections, connection)
                 _remember(self._right_addresses, _address(connection))
             return True
         self._right_connections.pop(connection, None)

@@ -153,6 +153,25 @@ def test_a_server_of_this_machine_with_a_token_checks_the_host(guarded: Server, 
     assert httpx.get(f"{guarded.url}/api/v1/ping", headers=headers, timeout=30).status_code == status
 
 
+def test_behind_a_proxy_guesses_of_one_client_hold_up_no_other(guarded: Server) -> None:
+    def status(token: str, address: str) -> int:
+        headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+        return httpx.get(f"{guarded.url}/api/v1/ping", headers=headers, timeout=30).status_code
+
+    guessed = [status(f"guess-{number}", f"203.0.113.{number}, 192.0.2.1") for number in range(12)]
+    assert guessed == [401] * 10 + [429] * 2
+    assert status(TOKEN, "192.0.2.1") == 429
+    assert status(TOKEN, "192.0.2.2") == 200
+    assert httpx.get(f"{guarded.url}/api/v1/ping", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_an_address_that_a_proxy_names_is_no_connection(clock: Clock) -> None:
+    token = AccessToken(TOKEN)
+    assert token.is_right(RIGHT, ("192.0.2.1", 0))
+    assert guesses(token, "192.0.2.1") == logins.OF_AN_ADDRESS.at_once
+    assert token.wait_s(("192.0.2.1", 0))  # else a guess were looked at after each request with the right token
+
+
 @pytest.mark.full
 def test_further_hosts_can_be_allowed(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db", "--allowed-host", "runs.example", AGENTSPAN_TOKEN=TOKEN) as server:
