@@ -6,7 +6,7 @@ two groups of runs.
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from copy import deepcopy
 from math import inf
@@ -556,17 +556,14 @@ class _Loop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="evaluate-loop", daemon=True)
+                self._thread = threading.Thread(target=_run, args=(self._loop,), name="evaluate-loop", daemon=True)
                 self._thread.start()
         waiting = asyncio.run_coroutine_threadsafe(_awaited(value), self._loop)
         try:
-            found, error = waiting.result()
+            return waiting.result()
         except KeyboardInterrupt:
             waiting.cancel()
             raise
-        if error is not None:
-            raise error
-        return found
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -587,11 +584,16 @@ class _Loop:
             self._thread = None
 
 
-async def _awaited(value: Any) -> tuple[Any, BaseException | None]:
-    try:
-        return await value, None
-    except (KeyboardInterrupt, SystemExit) as error:  # raised in a task, it would end the loop
-        return None, error
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _run(loop: Any) -> None:
+    """Run an event loop until somebody stops it. These exceptions of a task, which keeps them, would stop it, too."""
+    while True:
+        with suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()
+            return
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

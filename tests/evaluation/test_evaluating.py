@@ -103,8 +103,11 @@ def test_whatever_a_program_or_a_scorer_raises_the_other_cases_go_on(error: Base
             raise error
         return str(number)
 
-    async def waits(number: int) -> str:
+    async def later(number: int) -> str:
         return agent(number)
+
+    async def waits(number: int) -> str:
+        return (await asyncio.gather(later(number)))[0]
 
     def picky(output: str) -> bool:
         return bool(agent(int(output) - 1))
