@@ -511,15 +511,13 @@ class _AtWork:
         """
         rule, why = self._rule, f"{NOT_SCORED}the task raised {type(failure).__name__}"
         for each in self._judges:
-            is_rule = rule is not None and each.name == rule.name
-            if rule is None or not is_rule:
-                recorded.score(each.name, explanation=why)
-            elif rule.holds(LatestScore(0.0, None)) is False:
-                recorded.score(each.name, 0.0, explanation=why)
-            elif isinstance(rule.wanted, str) and rule.holds(LatestScore(None, "failed")) is False:
-                recorded.score(each.name, label="failed", explanation=why)
-            else:
-                recorded.score(each.name, explanation=why)
+            value = label = None
+            if rule is not None and each.name == rule.name:
+                if rule.holds(LatestScore(0.0, None)) is False:
+                    value = 0.0
+                elif isinstance(rule.wanted, str) and rule.holds(LatestScore(None, "failed")) is False:
+                    label = "failed"
+            recorded.score(each.name, value, label=label, explanation=why)
 
 
 class _Judge:

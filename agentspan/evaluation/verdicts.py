@@ -47,9 +47,16 @@ class Pairs(NamedTuple):
     better: int = 0
     worse: int = 0
 
-    def plus(self, base: bool, head: bool) -> "Pairs":
-        """Return the counts with one more pair."""
-        return Pairs(self.pairs + 1, self.better + (head > base), self.worse + (head < base))
+    def plus(self, base: Sequence[bool | None], head: bool | None) -> "Pairs":
+        """Return the counts with one more pair; the same if an outcome is unknown.
+
+        Args:
+            base: the outcome of the trial in the base; empty if it has no such trial.
+        """
+        before = base[0] if base else None
+        if before is None or head is None:
+            return self
+        return Pairs(self.pairs + 1, self.better + (head > before), self.worse + (head < before))
 
     @property
     def is_clear(self) -> bool:
@@ -173,13 +180,9 @@ def first_clear(base: Outcomes, head: Outcomes, order: Sequence[Key], *, stops: 
     """
     found = Pairs()
     for at, (case, number) in enumerate(order, start=1):
-        before = base.get(case, ())
-        own = head[case][number]
-        other = before[number] if number < len(before) else None
-        if own is not None and other is not None:
-            found = found.plus(other, own)
-            if stops and found.is_clear:
-                return Stop(found, at, is_clear=True)
+        found = found.plus(base.get(case, ())[number : number + 1], head[case][number])
+        if stops and found.is_clear:
+            return Stop(found, at, is_clear=True)
     return Stop(found, len(order), is_clear=False)
 
 
@@ -210,13 +213,10 @@ class Course:
         while self._early and self._seen < len(self._order) and self._order[self._seen] in self._passed:
             case, number = key = self._order[self._seen]
             self._seen += 1
-            before, own = self._base.get(case, ()), self._passed[key]
-            other = before[number] if number < len(before) else None
-            if own is not None and other is not None:
-                self._pairs = self._pairs.plus(other, own)
-                if self._pairs.is_clear:
-                    self.stopped = self.stopped or "early"
-                    return
+            self._pairs = self._pairs.plus(self._base.get(case, ())[number : number + 1], self._passed[key])
+            if self._pairs.is_clear:
+                self.stopped = self.stopped or "early"
+                return
 
     def may_begin(self) -> bool:
         """Return whether a further trial may begin: nothing has stopped them, and the budget is not spent."""

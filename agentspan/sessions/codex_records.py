@@ -74,11 +74,6 @@ def _image(url: str) -> dict[str, Any]:
     return {"type": "image", "source": {"type": "base64", "media_type": head[5:], "data": data}}
 
 
-def has_image(content: Any) -> bool:
-    """Return whether a content has an image."""
-    return type(content) is list and any(type(each) is dict and "image" in str(each.get("type")) for each in content)
-
-
 def texts_of(content: Any) -> list[str]:
     """Return the texts of a content or a summary: of a text, a list of texts, or a list of parts with a text."""
     if type(content) is str:

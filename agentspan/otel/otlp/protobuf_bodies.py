@@ -235,14 +235,6 @@ class _Messages(NamedTuple):
 _loaded: list[_Messages] = []
 
 
-def is_available() -> bool:
-    """Return whether the package for protobuf is installed."""
-    try:
-        return bool(_messages())
-    except MissingExtra:
-        return False
-
-
 def spans(body: bytes, *, at_once: int = AT_ONCE, is_sent: bool = True) -> Decoded:
     """Return the spans of an ExportTraceServiceRequest.
 
