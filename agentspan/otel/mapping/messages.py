@@ -29,7 +29,6 @@ _ABOUT = ("name", "tool_call_id", "finish_reason")
 _PLAIN = frozenset({"role", "content", *_ABOUT})
 _PARTS = '[{"type"'
 """The start of a content that is a list of parts as a JSON text."""
-_LC_NOISE = ("type", "tool_calls", "content", "id", "name", "tool_call_id", "role")
 
 
 class ModelAnswer(NamedTuple):
