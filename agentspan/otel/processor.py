@@ -75,7 +75,7 @@ class LiveRecording:
         attributes, start = attributes_of(span), at_start(span)
         if (not attributes or is_step(attributes)) and not is_repetition(start):
             self._begin(span, attributes, start, looks=True)
-        if self._waiting and self._waiting[0][0] < time.monotonic():
+        if self._waiting:
             self._close_late()
 
     def end(self, span: Any) -> None:
@@ -121,7 +121,7 @@ class LiveRecording:
             inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # the call ended after the root of its trace
             inside.calls.settle(trace.start_ns)
-        if self._waiting and self._waiting[0][0] < time.monotonic():
+        if self._waiting:
             self._close_late()
 
     def _end_trace(self, trace: Trace, since_ns: int) -> None:
@@ -246,19 +246,21 @@ class LiveRecording:
         return Begin(capture.text(mapped.schema_name), whole(capture.object(mapped.payload, run.repeats)))
 
     def _close_late(self) -> None:
-        if not self._waiting:  # nearly always empty
-            return
         now = time.monotonic()
         while (late := self._next_waiting(now)) is not None:
             self._close_open(late)
 
     def _next_waiting(self, before_s: float = inf) -> Trace | None:
-        """Remove and return the next waiting trace whose grace period is over, or None.
-
-        The check and the removal have no loop: at its jump back, another thread could remove the same trace.
-        """
-        if self._waiting and self._waiting[0][0] < before_s:
-            return self._waiting.popleft()[1]
+        """Remove and return the next waiting trace whose grace period is over, or None."""
+        try:
+            if self._waiting[0][0] >= before_s:
+                return None
+            late = self._waiting.popleft()
+        except IndexError:  # none waits
+            return None
+        if late[0] < before_s:
+            return late[1]
+        self._waiting.appendleft(late)  # another thread has removed the one before it
         return None
 
     def _close_open(self, trace: Trace) -> None:

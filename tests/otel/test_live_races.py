@@ -1,5 +1,6 @@
 """Spans of OpenTelemetry that begin and end in several threads at the same moment."""
 
+from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +77,30 @@ def test_each_trace_that_waits_is_closed_once_by_threads_that_come_together(
         assert at_once(4, lambda thread: live._close_late()) == []
         assert sorted(closed) == [*range(300)]
         closed.clear()
+
+
+@pytest.mark.parametrize("waiting", [[0.0], [0.0, 1e9]])
+def test_a_trace_that_another_thread_closes_meanwhile_is_closed_once(
+    live: LiveRecording, monkeypatch: pytest.MonkeyPatch, waiting: list[float]
+) -> None:
+    class Watched(deque[Any]):
+        """The traces that wait. When one was looked at, another thread closes what is late."""
+
+        def __getitem__(self, place: Any) -> Any:
+            found = super().__getitem__(place)
+            live._waiting = deque(self)
+            elsewhere(live._close_late)
+            self.clear()
+            self.extend(live._waiting)
+            live._waiting = self
+            return found
+
+    closed: list[float] = []
+    monkeypatch.setattr(live, "_close_open", closed.append)
+    live._waiting = Watched((due, due) for due in waiting)
+    live._close_late()
+    assert closed == [0.0]
+    assert [due for due, _ in [*live._waiting]] == waiting[1:]
 
 
 def test_a_call_that_two_threads_compare_at_the_same_moment_is_one_for_both(
