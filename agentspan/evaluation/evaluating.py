@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from copy import deepcopy
 from math import inf
-from os import PathLike
+from os import PathLike, getpid
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
@@ -323,7 +323,7 @@ class _AtWork:
         self._next = 0
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
-        self._interruptions = 0
+        self._interruptions, self._pid = 0, getpid()
         self._has_warned = False
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
@@ -450,9 +450,9 @@ class _AtWork:
                 output = self._loop.result(self._task(deepcopy(case.input)))
                 if output is not None:
                     recorded.set_result({"output": output})
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # such as SystemExit, BudgetExceeded: the other cases go on
+            if isinstance(error, KeyboardInterrupt) or getpid() != self._pid:  # a forked child ends
+                raise
             failure = error
         assert recorded is not None
         row = self._stored(recorded) if self._reads else None

@@ -1,8 +1,10 @@
 """`agentspan.evaluate`: trials are runs, verdicts compare them with a base, and nothing that goes wrong is hidden."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,6 +143,24 @@ def test_a_program_that_changes_its_input_changes_no_other_trial(runs: CapturedR
     for was_there in (False, True):
         found = evaluated(agent, cases=[{"id": "a", "input": ["a question"], "expected": 2}], trials=3)
         assert (found.rate, [each.was_there for each in found.trials]) == (1, [was_there] * 3)
+
+
+def test_a_forked_child_that_exits_runs_no_further_trial(runs: CapturedRuns, tmp_path: Path) -> None:
+    def agent(number: int) -> str:
+        (tmp_path / f"{os.getpid()} {number}").touch()
+        if number == 1 and os.fork() == 0:
+            raise SystemExit(0)
+        return str(number)
+
+    parent = os.getpid()
+    try:
+        evaluated(agent, cases=CASES[:4])
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    os.wait()
+    assert len([*tmp_path.glob(f"{parent} *")]) == 4
+    assert len([*tmp_path.iterdir()]) == 4
 
 
 def test_names_and_versions_are_found_again_as_runs_record_them(runs: CapturedRuns) -> None:
