@@ -262,6 +262,7 @@ def test_threads_have_contexts_of_their_own(tracer: Tracer) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+    assert tracer.flush(30)
     assert [span.parent_span_id for span in spans_of(tracer)] == [None] * 9
     assert tracer.health()[:5] == (36, 0, 0, 0, 0)
 

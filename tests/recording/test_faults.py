@@ -414,8 +414,8 @@ def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path, slep
     other.execute("rollback")
     with theirs.run("same agent", version="3"):
         pass
-    assert tracer.flush()
-    assert theirs.flush()
+    assert tracer.flush(30)
+    assert theirs.flush(30)
     assert tracer.health()[:5] == (300 * 4, 0, 0, 0, 0)
     connection = other.execute("select count(*), count(distinct agent) from spans where status = 'complete'")
     assert connection.fetchone() == (300, 1)
