@@ -7,8 +7,8 @@ two groups of runs.
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
-from contextvars import copy_context
 from copy import deepcopy
+from functools import partial
 from math import inf
 from os import PathLike, getpid
 from typing import Any, Literal, NamedTuple
@@ -22,19 +22,18 @@ from agentspan.analysis.versions import group_of
 from agentspan.errors import InvalidValue
 from agentspan.evaluation.answers import Evaluation, Trial
 from agentspan.evaluation.case_files import Case, cases
+from agentspan.evaluation.first_run import FirstRun, take
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
 from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
-from agentspan.host import log
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import Source
-from agentspan.recording.blocks import outside
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import RunState, on_begin, text_of
+from agentspan.recording.run_state import on_begin, text_of
 from agentspan.recording.span_and_run import Run
-from agentspan.recording.tracer import get_recorder, run
+from agentspan.recording.tracer import get_recorder
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, NewestScores, Outlines, RunFilter
@@ -324,7 +323,6 @@ class _AtWork:
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
         self._interruptions, self._pid = 0, getpid()
-        self._has_warned = False
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
         self._shows = any("run" in each.takes for each in judges)
@@ -383,8 +381,8 @@ class _AtWork:
         """Run the trials that are missing, until all are done or a reason to stop comes up."""
         with ExitStack() as stack:
             stack.callback(self._loop.close)
-            on_begin.append(self._see)
-            stack.callback(on_begin.remove, self._see)
+            on_begin.append(take)
+            stack.callback(on_begin.remove, take)
             if workers == 1:
                 self._interruptible(self._some)
             else:
@@ -398,15 +396,6 @@ class _AtWork:
                     self._interruptible(lambda: _join(threads))
         if self._fault is not None:
             raise self._fault
-
-    def _see(self, begun: RunState) -> None:
-        """Log a warning, once, of a run that the program begins inside of a trial."""
-        node = self._recorder.innermost()
-        outer = getattr(node, "run", node)
-        if not self._has_warned and outer is not None and outer.in_evaluation and outer.name == self._name:
-            self._has_warned = True
-            text = "evaluate: the program begins run %s inside of a trial, which has neither its steps nor its cost"
-            log.warning(text, begun.name)
 
     def _interruptible(self, wait: Callable[[], object]) -> None:
         """Wait until Ctrl-C. After the first one, trials of other threads end; after the second one, they are left."""
@@ -444,17 +433,15 @@ class _AtWork:
         """Run one trial: the call of the task is a run, judged after its end."""
         case, output, failure = self._asked[id], None, None
         metadata = case.metadata(number + 1, self._judged_by)
-        recorded: Run | None = None
+        trial = FirstRun(self._name, metadata, task=id, name=self._name, version=self._version)
         try:
-            with run(self._name, version=self._version, purpose="eval", task=id, metadata=metadata) as recorded:
-                output = self._loop.result(self._task(deepcopy(case.input)))
-                if output is not None:
-                    recorded.set_result({"output": output})
+            output = self._called(trial, lambda: self._task(deepcopy(case.input)), is_trial=True)
         except BaseException as error:  # such as SystemExit, BudgetExceeded: the other cases go on
             if isinstance(error, KeyboardInterrupt) or getpid() != self._pid:  # a forked child ends
                 raise
             failure = error
-        assert recorded is not None
+        assert trial.run is not None
+        recorded = Run(trial.run)
         row = self._stored(recorded) if self._reads else None
         if not recorded.id or (self._reads and row is None):
             return Trial(id, number + 1, "", False if failure else None, failure is not None)
@@ -463,15 +450,15 @@ class _AtWork:
         if failure is not None:
             self._score_failure(recorded, failure)
             return Trial(id, number + 1, recorded.id, passed=False, is_failed=True, cost_usd=cost)
-        passed: bool | None = True if self._rule is None else None
+        passed: bool | None = trial.run.status == "complete" if self._rule is None else None
         not_scored: dict[str, str] = {}
         given = {"input": case.input, "output": output, "expected": case.expected}
         if row is not None and self._shows:  # its verdict reads the scores of all runs
             given["run"] = StoredRun(storage, row)
         for each in self._judges:
-            judge = _Judge(_judging_name(self._name, each.name), {"judged": recorded.id})
+            judge = FirstRun(name := _judging_name(self._name, each.name), {"judged": recorded.id}, name=name)
             try:
-                value = copy_context().run(self._judged, each, judge, given)
+                value = self._called(judge, partial(each.function, **{name: given[name] for name in each.takes}))
                 source: Source = "code" if judge.run is None else "model"
                 found = judged(each.name, value, source)
             except KeyboardInterrupt:
@@ -490,19 +477,20 @@ class _AtWork:
                 cost = _added(cost, cost_of(storage, judge.run.id))
         return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
 
-    def _judged(self, scorer: Scorer, judge: "_Judge", given: Mapping[str, Any]) -> Any:
-        """Call a scorer outside any run: the steps that it records are a run of their own."""
-        self._recorder.current.set(None)
-        outside.set(judge.begin)
+    def _called(self, first: FirstRun, work: Callable[[], Any], *, is_trial: bool = False) -> Any:
+        """Call a function, or await a coroutine function, outside any run. A trial has a run in any case."""
+        value = failure = None
         try:
-            return self._loop.result(scorer.function(**{name: given[name] for name in scorer.takes}))
+            value = first.call(self._recorder, lambda: self._loop.result(work()))
+            return value
         except BaseException as error:
-            if judge.run is not None:
-                judge.run.keep_error(error)
+            failure = error
             raise
         finally:
-            if judge.run is not None:
-                judge.run.finish(None)
+            if getpid() == self._pid:  # else it is a forked child, and the run goes on in its parent
+                if is_trial and first.run is None:
+                    first.begin(self._recorder)
+                first.end(failure, {"output": value} if is_trial and value is not None else None)
 
     def _score_failure(self, recorded: Run, failure: BaseException) -> None:
         """Score a failed run so that it misses the rule, in other commands, too.
@@ -518,23 +506,6 @@ class _AtWork:
                 elif isinstance(rule.wanted, str) and rule.holds(LatestScore(None, "failed")) is False:
                     label = "failed"
             recorded.score(each.name, value, label=label, explanation=why)
-
-
-class _Judge:
-    """The run of the steps that a scorer records. It begins at the first step."""
-
-    def __init__(self, name: str, metadata: Mapping[str, Any]) -> None:
-        self._name, self._metadata = name, metadata
-        self._lock = threading.Lock()
-        self.run: RunState | None = None
-
-    def begin(self, recorder: Recorder) -> RunState:
-        with self._lock:
-            if self.run is None:
-                begun = RunState(recorder, self._name, purpose="eval", metadata=self._metadata)
-                begun.begin()
-                self.run = begun
-            return self.run
 
 
 class _Loop:

@@ -201,8 +201,12 @@ class RunState(RunFacts):
         """Return whether a new span may begin in this run: it is open, or terminated and its block has not ended."""
         return self.status in OPEN or (self.status == "terminated" and not self._is_left)
 
-    def begin(self, known: Known | None = None) -> None:
-        """Register the run as active. A run that another library began is taken over if it is stored already."""
+    def begin(self, known: Known | None = None, *, since: tuple[str, int] | None = None) -> None:
+        """Register the run as active. A run that another library began is taken over if it is stored already.
+
+        Args:
+            since: the time at which the run began, as stored text and as that of the monotonic clock; now if None.
+        """
         if not page[0]:
             host.renew()
         recorder = self.recorder
@@ -216,7 +220,7 @@ class RunState(RunFacts):
                 each(self)
             around = self._spending_around()
             with recorder.in_time():
-                self._begin(known)
+                self._begin(known, clock.now() if since is None else since[0])
             if self.spending is not None and self.is_taken_over:
                 self.spending.take_over(self.id)
             elif around is not None:
@@ -224,7 +228,7 @@ class RunState(RunFacts):
             note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
-        self._began_ns = clock.monotonic_ns()
+        self._began_ns = clock.monotonic_ns() if since is None else since[1]
 
     @property
     def version(self) -> str | None:
@@ -232,15 +236,16 @@ class RunState(RunFacts):
         return self._version
 
     def become_trial(
-        self, case: str, metadata: Mapping[str, Any], *, name: str | None = None, version: str | None = None
+        self, case: str | None, metadata: Mapping[str, Any], *, name: str | None = None, version: str | None = None
     ) -> None:
-        """Make the run a trial of a case, before it is registered: its task, purpose and metadata.
+        """Make the run a trial, before it is registered: set its purpose, and add to its metadata.
 
         Args:
-            name, version: the name and version of the agent instead of those that the program gave.
+            case, name, version: the task, and the name and version of the agent, instead of the program's; None leaves
+                those.
         """
         self.name, self._version = name or self.name, version or self._version
-        self._purpose, self._about = "eval", (*self._about[:2], case)
+        self._purpose, self._about = "eval", (*self._about[:2], case or self._about[2])
         own = self._metadata if isinstance(self._metadata, Mapping) else {}
         self._metadata = {**own, **metadata}
 
@@ -257,23 +262,23 @@ class RunState(RunFacts):
         self.spending = around if budget is None else Spending(self, budget, around)
         return around
 
-    def _begin(self, known: Known | None) -> None:
+    def _begin(self, known: Known | None, started_at: str) -> None:
         recorder = self.recorder
         recorder.make_writer_known()
         self.stored_in = recorder.destination.identity()  # first: the file may be replaced before the run is stored
         if known is not None:
             self._begin_known(known)
         elif recorder.destination.is_journaled or recorder.is_waiting:
-            self._append_registration(None, clock.now())
+            self._append_registration(None, started_at)
         else:
-            self._register_now()
+            self._register_now(started_at)
 
-    def _register_now(self) -> None:
+    def _register_now(self, started_at: str) -> None:
         """Register the run in the storage; if the storage cannot be read, behind the units that wait in memory."""
         try:
-            done = self._register(self.recorder.store, None, clock.now())
+            done = self._register(self.recorder.store, None, started_at)
         except StorageError:
-            return self._append_registration(None, clock.now())
+            return self._append_registration(None, started_at)
         self._registered(done)
 
     def _append_registration(self, id: str | None, started_at: str) -> None:

@@ -33,6 +33,7 @@ from agentspan.evaluation.evaluating import (
     check_arguments,
     cost_of,
 )
+from agentspan.evaluation.first_run import FirstRun
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import judged
 from agentspan.evaluation.verdicts import Course, Key, Stopped, planned
@@ -40,7 +41,6 @@ from agentspan.host import guard
 from agentspan.journal.opening import open_storage
 from agentspan.model.scores import Judgement
 from agentspan.recording.blocks import outside
-from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, on_begin
 from agentspan.recording.span_and_run import Run
 from agentspan.recording.tracer import get_recorder
@@ -276,35 +276,22 @@ class _AtWork:
     def __init__(self, planned: Planned, case: CaseOfTest, group: _Group, name: str) -> None:
         self.planned, self.case, self.group, self._name = planned, case, group, name
         self.key = case.id, planned.number - 1
-        self.run: RunState | None = None
-        self._own: RunState | None = None
+        settings = planned.settings
+        judged_by = JudgedBy(OUTCOME, settings.against, settings.outcome, group.call)
+        metadata = case.metadata(planned.number, judged_by.plain())
+        self.first = FirstRun(name, metadata, task=case.id, name=settings.name, version=settings.version)
         self.cost_usd: float | None = None
 
-    def take(self, run: RunState) -> None:
-        """Make a run that begins the trial, if it is the first one."""
-        if self.run is None:
-            self.run = run
-            case, settings = self.planned.case, self.planned.settings
-            judged_by = JudgedBy(OUTCOME, settings.against, settings.outcome, self.group.call)
-            metadata = case.metadata(self.planned.number, judged_by.plain())
-            run.become_trial(case.id, metadata, name=settings.name, version=settings.version)
-
-    def begin(self, recorder: Recorder) -> RunState:
-        """Return the run of steps that the test records outside any run."""
-        if self._own is None:
-            self._own = RunState(recorder, self._name, purpose="eval")
-            self._own.begin()
-        return self._own
+    @property
+    def run(self) -> RunState | None:
+        return self.first.run
 
     def end(self, error: BaseException | None) -> None:
         """Score the run. A test that recorded nothing gets one that is empty; a skipped one has no score."""
         has_outcome = not isinstance(error, NO_OUTCOME)
         if self.run is None and has_outcome:
-            self.begin(get_recorder())
-        if self._own is not None:
-            if error is not None:
-                self._own.keep_error(error)
-            self._own.finish(None)
+            self.first.begin(get_recorder())
+        self.first.end(error)
         if self.run is not None and has_outcome:
             face = Run(self.run)
             for name, score in self.case.scores:
@@ -414,14 +401,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
         yield
         return
     before = outside.get()
-    outside.set(trial.begin)
-    on_begin.append(trial.take)
+    outside.set(trial.first.begin)
+    on_begin.append(trial.first.take)
     try:
         done = yield
         error = None if done.excinfo is None else done.excinfo[1]
         trial.end(error)
     finally:
-        on_begin.remove(trial.take)
+        on_begin.remove(trial.first.take)
         outside.set(before)
 
 

@@ -4,14 +4,16 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentspan
+from agentspan import clock
 from agentspan.errors import InvalidValue
-from agentspan.evaluation import Evaluation, evaluate, exact, under
+from agentspan.evaluation import Evaluation, calls, evaluate, exact, under
 from agentspan.testing import CapturedRuns, capture
 
 CASES = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(20)]
@@ -310,9 +312,7 @@ def test_a_base_is_checked_before_anything_runs(runs: CapturedRuns) -> None:
 
 
 @pytest.mark.parametrize("on_spent", ["raise", "pause"])  # nobody is at a terminal: it does not wait for ever
-def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(
-    runs: CapturedRuns, on_spent: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(runs: CapturedRuns, on_spent: Any) -> None:
     @agentspan.run("inner", budget=agentspan.Budget(steps=2, on_spent=on_spent))
     def agent(number: int) -> str:
         for each in range(3 if number == 4 else 1):
@@ -323,9 +323,52 @@ def test_a_trial_that_spends_its_budget_fails_and_the_others_go_on(
     found = evaluated(agent)
     assert [each.case for each in found.trials if each.is_failed] == ["case 4"]
     assert (len(found.trials), found.rate) == (20, 0.95)
-    assert [each.getMessage() for each in caplog.records if "begins" in each.message] == [
-        "evaluate: the program begins run inner inside of a trial, which has neither its steps nor its cost"
-    ]
+
+
+def test_a_run_that_the_program_begins_is_the_trial(runs: CapturedRuns) -> None:
+    inner = agentspan.run("inner", version="9", tags=["a"], metadata={"own": 1})(passing())
+
+    def strict(output: str) -> bool:
+        inner(0)
+        return True
+
+    async def agent(number: int) -> str:
+        return inner(number)
+
+    shipped = [exact, calls(required=["gpt-4.1"]), under(steps=1), strict]
+    found = evaluated(agent, scores=shipped, cases=CASES[:3], workers=2, budget_usd=1.0)
+    assert found.rate == 1
+    assert found.cost_usd == pytest.approx(6 * 0.0028)
+    trials, judges = [run for run in runs if run.name == "agent"], [run for run in runs if run.name == "agent strict"]
+    assert (len(runs), len(trials), len(judges)) == (6, 3, 3)
+    assert {run.id for run in trials} == {*found.run_ids}
+    with agentspan.open(runs.storage) as db:
+        assert {each.run.purpose for each in db.runs().runs} == {"eval"}
+        (row,) = (each for each in db.runs(task="case 2", tag="a").runs)
+        assert (row.version, row.run.status) == ("2", "complete")
+        assert db.runs(meta={"own": 1}, agent="agent").total == 3
+    again = evaluated(agent, scores=shipped, cases=CASES[:3])
+    assert [each.was_there for each in again.trials] == [True] * 3
+
+
+def test_a_run_that_failed_did_not_pass_by_its_status_though_the_program_returned(runs: CapturedRuns) -> None:
+    def agent(number: int) -> str:
+        with suppress(ValueError), agentspan.run("inner"):
+            if number == 1:
+                raise ValueError
+        return "caught"
+
+    for _ in range(2):
+        assert [each.passed for each in evaluated(agent, scores=[], cases=CASES[:3]).trials].count(False) == 1
+
+
+def test_a_trial_without_a_step_took_as_long_as_its_call(runs: CapturedRuns) -> None:
+    def agent(number: int) -> None:
+        for _ in range(20):
+            clock.monotonic_ns()  # takes a millisecond of the captured time
+
+    assert evaluated(agent, scores=[], cases=CASES[:1]).rate == 1
+    assert (runs.one().duration_ms or 0) >= 20
 
 
 def test_cases_that_the_base_lacks_are_not_compared_and_fewer_trials_there_are_paired_once(runs: CapturedRuns) -> None:

@@ -7,8 +7,8 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 366,
-    "lines of code": 66_220,
+    "files": 367,
+    "lines of code": 66_285,
     "median of functions": 7,
     "files over 700 lines": 3,
     "idempotency_key": 32,

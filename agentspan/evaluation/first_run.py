@@ -1,0 +1,87 @@
+"""The run of a trial, or of a scorer: the first one that begins in a call."""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+from agentspan import clock
+from agentspan.recording.blocks import outside
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import RunState
+
+T = TypeVar("T")
+
+
+class FirstRun:
+    """The first run that begins in a call: the program's own, or one for its steps outside any run.
+
+    Args:
+        of_steps: the name of a run for steps outside any run.
+        metadata: added to the metadata of the run.
+        task, name, version: those of the run, instead of the program's; None leaves them.
+
+    Attributes:
+        run: the run; None while none has begun.
+    """
+
+    def __init__(
+        self,
+        of_steps: str,
+        metadata: Mapping[str, Any],
+        *,
+        task: str | None = None,
+        name: str | None = None,
+        version: str | None = None,
+    ) -> None:
+        self._of_steps, self._metadata = of_steps, metadata
+        self._task, self._name, self._version = task, name, version
+        self._began = clock.now(), clock.monotonic_ns()
+        self._lock = threading.RLock()
+        self._own: RunState | None = None
+        self.run: RunState | None = None
+
+    def call(self, recorder: Recorder, work: Callable[[], T]) -> T:
+        """Call a function outside any run. Its first run is found in its threads, too, if they have its context."""
+
+        def call() -> T:
+            recorder.current.set(None)
+            outside.set(self.begin)
+            _at_work.set(self)
+            return work()
+
+        return copy_context().run(call)
+
+    def take(self, run: RunState) -> None:
+        """Take a run that begins, if it is the first one."""
+        with self._lock:
+            if self.run is None:
+                self.run = run
+                run.become_trial(self._task, self._metadata, name=self._name, version=self._version)
+
+    def begin(self, recorder: Recorder) -> RunState:
+        """Return the run for steps outside any run. It began with the call."""
+        with self._lock:
+            if self._own is None:
+                own = RunState(recorder, self._of_steps, purpose="eval")
+                self.take(own)
+                own.begin(since=self._began)
+                self._own = own
+            return self._own
+
+    def end(self, error: BaseException | None, result: Mapping[str, Any] | None = None) -> None:
+        """Finish the run for steps outside any run, if there is one."""
+        if self._own is not None:
+            if error is not None:
+                self._own.keep_error(error)
+            self._own.finish(None, result)
+
+
+_at_work: ContextVar[FirstRun | None] = ContextVar("agentspan_first_run", default=None)
+
+
+def take(run: RunState) -> None:
+    """Offer a run that begins to the call that it begins in (see run_state.on_begin)."""
+    first = _at_work.get()
+    if first is not None:
+        first.take(run)
