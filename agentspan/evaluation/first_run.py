@@ -1,5 +1,6 @@
 """The run of a trial, or of a scorer: the first one that begins in a call."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
@@ -37,7 +38,7 @@ class FirstRun:
         self._of_steps, self._metadata = of_steps, metadata
         self._task, self._name, self._version = task, name, version
         self._began = clock.now(), clock.monotonic_ns()
-        self._lock = threading.RLock()
+        self._lock, self._pid = threading.RLock(), os.getpid()
         self._own: RunState | None = None
         self.run: RunState | None = None
 
@@ -53,9 +54,9 @@ class FirstRun:
         return copy_context().run(call)
 
     def take(self, run: RunState) -> None:
-        """Take a run that begins, if it is the first one."""
+        """Take a run that begins, if it is the first one. One of a forked child is another run."""
         with self._lock:
-            if self.run is None:
+            if self.run is None and os.getpid() == self._pid:
                 self.run = run
                 run.become_trial(self._task, self._metadata, name=self._name, version=self._version)
 

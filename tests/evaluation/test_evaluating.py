@@ -151,6 +151,8 @@ def test_a_forked_child_that_exits_runs_no_further_trial(runs: CapturedRuns, tmp
     def agent(number: int) -> str:
         (tmp_path / f"{os.getpid()} {number}").touch()
         if number == 1 and os.fork() == 0:
+            with agentspan.run("of the child") as run:
+                (tmp_path / run.name).touch()
             raise SystemExit(0)
         return str(number)
 
@@ -162,7 +164,8 @@ def test_a_forked_child_that_exits_runs_no_further_trial(runs: CapturedRuns, tmp
             os._exit(0)
     os.wait()
     assert len([*tmp_path.glob(f"{parent} *")]) == 4
-    assert len([*tmp_path.iterdir()]) == 4
+    assert len([*tmp_path.iterdir()]) == 4 + 1
+    assert (tmp_path / "of the child").exists(), "its run is no trial"
 
 
 def test_names_and_versions_are_found_again_as_runs_record_them(runs: CapturedRuns) -> None:
