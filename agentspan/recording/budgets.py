@@ -81,7 +81,8 @@ class Budget(_Fields):
             if value is not None:
                 check_amount(name, value)
         is_name = type(on_spent) is str and on_spent in ("raise", "warn", "pause")
-        if not is_name and (not callable(on_spent) or iscoroutinefunction(on_spent)):
+        is_async = iscoroutinefunction(on_spent) or iscoroutinefunction(getattr(on_spent, "__call__", None))  # noqa: B004
+        if not is_name and (not callable(on_spent) or is_async):
             raise InvalidValue(
                 "on_spent", 'must be "raise", "warn", "pause", or a function of run and error, not async'
             )

@@ -396,6 +396,14 @@ def test_configure_and_the_environment_set_a_budget(tmp_path: Path, monkeypatch:
         use(tracer, 3)
 
 
+class _Async:
+    """Would end the limit without being called: nobody awaits what it returns."""
+
+    async def __call__(self, run: Run, spent: BudgetExceeded) -> None: ...
+
+    later = __call__
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -408,6 +416,8 @@ def test_configure_and_the_environment_set_a_budget(tmp_path: Path, monkeypatch:
         lambda: Budget(steps=1.5),  # type: ignore[arg-type]
         lambda: Budget(steps="5"),  # type: ignore[arg-type]
         lambda: Budget(steps=1, on_spent="stop"),  # type: ignore[arg-type]
+        lambda: Budget(steps=1, on_spent=_Async().later),  # type: ignore[arg-type]
+        lambda: Budget(steps=1, on_spent=_Async()),  # type: ignore[arg-type]
         lambda: agentspan.run("a", budget=5),  # type: ignore[arg-type]
         lambda: agentspan.configure(":memory:", budget={"usd": 5}),  # type: ignore[arg-type]
     ],
