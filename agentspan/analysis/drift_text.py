@@ -9,7 +9,7 @@ from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.power import ALPHA
 from agentspan.analysis.statistics import FEWEST_TASKS, Q_MEANS
 from agentspan.schemas.builtin import built_in_part
-from agentspan.text import cost_text, count_text, duration_text, p_text, points, share_text
+from agentspan.text import cost_text, count_text, duration_text, noun, p_text, points, share_text
 
 MAX_REASONS = 4
 """The largest number of differences that the verdict lists."""
@@ -236,14 +236,14 @@ def facts(found: Drift, base: str, head: str) -> str:
     """Return the facts of a comparison in one line: the sizes of both groups, the method, and what was left out."""
     known = (0, 0) if found.outcome is None else (found.outcome.base_runs, found.outcome.head_runs)
     parts = [
-        f"base {base}: {found.base_runs:,} runs{_with_outcome(known[0], found.base_runs)}",
-        f"head {head}: {found.head_runs:,} runs{_with_outcome(known[1], found.head_runs)}",
+        f"base {base}: {noun(found.base_runs, 'run')}{_with_outcome(known[0], found.base_runs)}",
+        f"head {head}: {noun(found.head_runs, 'run')}{_with_outcome(known[1], found.head_runs)}",
         _tasks(found),
         METHODS[found.method],
         f"{found.shared:,} in both count for head" if found.shared else "",
         f"{found.open:,} still open" if found.open else "",
-        f"{found.earlier:,} earlier runs left out" if found.earlier else "",
-        f"{found.left_out:,} labels left out" if found.left_out else "",
+        f"{noun(found.earlier, 'earlier run')} left out" if found.earlier else "",
+        f"{noun(found.left_out, 'label')} left out" if found.left_out else "",
     ]
     return " · ".join(part for part in parts if part)
 
@@ -256,9 +256,9 @@ def _tasks(found: Drift) -> str:
     """Return the number of tasks by which runs are paired, or the reason why they are not paired."""
     if found.tasks is None:
         too_few = "too few" if found.tasks_in_both < FEWEST_TASKS else "with too few of the runs"
-        return f"{found.tasks_in_both:,} tasks in both, {too_few} to pair" if found.tasks_in_both else ""
+        return f"{noun(found.tasks_in_both, 'task')} in both, {too_few} to pair" if found.tasks_in_both else ""
     known = None if found.outcome is None else found.outcome.tasks or 0
-    return f"{found.tasks:,} tasks{'' if known is None else _with_outcome(known, found.tasks)}"
+    return f"{noun(found.tasks, 'task')}{'' if known is None else _with_outcome(known, found.tasks)}"
 
 
 def mark(row: DriftRow) -> str:
