@@ -14,6 +14,7 @@ from os import PathLike, getpid
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
+from agentspan.analysis.causes import left_open
 from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stored_run import StoredRun
@@ -342,13 +343,13 @@ class _AtWork:
         scored = {each.agent_instance_id for each in scores if self._rule is not None and each.name == self._rule.name}
         costs = _costs(storage, found, {_judging_name(self._name, each.name) for each in scores})
         passed, keys = _passed(storage, rows, self._rule), set(self.order)
-        is_open = 0
+        is_open, dead = 0, left_open(storage, rows)
         for row in reversed(rows):
             facts = _metadata(row)
             number, case = facts.get("trial"), self._asked.get(row.task or "")
             if case is None or facts.get("case") != case.content or (case.id, _number(number)) not in keys:
                 continue
-            is_open += row.status in OPEN
+            is_open += row.status in OPEN and row.id not in dead
             is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
             if is_ended and (self._rule is None or row.id in scored):
                 key = case.id, _number(number)

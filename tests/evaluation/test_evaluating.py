@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +17,7 @@ from agentspan import clock
 from agentspan.errors import InvalidValue
 from agentspan.evaluation import Evaluation, calls, evaluate, exact, under
 from agentspan.testing import CapturedRuns, capture
+from tests.checkout import ROOT
 
 CASES = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(20)]
 
@@ -166,6 +169,45 @@ def test_a_forked_child_that_exits_runs_no_further_trial(runs: CapturedRuns, tmp
     assert len([*tmp_path.glob(f"{parent} *")]) == 4
     assert len([*tmp_path.iterdir()]) == 4 + 1
     assert (tmp_path / "of the child").exists(), "its run is no trial"
+
+
+PROGRAM = """
+import os, sys, agentspan
+from agentspan.evaluation import evaluate, exact
+
+def agent(number):
+    with agentspan.span("tool", {"name": "look"}):
+        if number == 1 and sys.argv[1] != "ends":
+            agentspan.flush()
+            print("in a trial", flush=True)
+            sys.stdin.read() if sys.argv[1] == "waits" else os._exit(9)
+    return str(number)
+
+cases = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(3)]
+print(evaluate(agent, cases, [exact], name="agent", version="1"))
+"""
+
+
+@pytest.mark.full
+def test_trials_that_run_elsewhere_are_said_and_those_of_a_dead_program_are_not(tmp_path: Path) -> None:
+    environment = {**os.environ, "AGENTSPAN_DB": str(tmp_path / "runs.db")}
+
+    def begun(how: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM, how]
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    begun("dies").communicate()
+    with begun("waits") as waits:
+        assert waits.stdout is not None
+        assert waits.stdout.readline() == "in a trial\n"
+        told, _ = begun("ends").communicate()
+        assert "1 trial of this evaluation still open" in told
+        waits.communicate("")
+    told, _ = begun("ends").communicate()
+    assert "100% of 3 trials passed" in told
+    assert "still open" not in told
 
 
 def test_names_and_versions_are_found_again_as_runs_record_them(runs: CapturedRuns) -> None:
