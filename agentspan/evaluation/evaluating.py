@@ -75,8 +75,9 @@ def evaluate(
 ) -> Evaluation:
     """Run cases through a program, judge its runs, and compare them with those of a base.
 
-    Each call of `task` is a run of the purpose `eval`, whose task is the case. An exception is a failed run. The same
-    call again, with the same name and version, runs only the trials that are missing.
+    Each call of `task` is a trial: a run of the purpose `eval`, whose task is the case. It is the first run that the
+    program begins, if it begins one. An exception is a failed run. The same call again, with the same name and version,
+    runs only the trials that are missing.
 
     Args:
         task: called with the input of a case. A function or a coroutine function; all coroutines run in one event loop.
