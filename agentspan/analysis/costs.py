@@ -7,6 +7,7 @@ is counted apart, never as 0.
 A cost belongs to the day on which its run began. So each number is about whole runs, and a filter finds these runs.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -227,7 +228,8 @@ def costs(
     if by in ("model", "tool"):
         filters = {name: {by: name} for name in rows if name is not None}
     unit, periods = _periods(set(days.values()), zone)
-    place = {day: number for number, period in enumerate(periods) for day in _days_of(period)}
+    names = [period.name for period in periods]  # each sorts before its days
+    place = {day: bisect_right(names, day) - 1 for day in days.values()}
     found = [
         CostRow(name, filters.get(name) if name is not None else None, row.spent(), _in_periods(row, place, periods))
         for name, row in rows.items()
@@ -374,7 +376,7 @@ def _start(day: date, zone: tzinfo | None) -> str:
         return day.isoformat()
     midnight = datetime.combine(day, time())
     aware = midnight.astimezone() if zone is None else midnight.replace(tzinfo=zone)
-    return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{aware.astimezone(UTC).isoformat()[:19]}Z"
 
 
 def _periods(days: set[str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:
@@ -382,15 +384,12 @@ def _periods(days: set[str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:
     if not days:
         return "day", []
     first, last = date.fromisoformat(min(days)), date.fromisoformat(max(days))
-    unit: Unit = "day"
+    weeks = (last - first + timedelta(first.weekday())).days // 7
+    unit: Unit = "day" if (last - first).days < MOST_PERIODS else "week" if weeks < MOST_PERIODS else "month"
     starts = _starts(first, last, unit)
-    for larger in ("week", "month"):
-        if len(starts) > MOST_PERIODS:
-            unit = "week" if larger == "week" else "month"
-            starts = _starts(first, last, unit)
     ends = [*starts[1:], _next(starts[-1], unit)]
     return unit, [
-        Period(each.strftime("%Y-%m") if unit == "month" else each.isoformat(), _start(each, zone), _start(end, zone))
+        Period(each.isoformat()[: 7 if unit == "month" else 10], _start(each, zone), _start(end, zone))
         for each, end in zip(starts, ends, strict=True)
     ]
 
@@ -407,16 +406,6 @@ def _next(start: date, unit: Unit) -> date:
     if unit == "month":
         return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
     return start + timedelta(days=7 if unit == "week" else 1)
-
-
-def _days_of(period: Period) -> list[str]:
-    """Return the days of a period."""
-    name = period.name
-    if len(name) == len("2026-11"):
-        start = date.fromisoformat(f"{name}-01")
-        return [(start + timedelta(days=n)).isoformat() for n in range((_next(start, "month") - start).days)]
-    start = date.fromisoformat(name)
-    return [(start + timedelta(days=n)).isoformat() for n in range(7)]
 
 
 def _in_periods(row: _Row, place: Mapping[str, int], periods: Sequence[Period]) -> tuple[float | None, ...]:

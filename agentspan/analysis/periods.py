@@ -32,7 +32,12 @@ class Periods(NamedTuple):
     def edges(self) -> list[str]:
         """Return the beginning of each period, and the end of the last one, as stored text."""
         first = round(clock.to_datetime(self.first_at).timestamp())
-        return [clock.to_text((first + place * self.seconds) * 10**9) for place in range(self.number + 1)]
+        return [_text(first + place * self.seconds) for place in range(self.number + 1)]
+
+
+def _text(seconds: int) -> str:
+    """Return a time as stored text; one outside the years 1 to 9999 is the nearest in them."""
+    return clock.to_text(min(max(seconds, -62_135_596_800), 253_402_300_799) * 10**9)
 
 
 MOST_PERIODS = 30
@@ -54,4 +59,4 @@ def periods_of(times: Collection[str], *, most: int = MOST_PERIODS, shortest_s: 
     )
     seconds = next(each for each in lengths if last // each - first // each < most)
     start = first // seconds
-    return Periods(clock.to_text((start * seconds + _MONDAY_S) * 10**9), seconds, last // seconds - start + 1)
+    return Periods(_text(start * seconds + _MONDAY_S), seconds, last // seconds - start + 1)

@@ -7,7 +7,8 @@ names are not in this table.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-_INT64 = 2**63
+MOST = 10**12
+"""The largest number of tokens, or of dollars, that a span may report. Sums of larger numbers would overflow."""
 
 
 class Alias(NamedTuple):
@@ -126,14 +127,17 @@ def label_of(payload: Mapping[str, Any], field: str) -> str | None:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None."""
+    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None.
+
+    Numbers of more than MOST are None, too.
+    """
     if type(value) is int:
-        return value if -_INT64 <= value < _INT64 else None
+        return value if -MOST <= value <= MOST else None
     if type(value) is dict:  # Vercel AI SDK 6: {"total": 812, "noCache": 700, "cacheRead": 112}
         value = value.get("total")
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and -_INT64 <= value < _INT64 else None
+    return value if type(value) is int and -MOST <= value <= MOST else None
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:
