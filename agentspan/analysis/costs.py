@@ -210,7 +210,7 @@ def costs(
     for run in runs:
         own = sums.get(run.run.id, [])
         calls = [each for each in own if is_model(each.schema_name)]
-        without = [each for each in calls if _is_unpriced(each)]
+        without = [each for each in calls if is_unpriced(each)]
         for each in without:
             unpriced[each.label or ""] = plus(unpriced.get(each.label or "", (0, 0)), (each.spans, _tokens(each)))
         total.add(run.run.id, days[run.run.id], _used(run), _spans(calls), _unpriced(without))
@@ -286,8 +286,9 @@ def _tokens(each: RunSum) -> int:
     return (each.input_tokens or 0) + (each.output_tokens or 0)
 
 
-def _is_unpriced(each: RunSum) -> bool:
-    return each.cost_usd is None and _tokens(each) > 0
+def is_unpriced(each: RunSum) -> bool:
+    """Return whether these spans are calls of a model whose tokens are known, and whose cost is not."""
+    return each.cost_usd is None and _tokens(each) > 0 and is_model(each.schema_name)
 
 
 def _unpriced(calls: Iterable[RunSum]) -> tuple[int, int]:
@@ -298,7 +299,7 @@ def _add_models(rows: dict[str | None, _Row], run: RunSummary, day: str, calls: 
     """Add the calls of each model of a run. The rest of the run's use is added to the row without a name."""
     used: Used = NOTHING
     for each in calls:
-        unpriced = (each.spans, _tokens(each)) if _is_unpriced(each) else (0, 0)
+        unpriced = (each.spans, _tokens(each)) if is_unpriced(each) else (0, 0)
         rows.setdefault(each.label, _Row()).add(run.run.id, day, _used(each), each.spans, unpriced)
         used = plus(used, _used(each))
     input_tokens = (run.input_tokens or 0) - (used[0] or 0)

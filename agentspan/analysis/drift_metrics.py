@@ -14,6 +14,7 @@ from operator import mul
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
+from agentspan.analysis.costs import is_unpriced
 from agentspan.analysis.statistics import CLOSE, MORE_ROUNDS, RELATIVE, ROUNDS
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
@@ -52,11 +53,13 @@ class RunFacts:
 
     Attributes:
         values: the numerator and the denominator of each metric for which the run has a value.
+        unpriced: the costs that are not known, because the model has no price.
     """
 
     run_id: str
     task: str | None
     values: dict[Metric, tuple[float, float]] = field(default_factory=dict)
+    unpriced: frozenset[Metric] = frozenset()
 
 
 class Gathered(NamedTuple):
@@ -102,6 +105,8 @@ def gather(
         if own is None:
             own = names[group] = tuple(Metric(measure, *group) for measure in OF_LABEL)
         _add(facts[each.run_id].values, each, own)
+        if not each.is_aggregate and is_unpriced(each):
+            facts[each.run_id].unpriced |= {COST, own[-1]}
     return Gathered([*facts.values()], len(rows) - len(ended), sum(passed[row.id] is None for row in ended))
 
 
@@ -135,7 +140,7 @@ def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[
 
 
 PER_RUN = frozenset({"spans", "calls", "tokens", "cost_usd"})
-"""Measures per run: a run without a value counts as 0."""
+"""Measures per run: a run without a value counts as 0, unless it is an unknown cost."""
 
 
 NOTHING = (0.0, 0.0)
@@ -151,6 +156,8 @@ def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
     For durations the numerator is the logarithm of the mean duration.
     """
     above, below = run.values.get(metric, NOTHING)
+    if metric in run.unpriced:
+        return NOTHING
     if metric.measure in PER_RUN:
         return above, 1.0
     if metric.measure == "duration_ms" and below:

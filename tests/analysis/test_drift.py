@@ -296,6 +296,20 @@ def record_version(db: Database, *, version: str, failing: int) -> None:
     tracer.flush()
 
 
+def test_an_unknown_cost_is_no_cost_of_0() -> None:
+    with agentspan.open(":memory:") as db:
+        tracer = agentspan.Tracer(db.storage, raise_errors=True)
+        for number in range(16):
+            model = "gpt-4o" if number < 8 else "unheard-of"
+            with tracer.run("shop", version="1" if number < 8 else "2"):
+                for asked in (model, "gpt-4o") if number % 8 == 0 else (model,):
+                    with tracer.span("llm", {"model": asked}) as span:
+                        span.set_result({"input_tokens": 1000, "output_tokens": 10})
+        tracer.flush()
+        rows = {row.metric: row for row in db.drift("shop@1", "shop@2").rows}
+    assert (rows[COST].base_runs, rows[COST].head_runs, rows[COST].head, rows[COST].p) == (8, 0, None, None)
+
+
 def test_versions_are_compared_on_every_storage(db: Database) -> None:
     record(db)
     found = db.drift("shop@1.0", "shop@2.0")
