@@ -194,7 +194,7 @@ class Database:
             model: the name of a model that was called (types `llm` and `embedding`); `*` is any text.
 
         Raises:
-            InvalidValue: a time, a rule, the signature or `status` is invalid.
+            InvalidValue: `sort` or the value of a keyword is invalid, such as a number in the place of a text.
             NotFound: the agent does not exist.
         """
         with host.importing:

@@ -148,7 +148,7 @@ class TimedRunKeywords(RunKeywords, total=False):
 
 
 def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
-    """Return the filter for values by the names of the grammar. A value that is None, False or empty matches all runs.
+    """Return the filter for values by the names of the grammar. A value that is None or False matches all runs.
 
     Args:
         values: the text for each name; a bool for `failed`; text or datetime for times; one text or several for `tag`
@@ -157,10 +157,15 @@ def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> 
         zone: the zone of times without an offset; None for the machine's own zone.
 
     Raises:
-        InvalidValue: a time, a status, a purpose, a rule over a score, or a KEY=VALUE pair is invalid.
+        InvalidValue: a time, a status, a purpose, a rule over a score, or a KEY=VALUE pair is invalid, or a value
+            that must be text is not.
     """
     within = f"{field} " if field else ""
-    texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := values.get(name), str)}
+    for name in (*TEXTS, *MANY):
+        kinds = str if name in TEXTS else (str, Sequence, Mapping)
+        if (value := values.get(name)) is not None and not isinstance(value, kinds):
+            raise InvalidValue(f"{within}{name}", "must be text")
+    texts: dict[str, Any] = {name: value for name in TEXTS if (value := values.get(name)) is not None}
     for name, known in (("status", INSTANCE_STATUSES), ("purpose", PURPOSES)):
         if texts.get(name, known[0]) not in known:
             raise InvalidValue(f"{within}{name}", f"must be one of {', '.join(known)}")

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from agentspan import jsontext
 from agentspan.analysis.by_name import find_run, resolved
@@ -152,7 +152,12 @@ def find_runs(
         offset: the number of runs to skip.
         sort: the order, if not by creation: the longest first, the most expensive first …
         progress: called with (done, total) while an index is built.
+
+    Raises:
+        InvalidValue: the filter is invalid, or `sort` is another text.
     """
+    if sort not in get_args(RunSort):
+        raise InvalidValue("sort", f"must be one of {', '.join(get_args(RunSort))}")
     return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter(), progress), limit, offset, sort, progress))
 
 

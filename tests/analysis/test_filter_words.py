@@ -23,6 +23,12 @@ IDS = IdSource(7)
 BERLIN = timezone(timedelta(hours=1))
 
 
+@pytest.mark.parametrize("wrong", [{"version": 1.9}, {"task": 3}, {"agent": ["a"]}, {"tag": 5}, {"sort": "size"}])
+def test_a_value_of_another_type_is_refused_and_does_not_match_all_runs(wrong: Any) -> None:
+    with agentspan.open(":memory:") as db, pytest.raises(InvalidValue, match=next(iter(wrong))):
+        db.runs(**wrong)
+
+
 def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
     assert parse("all") == RunFilter()
     found = parse("agent='my agent' status=failed since=2026-11-24 failed --git-commit=ab meta=a=b meta=c.d=1=2")
