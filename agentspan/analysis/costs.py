@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from agentspan import clock
 from agentspan.analysis.by_name import AT
+from agentspan.analysis.filter_words import in_zone
 from agentspan.analysis.runs import MODELS, TOOLS, find_runs, folder_of
 from agentspan.errors import InvalidValue
 from agentspan.schemas.builtin import built_in_part
@@ -375,9 +376,7 @@ def _start(day: date, zone: tzinfo | None) -> str:
     """Return the start of a day as a filter of runs: its name in UTC, else an exact time."""
     if zone is UTC:
         return day.isoformat()
-    midnight = datetime.combine(day, time())
-    aware = midnight.astimezone() if zone is None else midnight.replace(tzinfo=zone)
-    return f"{aware.astimezone(UTC).isoformat()[:19]}Z"
+    return f"{in_zone(zone, datetime.combine(day, time())).astimezone(UTC).isoformat()[:19]}Z"
 
 
 def _periods(days: set[str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:

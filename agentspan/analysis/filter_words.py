@@ -66,20 +66,26 @@ def _moment(text: str, now: datetime, zone: tzinfo | None) -> datetime | None:
         return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
     today = now.astimezone(zone).date()
     if text in _DAYS:
-        return _in(zone, datetime.combine(today - timedelta(days=_DAYS[text]), time()))
+        return in_zone(zone, datetime.combine(today - timedelta(days=_DAYS[text]), time()))
     if date := _DATE.match(text):
-        return _in(zone, datetime.fromisoformat(f"{date[1]}T{date[2] or '00:00'}"))
+        return in_zone(zone, datetime.fromisoformat(f"{date[1]}T{date[2] or '00:00'}"))
     if of_day := _TIME_OF_DAY.match(text):
         at = time.fromisoformat(of_day[2])
-        moment = _in(zone, datetime.combine(today - timedelta(days=_DAYS.get(of_day[1] or "", 0)), at))
+        moment = in_zone(zone, datetime.combine(today - timedelta(days=_DAYS.get(of_day[1] or "", 0)), at))
         is_to_come = not of_day[1] and moment > now
-        return _in(zone, datetime.combine(today - timedelta(days=1), at)) if is_to_come else moment
+        return in_zone(zone, datetime.combine(today - timedelta(days=1), at)) if is_to_come else moment
     return None
 
 
-def _in(zone: tzinfo | None, moment: datetime) -> datetime:
-    """Return a naive datetime as an aware one in a zone; None is the machine's own zone."""
-    return moment.astimezone() if zone is None else moment.replace(tzinfo=zone)
+def in_zone(zone: tzinfo | None, moment: datetime) -> datetime:
+    """Return a naive datetime as an aware one in a zone; None is the machine's own zone.
+
+    A time of day that a change to summer time leaves out, such as midnight in Cairo, is as much later.
+    """
+    if zone is not None:
+        return moment.replace(tzinfo=zone)
+    aware = moment.astimezone()
+    return aware if aware.replace(tzinfo=None) == moment else moment.replace(fold=1).astimezone()
 
 
 ALL = "all"

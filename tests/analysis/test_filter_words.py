@@ -1,5 +1,6 @@
 """The one grammar of filters: words, times, agents and versions."""
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,7 +10,7 @@ import agentspan
 from agentspan import clock
 from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.by_name import resolved
-from agentspan.analysis.filter_words import NAMES, filter_of, parse
+from agentspan.analysis.filter_words import NAMES, filter_of, parse, parse_time
 from agentspan.analysis.runs import find_runs, ids_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
@@ -27,6 +28,16 @@ BERLIN = timezone(timedelta(hours=1))
 def test_a_value_of_another_type_is_refused_and_does_not_match_all_runs(wrong: Any) -> None:
     with agentspan.open(":memory:") as db, pytest.raises(InvalidValue, match=next(iter(wrong))):
         db.runs(**wrong)
+
+
+def test_a_day_without_midnight_begins_with_its_first_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        monkeypatch.setenv("TZ", "CLT4CLST,M9.1.0/0,M4.1.0/0")  # as in Chile
+        time.tzset()
+        assert parse_time("2026-09-06", zone=None) == "2026-09-06T04:00:00.000000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
