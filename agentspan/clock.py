@@ -19,7 +19,6 @@ _second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
 _minutes: dict[int, str] = {}
 """The texts of minutes since the epoch. One of an unknown minute takes 1.4 µs; an import has many in turn."""
 _MOST_MINUTES = 1000
-_OUTSIDE = "outside the years 2 to 9998"
 _TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _written: tuple[str, str] = ("0", "1970-01-01T00:00:00.")
 """The last second that `text_of` formatted: the digits of the nanoseconds without the last nine, and the text."""
@@ -83,7 +82,7 @@ def parse(value: object) -> str:
     if isinstance(value, str):
         if _STORED.match(value) and value[17:19] != "60":  # most times are stored ones: a third of the price
             _moment(value)
-            return _apart_from_ends(value)
+            return value
         if not _RFC3339.match(value):
             raise ValueError("not an RFC 3339 time with an offset, such as 2026-11-24T15:20:11Z")
         value = _moment(value.replace(" ", "T").upper())
@@ -92,17 +91,9 @@ def parse(value: object) -> str:
     if value.utcoffset() is None:
         raise ValueError("a time without an offset; use datetime.now(timezone.utc) or end the text in Z")
     try:
-        text = value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except OverflowError:
-        raise ValueError(_OUTSIDE) from None
-    return _apart_from_ends(text)
-
-
-def _apart_from_ends(text: str) -> str:
-    """Return a stored time of the years 2 to 9998: only these have a day, a week and a month in each zone."""
-    if "0002" <= text < "9999":
-        return text
-    raise ValueError(_OUTSIDE)
+        raise ValueError("outside the years 1 to 9999") from None
 
 
 def _moment(text: str) -> datetime:
@@ -120,7 +111,7 @@ def _moment(text: str) -> datetime:
             raise ValueError("no such date or time of day")
         return utc + timedelta(seconds=1)
     except OverflowError:
-        raise ValueError(_OUTSIDE) from None
+        raise ValueError("outside the years 1 to 9999") from None
 
 
 def to_datetime(text: str) -> datetime:

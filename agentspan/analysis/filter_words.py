@@ -163,8 +163,8 @@ def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> 
         zone: the zone of times without an offset; None for the machine's own zone.
 
     Raises:
-        InvalidValue: a time, a status, a purpose, a rule over a score, or a KEY=VALUE pair is invalid, or a value
-            that must be text is not.
+        InvalidValue: a time, a status, a purpose, a rule over a score, a KEY=VALUE pair, or the type of a value is
+            invalid.
     """
     within = f"{field} " if field else ""
     for name in (*TEXTS, *MANY):
