@@ -18,7 +18,7 @@ from agentspan.model.changes import check_text, without_nul
 from agentspan.model.registration import SpanTypeSchema
 from agentspan.model.rows import AgentSpanRow, Meaning, Side, Violation
 from agentspan.schemas import aliases, prices
-from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
+from agentspan.schemas.aliases import ERROR_TYPES, MOST_USED, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn, built_in_part, has_own_tokens, is_aggregate
 from agentspan.schemas.conformance import Conformance, JSONSchema, problem_of
 from agentspan.schemas.templates import (
@@ -386,7 +386,6 @@ _REASONS = ("finish_reason", "stop_reason", "stopReason")
 _no_reason = frozenset(_REASONS).isdisjoint
 _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
-_INT64 = 2**63
 MAX_LABEL = 200
 """The most characters of a label; more are cut with `…`."""
 _WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
@@ -552,9 +551,7 @@ def _label(value: str) -> str:
 
 
 def _cost(value: Any) -> float | None:
-    if type(value) is int and -_INT64 <= value < _INT64:
-        return float(value)
-    return value if type(value) is float and value - value == 0 else None  # not NaN, not infinite
+    return float(value) if type(value) in (int, float) and -MOST_USED <= value <= MOST_USED else None
 
 
 def _response_id(value: Any) -> str | None:
