@@ -44,11 +44,17 @@ _MONDAY_S = 4 * 86_400
 """A Monday, in seconds since 1970: weeks begin on Mondays, in UTC."""
 
 
+def plausible(text: str) -> str:
+    """Return a stored time, or the first or last one from which periods and zones can be computed: 1971 and 2200."""
+    return min(max(text, "1971-01-01T00:00:00.000000Z"), "2200-01-01T00:00:00.000000Z")
+
+
 def periods_of(times: Collection[str], *, most: int = MOST_PERIODS, shortest_s: int = 60) -> Periods | None:
     """Return periods of the least length of which at most `most` cover these times; None without times."""
     if not times:
         return None
-    first, last = (int(clock.to_datetime(text).timestamp()) - _MONDAY_S for text in (min(times), max(times)))
+    ends = plausible(min(times)), plausible(max(times))
+    first, last = (int(clock.to_datetime(text).timestamp()) - _MONDAY_S for text in ends)
     lengths = chain(
         (each for each in LENGTHS_S if each >= shortest_s), (LENGTHS_S[-1] * 2**power for power in count(1))
     )
