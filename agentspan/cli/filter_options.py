@@ -131,10 +131,13 @@ def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
         filters: the parameters of the command by name; the filter options are removed from it.
 
     Raises:
-        InvalidValue: a time, a rule, or a KEY=VALUE pair is invalid.
+        InvalidValue: a time, a rule, or a KEY=VALUE pair is invalid, or a part of a text is empty.
         NotFound: the agent does not exist.
     """
     names = [name for name in NAMES if name in filters]
+    for name in ("error", "git_commit", "grep"):
+        if filters.get(name) == "":  # such as an unset variable of a script: `prune` would remove every run
+            raise InvalidValue(name, "is empty; without the option, every run matches")
     return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
 
 
