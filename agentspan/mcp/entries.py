@@ -429,6 +429,10 @@ def _tables(text: str, path: Sequence[str]) -> list[tuple[int, int]]:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(each)}' for key, each in value.items())}}}"
+    if not isinstance(value, (str, int, float)):
+        raise NotEditable("has an entry with a date; change it by hand")
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a basic string, a number, true or false
 
 
