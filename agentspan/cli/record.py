@@ -133,7 +133,7 @@ def record_command(
 def _record(location: Location, arguments: Sequence[str], budget: str) -> None:
     """Run a program and record it; exit with its exit code, or with the signal that killed it."""
     began = clock.now()
-    with tempfile.NamedTemporaryFile("r", prefix="agentspan-record-") as notes:
+    with tempfile.NamedTemporaryFile("r", errors="replace", prefix="agentspan-record-") as notes:
         code = _run(command_line(arguments), _environment(location, notes.name, budget))
         noted = Noted.of(notes)
     try:
@@ -249,7 +249,9 @@ def _is_in_front() -> bool:
 def _report(location: Location, began: str, noted: Noted) -> list[str]:
     """Return the lines to print after a program: missing packages, new runs since `began`, and a command to try."""
     if location.path is not None and not location.path.exists():  # fast exit, before the database module is imported
-        return [f"nothing was recorded: {safe(noted.why_nothing())}"]
+        folder = location.path.absolute().parent
+        why = noted.why_nothing() if folder.exists() else f"the folder {folder} does not exist"
+        return [f"nothing was recorded: {safe(why)}"]
     from agentspan.database import open
 
     try:
