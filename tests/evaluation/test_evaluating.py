@@ -153,19 +153,21 @@ def test_a_program_that_changes_its_input_changes_no_other_trial(runs: CapturedR
 def test_a_forked_child_that_exits_runs_no_further_trial(runs: CapturedRuns, tmp_path: Path) -> None:
     def agent(number: int) -> str:
         (tmp_path / f"{os.getpid()} {number}").touch()
-        if number == 1 and os.fork() == 0:
-            with agentspan.run("of the child") as run:
-                (tmp_path / run.name).touch()
-            raise SystemExit(0)
+        if number == 1:
+            children.append(os.fork())
+            if children[0] == 0:
+                with agentspan.run("of the child") as run:
+                    (tmp_path / run.name).touch()
+                raise SystemExit(0)
         return str(number)
 
-    parent = os.getpid()
+    parent, children = os.getpid(), list[int]()
     try:
         evaluated(agent, cases=CASES[:4])
     finally:
         if os.getpid() != parent:
             os._exit(0)
-    os.wait()
+    os.waitpid(children[0], 0)
     assert len([*tmp_path.glob(f"{parent} *")]) == 4
     assert len([*tmp_path.iterdir()]) == 4 + 1
     assert (tmp_path / "of the child").exists(), "its run is no trial"
