@@ -164,8 +164,8 @@ def db(storage: Storage) -> Database:
 
 @pytest.fixture
 def tracer(storage: Storage) -> Iterator[agentspan.Tracer]:
-    """A tracer over each storage that raises agentspan's own faults."""
-    made = agentspan.Tracer(storage, raise_errors=True)
+    """A tracer over each storage that raises agentspan's own faults. A server may be slow: a late answer is one."""
+    made = agentspan.Tracer(storage, raise_errors=True, tuning=STANDARD._replace(recording_wait_s=5.0))
     yield made
     made.shutdown()
 
