@@ -236,8 +236,9 @@ def check(
         note: a text to append to the finding of the baseline.
     """
     findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config, known)]
-    if not runs.runs:
-        findings.append(Finding("runs", "inconclusive", "no run that ended was found"))
+    if runs.open or not runs.runs:
+        text = f"{runs.open:,} of {noun(len(runs.runs) + runs.open, 'run')} did not end; not checked"
+        findings.append(Finding("runs", "inconclusive", f"{text}; agentspan doctor closes those of dead programs"))
     outcomes = outcomes_of(runs.runs)
     share = sum(outcomes) / len(outcomes) if outcomes else None
     interval = exact_interval(round(sum(outcomes)), len(outcomes)) if outcomes else None

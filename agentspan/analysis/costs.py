@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from agentspan import clock
 from agentspan.analysis.by_name import AT
 from agentspan.analysis.filter_words import in_zone
+from agentspan.analysis.periods import plausible
 from agentspan.analysis.runs import MODELS, TOOLS, find_runs, folder_of
 from agentspan.errors import InvalidValue
 from agentspan.schemas.builtin import built_in_part
@@ -368,7 +369,7 @@ def _group(run: RunSummary, by: By, day: str, zone: tzinfo | None) -> tuple[str 
 
 def _day(run: RunSummary, zone: tzinfo | None) -> str:
     """Return the day on which a run began, as `2026-11-24`."""
-    text = run.run.started_at or run.run.inserted_at
+    text = plausible(run.run.started_at or run.run.inserted_at)
     return text[:10] if zone is UTC else clock.to_datetime(text).astimezone(zone).date().isoformat()
 
 

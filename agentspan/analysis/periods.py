@@ -32,12 +32,7 @@ class Periods(NamedTuple):
     def edges(self) -> list[str]:
         """Return the beginning of each period, and the end of the last one, as stored text."""
         first = round(clock.to_datetime(self.first_at).timestamp())
-        return [_text(first + place * self.seconds) for place in range(self.number + 1)]
-
-
-def _text(seconds: int) -> str:
-    """Return a time as stored text; one outside the years 1 to 9999 is the nearest in them."""
-    return clock.to_text(min(max(seconds, -62_135_596_800), 253_402_300_799) * 10**9)
+        return [clock.to_text((first + place * self.seconds) * 10**9) for place in range(self.number + 1)]
 
 
 MOST_PERIODS = 30
@@ -49,14 +44,20 @@ _MONDAY_S = 4 * 86_400
 """A Monday, in seconds since 1970: weeks begin on Mondays, in UTC."""
 
 
+def plausible(text: str) -> str:
+    """Return a stored time, or the first or last one from which periods and zones can be computed: 1971 and 2200."""
+    return min(max(text, "1971-01-01T00:00:00.000000Z"), "2200-01-01T00:00:00.000000Z")
+
+
 def periods_of(times: Collection[str], *, most: int = MOST_PERIODS, shortest_s: int = 60) -> Periods | None:
     """Return periods of the least length of which at most `most` cover these times; None without times."""
     if not times:
         return None
-    first, last = (int(clock.to_datetime(text).timestamp()) - _MONDAY_S for text in (min(times), max(times)))
+    ends = plausible(min(times)), plausible(max(times))
+    first, last = (int(clock.to_datetime(text).timestamp()) - _MONDAY_S for text in ends)
     lengths = chain(
         (each for each in LENGTHS_S if each >= shortest_s), (LENGTHS_S[-1] * 2**power for power in count(1))
     )
     seconds = next(each for each in lengths if last // each - first // each < most)
     start = first // seconds
-    return Periods(_text(start * seconds + _MONDAY_S), seconds, last // seconds - start + 1)
+    return Periods(clock.to_text((start * seconds + _MONDAY_S) * 10**9), seconds, last // seconds - start + 1)

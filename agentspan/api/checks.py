@@ -94,14 +94,6 @@ def timestamp(field: str, value: Any) -> str | None:
         raise InvalidValue(field, str(error)) from None
 
 
-def began_or_ended(field: str, value: Any) -> str | None:
-    """Convert the time of a run or span; refuse the years 1 and 9999, whose days no other zone may have."""
-    found = timestamp(field, value)
-    if found is None or "0002" <= found < "9999":
-        return found
-    raise InvalidValue(field, "outside the years 2 to 9998")
-
-
 def text(field: str, value: Any) -> str | None:
     """Return a text of at most MAX_TEXT characters that can be stored; None stays None."""
     if value is None:

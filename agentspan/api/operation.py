@@ -40,7 +40,7 @@ class Check(NamedTuple):
 
 Text = Annotated[str | None, Check(checks.text)]
 Name = Annotated[str, Check(checks.required_text)]
-Time = Annotated[str | None, Check(checks.began_or_ended)]
+Time = Annotated[str | None, Check(checks.timestamp)]
 OwnId = Annotated[str | None, Check(checks.own_id)]
 """A PFID of the client's own."""
 Mark = Annotated[bool | None, Check(checks.mark)]

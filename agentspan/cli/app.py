@@ -114,7 +114,8 @@ COMMANDS = {
         "the newest mark.",
     },
     "Record and watch": {
-        "record": "Run a Python program, and record what its AI frameworks do.\n\nThe program needs no change.",
+        "record": "Run a Python program, and record what its AI frameworks do.\n\nThe program needs no change. "
+        "With `-m MODULE` as PROGRAM, a module runs, as `python -m` does: the options after it are the module's.",
         "sessions": "List the sessions of coding agents on this machine.\n\nNothing is stored. SOURCE is a format, "
         "such as claude or codex, or a file or folder; without one, of all formats. EXPIRING is how many their product "
         "deletes within a week.",

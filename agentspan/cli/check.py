@@ -164,7 +164,7 @@ def _compared(
     Args:
         folder: the folder that the path of the baseline's file is relative to.
     """
-    text = wanted.baseline or ALL
+    text = ALL if wanted.baseline is None else wanted.baseline
     with ExitStack() as opened:
         source, where = storage, "the file"
         if wanted.baseline_file is not None:

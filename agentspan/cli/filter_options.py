@@ -72,13 +72,16 @@ def filter_options(command: F) -> F:
 
 def limit_option(limit: int) -> Callable[[F], F]:
     """Return the option `-n` of a command that lists, with its default."""
-    of: dict[str, Any] = {"metavar": "N", "default": limit, "show_default": True, "type": click.IntRange(0)}
+    of: dict[str, Any] = {"metavar": "N", "default": limit, "show_default": True, "type": _NUMBER}
     return click.option("-n", "--limit", help="List N at most.", **of)
+
+
+_NUMBER = click.IntRange(0, 10**9)
 
 
 def page_options(limit: int, *, sort: bool = False) -> Callable[[F], F]:
     """Return the options `-n`, with its default, and `--offset` of a command that lists; with `sort`, also `--sort`."""
-    offset = click.option("--offset", metavar="N", default=0, type=click.IntRange(0), help="Leave out the first N.")
+    offset = click.option("--offset", metavar="N", default=0, type=_NUMBER, help="Leave out the first N.")
     order = click.option(
         "--sort", default=SORTS[0], type=click.Choice(SORTS), help="List the latest, the longest … first."
     )
@@ -128,10 +131,13 @@ def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
         filters: the parameters of the command by name; the filter options are removed from it.
 
     Raises:
-        InvalidValue: a time, a rule, or a KEY=VALUE pair is invalid.
+        InvalidValue: a time, a rule, or a KEY=VALUE pair is invalid, or a part of a text is empty.
         NotFound: the agent does not exist.
     """
     names = [name for name in NAMES if name in filters]
+    for name in ("error", "git_commit", "grep"):
+        if filters.get(name) == "":  # such as an unset variable of a script: `prune` would remove every run
+            raise InvalidValue(name, "is empty; without the option, every run matches")
     return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
 
 

@@ -98,7 +98,6 @@ class Noted(NamedTuple):
 
 
 @command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
 @click.option("--list", "is_list", is_flag=True, help="List the frameworks that can be recorded here; run nothing.")
 @click.option("--budget", "budgets", metavar="LIMITS", multiple=True, help="Limit each run, such as usd=5,steps=200.")
 @click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
@@ -107,7 +106,6 @@ class Noted(NamedTuple):
 def record_command(
     ctx: click.Context,
     /,
-    module: str | None,
     program: tuple[str, ...],
     budgets: tuple[str, ...],
     db: str | None,
@@ -116,12 +114,12 @@ def record_command(
     as_json: bool,
 ) -> None:
     """Run a program, or list the frameworks that would be recorded."""
-    if is_list and not program and module is None:
+    if is_list and not program:
         _frameworks(as_json=as_json)
         return
     if is_list or as_json:
         raise click.UsageError("--list runs no program, and --json is for --list")
-    if not program and module is None:
+    if not program:
         raise click.UsageError("a program to run is missing: agentspan record -- python agent.py")
     budget = ",".join(budgets)
     try:
@@ -129,14 +127,14 @@ def record_command(
             parse_budget(budget)
     except InvalidValue as error:
         raise click.UsageError(f"--budget: {error}") from None
-    _record(location_in(ctx, db), program, module=module, budget=budget)
+    _record(location_in(ctx, db), program, budget)
 
 
-def _record(location: Location, arguments: Sequence[str], *, module: str | None, budget: str) -> None:
+def _record(location: Location, arguments: Sequence[str], budget: str) -> None:
     """Run a program and record it; exit with its exit code, or with the signal that killed it."""
     began = clock.now()
-    with tempfile.NamedTemporaryFile("r", prefix="agentspan-record-") as notes:
-        code = _run(command_line(arguments, module), _environment(location, notes.name, budget))
+    with tempfile.NamedTemporaryFile("r", errors="replace", prefix="agentspan-record-") as notes:
+        code = _run(command_line(arguments), _environment(location, notes.name, budget))
         noted = Noted.of(notes)
     try:
         for line in _report(location, began, noted):
@@ -150,13 +148,11 @@ def _record(location: Location, arguments: Sequence[str], *, module: str | None,
     raise SystemExit(code)
 
 
-def command_line(arguments: Sequence[str], module: str | None) -> list[str]:
+def command_line(arguments: Sequence[str]) -> list[str]:
     """Return the command line of a program: a script runs with this Python, `python` is the one beside `agentspan`."""
-    if module is not None:
-        return [sys.executable, "-m", module, *arguments]
-    if arguments and _PYTHON.match(arguments[0]):
+    if _PYTHON.match(arguments[0]):
         return [_python(arguments[0]), *arguments[1:]]
-    if arguments and arguments[0].endswith(".py") and not os.access(arguments[0], os.X_OK):
+    if arguments[0] == "-m" or (arguments[0].endswith(".py") and not os.access(arguments[0], os.X_OK)):
         return [sys.executable, *arguments]
     return [*arguments]
 
@@ -253,7 +249,9 @@ def _is_in_front() -> bool:
 def _report(location: Location, began: str, noted: Noted) -> list[str]:
     """Return the lines to print after a program: missing packages, new runs since `began`, and a command to try."""
     if location.path is not None and not location.path.exists():  # fast exit, before the database module is imported
-        return [f"nothing was recorded: {safe(noted.why_nothing())}"]
+        folder = location.path.absolute().parent
+        why = noted.why_nothing() if folder.exists() else f"the folder {folder} does not exist"
+        return [f"nothing was recorded: {safe(why)}"]
     from agentspan.database import open
 
     try:

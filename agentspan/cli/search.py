@@ -208,7 +208,7 @@ LEAST_CELL = 16
 @command("sql")
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="Write the rows like this.")
-@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="Read N rows at most.")
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(1, 10**9), help="Read N rows at most.")
 @click.option("--seconds", metavar="N", type=click.FloatRange(0.01, 3600), help="End the query after N seconds.")
 @reads
 def sql_command(

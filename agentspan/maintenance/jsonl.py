@@ -54,6 +54,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import SOURCES
+from agentspan.schemas.aliases import MOST_USED
 from agentspan.schemas.builtin import stored_aggregate
 from agentspan.storage.access import instance, scan
 from agentspan.storage.protocol import Storage
@@ -524,6 +525,8 @@ def _value(number: int, column: Column, value: Any) -> Any:
         return float(value)
     if type(value) is not column.type or (type(value) is int and not -(2**63) <= value < 2**63):
         raise _wrong(number, f"{name} has the wrong type")
+    if type(value) is int and abs(value) > MOST_USED:
+        return None  # as of a span that is recorded
     if isinstance(value, str):
         try:
             value.encode()

@@ -26,7 +26,8 @@ def set_json(text: str, path: Sequence[str], value: Mapping[str, Any]) -> str:
     root = _root(text)
     if root is None:
         newline = "\r\n" if "\r\n" in text else "\n"
-        return text + _member(path, value, "", "  ", newline, outermost=True) + newline
+        gap = newline if text.strip() and not text.endswith("\n") else ""  # a comment would go on otherwise
+        return text + gap + _dumped(_nested(path, value), "", "  ", newline) + newline
     at, depth = root, 0
     while depth < len(path) - 1 and (found := at.member(path[depth])) is not None:
         at = _object(found, path[depth])
@@ -168,9 +169,9 @@ class _Reader:
             colon = at if found is None else self._space(found.end())
             if found is None or self._text[colon : colon + 1] != ":":
                 raise self._wrong(at)
-            first = self._space(colon + 1)
+            name, first = self._value(at, depth)[0], self._space(colon + 1)
             value, end = self._value(first, depth + 1)
-            members.append(_Member(json.loads(found[0]), at, first, end, value))
+            members.append(_Member(name, at, first, end, value))
             at, comma = self._space(end), None
             if self._text[at : at + 1] == ",":
                 comma = at + 1
@@ -223,12 +224,8 @@ def _nested(path: Sequence[str], value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
-def _member(
-    path: Sequence[str], value: Mapping[str, Any], indent: str, unit: str, newline: str, *, outermost: bool = False
-) -> str:
-    """Return a member `"key": value` as text; with `outermost`, return an object with this member."""
-    if outermost:
-        return _dumped(_nested(path, value), indent, unit, newline)
+def _member(path: Sequence[str], value: Mapping[str, Any], indent: str, unit: str, newline: str) -> str:
+    """Return a member `"key": value` as text."""
     return f"{json.dumps(path[0], ensure_ascii=False)}: {_dumped(_nested(path[1:], value), indent, unit, newline)}"
 
 
@@ -377,7 +374,7 @@ def toml_value(text: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text.removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise NotEditable(f"is no valid TOML ({error})") from None
 
 
@@ -395,7 +392,7 @@ def _headers(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     while at <= len(text):
         if depth == 0 and (found := _HEADER.match(text, at)) is not None:
             keys = [
-                json.loads(f'"{basic}"') if basic else literal or bare
+                tomllib.loads(f'key = "{basic}"')["key"] if basic else literal or bare
                 for basic, literal, bare in _KEY.findall(found[1])
             ]
             yield at, tuple(keys)
@@ -432,6 +429,10 @@ def _tables(text: str, path: Sequence[str]) -> list[tuple[int, int]]:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(each)}' for key, each in value.items())}}}"
+    if not isinstance(value, (str, int, float)):
+        raise NotEditable("has an entry with a date; change it by hand")
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a basic string, a number, true or false
 
 

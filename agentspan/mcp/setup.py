@@ -221,12 +221,13 @@ def changes_of(to: Agent, words: list[str], environment: Environment, *, project
     found = [_of_config(config.absolute(), to, words, remove=remove)]
     for skill in (FIND, INSTRUMENT):
         path = (skills / skill.name / "SKILL.md").absolute()
-        found.append(Change(path.resolve(), _read(path), None if remove else skill.text))
+        before = _read(path)
+        found.append(Change(path.resolve(), before, None if remove else skill.text))
     return found
 
 
 def _of_config(path: Path, to: Agent, words: list[str], *, remove: bool) -> Change:
-    path, before = path.resolve(), _read(path)
+    before, path = _read(path), path.resolve()  # reading refuses a loop of links, resolve() raises RuntimeError
     text, is_toml, keys = before or "", path.suffix == ".toml", (to.key, NAME)
     try:
         if remove:
@@ -237,8 +238,10 @@ def _of_config(path: Path, to: Agent, words: list[str], *, remove: bool) -> Chan
         values = (entries.toml_value if is_toml else entries.json_value)(text)
         servers = values.get(to.key)
         stored = servers.get(NAME) if isinstance(servers, dict) else None
-        if isinstance(stored, dict) and entry.items() <= stored.items():  # a person may have added an environment
-            return Change(path, before, before)
+        if isinstance(stored, dict) and "command" in stored:  # a person may have added an environment
+            entry = {**stored, **entry}
+            if entry == stored:
+                return Change(path, before, before)
         return Change(path, before, (entries.set_toml if is_toml else entries.set_json)(text, keys, entry))
     except entries.NotEditable as error:
         raise Failed(f"{path} {error}; nothing was changed") from None

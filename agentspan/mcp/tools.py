@@ -9,6 +9,7 @@ import logging
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -231,7 +232,8 @@ def _property(parameter: click.Parameter) -> dict[str, Any]:
 def _words(name: str, arguments: Mapping[str, Any]) -> list[str]:
     """Return the words of the command line for the arguments of a call."""
     if name == "sql":
-        arguments = {"limit": SQL_ROWS, **arguments, "seconds": _seconds(arguments.get("seconds"))}
+        limit = SQL_ROWS if arguments.get("limit") in (None, "") else arguments["limit"]
+        arguments = {**arguments, "limit": limit, "seconds": _seconds(arguments.get("seconds"))}
     parameters = _parameters(name)
     known = [*TOOLS[name].arguments, BUDGET, FROM]
     unknown = [key for key in arguments if key not in known]
@@ -262,7 +264,9 @@ def _words(name: str, arguments: Mapping[str, Any]) -> list[str]:
 
 def _seconds(value: object) -> object:
     """Return the time limit of a query. A value that is no number is returned unchanged: the command refuses it."""
-    return SQL_S if value is None else min(value, MOST_SQL_S) if isinstance(value, (int, float)) else value
+    with suppress(TypeError, ValueError, OverflowError):
+        return SQL_S if value in (None, "") else min(MOST_SQL_S, float(value))  # type: ignore[arg-type]
+    return value
 
 
 def _long(option: click.Option) -> str:

@@ -13,13 +13,14 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import sqlite3
 import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,13 @@ _NOT_SERVED = frozenset({404, 405, 501})
 _AGAIN = frozenset({429, 502, 503, 504})
 """The HTTP statuses after which a request is retried, from OTLP's specification."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+_ADDRESS = re.compile(r"[!-~]+")
+_NAME = re.compile(r"[!-9;-~]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+
+
+class _Stopped(Exception):
+    """The caller wants no further attempt."""
 
 
 class ForwardingFailed(AgentspanError):
@@ -66,13 +74,14 @@ def address(to: str) -> str:
     """Return the address for traces: the target's address, with `/v1/traces` appended unless it ends so.
 
     Raises:
-        InvalidValue: `to` is no http or https address, or has a query or a fragment.
+        InvalidValue: `to` is no http or https address, or has a user, a query or a fragment.
     """
     try:
-        parts = urlsplit(to)
+        parts = urlsplit(to if _ADDRESS.fullmatch(to) else "")
+        is_whole = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        is_whole = False
+    if not is_whole or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise InvalidValue("to", "must be an address such as http://127.0.0.1:4318")
     return to if parts.path.endswith("/v1/traces") else f"{to.rstrip('/')}/v1/traces"
 
@@ -86,6 +95,9 @@ class Sender:
         tries: the most attempts for a request; None for no limit.
         timeout_s: the timeout of one attempt.
         pause: sleeps for a number of seconds.
+
+    Raises:
+        InvalidValue: `to` is no address, or a header has characters that HTTP does not allow.
     """
 
     def __init__(
@@ -98,6 +110,8 @@ class Sender:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self.to = address(to)
+        if not all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers.items()):
+            raise InvalidValue("headers", "have a character that HTTP does not allow")
         self._logs_to = f"{self.to.removesuffix('/v1/traces')}/v1/logs"
         self._headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip", **headers}
         self._tries, self._timeout_s, self._pause = tries, timeout_s, pause
@@ -186,14 +200,20 @@ class Cursor:
     Args:
         path: the path of the file, which is created if it is missing.
         target: the address of the target.
+
+    Raises:
+        InvalidValue: the file cannot be written, or is no file of SQLite.
     """
 
     def __init__(self, path: Path, target: str) -> None:
         self._path, self._target = path, target
-        files.ensure(path)
-        with closing(self._open()) as connection:
-            connection.execute(_TABLE)
-            connection.execute(_SCORES)
+        try:
+            files.ensure(path)
+            with closing(self._open()) as connection:
+                connection.execute(_TABLE)
+                connection.execute(_SCORES)
+        except (OSError, sqlite3.Error) as error:
+            raise InvalidValue("state", f"{path} cannot be used: {error}") from None
 
     def counts(self) -> dict[str, tuple[int, bool]]:
         """Return, by run, the number of forwarded spans and whether the run's own root span was forwarded."""
@@ -296,24 +316,34 @@ def forward(
         stop: called about once a second with `follow`.
 
     Raises:
-        InvalidValue: `to` is no address, or the storage is no file and `state` is left out.
+        InvalidValue: `to` is no address, a header is none of HTTP, `state` cannot be used, or the storage is no file
+            and `state` is left out.
         ForwardingFailed: the target did not accept a request. The spans accepted before are recorded in `state`.
     """
-    sender = Sender(to, headers or {}, tries=tries if tries is not None or follow else 8)
+
+    def pause(seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0:
+            if stop():
+                raise _Stopped
+            time.sleep(min(left_s, POLL_S))
+
+    sender = Sender(to, headers or {}, tries=tries if tries is not None or follow else 8, pause=pause)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
     storage = open_storage(db, read_only=True)
     try:
         cursor = Cursor(_state_of(storage, state), sender.to)
         forwarder = _Forwarder(storage, sender, cursor)
-        forwarder.look(_all_runs(storage))
-        forwarder.look_at_scores()
-        since_s = time.monotonic()
-        while follow and not stop():
-            time.sleep(POLL_S)
-            is_old = time.monotonic() - since_s > SETTLED_S
-            since_s = time.monotonic() if is_old else since_s
-            forwarder.look(_all_runs(storage) if is_old else forwarder.recent())
-            forwarder.look_at_scores(only_new=not is_old)
+        with suppress(_Stopped):
+            forwarder.look(_all_runs(storage))
+            forwarder.look_at_scores()
+            since_s = time.monotonic()
+            while follow and not stop():
+                time.sleep(POLL_S)
+                is_old = time.monotonic() - since_s > SETTLED_S
+                since_s = time.monotonic() if is_old else since_s
+                forwarder.look(_all_runs(storage) if is_old else forwarder.recent())
+                forwarder.look_at_scores(only_new=not is_old)
         return Forwarded(forwarder.runs, forwarder.spans, forwarder.late_scores, forwarder.left_scores)
     finally:
         if is_ours:

@@ -7,8 +7,9 @@ names are not in this table.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-MOST = 10**12
-"""The largest number of tokens, or of dollars, that a span may report. Sums of larger numbers would overflow."""
+MOST_USED = 10**12
+"""The most tokens, or US dollars, of a call: a database cannot sum a few of the largest integers, so each command would
+fail."""
 
 
 class Alias(NamedTuple):
@@ -127,17 +128,14 @@ def label_of(payload: Mapping[str, Any], field: str) -> str | None:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None.
-
-    Numbers of more than MOST are None, too.
-    """
+    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None."""
     if type(value) is int:
-        return value if -MOST <= value <= MOST else None
+        return value if -MOST_USED <= value <= MOST_USED else None
     if type(value) is dict:  # Vercel AI SDK 6: {"total": 812, "noCache": 700, "cacheRead": 112}
         value = value.get("total")
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and -MOST <= value <= MOST else None
+    return value if type(value) is int and -MOST_USED <= value <= MOST_USED else None
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

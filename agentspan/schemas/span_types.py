@@ -18,7 +18,7 @@ from agentspan.model.changes import check_text, without_nul
 from agentspan.model.registration import SpanTypeSchema
 from agentspan.model.rows import AgentSpanRow, Meaning, Side, Violation
 from agentspan.schemas import aliases, prices
-from agentspan.schemas.aliases import ERROR_TYPES, MOST, NAME_MEMBERS, USAGE_MEMBERS, count
+from agentspan.schemas.aliases import ERROR_TYPES, MOST_USED, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn, built_in_part, has_own_tokens, is_aggregate
 from agentspan.schemas.conformance import Conformance, JSONSchema, problem_of
 from agentspan.schemas.templates import (
@@ -551,7 +551,7 @@ def _label(value: str) -> str:
 
 
 def _cost(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and -MOST <= value <= MOST else None  # no NaN
+    return float(value) if type(value) in (int, float) and -MOST_USED <= value <= MOST_USED else None
 
 
 def _response_id(value: Any) -> str | None:

@@ -47,6 +47,7 @@ TOML = [
     "[a]\nx = 1\n\n\n# last\n",
     "[[list]]\na = '''[mcp_servers.agentspan]\n'''\n[[list]]\n",
     '[projects."/home/a]b"]\ntrust_level = "trusted"\n',
+    '[projects."\\U0001F600"]\nx = 1\n',
 ]
 
 
@@ -82,6 +83,7 @@ def test_an_entry_amid_others_is_replaced_and_removed_alone() -> None:
     assert found == '[a]\nx=1\n\n[mcp_servers.agentspan]\ncommand = "new"\n\n# of b\n[b]\ny=2\n'
     amid = '{\n  "mcpServers": {\n    "a": 1,\n    "agentspan": {"command": "old"}, // ours\n    "z": 2\n  }\n}\n'
     assert json_value(remove_json(amid, AT)) == {"mcpServers": {"a": 1, "z": 2}}
+    assert json_value(set_json("// only a comment", AT, ENTRY)) == {"mcpServers": {"agentspan": ENTRY}}
     first = '{\n  "mcpServers": {\n    "agentspan": {},\n    "z": 2\n  }\n}\n'
     assert remove_json(first, AT) == '{\n  "mcpServers": {\n    "z": 2\n  }\n}\n'
 
@@ -99,6 +101,7 @@ def test_an_entry_amid_others_is_replaced_and_removed_alone() -> None:
         '{"a": "\n"}',
         "{" * 300,
         '{"a": 01.e}',
+        '{"\\q": 1}',
     ],
 )
 def test_what_is_no_jsonc_object_is_refused(text: str) -> None:
@@ -113,6 +116,7 @@ def test_what_is_no_jsonc_object_is_refused(text: str) -> None:
         'mcp_servers = {other = {command = "x"}}\n',
         '[mcp_servers]\nagentspan = {command = "q"}\n',
         "mcp_servers = 1\n",
+        f"a = {'[' * 9999}",
     ],
 )
 def test_what_cannot_be_changed_in_toml_is_refused(text: str) -> None:

@@ -106,6 +106,11 @@ def test_other_entries_comments_and_permissions_stay(home: Path) -> None:
     assert path.read_text() == before
 
 
+def test_a_loop_of_links_is_an_error(home: Path) -> None:
+    (home / ".claude.json").symlink_to(home / ".claude.json")
+    assert "cannot be read" in run("setup", "claude", "--yes").output
+
+
 def test_a_link_to_settings_stays_a_link(home: Path) -> None:
     kept = home / "dotfiles.json"
     kept.write_text("{}")
@@ -122,6 +127,15 @@ def test_what_a_person_added_to_the_entry_stays(home: Path) -> None:
     found["mcpServers"]["agentspan"]["env"] = {"AGENTSPAN_DB": "x.db"}
     path.write_text(json.dumps(found))
     assert "nothing changes" in run("setup", "cursor", "--yes").output
+    run("setup", "cursor", "--yes", "--db", "other.db")
+    entry = json.loads(path.read_text())["mcpServers"]["agentspan"]
+    assert (entry["env"], entry["args"][1]) == ({"AGENTSPAN_DB": "x.db"}, "--db")
+    run("setup", "codex", "--yes")
+    path = home / ".codex/config.toml"
+    path.write_text(path.read_text() + '[mcp_servers.agentspan.env]\n"a b" = "c"\n')
+    run("setup", "codex", "--yes", "--db", "other.db")
+    entry = tomllib.loads(path.read_text())["mcp_servers"]["agentspan"]
+    assert (entry["env"], entry["args"][1]) == ({"a b": "c"}, "--db")
 
 
 def test_a_file_that_is_not_valid_is_left(home: Path) -> None:

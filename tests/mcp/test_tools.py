@@ -198,8 +198,9 @@ def test_a_query_ends_in_time_and_in_memory(planted: Path) -> None:
     assert "took longer than 0.05 s" in refusal(planted, "sql", query=endless.format("sum(n)"), seconds=0.05)
     assert "3 rows, the most that --limit allows" in text_of(planted, "sql", query=endless.format("n"), limit=3)
     assert "1,000 rows, the most" in text_of(
-        planted, "sql", query=endless.format("n"), budget_tokens=20_000, seconds=10**9
+        planted, "sql", query=endless.format("n"), budget_tokens=20_000, seconds="1e9", limit=None
     )
+    assert "is not in the range" in refusal(planted, "runs", limit=10**30)
     assert "too big" in refusal(planted, "sql", query="select zeroblob(500000000)")
     assert "syntax error" in refusal(planted, "sql", query="-")  # not stdin, which has the protocol
 

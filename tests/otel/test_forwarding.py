@@ -203,10 +203,43 @@ def test_retries_wait_longer_each_time_and_as_long_as_the_target_asks() -> None:
     assert len(waits) == 7
 
 
-@pytest.mark.parametrize("to", ["ftp://x", "127.0.0.1:1", "http://", "http://x/?a=1"])
+@pytest.mark.parametrize(
+    "to",
+    [
+        "ftp://x",
+        "127.0.0.1:1",
+        "http://",
+        "http://x/?a=1",
+        "http://x:abc",
+        "http://x:99999",
+        "http://u:p@x",
+        "http://x y",
+        "http://x/ü",
+    ],
+)
 def test_no_address(to: str) -> None:
     with pytest.raises(InvalidValue, match="address"):
         Sender(to, {})
+
+
+@pytest.mark.parametrize(("name", "value"), [("A", "s3cret\nB: c"), ("A", "日"), ("Ä", "b"), ("A b", "c"), ("A:", "b")])
+def test_a_header_that_http_does_not_allow_is_refused_without_its_value(name: str, value: str) -> None:
+    with pytest.raises(InvalidValue, match="headers: have a character that HTTP does not allow"):
+        Sender("http://x", {name: value})
+
+
+def test_a_state_that_is_no_file_of_the_kind_is_named(tmp_path: Path) -> None:
+    record(tmp_path / "runs.db", 1)
+    (tmp_path / "text").write_text("no database, but a text that is long enough to be read as one" * 99)
+    for state in (tmp_path, tmp_path / "text", tmp_path / "none" / "state"):
+        with pytest.raises(InvalidValue, match=f"state: {state} cannot be used"):
+            forward("http://127.0.0.1:9", tmp_path / "runs.db", state=state)
+
+
+def test_a_follower_of_a_target_that_is_away_can_be_stopped(tmp_path: Path) -> None:
+    record(tmp_path / "runs.db", 1)
+    with Target(*[503] * 9) as target:
+        assert forward(target.url, tmp_path / "runs.db", follow=True, stop=lambda: len(target.answers) < 9) == (0,) * 4
 
 
 def test_attributes_that_other_backends_read(tmp_path: Path) -> None:

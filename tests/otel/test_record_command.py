@@ -119,7 +119,7 @@ def test_a_program_is_recorded_and_keeps_its_streams_and_its_exit_code(folder: P
         assert line.startswith("agentspan: run ")
         assert "(agent) is in" in line
         assert "agentspan show" in line
-    with start(folder, "record", "-m", "agent") as process:
+    with start(folder, "record", "-m", "agent", "-m", "--list") as process:  # what follows MODULE is the module's
         assert process.communicate("module\n", 60)[0] == "MODULE\n"
     assert stored(folder) == [("llm", "complete", 5)] * 3
 
@@ -349,8 +349,10 @@ def test_where_nothing_was_recorded_the_reason_is_said(folder: Path, monkeypatch
     note = folder / "notes"
     environment = {"PYTHONPATH": f"{site}:{folder / 'packages'}", "AGENTSPAN_RECORD_NOTES": str(note)}
     command = [sys.executable, "-c", "import openai, dspy"]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    for is_there in (False, True):  # `record` has deleted it where a process outlives it
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
+        assert (done.stderr, note.exists()) == ("", is_there)
+        note.touch()
     told = [f"python {sys.executable}", f"without {sys.executable} cannot import agentspan: broken"]
     assert note.read_text().splitlines() == told
 
@@ -365,11 +367,11 @@ def test_a_variable_that_turns_recording_off_is_named(monkeypatch: pytest.Monkey
 def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "python3").touch(0o755)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "agentspan")])
-    assert command_line(["python3", "a.py"], None) == [str(tmp_path / "python3"), "a.py"]
-    assert command_line(["python", "a.py"], None) == ["python", "a.py"], "PATH resolves it"
-    assert command_line(["/usr/bin/python3", "a.py"], None) == ["/usr/bin/python3", "a.py"]
+    assert command_line(["python3", "a.py"]) == [str(tmp_path / "python3"), "a.py"]
+    assert command_line(["python", "a.py"]) == ["python", "a.py"], "PATH resolves it"
+    assert command_line(["/usr/bin/python3", "a.py"]) == ["/usr/bin/python3", "a.py"]
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
-    assert command_line(["python3", "-c", ""], None)[0] == str(Path(sys.executable).with_name("python3"))
+    assert command_line(["python3", "-c", ""])[0] == str(Path(sys.executable).with_name("python3"))
 
 
 @pytest.mark.full

@@ -131,23 +131,21 @@ def test_zero_is_a_number_of_tokens() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [True, False, None, 1.5, math.nan, math.inf, 1e19, "12", [1], {"n": 1}, 10**12 + 1, -(2**63) - 1, HUGE],
+    [True, False, None, 1.5, math.nan, math.inf, 1e19, "12", [1], {"n": 1}, 10**12 + 1, -(2**62), HUGE],
     ids=of_type,
 )
-def test_what_is_no_integer_of_at_most_a_trillion_is_no_number_of_tokens(value: Any) -> None:
+def test_what_is_no_integer_or_too_large_to_be_summed_is_no_number_of_tokens(value: Any) -> None:
     found = meaning({}, {"input_tokens": value, "output_tokens": value})
     assert (found.input_tokens, found.output_tokens) == (None, None)
 
 
-@pytest.mark.parametrize(
-    "value", [True, None, "0.5", [0.5], math.nan, math.inf, -math.inf, 2**63, 1e13, HUGE], ids=of_type
-)
-def test_what_is_no_number_of_at_most_a_trillion_is_no_cost(value: Any) -> None:
+@pytest.mark.parametrize("value", [True, None, "0.5", [0.5], math.nan, math.inf, -math.inf, 1e13, HUGE], ids=of_type)
+def test_what_is_no_number_or_too_large_is_no_cost(value: Any) -> None:
     assert meaning({}, {"cost_usd": value}).cost_usd is None
 
 
 @pytest.mark.parametrize("value", [10**12, -(10**12), 1])
-def test_numbers_whose_sums_cannot_overflow_are_taken(value: int) -> None:
+def test_the_largest_numbers_that_can_be_summed_are_taken(value: int) -> None:
     found = meaning({"input_tokens": value, "output_tokens": value})
     assert (found.input_tokens, found.output_tokens) == (value, value)
 

@@ -458,7 +458,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("invalid_value", {"started_at": "yesterday"}),
     ("invalid_value", {"started_at": "2026-01-01T00:00:00"}),
     ("invalid_value", {"started_at": "2026-02-30T00:00:00Z"}),
-    ("invalid_value", {"started_at": "0001-01-01T00:00:00Z"}),
+    ("invalid_value", {"started_at": "0001-01-01T00:00:00+23:59"}),
     ("invalid_value", {"started_at": "9999-12-31T23:59:59-23:59"}),
     ("invalid_value", {"finished_at": "2026-01-01T00:00:00Z"}),
     ("invalid_value", {"result_payload": {}}),

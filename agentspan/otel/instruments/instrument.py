@@ -401,5 +401,5 @@ def _record_global_provider(api: Any) -> None:
 def note(kind: str, text: str) -> None:
     """Append a line to the file of notes, from which `agentspan record` prints the missing instrumentors at the end."""
     if path := os.environ.get(known.NOTES):
-        with guard(), open(path, "a") as file:
+        with guard(), open(os.open(path, os.O_WRONLY | os.O_APPEND), "a") as file:  # never made again: see `site`
             file.write(f"{kind} {text}\n")

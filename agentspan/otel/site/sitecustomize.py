@@ -53,9 +53,10 @@ def _note(line: str) -> None:
     """Append a line to the file of notes, from which `agentspan record` prints why a program was not recorded."""
     if path := os.environ.get("AGENTSPAN_RECORD_NOTES"):
         try:
-            with open(path, "a") as file:
+            # `record` has deleted the file if this process outlives it: it is not made again.
+            with open(os.open(path, os.O_WRONLY | os.O_APPEND), "a") as file:
                 file.write(f"{line}\n")
-        except OSError:
+        except (OSError, ValueError):
             pass
 
 
