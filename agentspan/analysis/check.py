@@ -236,9 +236,11 @@ def check(
         note: a text to append to the finding of the baseline.
     """
     findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config, known)]
-    if runs.open or not runs.runs:
-        text = f"{runs.open:,} of {noun(len(runs.runs) + runs.open, 'run')} did not end; not checked"
+    if runs.open:
+        text = f"{runs.open:,} of {noun(len(runs.runs) + runs.open, 'run')} did not end, and cannot be checked"
         findings.append(Finding("runs", "inconclusive", f"{text}; agentspan doctor closes those of dead programs"))
+    elif not runs.runs:
+        findings.append(Finding("runs", "inconclusive", "no run was found"))
     outcomes = outcomes_of(runs.runs)
     share = sum(outcomes) / len(outcomes) if outcomes else None
     interval = exact_interval(round(sum(outcomes)), len(outcomes)) if outcomes else None

@@ -154,7 +154,7 @@ class TimedRunKeywords(RunKeywords, total=False):
 
 
 def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
-    """Return the filter for values by the names of the grammar. A value that is None or False matches all runs.
+    """Return the filter for values by the names of the grammar. A value of None, or `failed=False`, matches all runs.
 
     Args:
         values: the text for each name; a bool for `failed`; text or datetime for times; one text or several for `tag`

@@ -327,8 +327,8 @@ class _AtWork:
         self._interruptions, self._pid = 0, getpid()
         self._loop = _Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
-        self._shows = any("run" in each.takes for each in judges)
-        self._reads = reads or self._shows
+        self._gives_runs = any("run" in each.takes for each in judges)
+        self._reads = reads or self._gives_runs
 
     @property
     def in_order(self) -> list[Trial]:
@@ -455,12 +455,13 @@ class _AtWork:
         passed: bool | None = trial.run.status == "complete" if self._rule is None else None
         not_scored: dict[str, str] = {}
         given = {"input": case.input, "output": output, "expected": case.expected}
-        if row is not None and self._shows:  # its verdict reads the scores of all runs
+        if row is not None and self._gives_runs:  # its verdict reads the scores of all runs
             given["run"] = StoredRun(storage, row)
         for each in self._judges:
-            judge = FirstRun(name := _judging_name(self._name, each.name), {"judged": recorded.id}, name=name)
+            name = _judging_name(self._name, each.name)
+            judge = FirstRun(name, {"judged": recorded.id}, name=name)
             try:
-                value = self._called(judge, partial(each.function, **{name: given[name] for name in each.takes}))
+                value = self._called(judge, partial(each.function, **{taken: given[taken] for taken in each.takes}))
                 source: Source = "code" if judge.run is None else "model"
                 found = judged(each.name, value, source)
             except KeyboardInterrupt:

@@ -276,32 +276,33 @@ class _AtWork:
     def __init__(self, planned: Planned, case: CaseOfTest, group: _Group, name: str) -> None:
         self.planned, self.case, self.group, self._name = planned, case, group, name
         self.key = case.id, planned.number - 1
-        settings = planned.settings
-        judged_by = JudgedBy(OUTCOME, settings.against, settings.outcome, group.call)
-        metadata = case.metadata(planned.number, judged_by.plain())
-        self.first = FirstRun(name, metadata, task=case.id, name=settings.name, version=settings.version)
+        self.first: FirstRun
         self.cost_usd: float | None = None
 
-    @property
-    def run(self) -> RunState | None:
-        return self.first.run
+    def begin(self) -> FirstRun:
+        """Begin the trial. The fixtures of its test are made by now: their time is not the trial's."""
+        settings = self.planned.settings
+        judged_by = JudgedBy(OUTCOME, settings.against, settings.outcome, self.group.call)
+        metadata = self.case.metadata(self.planned.number, judged_by.plain())
+        self.first = FirstRun(self._name, metadata, task=self.case.id, name=settings.name, version=settings.version)
+        return self.first
 
     def end(self, error: BaseException | None) -> None:
         """Score the run. A test that recorded nothing gets one that is empty; a skipped one has no score."""
         has_outcome = not isinstance(error, NO_OUTCOME)
-        if self.run is None and has_outcome:
+        if self.first.run is None and has_outcome:
             self.first.begin(get_recorder())
         self.first.end(error)
-        if self.run is not None and has_outcome:
-            face = Run(self.run)
+        if self.first.run is not None and has_outcome:
+            face = Run(self.first.run)
             for name, score in self.case.scores:
                 face.score(name, score.value, label=score.label, explanation=score.explanation)
             face.score(SCORE, error is None, explanation=None if error is None else type(error).__name__)
-        self.cost_usd = self.group.add(self.key, self.run, error is None if has_outcome else None)
+        self.cost_usd = self.group.add(self.key, self.first.run, error is None if has_outcome else None)
 
     def plain(self, nodeid: str, error: BaseException | None) -> dict[str, Any]:
         """Return the trial as plain data, for its report."""
-        run, settings = self.run, self.planned.settings
+        run, settings = self.first.run, self.planned.settings
         location = None if run is None else run.recorder.location
         return {
             **_plain(self.group, self.planned),
@@ -400,15 +401,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
     if trial is None:
         yield
         return
-    before = outside.get()
-    outside.set(trial.first.begin)
-    on_begin.append(trial.first.take)
+    before, first = outside.get(), trial.begin()
+    outside.set(first.begin)
+    on_begin.append(first.take)
     try:
         done = yield
         error = None if done.excinfo is None else done.excinfo[1]
         trial.end(error)
     finally:
-        on_begin.remove(trial.first.take)
+        on_begin.remove(first.take)
         outside.set(before)
 
 

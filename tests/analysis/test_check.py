@@ -62,7 +62,8 @@ def test_too_few_runs_are_inconclusive_and_it_says_how_many_are_missing() -> Non
     tiny = check(few[0], Config({}, drop=0.0005), few[1]).findings[-1].text
     assert tiny.endswith("not even 1,000 times the runs would show a drop of 0.05 points")
     assert check(many[0], Config({}), many[1]).verdict == "pass"
-    assert check(Gathered([], 0, 0), Config({})).verdict == "inconclusive"
+    nothing = check(Gathered([], 0, 0), Config({}))
+    assert (nothing.verdict, nothing.findings[0].text) == ("inconclusive", "no run was found")
     open_too = check(Gathered([RunFacts("1", None)], 1, 0), Config({"steps": 3}))
     assert (open_too.verdict, open_too.findings[1].text[:14]) == ("inconclusive", "1 of 2 runs di")
 

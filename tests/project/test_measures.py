@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 367,
-    "lines of code": 66_315,
+    "lines of code": 66_318,
     "median of functions": 7,
     "files over 700 lines": 3,
     "idempotency_key": 32,
