@@ -61,6 +61,7 @@ TOGETHER, TOGETHER_BYTES = 64, 2**17
 """The most spans, and characters of their payloads, that are searched for credentials at once; also the most records,
 and bytes of their lines, that are decoded before they are stored. More would not fit into the processor's cache."""
 _TOO_DEEP = "a step that is nested too deep"
+_UNPLACED = "a step of a session that was not decoded before it"
 _run_of = attrgetter("agent_instance_id")
 _MESSAGES = 20
 """Among how many first messages the first prompt is looked for: instructions may stand before it."""
@@ -407,7 +408,10 @@ class Arrival:
 
     def _step(self, format: str, step: Step, *, known: bool) -> None:
         self.steps += 1
-        placed = self._placed[format, step.session]
+        placed = self._placed.get((format, step.session))
+        if placed is None:
+            self.arrived.unread[_UNPLACED] += 1
+            return
         if step.type == "message" or step.key in placed.prompts:
             _note_prompt(placed.prompts, step)
         if known:

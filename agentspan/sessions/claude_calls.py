@@ -6,12 +6,13 @@ from typing import Any
 from agentspan.schemas.json_values import object_in, text_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
-from agentspan.sessions.claude_facts import MILLI, Call, Early, Thread
+from agentspan.sessions.claude_facts import MILLI, Call, Early, Recent, Thread
 from agentspan.sessions.claude_output import Output
 from agentspan.sessions.records import Status, Step
 
 _MOST_OPEN = 1000
 _MOST_EARLY = 16
+_MOST_ENDED = 5000
 _SHORT = 200
 """The longest arguments of tool calls, in characters, that the model call repeats. All stand in the tool's step."""
 
@@ -22,6 +23,7 @@ class Calls:
     def __init__(self, out: Output, agents: Agents) -> None:
         self._out = out
         self._agents = agents
+        self._ended_keys: Recent[str, bool] = Recent(_MOST_ENDED)
 
     def assistant(self, record: Mapping[str, Any], millis: int) -> None:
         """Decode a record of the model."""
@@ -112,7 +114,7 @@ class Calls:
         if block.get("type") != "tool_use":
             payload["runs_at"] = "provider"
         open_ = self._out.thread.open
-        if key in open_:
+        if key in open_ or self._ended_keys[key]:
             return
         open_[key] = Step(
             self._out.session, key, self._out.thread.top, type_, self._out.clock.start(millis), None, "active", payload
@@ -161,12 +163,11 @@ class Calls:
             block: the `tool_result` block.
             structured: the record's toolUseResult, if the record has no other result.
         """
-        if self._ended(block, record, millis, structured):
-            return
+        key = unicode_of(f"tool:{block.get('tool_use_id')}")
+        if self._ended_keys[key] or self._ended(block, record, millis, structured):
+            return  # some versions write a result twice
         early = self._out.thread.early
-        early[unicode_of(f"tool:{block.get('tool_use_id')}")] = Early(
-            block, record, structured, millis, self._out.clock.start(millis)
-        )
+        early[key] = Early(block, record, structured, millis, self._out.clock.start(millis))
         if len(early) > _MOST_EARLY:
             key = next(iter(early))
             self.without_call(self._out.thread, key, early.pop(key))
@@ -187,6 +188,7 @@ class Calls:
         step = thread.open.pop(key, None) or thread.late.pop(key, None)
         if step is None:
             return False
+        self._ended_keys.put(key, True)
         result = steps.result_of(step.type, step.payload, block, structured)
         status: Status = "cancelled" if steps.was_stopped(block, record) else "complete"
         end = max(step.start_ns, millis * MILLI)

@@ -27,7 +27,7 @@ from agentspan.schemas.json_values import object_in, part_of, text_in, tokens_in
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls
-from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
+from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_output import Output
 from agentspan.sessions.formats import LineDecoder, Source
 from agentspan.sessions.reading import plain_path
@@ -44,6 +44,7 @@ _MOST_DOCUMENT = 8 * 2**20
 _MOST_UNTIMED = 100
 _MOST_HELD = 100
 _MOST_SENT = 200
+_MOST_SEEN = 5000
 _RECENT = 16
 
 _EVENTS = frozenset(
@@ -87,13 +88,15 @@ class _File:
         thread: the sub-agent whose file it is; None for the main file, and before its first record.
         document: what was read of a file that is one JSON document; None for files of records.
         is_counted: whether the document was counted as not understood.
+        seen: the hashes of its latest lines that have a uuid.
     """
 
-    __slots__ = ("clock", "document", "is_counted", "is_main", "path", "thread")
+    __slots__ = ("clock", "document", "is_counted", "is_main", "path", "seen", "thread")
 
     def __init__(self, path: Path, *, is_main: bool) -> None:
         self.path, self.is_main, self.is_counted = path, is_main, False
         self.clock = Clock()
+        self.seen: Recent[int, bool] = Recent(_MOST_SEEN)
         self.thread: Thread | None = None
         self.document = bytearray() if plain_path(path).name.endswith(".json") else None
 
@@ -105,6 +108,7 @@ class ClaudeDecoder(LineDecoder):
         name = plain_path(source.path).name
         stem = name.removesuffix(".jsonl")
         self._out = Output(Facts(stem if _ID.match(stem) else None), name)
+        self._began_unnamed = self._out.facts.id is None
         self._agents = Agents(self._out)
         self._calls = Calls(self._out, self._agents)
         self._file = _File(source.path, is_main=True)
@@ -133,7 +137,8 @@ class ClaudeDecoder(LineDecoder):
         except ValueError:
             found = None
         if type(found) is dict:
-            self._take(found)
+            if not self._is_repeated(found, line):
+                self._take(found)
         else:
             for record in self._pieces(line.decode("utf-8", "replace")):
                 self._take(record)
@@ -158,6 +163,8 @@ class ClaudeDecoder(LineDecoder):
     def _sent(self, *, resting: bool = False) -> list[Record]:
         """Return the collected records, and keep none: they may be long. None before the session's facts are known."""
         records, self._out.records = self._out.records, []
+        if self._began_unnamed:
+            records = [self._named(record) for record in records]
         if self._announced and not resting:
             return records
         facts = self._out.facts
@@ -168,8 +175,23 @@ class ClaudeDecoder(LineDecoder):
         waits = facts.version is None and not (resting and self._held) and len(self._held) < _MOST_HELD
         if not is_known or waits:
             return []
-        held, self._held, self._announced = self._held, [], True
+        held, self._held, self._announced = [self._named(record) for record in self._held], [], True
         return [facts.session(self._top), *held]
+
+    def _named(self, record: Record) -> Record:
+        """Return a record of the session, also one that was made before a line had named it."""
+        id = self._out.session
+        return record._replace(session=id) if isinstance(record, Step) and record.session != id else record
+
+    def _is_repeated(self, record: Mapping[str, Any], line: bytes) -> bool:
+        """Return whether a line stands in the file a second time, as after two files were put together."""
+        if type(record.get("uuid")) is not str:
+            return False
+        hashed, seen = hash(line), self._file.seen
+        if seen[hashed]:
+            return True
+        seen.put(hashed, True)
+        return False
 
     def _open(self, path: Path) -> None:
         """Make a file the current one."""

@@ -17,6 +17,8 @@ from typing import IO, Any, NamedTuple
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
+from agentspan.errors import AgentspanError
+from agentspan.host import let_through
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.otel.identity import hashed_id
@@ -324,7 +326,7 @@ class Importer:
         has_ended = state.get("live") and not live  # all is read once more: what has not changed since ends, too
         after = state.get("position") if is_same_wish and not has_ended else None
         position = {} if format.position is None else {"position": format.position(source.path)}
-        records = format.decode(source.path, after)
+        records = _guarded(source.path, format.decode(source.path, after))
         self._arrival.take(format.name, records if wanted is None else chosen(records, wanted))
         live = live and self._goes_on(format)
         self._arrival.finish(live=live, quiet_ns=int(self._now() - LIVE_S * 1e9))
@@ -404,18 +406,37 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
             if records and end <= known < after:
                 yield records, end
                 records, size = [], 0
-            records += decoder.feed(file, text)
+            try:
+                records += decoder.feed(file, text)
+            except Exception as error:
+                raise _failed(file, error) from error
             size, end = size + len(text), after
             del text  # it may be long
             if len(records) >= TOGETHER or size >= TOGETHER_BYTES:
                 yield records, end
                 records, size = [], 0
-    except (OSError, EOFError, zlib.error):
+    except (OSError, Unreadable, EOFError, zlib.error):
         if records:
             yield records, end
         raise
     if end:
         yield records, end
+
+
+def _guarded(file: Path, records: Iterable[Record]) -> Iterator[Record]:
+    """Yield the records of a file that is decoded whole. A fault of the decoder is an Unreadable."""
+    try:
+        yield from records
+    except (AgentspanError, OSError, EOFError, zlib.error):
+        raise
+    except Exception as error:
+        raise _failed(file, error) from error
+
+
+def _failed(file: Path, error: Exception) -> Unreadable:
+    """Return the error for a fault of a decoder, which must not end the import of other files."""
+    let_through(error)
+    return Unreadable(f"{file}: its decoder failed ({type(error).__name__}); what stands before that is stored")
 
 
 def _is_new_part(source: Source, file: Path, state: Mapping[str, Any]) -> bool:

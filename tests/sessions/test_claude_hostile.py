@@ -242,3 +242,28 @@ def test_deep_and_long_lines_are_survived() -> None:
     found = decoded([*CONVERSATION, deep, long, b'{"a": ' + b"9" * 5000 + b"}"])
     assert found.unread == ["a line that is no JSON", "a line that is no JSON"]
     assert len(found.steps["u9"].payload["content"]) == 5_000_000
+
+
+def test_a_line_that_stands_twice_counts_once() -> None:
+    once = decoded(RECORDS, {FILE: AGENT})
+    for at in range(1, len(RECORDS) + 1):
+        read = RECORDS[:at]
+        twice = decoded([*read, *(each for each in read if "uuid" in each), *RECORDS[at:]], {FILE: AGENT})
+        assert (twice.steps, twice.session) == (once.steps, once.session)
+
+
+def test_a_second_call_or_result_of_a_tool_changes_nothing() -> None:
+    again = [{**CONVERSATION[2], "uuid": "a9"}, {**CONVERSATION[3], "uuid": "r9"}]
+    found = decoded([*CONVERSATION[:4], *again, CONVERSATION[4]])
+    assert found.steps["tool:t1"] == decoded(CONVERSATION).steps["tool:t1"]
+
+
+@pytest.mark.parametrize("id", [None, 7, "", []])
+def test_a_file_with_any_name_may_name_its_session_late(id: Any, tmp_path: Path) -> None:
+    path = tmp_path / "copy.jsonl"
+    records = [*({**each, "sessionId": id, "version": None} for each in CONVERSATION[:3]), *CONVERSATION[3:]]
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    with agentspan.open(tmp_path / "a.db") as database:
+        importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
+        importer.import_source(Source("claude", path))
+        assert importer.arrived.spans == 4

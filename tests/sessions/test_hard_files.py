@@ -176,6 +176,15 @@ def test_a_file_that_vanishes_while_it_is_read_stops_nothing(home: Home, monkeyp
     assert home.answers() == {"good": GOOD}
 
 
+def test_a_decoder_that_fails_is_one_line_and_the_rest_is_imported(home: Home) -> None:
+    lines = [*turns(1), {"id": [], "ask": "what?", "at": 9}, {"id": [], "answer": "that", "at": 9}]
+    toy_file(home.toys, "bad", lines, idle_s=60)
+    imported = home.bring()
+    (problem,) = imported.problems
+    assert problem.endswith("its decoder failed (TypeError); what stands before that is stored")
+    assert home.answers() == {"bad": ["answer 0"], "good": GOOD}
+
+
 def test_bytes_that_are_no_text_are_counted_and_the_lines_around_them_are_read(home: Home) -> None:
     lines = [line.encode() for line in text_of(turns(3)).splitlines()]
     bad = [b"\x00" * 5000, b"\xff\xfe\xfa", b'{"id": "\xed\xa0\x80"}', b"[" * 100_000, b"null", b'"text"', b"{" * 10]
