@@ -18,6 +18,7 @@ from agentspan.api.context import Context, Redacts
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, hint, local, safe, to_copy, utc_option, width
 from agentspan.cli.sessions import WAIT_S, asked, choice_of, choice_options, importing, list_of, short_path, show_list
+from agentspan.cli.settings_file import Change, read, write
 from agentspan.clock import now as now_text
 from agentspan.errors import AgentspanError
 from agentspan.host import Thread
@@ -236,6 +237,8 @@ def _unattended(location: Location, names: Sequence[str], chosen: Sequence[str],
     if location.path is None:
         raise Failed("--unattended is for a file: a URL with its password does not belong into settings")
     settings, unit = unattended.settings_path(os.environ), unattended.unit_path(os.environ)
+    if not remove:
+        unit = Path(os.path.realpath(unit))  # it may be a link into a repository
     known = formats()
     words = [os.path.abspath(name) if os.path.exists(name) and name not in known else name for name in names]
     hook, text = unattended.hook_of(location.path, chosen), unattended.unit_of(location.path, words, chosen)
@@ -244,27 +247,29 @@ def _unattended(location: Location, names: Sequence[str], chosen: Sequence[str],
         is_there = unit.exists() or settings.exists()
         click.echo("nothing is installed" if remove else _DONE if is_there else _NOWHERE)
         return
-    for path, content in plan.items():
+    for path, _, content in plan:
         click.echo(f"{safe(str(path))}: {'is removed' if content is None else ''}".rstrip())
         if content is not None:
-            click.echo("".join(f"  {line}\n" for line in _shown(path, settings, hook, content, remove).splitlines()))
+            click.echo("".join(f"  {line}\n" for line in _shown(path, unit, hook, content, remove).splitlines()))
     if not yes:
         if not sys.stdin.isatty():
             click.echo("nothing was changed; --yes changes it", err=True)
             raise SystemExit(2)
         if not click.confirm("Remove it?" if remove else "Install it?", default=False):
             raise SystemExit(1)
-    for path, content in plan.items():
-        _write(path, content)
+    for change in plan:
+        if change.path != unit and change.before is not None and not unattended.has_hook(change.before):
+            _copy(change)
+        write(change)
     verb = "disable" if remove else "enable"
     for line in hint(f"to {'end' if remove else 'begin'}", f"systemctl --user {verb} --now {unattended.UNIT}", width()):
-        if unit in plan:
+        if any(change.path == unit for change in plan):
             click.echo(line)
 
 
-def _shown(path: Path, settings: Path, hook: Mapping[str, Any], content: str, remove: bool) -> str:
+def _shown(path: Path, unit: Path, hook: Mapping[str, Any], content: str, remove: bool) -> str:
     """Return the text that is printed for a change; for a change of settings, only the hook."""
-    if path != settings:
+    if path == unit:
         return content
     if remove:
         return "without the hook of agentspan; all else stays"
@@ -273,53 +278,46 @@ def _shown(path: Path, settings: Path, hook: Mapping[str, Any], content: str, re
 
 def _plan(
     settings: Path, unit: Path, hook: dict[str, Any], text: str, *, has_systemd: bool, remove: bool
-) -> dict[Path, str | None]:
-    """Return the files to write, with their new content; None for a file to remove.
+) -> list[Change]:
+    """Return the files to write, or to remove.
 
     Raises:
-        Failed: the settings cannot be read, or are no JSON object.
+        Failed: a file cannot be read, or the settings are no JSON object.
     """
-    plan: dict[Path, str | None] = {}
-    before = _settings_in(settings)
+    plan: list[Change] = []
+    text_before = read(settings)
+    before = _settings_of(settings, text_before)
     after = unattended.without_hook(before) if remove else unattended.with_hook(before, hook)
     if after != before and settings.parent.is_dir():  # without the folder there is no Claude Code
-        plan[settings] = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
-    is_there = unit.exists()
-    if remove and is_there:
-        plan[unit] = None
-    elif not remove and has_systemd and files.text_of(unit) != text:
-        plan[unit] = text
+        plan.append(
+            Change(
+                Path(os.path.realpath(settings)), text_before, json.dumps(after, indent=2, ensure_ascii=False) + "\n"
+            )
+        )
+    unit_before, unit_after = read(unit), None if remove else text
+    if unit_before != unit_after and (has_systemd or remove):
+        plan.append(Change(unit, unit_before, unit_after))
     return plan
 
 
-def _settings_in(path: Path) -> dict[str, Any]:
+def _settings_of(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise Failed(f"{path} cannot be read, so it is not changed: {why}") from None
+        found = {} if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        raise Failed(f"{path} is no JSON, so it is not changed") from None
     if not isinstance(found, dict):
         raise Failed(f"{path} is no JSON object, so it is not changed")
     return found
 
 
-def _write(path: Path, content: str | None) -> None:
-    """Write a file, or remove it; of a file that is replaced, a copy is kept beside it.
+def _copy(change: Change) -> None:
+    """Keep the settings as they were before, in a file beside them.
 
     Raises:
-        Failed: the file cannot be written.
+        Failed: the copy cannot be written.
     """
     try:
-        if content is None:
-            path.unlink(missing_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        target = Path(os.path.realpath(path))
-        if target.exists():
-            shutil.copy2(target, target.with_name(f"{target.name}.before-agentspan"))
-        with files.replacing(target, keeps_mode=True, encoding="utf-8", newline="\n") as file:
-            file.write(content)
+        with files.replacing(change.path.with_name(f"{change.path.name}.before-agentspan"), "wb") as file:
+            file.write((change.before or "").encode())
     except OSError as error:
-        raise Failed(f"{path} cannot be written: {error.strerror}") from None
+        raise Failed(f"{change.path} cannot be copied, so it is not changed: {error.strerror}") from None

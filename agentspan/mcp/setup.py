@@ -8,17 +8,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from agentspan import files
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, Unanswered, echo_lines, safe, style, to_copy
+from agentspan.cli.settings_file import Change, read, write
 from agentspan.installing import needs_extra
 from agentspan.mcp import entries
-from agentspan.mcp.skill import FIND, INSTRUMENT
+from agentspan.mcp.skill import FIND, INSTRUMENT, is_edited
 from agentspan.storage.location import Location
 from agentspan.text import noun
 
@@ -150,19 +151,6 @@ AGENTS = {
 }
 
 
-class Change(NamedTuple):
-    """A file that is to change.
-
-    Attributes:
-        path: its path, with links followed: a settings file may be a link into a repository.
-        before, after: its text; None where there is no file.
-    """
-
-    path: Path
-    before: str | None
-    after: str | None
-
-
 @command("setup")
 @click.argument("agent", type=click.Choice([*AGENTS]))
 @click.option("--project", is_flag=True, help="Change the files of the current folder, not those of the user.")
@@ -175,7 +163,9 @@ def setup_command(ctx: click.Context, /, agent: str, *, project: bool, remove: b
     to = AGENTS[agent]
     location = location_in(ctx, db) if db or ctx.obj else None
     words = server_command(location, shared=project)
-    changes = [each for each in changes_of(to, words, os.environ, project=project, remove=remove) if _is_change(each)]
+    changes, edited = changes_of(to, words, os.environ, project=project, remove=remove)
+    for path in edited:
+        echo_lines([f"{path} was edited, and stays as it is{'' if remove else '; delete it to get the new one'}"])
     if not changes:
         done = "has no entry of agentspan" if remove else "is set up already"
         echo_lines([f"{to.title} {done}; nothing changes"])
@@ -185,6 +175,9 @@ def setup_command(ctx: click.Context, /, agent: str, *, project: bool, remove: b
     _ask(len(changes), yes=yes, again=["setup", agent, *(["--project"] * project), *(["--remove"] * remove), "--yes"])
     for each in changes:
         write(each)
+        if each.after is None and each.path.name == "SKILL.md":
+            with suppress(OSError):  # a person has put other files beside it
+                each.path.parent.rmdir()
     echo_lines([f"changed {noun(len(changes), 'file')}; restart {to.title}, if it runs"])
     if not remove and importlib.util.find_spec("mcp") is None:
         echo_lines([needs_extra("answering over MCP", "mcp")])
@@ -210,24 +203,31 @@ def server_command(location: Location | None, *, shared: bool) -> list[str]:
     return [*words, "mcp", "--db", location.text if shared else location.absolute().text]
 
 
-def changes_of(to: Agent, words: list[str], environment: Environment, *, project: bool, remove: bool) -> list[Change]:
-    """Return the changes of the settings file and of the skills. Nothing is written.
+def changes_of(
+    to: Agent, words: list[str], environment: Environment, *, project: bool, remove: bool
+) -> tuple[list[Change], list[Path]]:
+    """Return the changes of the settings file and of the skills, and the skills that a person has edited.
+
+    Nothing is written.
 
     Raises:
         Failed: a file cannot be read, or is not valid.
     """
     config = Path(to.project_config) if project else to.config(environment)
     skills = Path(to.project_skills) if project else to.skills(environment)
-    found = [_of_config(config.absolute(), to, words, remove=remove)]
+    found, edited = [_of_config(config.absolute(), to, words, remove=remove)], []
     for skill in (FIND, INSTRUMENT):
         path = (skills / skill.name / "SKILL.md").absolute()
-        before = _read(path)
-        found.append(Change(path.resolve(), before, None if remove else skill.text))
-    return found
+        before = read(path)
+        if before is not None and is_edited(before):
+            edited.append(path)
+        elif remove or before is None or before.replace("\r\n", "\n") != skill.text:
+            found.append(Change(path.resolve(), before, None if remove else skill.text))
+    return [each for each in found if each.before != each.after], edited
 
 
 def _of_config(path: Path, to: Agent, words: list[str], *, remove: bool) -> Change:
-    before, path = _read(path), path.resolve()  # reading refuses a loop of links, resolve() raises RuntimeError
+    before, path = read(path), path.resolve()  # reading refuses a loop of links, resolve() raises RuntimeError
     text, is_toml, keys = before or "", path.suffix == ".toml", (to.key, NAME)
     try:
         if remove:
@@ -245,20 +245,6 @@ def _of_config(path: Path, to: Agent, words: list[str], *, remove: bool) -> Chan
         return Change(path, before, (entries.set_toml if is_toml else entries.set_json)(text, keys, entry))
     except entries.NotEditable as error:
         raise Failed(f"{path} {error}; nothing was changed") from None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:  # line ends stay as they are
-            return file.read()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}") from None
-
-
-def _is_change(change: Change) -> bool:
-    return change.before != change.after
 
 
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
@@ -281,25 +267,3 @@ def _ask(number: int, *, yes: bool, again: list[str]) -> None:
     if not sys.stdin.isatty():
         raise Unanswered(f"nothing was changed; to change it without being asked: {to_copy(*again)}")
     click.confirm(f"Change {noun(number, 'file')}?", abort=True)
-
-
-def write(change: Change) -> None:
-    """Write a change: the whole file at once, with the permissions that it had. An empty folder of a skill is removed.
-
-    Raises:
-        Failed: the file has changed since it was read, or cannot be written.
-    """
-    path = change.path
-    if _read(path) != change.before:
-        raise Failed(f"{path} has changed meanwhile, and was left as it is; call the command again")
-    try:
-        if change.after is None:
-            path.unlink(missing_ok=True)
-            if path.name == "SKILL.md" and not any(path.parent.iterdir()):
-                path.parent.rmdir()
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path, keeps_mode=True, encoding="utf-8", newline="") as file:
-            file.write(change.after)
-    except OSError as error:
-        raise Failed(f"{path} cannot be written: {error.strerror}") from None

@@ -78,6 +78,11 @@ def with_hook(settings: dict[str, Any], hook: dict[str, Any]) -> dict[str, Any]:
     return {**found, "hooks": {**hooks, EVENT: [*hooks.get(EVENT, []), hook]}}
 
 
+def has_hook(text: str) -> bool:
+    """Return whether a text of settings has our hook."""
+    return _MARK in text
+
+
 def without_hook(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings without our hook, and with everything else unchanged.
 

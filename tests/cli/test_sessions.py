@@ -202,8 +202,20 @@ def test_unattended_installs_once_keeps_all_else_and_is_removed_again(
     assert len(json.loads(settings.read_text())["hooks"]["SessionEnd"]) == 2
     assert call(db, "watch", "--unattended", "--remove", "--yes").exit_code == 0
     assert json.loads(settings.read_text()) == before
+    assert json.loads((settings.parent / "settings.json.before-agentspan").read_text()) == before
     assert not unit.exists()
     assert "nothing is installed" in call(db, "watch", "--unattended", "--remove").output
+
+
+def test_settings_that_changed_while_a_person_was_asked_are_left(
+    home: Path, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = home / ".claude/settings.json"
+    settings.parent.mkdir()
+    settings.write_text("{}")
+    monkeypatch.setattr("agentspan.cli.watch._copy", lambda change: settings.write_text('{"model": "new"}'))
+    done = call(db, "watch", "--unattended", "--yes")
+    assert (done.exit_code, settings.read_text()) == (1, '{"model": "new"}')
 
 
 def test_the_hook_imports_without_a_terminal(home: Path, db: Path) -> None:

@@ -6,12 +6,14 @@ import re
 import stat
 import sys
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+from agentspan import files
 from agentspan.cli import main
 from agentspan.mcp import setup
 from agentspan.mcp.entries import json_value
@@ -152,6 +154,54 @@ def test_a_file_that_changed_meanwhile_is_left(home: Path) -> None:
     with pytest.raises(click.ClickException, match="has changed meanwhile"):
         setup.write(change)
     assert change.path.read_text() == '{"b": 2}'
+
+
+def test_a_file_that_changes_while_the_new_one_is_written_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = home / ".claude.json"
+    path.write_text("{}")
+    aside = files.aside
+
+    def slowly(target: Path) -> tuple[int, str]:
+        path.write_text('{"b": 2}')
+        return aside(target)
+
+    monkeypatch.setattr(files, "aside", slowly)
+    assert "has changed meanwhile" in run("setup", "claude", "--yes").output
+    assert files_in(home) == {".claude.json": '{"b": 2}'}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+@pytest.mark.parametrize("words", [["setup", "claude"], ["setup", "claude", "--remove"], ["watch", "--unattended"]])
+def test_a_pipe_is_not_waited_for(words: list[str], home: Path) -> None:
+    (home / ".claude").mkdir()
+    for name in (".claude.json", ".claude/settings.json"):
+        os.mkfifo(home / name)
+    done = run(*words, "--yes")
+    assert done.exit_code == 1
+    assert "it is no regular file" in done.output
+
+
+def test_a_skill_that_a_person_edited_stays(home: Path) -> None:
+    run("setup", "claude", "--yes")
+    path = home / ".claude/skills/agentspan/SKILL.md"
+    path.write_text(FIND.text.replace("\n", "\r\n"), newline="")  # as git may do
+    assert "nothing changes" in run("setup", "claude", "--yes").output
+    path.write_text(edited := FIND.text.replace("agentspan show", "agentspan show --full", 1))
+    kept = run("setup", "claude", "--yes").output
+    assert "was edited, and stays as it is; delete it" in kept
+    assert "nothing changes" in kept
+    removed = run("setup", "claude", "--remove", "--yes").output
+    assert "was edited, and stays as it is" in removed
+    assert files_in(home) == {".claude/skills/agentspan/SKILL.md": edited}
+
+
+def test_a_skill_of_an_older_version_is_replaced(home: Path) -> None:
+    path = home / ".claude/skills/agentspan/SKILL.md"
+    path.parent.mkdir(parents=True)
+    body = "# an older text\n"
+    path.write_text(f"{body}<!--agentspan:{sha256(body.encode()).hexdigest()[:12]}-->\n")
+    assert run("setup", "claude", "--yes").exit_code == 0
+    assert path.read_text() == FIND.text
 
 
 def test_the_entry_names_a_storage_but_no_password(home: Path) -> None:
