@@ -38,6 +38,7 @@ from agentspan.sessions.session_rows import (
     TOTALS,
     ended_run,
     fingerprint_of,
+    in_time,
     left_open,
     metadata_of,
     prompt_line,
@@ -295,6 +296,8 @@ class Arrival:
 
     def _session(self, format: str, session: Session) -> None:
         key = format, session.id
+        ended_ns = None if session.ended_ns is None else in_time(session.ended_ns)
+        session = session._replace(started_ns=in_time(session.started_ns), ended_ns=ended_ns)
         placed = self._placed.get(key)
         if placed is not None:
             placed.session = session

@@ -32,6 +32,8 @@ _REWRITTEN = (
 )  # fmt: skip
 """The columns of a span that a later state of its step replaces."""
 TOTALS = ("input_tokens", "output_tokens", "cost_usd")
+_FIRST_NS, _LAST_NS = -62_135_596_800 * 10**9, 253_402_300_799_999_999_999
+"""The begin of the year 1, and the end of 9999, in nanoseconds since the epoch."""
 
 
 def score_of(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any]) -> ScoreRow:
@@ -46,7 +48,7 @@ def score_of(ctx: Context, run_id: str, session: Session, judged: Mapping[str, A
     if "edit" in judged:  # an edited score is another score, and the newest counts
         content += f":{judged['edit']}"
     id = hashed_id(content, session.started_ns, ctx.account.partition)
-    at = clock.to_text(judged.get("at_ns") or session.ended_ns or session.started_ns)
+    at = clock.to_text(in_time(judged.get("at_ns") or session.ended_ns or session.started_ns))
     return score_row(id, run_id, "agent_instance", run_id, judgement, at)
 
 
@@ -99,6 +101,11 @@ def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]
     }
 
 
+def in_time(ns: int) -> int:
+    """Return a time, or the first or last one that a storage can have: a source may state any number."""
+    return ns if 0 <= ns <= _LAST_NS else min(max(ns, _FIRST_NS), _LAST_NS)
+
+
 def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: str) -> AgentSpanRow:
     """Return the row of a step, before redaction: `redacted` is for those that need it.
 
@@ -110,6 +117,7 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
         ValueError: the payload or result cannot be encoded, because it is nested a thousand levels deep.
     """
     _, _, _, name, start_ns, end_ns, status, sent, returned = step
+    start_ns, end_ns = in_time(start_ns), None if end_ns is None else in_time(end_ns)
     payload, result = jsontext.text_of(sent), None if returned is None else jsontext.text_of(returned)
     started_at = clock.to_text(start_ns)
     ended_at: str | None = None

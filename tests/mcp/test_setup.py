@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agentspan import files
-from agentspan.cli import main
+from agentspan.cli import main, settings_file
 from agentspan.mcp import setup
 from agentspan.mcp.entries import json_value
 from agentspan.mcp.skill import FIND, INSTRUMENT
@@ -149,10 +149,10 @@ def test_a_file_that_is_not_valid_is_left(home: Path) -> None:
 
 
 def test_a_file_that_changed_meanwhile_is_left(home: Path) -> None:
-    change = setup.Change(home / "x.json", "{}", '{"a": 1}')
+    change = settings_file.Change(home / "x.json", "{}", '{"a": 1}')
     change.path.write_text('{"b": 2}')
     with pytest.raises(click.ClickException, match="has changed meanwhile"):
-        setup.write(change)
+        settings_file.write(change)
     assert change.path.read_text() == '{"b": 2}'
 
 

@@ -62,6 +62,13 @@ def test_pieces_that_grow_give_the_rows_of_the_whole(tmp_path: Path, follows: bo
         assert rows_of(database) == whole
 
 
+def test_a_time_that_no_storage_can_have_is_the_last_one(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "a.db") as database:
+        importer(database).import_source(write(tmp_path / "s.toy", [LINES[0], {**LINES[2], "at": 1e15}]))
+        ((run, (span,)),) = rows_of(database)
+        assert run["finished_at"] == span["finished_at"] == "9999-12-31T23:59:59.999999Z"
+
+
 def test_reading_again_adds_nothing(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         source = write(tmp_path / "s.toy", LINES)
