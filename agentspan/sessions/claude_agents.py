@@ -205,7 +205,7 @@ class Agents:
         thread.result["snapshot"] = {name: value for name, value in about.items() if name not in _SNAPSHOT}
 
     def emit_changed(self) -> None:
-        """Emit the steps of the sub-agents and workflows that have changed."""
+        """Emit the steps of the sub-agents and workflows that have changed, or have not ended."""
         if self._out.facts.started is None:
             return
         begin = self._out.facts.started * MILLI
@@ -216,8 +216,9 @@ class Agents:
                 self._span(thread)
                 changed += [] if thread.changed else [thread]
         for thread in changed:
-            thread.changed = False
-            self._out.records.append(thread.agent_step(self._out.session, begin))
+            step = thread.agent_step(self._out.session, begin)
+            thread.changed = step.status == "active"  # the end of the session ends it
+            self._out.records.append(step)
 
     def _span(self, flow: Thread) -> None:
         """Set the times of a workflow: from its first agent's to its last agent's."""

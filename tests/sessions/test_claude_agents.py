@@ -1,13 +1,23 @@
 """Sub-agents of Claude Code are subtrees below the tool calls that started them, wherever their records stand."""
 
 import json
+import os
 import random
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentspan.api.context import Context
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.sessions.claude import FORMATS
 from agentspan.sessions.claude_records import ClaudeDecoder
 from agentspan.sessions.formats import Source
+from agentspan.sessions.importing import Importer
+from agentspan.storage.access import scan
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import SpansOf
 from tests.sessions.claude_files import (
     CONVERSATION,
     MAIN,
@@ -182,3 +192,21 @@ def test_files_that_grow_in_any_order_give_the_whole(main: list[Any], parts: dic
         grown = Decoded(records)
         assert grown.steps == whole.steps
         assert grown.session == whole.session
+
+
+def test_a_sub_agent_that_goes_on_ends_with_the_session_that_is_followed(tmp_path: Path) -> None:
+    main, side = tmp_path / f"{SESSION}.jsonl", tmp_path / FILE
+    side.parent.mkdir(parents=True)
+    now = int(datetime(2026, 3, 1, 10, 0, 9, tzinfo=UTC).timestamp()) * 10**9
+    for path, records in ((main, TASK), (side, AGENT[:2])):
+        path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+        os.utime(path, ns=(now, now))
+    storage = MemoryStorage()
+    importer = Importer(Context(storage), {"claude": FORMATS[0]}, follows=True, now=lambda: now)
+    for status in ("active", "cancelled"):
+        importer.import_source(Source("claude", main, (side,)))
+        (run,) = scan(storage, AgentInstanceRow)
+        assert {span.status for span in storage.ask(SpansOf(run.id)) if span.schema_name in ("agent", "tool")} == {
+            status
+        }
+        now += 10**12
