@@ -32,8 +32,11 @@ def unit_path(environment: Mapping[str, str]) -> Path:
 
 
 def command_line(db: Path, *words: str) -> list[str]:
-    """Return a command line of this installation, which does not depend on PATH or on the current folder."""
-    return [sys.executable, "-m", "agentspan", "--db", str(db.absolute()), *words]
+    """Return a command line of this installation, which does not depend on PATH or on the current folder.
+
+    Without -P, Python would import modules from the folder in which the session worked.
+    """
+    return [sys.executable, "-P", "-m", "agentspan", "--db", str(db.absolute()), *words]
 
 
 def hook_of(db: Path, chosen: Sequence[str]) -> dict[str, Any]:

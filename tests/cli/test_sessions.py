@@ -223,7 +223,10 @@ def test_the_hook_imports_without_a_terminal(home: Path, db: Path) -> None:
 
     (hook,) = hook_of(db, ["--exclude-project", "a 'b'"])["hooks"]
     line = hook["command"].replace("import claude", "import toy")
-    done = subprocess.run(line, shell=True, env=environment(home), stdin=subprocess.DEVNULL, check=False)
+    folder = home / "cloned"
+    folder.mkdir()
+    (folder / "click.py").write_text("raise SystemExit(3)")  # a program of the folder, which must not run
+    done = subprocess.run(line, shell=True, env=environment(home), cwd=folder, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode == 0
     assert len(runs(db)) == 3
 
