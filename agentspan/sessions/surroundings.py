@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentspan import clock
+from agentspan.sessions.formats import open_regular
 from agentspan.sessions.records import Session
 
 FORMATS = frozenset({"claude"})
@@ -160,10 +161,11 @@ def _hash_of(files: Iterator[Path], root: Path) -> str | None:
     found: list[tuple[str, str]] = []
     for path in files:
         try:
-            if len(found) == MOST_FILES or path.stat().st_size > MOST_BYTES:
-                return None
-            content = path.read_bytes()
+            with open_regular(path) as file:  # a folder may have a pipe, or a link to a device
+                content = file.read(MOST_BYTES + 1)
         except OSError:
+            return None
+        if len(found) == MOST_FILES or len(content) > MOST_BYTES:
             return None
         # The name that git gives to the content, so that a part has one value, however it was found.
         name = sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

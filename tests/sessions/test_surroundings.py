@@ -83,6 +83,16 @@ def test_a_session_that_starts_now_has_what_stands_there(checkout: Checkout) -> 
     assert changed["instructions"] != parts["instructions"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_a_pipe_or_a_device_in_the_folder_is_not_read(checkout: Checkout) -> None:
+    checkout.commit(BEGIN, CLAUDE_md="be brief", _claude__skills__a__SKILL_md="a", _claude__rules__a_md="a")
+    os.mkfifo(checkout.folder / ".claude/skills/pipe")
+    (checkout.folder / ".claude/rules/zeros").symlink_to("/dev/zero")
+    found, _ = checkout.at(BEGIN, now_ns=(BEGIN + 1) * SECOND)
+    assert not {"instructions", "project_skills"} & found.keys()
+    assert found["settings"] == NONE
+
+
 def test_the_users_own_files_are_parts_of_their_own(checkout: Checkout) -> None:
     checkout.commit(BEGIN, CLAUDE_md="be brief")
     own = checkout.folder.parent / "home" / ".claude"
