@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from agentspan.schemas.json_values import id_in, list_in, object_in, text_in
-from agentspan.sessions.formats import head_of
+from agentspan.sessions.formats import head_of, open_regular
 from agentspan.sessions.reading import Unreadable, database
 from agentspan.sessions.timeline import MS, ms_ns
 
@@ -323,6 +323,7 @@ def files_of(folder: Path, name: str) -> list[Path]:
 
 def _file(path: Path) -> dict[str, Any] | None:
     try:
-        return _json(path.read_bytes())
+        with open_regular(path) as file:
+            return _json(file.read())
     except OSError:
         return None

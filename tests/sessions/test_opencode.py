@@ -422,6 +422,14 @@ def test_names_in_the_tree_lead_to_no_other_folder(tmp_path: Path) -> None:
     assert not [each for each in decoded(path) if isinstance(each, Step)]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_a_pipe_in_the_tree_is_not_waited_for(tmp_path: Path) -> None:
+    path = _tree(tmp_path)
+    whole = decoded(path)
+    os.mkfifo(tmp_path / "storage/message/s1/m3.json")
+    assert decoded(path) == whole
+
+
 def test_the_sessions_of_a_file_are_listed_without_their_messages(tmp_path: Path) -> None:
     path = write(tmp_path / "opencode.db", [session("s1", 0, updated=9), session("child", 1, parent="s1")])
     assert list(opencode.sessions_of(path)) == [("/work/boat", ms(0) * 1_000_000, ms(9) * 1_000_000)]
