@@ -150,6 +150,8 @@ def test_a_file_that_is_not_valid_is_left(home: Path) -> None:
 
 def test_a_file_that_changed_meanwhile_is_left(home: Path) -> None:
     change = settings_file.Change(home / "x.json", "{}", '{"a": 1}')
+    change.path.write_text('{"a": 1}')
+    settings_file.write(change)  # another call made the same change
     change.path.write_text('{"b": 2}')
     with pytest.raises(click.ClickException, match="has changed meanwhile"):
         settings_file.write(change)
