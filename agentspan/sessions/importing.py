@@ -12,13 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
 from agentspan.errors import AgentspanError
-from agentspan.host import let_through
+from agentspan.host import guard
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.otel.identity import hashed_id
@@ -255,7 +256,8 @@ class Importer:
         assert format.lines is not None
         followed = self._followed.pop(source.path, None)
         if followed is not None and not self._again and _goes_on(followed, stamps):
-            sessions = (each for each in followed.decoder.rest() if isinstance(each, Session))
+            rest = _guarded(source.path, followed.decoder.rest)
+            sessions = (each for each in rest if isinstance(each, Session))
             self._arrival.take(format.name, sessions)
         else:
             followed = _Followed(format.lines(source))
@@ -284,7 +286,7 @@ class Importer:
             except (OSError, Unreadable, EOFError, zlib.error) as error:
                 is_whole = False
                 self.problems.append(_why(file, error))
-        arrival.take(format.name, followed.decoder.rest())
+        arrival.take(format.name, _guarded(source.path, followed.decoder.rest))
         live = live and self._goes_on(format)
         arrival.finish(live=live)
         if self._follows and is_whole:  # else the decoder has lines that `fed` does not count
@@ -326,7 +328,7 @@ class Importer:
         has_ended = state.get("live") and not live  # all is read once more: what has not changed since ends, too
         after = state.get("position") if is_same_wish and not has_ended else None
         position = {} if format.position is None else {"position": format.position(source.path)}
-        records = _guarded(source.path, format.decode(source.path, after))
+        records = _guarded(source.path, partial(format.decode, source.path, after))
         self._arrival.take(format.name, records if wanted is None else chosen(records, wanted))
         live = live and self._goes_on(format)
         self._arrival.finish(live=live, quiet_ns=int(self._now() - LIVE_S * 1e9))
@@ -401,15 +403,14 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
     """
     records: list[Record] = []
     size, end = 0, 0
+    guarded = guard(report=partial(_fail, file))
     try:
         for after, text in lines:
             if records and end <= known < after:
                 yield records, end
                 records, size = [], 0
-            try:
+            with guarded:
                 records += decoder.feed(file, text)
-            except Exception as error:
-                raise _failed(file, error) from error
             size, end = size + len(text), after
             del text  # it may be long
             if len(records) >= TOGETHER or size >= TOGETHER_BYTES:
@@ -423,20 +424,19 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
         yield records, end
 
 
-def _guarded(file: Path, records: Iterable[Record]) -> Iterator[Record]:
-    """Yield the records of a file that is decoded whole. A fault of the decoder is an Unreadable."""
-    try:
-        yield from records
-    except (AgentspanError, OSError, EOFError, zlib.error):
-        raise
-    except Exception as error:
-        raise _failed(file, error) from error
+def _guarded(file: Path, records: Callable[[], Iterable[Record]]) -> Iterator[Record]:
+    """Yield what a function of a decoder returns."""
+    with guard(report=partial(_fail, file)):
+        yield from records()
 
 
-def _failed(file: Path, error: Exception) -> Unreadable:
-    """Return the error for a fault of a decoder, which must not end the import of other files."""
-    let_through(error)
-    return Unreadable(f"{file}: its decoder failed ({type(error).__name__}); what stands before that is stored")
+def _fail(file: Path, error: BaseException) -> None:
+    """Raise the error of a file that cannot be read. A fault of its decoder must not end the import of other files."""
+    if isinstance(error, (AgentspanError, OSError, EOFError, zlib.error)):
+        raise error
+    raise Unreadable(
+        f"{file}: its decoder failed ({type(error).__name__}); what stands before that is stored"
+    ) from error
 
 
 def _is_new_part(source: Source, file: Path, state: Mapping[str, Any]) -> bool:
