@@ -36,26 +36,31 @@ class Inotify:
 
         libc = ctypes.CDLL(None, use_errno=True)
         self._errno = ctypes.get_errno
-        self._add = libc.inotify_add_watch
+        self._add, self._remove = libc.inotify_add_watch, libc.inotify_rm_watch
         self._number: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._number < 0:
             raise OSError(self._errno(), "inotify cannot be used")
         self._folders: dict[int, Path] = {}
-        self._watched: set[Path] = set()
+        self._watched: dict[Path, int] = {}
 
     def close(self) -> None:
         """End all watches."""
         os.close(self._number)
 
     def watch(self, folder: Path) -> bool:
-        """Watch a folder; return False if the user's limit of watches is reached. A missing folder is left out."""
-        if folder in self._watched:
-            return True
-        watch: int = self._add(self._number, os.fsencode(folder), _MASK)
+        """Watch a folder; return False if the user's limit of watches is reached. A missing folder is left out.
+
+        A folder that is watched already may be another one by now: the old one was moved away.
+        """
+        watch: int = self._add(self._number, os.fsencode(folder), _MASK)  # of the same folder, it returns the same
         if watch < 0:
             return self._errno() != _NO_SPACE
+        before = self._watched.get(folder, watch)
+        if before != watch and self._folders.get(before) == folder:
+            del self._folders[before]
+            self._remove(self._number, before)
         self._folders[watch] = folder
-        self._watched.add(folder)
+        self._watched[folder] = watch
         return True
 
     def wait(self, seconds: float) -> Changes:
@@ -79,7 +84,7 @@ class Inotify:
             name = found[at + _HEAD.size : at + _HEAD.size + size].rstrip(b"\0")
             at += _HEAD.size + size
             if mask & _IGNORED:  # the folder was removed
-                self._watched.discard(self._folders.pop(watch, Path()))
+                self._watched.pop(self._folders.pop(watch, Path()), None)
             is_unknown |= bool(mask & (_OVERFLOW | _IGNORED | _IS_FOLDER))
             if name and not mask & _IS_FOLDER and watch in self._folders:
                 files.add(self._folders[watch] / os.fsdecode(name))

@@ -15,7 +15,7 @@ from agentspan import clock
 from agentspan.errors import StorageError
 from agentspan.sessions.arriving import ParentMissing
 from agentspan.sessions.formats import Format, Source
-from agentspan.sessions.importing import LIVE_S, Importer, Stamp, import_all, stamps_of
+from agentspan.sessions.importing import LIVE_S, Importer, Stamp, import_all, inode_of, stamps_of
 from agentspan.sessions.inotify import Changes, Inotify
 from agentspan.sessions.machine import Choice, Place, in_order, is_chosen, sources_at
 
@@ -97,7 +97,7 @@ class Watcher:
         self._mains: dict[Path, Source] = {}
         self._stamps: dict[Path, dict[Path, Stamp]] = {}
         self._folders: dict[Path, int] = {}
-        self._missing: list[Path] = []
+        self._roots: list[int] = []
         self._foreign: set[Path] = set()
         self._suffixes: set[str] = set()
         self._chosen: set[Path] = set()
@@ -143,7 +143,7 @@ class Watcher:
                 more = self._wait(0.0)
                 changes = Changes(changes.files | more.files, changes.is_unknown or more.is_unknown)
             self._sort(changes)
-        if any(path.exists() for path in self._missing):
+        if self._roots != self._roots_now():  # one was made, or moved away and made anew
             self._scan()
         if time.monotonic() >= self._poll_at:
             self._poll()
@@ -202,6 +202,7 @@ class Watcher:
 
     def _scan(self) -> None:
         """List all sources and folders anew. Sources that have changed since the last look are due."""
+        self._roots = self._roots_now()  # before the look: one that comes meanwhile is looked at again
         self._watch_folders()
         mains = {source.path: source for place in self._places for source in self._chosen_at(place)}
         for path, source in mains.items():
@@ -214,8 +215,10 @@ class Watcher:
         self._mains, self._has_scanned = mains, True
         self._sources = {file: source for source in mains.values() for file in source.files}
         self._suffixes = {file.suffix for file in self._sources}
-        self._missing = [place.path for place in self._places if not place.path.exists()]
         self._poll_at = time.monotonic() + self._poll_s
+
+    def _roots_now(self) -> list[int]:
+        return [inode_of(place.path) for place in self._places]
 
     def _chosen_at(self, place: Place) -> Iterator[Source]:
         for source in sources_at(place, self._formats):

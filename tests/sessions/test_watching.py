@@ -295,6 +295,19 @@ def test_a_missing_place_is_followed_when_it_is_made(tmp_path: Path, inotify: bo
 
 
 @BY
+@pytest.mark.parametrize("moved", ["toys", "toys/p"])
+def test_a_folder_that_was_moved_away_and_made_anew_is_followed(tmp_path: Path, inotify: bool, moved: str) -> None:
+    folder = tmp_path / "toys"
+    toy_file(folder / "p/q", "s", turns(1))
+    with Following(folder, tmp_path / "a.db", inotify=inotify) as following:
+        (tmp_path / moved).rename(tmp_path / "away")
+        toy_file(folder / "p/q", "t", turns(1))
+        until(lambda: following.kinds()[1:] == [("began", "t", 1)])
+        toy_file(folder / "p/q", "t", turns(2))
+        until(lambda: following.kinds()[2:] == [("grew", "t", 1)])
+
+
+@BY
 def test_a_file_that_becomes_a_folder_and_a_file_again_stops_nothing(tmp_path: Path, inotify: bool) -> None:
     folder = tmp_path / "toys"
     with Following(folder, tmp_path / "a.db", inotify=inotify) as following:
