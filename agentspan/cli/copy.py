@@ -15,6 +15,7 @@ from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.storage.location import Location, scheme_of
+from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.text import noun
 
@@ -123,7 +124,10 @@ def _on(*signals: signal.Signals) -> Callable[[], bool]:
 @click.argument("file")
 @reads
 def backup_command(database: Database, *, file: str, as_json: bool) -> None:
-    """Copy the database to a file while other processes write to it, and print the size of the copy."""
+    """Copy the database to a file while other processes write to it, and print the size of the copy.
+
+    Exits with code 1 if the database is damaged: the copy has the damage, too.
+    """
     to_stdout = is_stdout(file)
     if to_stdout:
         if sys.stdout.isatty():
@@ -131,7 +135,14 @@ def backup_command(database: Database, *, file: str, as_json: bool) -> None:
         copied = copying.pour(database.storage, sys.stdout.buffer)
     else:
         copied = copying.backup(database.storage, file)
-    if as_json:
-        document({"file": file, "bytes": copied}, err=to_stdout)
-    else:
+    if not as_json:  # before the check, which may find a file that it cannot read to its end
         click.echo(f"copied to {safe(file)}: {noun(copied, 'byte')}", err=to_stdout)
+    problems = database.storage.ask(Damage()) if Damage in database.storage.capabilities().answers else []
+    if as_json:
+        document({"file": file, "bytes": copied, "problems": problems}, err=to_stdout)
+    elif problems:
+        for problem in problems:
+            click.echo(safe(f"✗ {problem}"), err=True)
+        click.echo("the file is damaged, and so is the copy; keep the backups of before", err=True)
+    if problems:
+        raise SystemExit(1)

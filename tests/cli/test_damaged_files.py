@@ -103,6 +103,17 @@ def test_a_text_that_is_none_is_not_repeated(tmp_path: Path) -> None:
     assert done.exit_code == 1
 
 
+def test_a_backup_of_a_damaged_file_is_made_and_fails(recorded: Path, tmp_path: Path) -> None:
+    data, path = recorded.read_bytes(), tmp_path / "runs.db"
+    path.write_bytes(data.replace(SECRET.encode(), b"lo\xffg"))
+    for name, options in (("copy.db", ()), ("other.db", ("--json",))):
+        done = call(path, "backup", str(tmp_path / name), *options)
+        assert done.exit_code == 1
+        assert "cannot be read" in done.output
+        assert (tmp_path / name).stat().st_size == len(data)
+    assert call(recorded, "backup", str(tmp_path / "sound.db")).exit_code == 0
+
+
 def test_a_mistake_of_ours_is_not_called_damage(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **how: object) -> None:
         raise KeyError("ours")
