@@ -141,3 +141,17 @@ def test_dev_stdout_is_appended_to_and_messages_go_to_stderr(db: Path, tmp_path:
         written = done.stdout if command == ["backup"] else file.read_bytes().removeprefix(b"before\n")
         assert expected(db, command)(written)
         assert is_whole(done.stderr.decode(), written)
+
+
+def test_a_backup_names_the_disk_that_is_full(db: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a user who may mount file systems")
+    try:
+        result = call(db, "backup", str(folder / "copy.db"))
+        assert (result.exit_code, list(folder.iterdir())) == (1, [])
+        assert f"{folder / 'copy.db'} cannot be written: database or disk is full" in result.output
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

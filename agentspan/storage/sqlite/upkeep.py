@@ -232,6 +232,11 @@ def back_up(connections: Connections, asked: BackUp) -> int:
                 os.link(name, path)  # unlike a rename, it never replaces a file
     except FileExistsError:
         raise _exists(path) from None
+    except StorageError as error:
+        cause = error.__cause__
+        if getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+            raise
+        raise InvalidValue("path", f"{path} cannot be written: {cause}") from error
     except OSError as error:
         let_through(error)
         raise InvalidValue("path", f"{path} cannot be written: {error.strerror}") from error
