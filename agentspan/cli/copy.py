@@ -58,13 +58,18 @@ def _to_database(source: Location, dst: str, *, since: str | None, follow: bool,
         if location.path is not None:
             recover(location.path)
     with open(source, read_only=True) as of, open(target) as to, bar("copying runs") as progress:
-        done = copy(of.storage, to.storage, since=at, follow=follow, stop=stop, progress=progress)
+        how: Any = {"since": at, "follow": follow, "stop": stop, "progress": progress, "on_failure": _say}
+        done = copy(of.storage, to.storage, **how)
     if as_json:
         document({**done._asdict(), "examples": [example._asdict() for example in done.examples]})
     else:
         _print(done, str(target))
     if done.left_out:
         raise SystemExit(1)
+
+
+def _say(failure: Exception) -> None:
+    click.echo(f"{safe(str(failure))}; trying again", err=True)
 
 
 def _print(done: Copied, target: str) -> None:
