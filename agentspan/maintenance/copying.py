@@ -177,7 +177,7 @@ def copy(
             storage that fails, or cannot be reached, is tried again and again.
         stop: called between batches; the copy ends when it returns True.
         progress: called with the number of runs compared so far, and of all runs.
-        on_failure: called with the error of an attempt that will be repeated, unless it is the one of the attempt before.
+        on_failure: called with the error of an attempt that will be repeated, unless the attempt before had it, too.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
