@@ -522,8 +522,11 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
             values[name] = _json_text(number, column, _of(number, name, joiner.text, value))
         elif name != _FOLLOWS:
             values[name] = _value(number, column, value)
-    if not is_pfid(values["id"]):
-        raise _wrong(number, "id must be a PFID, 32 characters")
+    for name in ("id", "parent_span_id", "target_id"):
+        if values.get(name) is not None and not is_pfid(values[name]):
+            raise _wrong(number, f"{name} must be a PFID, 32 characters")
+    if values.get("target_type") == "agent_instance" and values["target_id"] != values["agent_instance_id"]:
+        raise _wrong(number, "target_id must be agent_instance_id")
     statuses = _STATUSES.get(row_type)
     if statuses is not None and values["status"] not in statuses:
         raise _wrong(number, f"status must be one of {', '.join(statuses)}")

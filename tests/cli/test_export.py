@@ -209,9 +209,14 @@ def test_what_a_run_says_of_itself_and_its_scores_are_exported_and_imported(
             assert db.agent_instances.get(run.id).task == "book"
             for id in (run.id, span.id):
                 assert db.scores.list(id, history=True) == source.scores.list(id, history=True)
-    wrong = [line.replace(b'"source": "human"', b'"source": "robot"') for line in text]
-    with pytest.raises(InvalidValue, match="source must be one of human, model, code"):
-        import_lines(Context(db.storage), lambda: wrong)
+    of_run, of_span = (f'"target_id": "{id}"'.encode() for id in (run.id, span.id))
+    for right, fault, says in (
+        (b'"source": "human"', b'"source": "robot"', "source must be one of human, model, code"),
+        (of_run, of_span, "target_id must be agent_instance_id"),
+    ):
+        wrong = [line.replace(right, fault) for line in text]
+        with pytest.raises(InvalidValue, match=says):
+            import_lines(Context(db.storage), lambda wrong=wrong: wrong)  # type: ignore[misc]
 
 
 def test_an_agent_that_is_known_by_another_id_is_found_again(source: Path, db: Database) -> None:
@@ -260,6 +265,7 @@ def broken(line: bytes, **changes: object) -> bytes:
         ({"started_at": "yesterday"}, "started_at is not an RFC 3339 time"),
         ({"closed_at": "yesterday"}, "closed_at is not an RFC 3339 time"),
         ({"duration_ms": "5"}, "duration_ms has the wrong type"),
+        ({"parent_span_id": "x"}, "parent_span_id must be a PFID"),
         ({"input_tokens": 1.5}, "input_tokens has the wrong type"),
         ({"input_tokens": 2**70}, "input_tokens has the wrong type"),
         ({"summary": "\ud800"}, "summary holds half a character"),
