@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import filter_words
-from agentspan.cli.app import command, location_in, options, reads, recover
+from agentspan.cli.app import command, location_in, options, reads, recover, removing_unfinished
 from agentspan.cli.output import Failed, answer, bar, document, is_stdout, safe, zone
 from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
@@ -128,6 +128,7 @@ def _on(*signals: signal.Signals) -> Callable[[], bool]:
 @command("backup")
 @click.argument("file")
 @reads
+@removing_unfinished()
 def backup_command(database: Database, *, file: str, as_json: bool) -> None:
     """Copy the database to a file while other processes write to it, and print the size of the copy.
 

@@ -20,7 +20,7 @@ from agentspan.analysis.by_name import AT, resolved
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
 from agentspan.blobs import blobs_in, ending_of
-from agentspan.cli.app import command, reads
+from agentspan.cli.app import command, reads, removing_unfinished
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import Failed, document, is_stdout, safe
@@ -53,6 +53,7 @@ _FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet"
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options
 @reads
+@removing_unfinished()
 def export_command(
     database: Database,
     *,

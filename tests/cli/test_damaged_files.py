@@ -1,12 +1,14 @@
 """Every command on a file that is damaged: an answer, or one sentence that says so and what to do; no traceback."""
 
 import random
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import agentspan
-from agentspan.storage.questions import Query, SpansOf
+from agentspan.storage.questions import Damage, Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.cli.calling import call
 from tests.tiers import longer
@@ -112,6 +114,32 @@ def test_a_backup_of_a_damaged_file_is_made_and_fails(recorded: Path, tmp_path: 
         assert "cannot be read" in done.output
         assert (tmp_path / name).stat().st_size == len(data)
     assert call(recorded, "backup", str(tmp_path / "sound.db")).exit_code == 0
+
+
+class Alarm(Exception):
+    """What a signal's handler raises."""
+
+
+def test_a_check_that_a_signal_interrupts_does_not_call_a_sound_file_damaged(recorded: Path) -> None:
+    armed: list[bool] = []
+
+    def ring(*_: object) -> None:
+        if armed:
+            raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    storage = SQLiteStorage(recorded, read_only=True)
+    try:
+        for n in range(1, 13):
+            with suppress(Alarm):
+                armed.append(True)
+                signal.setitimer(signal.ITIMER_REAL, n * 0.0005)
+                assert storage.ask(Damage()) == []
+                armed.clear()
+    finally:
+        armed.clear()
+        signal.signal(signal.SIGALRM, before)
+        storage.close()
 
 
 def test_a_mistake_of_ours_is_not_called_damage(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
