@@ -14,12 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 import agentspan
-from agentspan.cli import main
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import SpansOf
-from tests.cli.calling import call
+from tests.cli.calling import call, named
 
 EXPORTS = [["export", "all", "--format", form, "-o"] for form in ("jsonl", "markdown", "html")]
 COMMANDS = [*EXPORTS, ["backup"]]
@@ -165,7 +164,7 @@ def test_an_export_that_is_ended_leaves_no_unfinished_file(tmp_path: Path) -> No
     with agentspan.open(storage) as opened:
         opened.agent_instances.register("a")
         storage.is_exported = True
-        result = CliRunner().invoke(main, ["export", "all", "-o", str(tmp_path / "copy")], obj=opened)
+        result = CliRunner().invoke(named("export"), ["all", "-o", str(tmp_path / "copy")], obj=opened)
     assert (result.exit_code, list(tmp_path.iterdir())) == (128 + signal.SIGTERM, [])
 
 
