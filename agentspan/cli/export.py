@@ -27,7 +27,7 @@ from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
 from agentspan.maintenance.jsonl import lines
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.access import instance, scan
+from agentspan.storage.access import instances, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, SpansOf
 from agentspan.text import noun
@@ -211,10 +211,9 @@ def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
 
 
 def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
-    for id in runs:
-        run = instance(storage, id)
+    for run in instances(storage, runs):
         yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
-        for span in storage.ask(SpansOf(id)):
+        for span in storage.ask(SpansOf(run.id)):
             yield from (text for text in (span.payload, span.result_payload) if text is not None)
 
 

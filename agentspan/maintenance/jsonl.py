@@ -57,7 +57,7 @@ from agentspan.model.rows import (
 from agentspan.model.scores import SOURCES
 from agentspan.schemas.aliases import MOST_USED
 from agentspan.schemas.builtin import stored_aggregate
-from agentspan.storage.access import instance, scan
+from agentspan.storage.access import instances, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.storage.row_by_row import history
@@ -89,9 +89,9 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
     """
     yield json.dumps({**FIRST, **({"version": COMPACT_VERSION} if compact else {}), **HAS_END})
     written: set[str] = set()
-    total = 0
-    for run_id in run_ids:
-        run = instance(storage, run_id)
+    runs = total = 0
+    for run in instances(storage, run_ids):
+        runs += 1
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, written, *needed, run.id)
         kept: Iterable[TagRow | ScoreRow] = chain(
@@ -115,7 +115,7 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
                     if (new := cutter.line()) is not None:
                         yield json.dumps(new)
                 yield _line("agent_span", span, more)
-    yield json.dumps({"type": END, "runs": len(run_ids), "spans": total})
+    yield json.dumps({"type": END, "runs": runs, "spans": total})
 
 
 def _once(storage: Storage, written: set[str], *ids: str | None) -> Iterator[str]:

@@ -16,9 +16,11 @@ from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
+from agentspan.maintenance import jsonl
 from agentspan.maintenance.jsonl import Cutter, Joiner, import_lines
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
+from agentspan.otel.forwarding import lines as otlp_lines
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.storage.questions import Query, SpansOf, Violations
 from agentspan.testing.contract.base import Rows
@@ -347,6 +349,14 @@ def test_an_export_that_lacks_lines_is_imported_and_says_so(source: Path, db: Da
     for some, is_cut in [*((some, True) for some in unfinished), *((some, False) for some in whole)]:
         assert import_lines(Context(db.storage), lambda some=some: some).is_cut is is_cut  # type: ignore[misc]
     assert len(rows(db, "agent_span")) == 4
+
+
+def test_a_run_that_is_removed_while_others_are_exported_is_left_out(source: Path) -> None:
+    with agentspan.open(source, read_only=True) as db:
+        runs = [run.id for run in db.agent_instances.list()]
+        whole = [*jsonl.lines(db.storage, runs)]
+        assert [*jsonl.lines(db.storage, ["0" * 32, *runs])] == whole
+        assert [*otlp_lines(db.storage, ["0" * 32, *runs])] == [*otlp_lines(db.storage, runs)]
 
 
 def test_the_command_fails_where_lines_of_an_export_are_missing(source: Path, tmp_path: Path) -> None:
