@@ -7,7 +7,9 @@ Before a command reads a file, the journals of dead programs are recovered, with
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from difflib import get_close_matches
@@ -401,6 +403,19 @@ def answering() -> Iterator[None]:
         raise Unanswered(_message(error)) from None
     except Failed as error:
         raise Unanswered(error.message) from None
+
+
+@contextmanager
+def removing_unfinished() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit: a command that `timeout` or a service manager ends deletes its unfinished files."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

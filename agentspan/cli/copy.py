@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from agentspan.analysis import filter_words
-from agentspan.cli.app import command, location_in, options, reads, recover
+from agentspan.cli.app import command, location_in, options, reads, recover, removing_unfinished
 from agentspan.cli.output import Failed, answer, bar, document, is_stdout, safe, zone
 from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.storage.location import Location, scheme_of
+from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.text import noun
 
@@ -57,13 +58,18 @@ def _to_database(source: Location, dst: str, *, since: str | None, follow: bool,
         if location.path is not None:
             recover(location.path)
     with open(source, read_only=True) as of, open(target) as to, bar("copying runs") as progress:
-        done = copy(of.storage, to.storage, since=at, follow=follow, stop=stop, progress=progress)
+        how: Any = {"since": at, "follow": follow, "stop": stop, "progress": progress, "on_failure": _say}
+        done = copy(of.storage, to.storage, **how)
     if as_json:
         document({**done._asdict(), "examples": [example._asdict() for example in done.examples]})
     else:
         _print(done, str(target))
     if done.left_out:
         raise SystemExit(1)
+
+
+def _say(failure: Exception) -> None:
+    click.echo(f"{safe(str(failure))}; trying again", err=True)
 
 
 def _print(done: Copied, target: str) -> None:
@@ -122,8 +128,12 @@ def _on(*signals: signal.Signals) -> Callable[[], bool]:
 @command("backup")
 @click.argument("file")
 @reads
+@removing_unfinished()
 def backup_command(database: Database, *, file: str, as_json: bool) -> None:
-    """Copy the database to a file while other processes write to it, and print the size of the copy."""
+    """Copy the database to a file while other processes write to it, and print the size of the copy.
+
+    Exits with code 1 if the database is damaged: the copy has the damage, too.
+    """
     to_stdout = is_stdout(file)
     if to_stdout:
         if sys.stdout.isatty():
@@ -131,7 +141,14 @@ def backup_command(database: Database, *, file: str, as_json: bool) -> None:
         copied = copying.pour(database.storage, sys.stdout.buffer)
     else:
         copied = copying.backup(database.storage, file)
-    if as_json:
-        document({"file": file, "bytes": copied}, err=to_stdout)
-    else:
+    if not as_json:  # before the check, which may find a file that it cannot read to its end
         click.echo(f"copied to {safe(file)}: {noun(copied, 'byte')}", err=to_stdout)
+    problems = database.storage.ask(Damage()) if Damage in database.storage.capabilities().answers else []
+    if as_json:
+        document({"file": file, "bytes": copied, "problems": problems}, err=to_stdout)
+    elif problems:
+        for problem in problems:
+            click.echo(safe(f"✗ {problem}"), err=True)
+        click.echo("the file is damaged, and so is the copy; keep the backups of before", err=True)
+    if problems:
+        raise SystemExit(1)

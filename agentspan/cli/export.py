@@ -20,14 +20,14 @@ from agentspan.analysis.by_name import AT, resolved
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
 from agentspan.blobs import blobs_in, ending_of
-from agentspan.cli.app import command, reads
+from agentspan.cli.app import command, reads, removing_unfinished
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
 from agentspan.maintenance.jsonl import lines
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.access import instance, scan
+from agentspan.storage.access import instances, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, SpansOf
 from agentspan.text import noun
@@ -53,6 +53,7 @@ _FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet"
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options
 @reads
+@removing_unfinished()
 def export_command(
     database: Database,
     *,
@@ -210,10 +211,9 @@ def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
 
 
 def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
-    for id in runs:
-        run = instance(storage, id)
+    for run in instances(storage, runs):
         yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
-        for span in storage.ask(SpansOf(id)):
+        for span in storage.ask(SpansOf(run.id)):
             yield from (text for text in (span.payload, span.result_payload) if text is not None)
 
 

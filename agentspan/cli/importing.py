@@ -118,7 +118,10 @@ LinesOf = Callable[[Storage], Iterable[bytes]]
 
 
 def _import(storage: Storage, lines_of: LinesOf, *, as_json: bool) -> None:
-    """Import the lines of an export, and print the number of new runs and spans."""
+    """Import the lines of an export, and print the number of new runs and spans.
+
+    Exits with code 1 if lines of the export are missing.
+    """
     done = import_lines(Context(storage), lambda: lines_of(storage))
     answer(
         done._asdict(),
@@ -127,6 +130,9 @@ def _import(storage: Storage, lines_of: LinesOf, *, as_json: bool) -> None:
         f"{noun(done.known, 'row')} known already" if done.known else "",
         as_json=as_json,
     )
+    if done.is_cut:
+        click.echo("the file was cut or filtered: it lacks runs or spans of its export, or its last line", err=True)
+        raise SystemExit(1)
 
 
 @contextmanager

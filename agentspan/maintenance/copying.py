@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from agentspan import clock, files
-from agentspan.errors import DatabaseBusy, InvalidValue, StorageError
+from agentspan.errors import NOT_NOW, DatabaseBusy, InvalidValue, NotStorable, StorageError
 from agentspan.host import guard
 from agentspan.maintenance.copying_rows import RunSender, Sender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
@@ -166,15 +166,18 @@ def copy(
     follow: bool = False,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
+    on_failure: Callable[[Exception], object] = lambda _: None,
     tuning: Tuning = STANDARD,
 ) -> Copied:
     """Copy the rows that the target lacks, or has in an earlier state.
 
     Args:
         since: copy only runs that began at this time or later, as stored text, and the rows that belong to them.
-        follow: go on with rows that are stored later, until `stop` returns True.
+        follow: go on with rows that are stored later, until `stop` returns True. After the first copy of all rows, a
+            storage that fails, or cannot be reached, is tried again and again.
         stop: called between batches; the copy ends when it returns True.
         progress: called with the number of runs compared so far, and of all runs.
+        on_failure: called with the error of an attempt that will be repeated, unless the attempt before had it, too.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
@@ -187,7 +190,7 @@ def copy(
     copying = _Copying(source, target, since, stop, tuning)
     copying.whole(progress)
     if follow:
-        copying.follow()
+        copying.follow(on_failure)
     return copying.counts()
 
 
@@ -249,9 +252,10 @@ class _Copying:
         self.recent(_before(place.began if is_resumed else began))
         cursor.write(None)
 
-    def follow(self) -> None:
+    def follow(self, on_failure: Callable[[Exception], object]) -> None:
         """Send new rows again and again, until `stop` returns True, and compare all runs from time to time."""
         looked, compared, took_s = clock.now(), time.monotonic(), 0.0
+        failure = ""
         while not self._stop():
             began, at = time.monotonic(), clock.now()
             try:
@@ -261,9 +265,14 @@ class _Copying:
                     took_s = compared - began
                 else:
                     self.recent(_before(looked))
-                looked = at
+                looked, failure = at, ""
             except DatabaseBusy:
                 pass  # the next poll sends the rows
+            except NOT_NOW as error:
+                if isinstance(error, NotStorable):
+                    raise
+                if failure != (failure := str(error)):
+                    on_failure(error)
             self._sleep(max(self._tuning.copy_look_s, SHARE * (time.monotonic() - began)))
 
     def _sleep(self, rest_s: float) -> None:

@@ -111,9 +111,11 @@ class Sender:
         if isinstance(change, PutSpans):
             assert isinstance(outcome, Applied)  # `parted` retries a refused one
             self.new["agent_span"] += len(change.rows)
+            self._stored(*(row.id for row in change.rows))
         elif isinstance(change, Put):
             if isinstance(outcome, Applied):
                 self.new[TYPE_OF[type(change.row)]] += 1
+                self._stored(change.row.id)
             else:
                 self._refused(change.row, outcome)
         elif isinstance(outcome, Applied):
@@ -121,6 +123,10 @@ class Sender:
         elif isinstance(outcome, Exception):
             self.leave_out(cast(Move, change).id, str(outcome))
         # Else a Move was refused, because another program has changed the target's row meanwhile: its row is later.
+
+    def _stored(self, *ids: str) -> None:
+        for id in ids if self.left_out else ():
+            self.left_out.pop(id, None)
 
     def _refused(self, row: Row, outcome: Outcome | Exception) -> None:
         stored = outcome.stored if isinstance(outcome, Refused) else None
@@ -136,6 +142,9 @@ class Sender:
                 self.leave_out(row.id, "its id is used by another resource there")
         elif isinstance(outcome, Refused):
             self.leave_out(row.id, "what it belongs to is not there")
+            if isinstance(row, AgentInstanceRow):  # the target was emptied or replaced: its agents are sent again
+                self._sent.clear()
+                self._ids.clear()
         else:
             self.leave_out(row.id, str(outcome))
 
@@ -215,6 +224,7 @@ class RunSender:
                 open spans may change while the SpanMarks of the run stay equal.
         """
         sender = self._sender
+        self._batch.clear()  # a commit that failed has left rows in it
         sender.send_shared(runs)
         ids = [run.id for run in runs]
         # The target is read first: a commit in the source between the two reads is sent again, never missed.
@@ -263,6 +273,10 @@ class _Batch:
     def __init__(self, sender: Sender, most_rows: int) -> None:
         self._sender = sender
         self._most_rows = most_rows
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop what was gathered."""
         self._runs: list[AgentInstanceRow] = []
         self._spans: list[AgentSpanRow] = []
         self._violations: list[tuple[str, Violation]] = []
@@ -294,4 +308,4 @@ class _Batch:
             units.append(Unit((PutSpans(rows, self._violations),)))
         if units:
             self._sender.apply(units)
-        self._runs, self._spans, self._violations, self._bytes = [], [], [], 0
+        self.clear()

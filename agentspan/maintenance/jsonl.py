@@ -2,7 +2,8 @@
 
 The first line identifies the format. Each further line is one row: the columns of its table and its `type`. A row comes
 after all rows that it refers to. JSON columns are JSON; the violations of a span are a further member. A run is
-followed by its tags, all its scores, and its spans.
+followed by its tags, all its scores, and its spans. The first line announces the last one, which counts runs and spans:
+an import reports a file that was cut at the end of a line. Several exports may follow one another in a file.
 
 In the compact form, parts that payloads of a run repeat are written once. A payload is a list of pieces that join to
 its JSON text. A piece is a text, the number of a part, or a pair such as `[1, 25]` for the parts from 1 to 25 with
@@ -56,7 +57,7 @@ from agentspan.model.rows import (
 from agentspan.model.scores import SOURCES
 from agentspan.schemas.aliases import MOST_USED
 from agentspan.schemas.builtin import stored_aggregate
-from agentspan.storage.access import instance, scan
+from agentspan.storage.access import instances, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.storage.row_by_row import history
@@ -68,6 +69,9 @@ T = TypeVar("T")
 BATCH = 500
 """The number of spans in memory at a time, whose violations are read together."""
 FIRST = {"type": "agentspan_export", "version": 1}
+HAS_END = {"has_end": True}
+"""What the first line has if a last one follows. Lines of other programs, without it, need no last one."""
+END = "agentspan_export_end"
 COMPACT_VERSION = 2
 """The version of an export in the compact form; an export with whole payloads has version 1."""
 PARTS = "parts"
@@ -83,10 +87,11 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
     Args:
         compact: write repeated text of payloads once per run.
     """
-    yield json.dumps({**FIRST, "version": COMPACT_VERSION} if compact else FIRST)
+    yield json.dumps({**FIRST, **({"version": COMPACT_VERSION} if compact else {}), **HAS_END})
     written: set[str] = set()
-    for run_id in run_ids:
-        run = instance(storage, run_id)
+    runs = total = 0
+    for run in instances(storage, run_ids):
+        runs += 1
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, written, *needed, run.id)
         kept: Iterable[TagRow | ScoreRow] = chain(
@@ -98,6 +103,7 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
         cutter = Cutter() if compact else None
         while batch := list(islice(spans, BATCH)):
             found = storage.ask(Violations([span.id for span in batch], instance_id=run.id))
+            total += len(batch)
             for span in batch:
                 yield from _once(storage, written, span.writer_id)
                 violations = [violation._asdict() for violation in found[span.id]]
@@ -109,6 +115,7 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
                     if (new := cutter.line()) is not None:
                         yield json.dumps(new)
                 yield _line("agent_span", span, more)
+    yield json.dumps({"type": END, "runs": runs, "spans": total})
 
 
 def _once(storage: Storage, written: set[str], *ids: str | None) -> Iterator[str]:
@@ -266,12 +273,14 @@ class Imported(NamedTuple):
         runs, spans: how many runs and spans are new.
         finished: how many runs and spans were stored as pending or active, and have a later status in the import.
         known: how many rows were stored already, and did not change.
+        is_cut: whether lines of the export are missing: the last one, or some of the runs and spans that it counts.
     """
 
     runs: int
     spans: int
     finished: int
     known: int
+    is_cut: bool = False
 
 
 class _Entry(NamedTuple):
@@ -294,9 +303,47 @@ def import_lines(
         InvalidValue: a line does not have the form of an export; the message has its number. Nothing is stored then.
             But if only the storage can find the fault (a reference to a missing row), the lines before it are stored.
     """
-    for _ in _entries(read(), most_characters):
-        pass
-    return _Import(ctx).run(_entries(read(), most_characters))
+    counted = _Counted()
+    for entry in _entries(read(), most_characters, counted):
+        counted.add(entry.row)
+    done = _Import(ctx).run(_entries(read(), most_characters, _Counted()))
+    return done._replace(is_cut=counted.is_cut or counted.needs_end)
+
+
+class _Counted:
+    """Counts the runs and spans of an export, and compares them with its last line.
+
+    Attributes:
+        needs_end: whether the first line has announced a last one, which has not come yet.
+        is_cut: whether an export before had no last line, or fewer runs or spans than its last line says.
+    """
+
+    def __init__(self) -> None:
+        self.needs_end = self.is_cut = False
+        self._runs = self._spans = 0
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        self._runs += isinstance(row, AgentInstanceRow)
+        self._spans += isinstance(row, AgentSpanRow)
+
+    def begin(self, first: dict[str, Any]) -> None:
+        """Begin to count anew at the first line of an export."""
+        self.is_cut |= self.needs_end
+        self.needs_end = first.get("has_end") is True
+        self._runs = self._spans = 0
+
+    def end(self, last: dict[str, Any]) -> None:
+        """Compare the counts with the last line of an export.
+
+        Raises:
+            ValueError: the line has no counts.
+        """
+        runs, spans = last.get("runs"), last.get("spans")
+        if type(runs) is not int or type(spans) is not int:
+            raise ValueError("must have runs and spans, two numbers")
+        self.is_cut |= self._runs < runs or self._spans < spans
+        self.needs_end = False
 
 
 class _Import:
@@ -388,14 +435,17 @@ def _wrong(line: int, what: str) -> InvalidValue:
     return InvalidValue(f"line {line}", what)
 
 
-def _entries(lines: Iterable[bytes], most_characters: int) -> Iterator[_Entry]:
+def _entries(lines: Iterable[bytes], most_characters: int, counted: _Counted) -> Iterator[_Entry]:
     number = 0
     is_compact = False
     joiner = Joiner(most_characters)
     for number, line in enumerate(lines, start=1):
         data = _parsed(number, line)
-        if number == 1:
-            is_compact = _check_first(data)
+        if number == 1 or (data is not None and data.get("type") == FIRST["type"]):
+            is_compact = _check_first(data, number)
+            counted.begin(data or {})
+        elif data is not None and data.get("type") == END:
+            _of(number, END, counted.end, data)
         elif is_compact and data is not None and data.get("type") == PARTS:
             _of(number, PARTS, joiner.add, data)
         elif data is not None:
@@ -442,14 +492,14 @@ def check_is_export(first: bytes) -> None:
     _check_first(_parsed(1, first))
 
 
-def _check_first(data: dict[str, Any] | None) -> bool:
+def _check_first(data: dict[str, Any] | None, number: int = 1) -> bool:
     """Check the first line of an export, and return whether it is in the compact form."""
     if data is None or data.get("type") != FIRST["type"]:
         names = ", ".join(one_line(name, 20) for name in sorted(data or ())[:MOST_NAMES])
         raise _wrong(1, _foreign(f"an object with {names}" if names else "an empty object"))
     version = data.get("version")
     if version not in (FIRST["version"], COMPACT_VERSION):
-        raise _wrong(1, "is of a newer agentspan; install a newer one")
+        raise _wrong(number, "is of a newer agentspan; install a newer one")
     return bool(version == COMPACT_VERSION)
 
 
@@ -469,11 +519,14 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
             values[name] = value  # the common case
         elif has_pieces and name in _PIECES and value is not None:
             assert joiner is not None
-            values[name] = _object_text(number, name, _of(number, name, joiner.text, value))
+            values[name] = _json_text(number, column, _of(number, name, joiner.text, value))
         elif name != _FOLLOWS:
             values[name] = _value(number, column, value)
-    if not is_pfid(values["id"]):
-        raise _wrong(number, "id must be a PFID, 32 characters")
+    for name in ("id", "parent_span_id", "target_id"):
+        if values.get(name) is not None and not is_pfid(values[name]):
+            raise _wrong(number, f"{name} must be a PFID, 32 characters")
+    if values.get("target_type") == "agent_instance" and values["target_id"] != values["agent_instance_id"]:
+        raise _wrong(number, "target_id must be agent_instance_id")
     statuses = _STATUSES.get(row_type)
     if statuses is not None and values["status"] not in statuses:
         raise _wrong(number, f"status must be one of {', '.join(statuses)}")
@@ -486,15 +539,15 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
     return _Entry(number, row, _violations(number, data.get("violations", [])))
 
 
-def _object_text(number: int, name: str, text: str) -> str:
-    """Check that a text is the JSON of an object, and return it unchanged."""
+def _json_text(number: int, column: Column, text: str) -> str:
+    """Check that a text is JSON that the column may hold, and return it unchanged."""
     try:
         text.encode()
-        is_object = isinstance(json.loads(text, parse_constant=_no_constant), dict)
+        value = json.loads(text, parse_constant=_no_constant)
     except (RecursionError, ValueError):
-        raise _wrong(number, f"{name} is no JSON") from None
-    if not is_object:
-        raise _wrong(number, f"{name} must be an object")
+        raise _wrong(number, f"{column.name} is no JSON") from None
+    if column.holds == "object" and not isinstance(value, dict):
+        raise _wrong(number, f"{column.name} must be an object")
     return text
 
 

@@ -34,7 +34,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Agent
 from agentspan.otel import writing
 from agentspan.otel.otlp.requests import log_request, trace_request
 from agentspan.otel.writing import OutgoingRun
-from agentspan.storage.access import scan
+from agentspan.storage.access import instances, scan
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf, Tags
@@ -509,11 +509,9 @@ def lines(storage: Storage, runs: list[str]) -> Iterator[str]:
 
     Open spans are left out: OTLP has finished spans only. The text is ASCII, so it cannot move a terminal's cursor.
     """
-    for id in runs:
-        row = storage.ask(Find(id, instance_id=id)).rows[id][1]
-        assert isinstance(row, AgentInstanceRow)
-        run, scores = named(storage, row), history(storage, id)
-        finished = (span for span in storage.ask(SpansOf(id)) if span.status not in OPEN)
+    for row in instances(storage, runs):
+        run, scores = named(storage, row), history(storage, row.id)
+        finished = (span for span in storage.ask(SpansOf(row.id)) if span.status not in OPEN)
         for part in _parts(finished):
             yield json.dumps(writing.request(run, part, with_run=False, scores=scores))
         if row.status not in OPEN:

@@ -68,7 +68,7 @@ def log_request(run: OutgoingRun, scores: Iterable[ScoreRow]) -> dict[str, Any]:
     """
     records = [
         {
-            "timeUnixNano": str(ns_of(score.inserted_at)),
+            "timeUnixNano": str(_sendable_ns(score.inserted_at)),
             "eventName": judgements.RESULT,
             "traceId": trace_id_of(run.row.id),
             "spanId": span_id_of(score.target_id),
@@ -151,14 +151,14 @@ def _written(
 
     OTLP has no cancelled spans: a row without a start gets the length 0.
     """
-    end_ns = ns_of(row.finished_at)
+    end_ns = _sendable_ns(row.finished_at)
     code = _ERROR if row.status in ("failed", "terminated") else _UNSET
     written: dict[str, Any] = {
         "traceId": trace_id_of(run.row.id),
         "spanId": span_id_of(row.id),
         "name": name,
         "kind": 1,
-        "startTimeUnixNano": str(ns_of(row.started_at) or end_ns),
+        "startTimeUnixNano": str(_sendable_ns(row.started_at) or end_ns),
         "endTimeUnixNano": str(end_ns),
         "attributes": _attributes(attributes),
         "status": {"code": code},
@@ -216,7 +216,7 @@ def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, A
 def _event(score: ScoreRow) -> dict[str, Any]:
     """Return a score as a span event in OTLP's JSON."""
     attributes = _attributes(judgements.attributes_of(score))
-    return {"name": judgements.RESULT, "timeUnixNano": str(ns_of(score.inserted_at)), "attributes": attributes}
+    return {"name": judgements.RESULT, "timeUnixNano": str(_sendable_ns(score.inserted_at)), "attributes": attributes}
 
 
 def _attributes(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -254,6 +254,14 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 def _ns(time: Any) -> int:
     """Return a recorded time in nanoseconds since the epoch; 0 for a value that is no time."""
     try:
-        return max(0, ns_of(clock.parse(time)))
+        return _sendable_ns(clock.parse(time))
     except ValueError:
         return 0
+
+
+def _sendable_ns(text: str | None) -> int:
+    """Return a stored time in nanoseconds since the epoch, from 1 to what 63 bits hold (the year 2262); 0 for None.
+
+    OTLP has no earlier times, and some backends no later ones. 0 would mean that the time is not known.
+    """
+    return 0 if text is None else min(max(1, ns_of(text)), 2**63 - 1)

@@ -5,7 +5,7 @@ One page is in memory at a time, and no row is read twice. The pages are no snap
 scan is included if its id comes later, and a row that is removed during the scan may be missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
@@ -92,6 +92,14 @@ def instance(storage: Storage, id: str) -> AgentInstanceRow:
         UnexpectedRefType: the row has another type.
     """
     return expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+
+
+def instances(storage: Storage, ids: Iterable[str]) -> Iterator[AgentInstanceRow]:
+    """Yield the runs with these ids. Runs that are not there are left out: `prune` may remove one meanwhile."""
+    for id in ids:
+        _, row = storage.ask(Find(id, instance_id=id)).rows.get(id, (None, None))
+        if isinstance(row, AgentInstanceRow):
+            yield row
 
 
 def _shown(id: object) -> str:

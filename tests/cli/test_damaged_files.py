@@ -1,12 +1,14 @@
 """Every command on a file that is damaged: an answer, or one sentence that says so and what to do; no traceback."""
 
 import random
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 import agentspan
-from agentspan.storage.questions import Query, SpansOf
+from agentspan.storage.questions import Damage, Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.cli.calling import call
 from tests.tiers import longer
@@ -101,6 +103,39 @@ def test_a_text_that_is_none_is_not_repeated(tmp_path: Path) -> None:
     done = call(path, "doctor")
     assert "1 row of agent_spans cannot be read" in done.output
     assert done.exit_code == 1
+
+
+def test_a_backup_of_a_damaged_file_is_made_and_fails(recorded: Path, tmp_path: Path) -> None:
+    data, path = recorded.read_bytes(), tmp_path / "runs.db"
+    path.write_bytes(data.replace(SECRET.encode(), b"lo\xffg"))
+    for name, options in (("copy.db", ()), ("other.db", ("--json",))):
+        done = call(path, "backup", str(tmp_path / name), *options)
+        assert done.exit_code == 1
+        assert "cannot be read" in done.output
+        assert (tmp_path / name).stat().st_size == len(data)
+    assert call(recorded, "backup", str(tmp_path / "sound.db")).exit_code == 0
+
+
+class Alarm(Exception):
+    """What a signal's handler raises."""
+
+
+def test_a_check_that_is_interrupted_does_not_call_a_sound_file_damaged(recorded: Path) -> None:
+    """The exception comes at the beginning of a function of Python, as those of handlers do."""
+
+    def ring(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "_is_text":
+            raise Alarm
+
+    storage = SQLiteStorage(recorded, read_only=True)
+    before = sys.getprofile()
+    sys.setprofile(ring)
+    try:
+        with pytest.raises(Alarm):
+            storage.ask(Damage())
+    finally:
+        sys.setprofile(before)
+        storage.close()
 
 
 def test_a_mistake_of_ours_is_not_called_damage(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:

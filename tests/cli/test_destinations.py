@@ -1,19 +1,24 @@
 """Files that commands write: devices, pipes, links and folders stay what they are."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
-from tests.cli.calling import call
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import SpansOf
+from tests.cli.calling import call, named
 
 EXPORTS = [["export", "all", "--format", form, "-o"] for form in ("jsonl", "markdown", "html")]
 COMMANDS = [*EXPORTS, ["backup"]]
@@ -141,3 +146,37 @@ def test_dev_stdout_is_appended_to_and_messages_go_to_stderr(db: Path, tmp_path:
         written = done.stdout if command == ["backup"] else file.read_bytes().removeprefix(b"before\n")
         assert expected(db, command)(written)
         assert is_whole(done.stderr.decode(), written)
+
+
+class Ended(MemoryStorage):
+    """A storage of a program that is told to end when it reads the spans of a run."""
+
+    is_exported = False
+
+    def ask(self, question: Any, **how: Any) -> Any:
+        if self.is_exported and isinstance(question, SpansOf):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().ask(question, **how)
+
+
+def test_an_export_that_is_ended_leaves_no_unfinished_file(tmp_path: Path) -> None:
+    storage = Ended()
+    with agentspan.open(storage) as opened:
+        opened.agent_instances.register("a")
+        storage.is_exported = True
+        result = CliRunner().invoke(named("export"), ["all", "-o", str(tmp_path / "copy")], obj=opened)
+    assert (result.exit_code, list(tmp_path.iterdir())) == (128 + signal.SIGTERM, [])
+
+
+def test_a_backup_names_the_disk_that_is_full(db: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a user who may mount file systems")
+    try:
+        result = call(db, "backup", str(folder / "copy.db"))
+        assert (result.exit_code, list(folder.iterdir())) == (1, [])
+        assert f"{folder / 'copy.db'} cannot be written: database or disk is full" in result.output
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

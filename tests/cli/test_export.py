@@ -16,9 +16,11 @@ from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
+from agentspan.maintenance import jsonl
 from agentspan.maintenance.jsonl import Cutter, Joiner, import_lines
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
+from agentspan.otel.forwarding import lines as otlp_lines
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.storage.questions import Query, SpansOf, Violations
 from agentspan.testing.contract.base import Rows
@@ -67,14 +69,14 @@ def exported(db: Path, *runs: str) -> list[bytes]:
 def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> None:
     text = exported(source)
     done = import_lines(Context(db.storage), lambda: text)
-    assert done == (2, 4, 0, 0)
+    assert done == (2, 4, 0, 0, False)
     with agentspan.open(source, read_only=True) as original:
         for type_ in TYPES:
             assert rows(db, type_) == rows(original, type_), type_
         for row in rows(original, "agent_span"):
             assert db.storage.ask(Violations([row.id])) == original.storage.ask(Violations([row.id]))
     again = import_lines(Context(db.storage), lambda: text)
-    assert again == (0, 0, 0, len(text) - 1)
+    assert again == (0, 0, 0, len(text) - 2, False)
 
 
 ODD = (
@@ -94,7 +96,7 @@ def with_histories(path: Path, runs: int = 2, calls: int = 12, odd: Sequence[str
             run = db.agent_instances.register("a").id
             for call_ in range(1, calls + 1):
                 payload = {"model": "m", "messages": messages[: 2 * call_], "system": "be kind " * 100}
-                result = {"text": f"answer {call_} of {number}"} if call_ % 3 else None
+                result = (None, {"text": f"answer {call_} of {number}"}, [f"answer {call_} of {number}"])[call_ % 3]
                 db.agent_spans.create(run, "llm", "complete", payload, result)
             for span, other in zip(list(db.storage.ask(SpansOf(run))), odd, strict=False):
                 text = other.replace("%s", "y" * 600)
@@ -109,7 +111,7 @@ def test_the_compact_form_is_small_and_gives_the_same_rows_byte_for_byte(tmp_pat
     whole = exported(source)
     assert sum(map(len, text)) < 0.42 * sum(map(len, whole))
     assert b"".join(text).isascii()
-    for done in ((2, 24, 0, 0), (0, 0, 0, 29)):
+    for done in ((2, 24, 0, 0, False), (0, 0, 0, 29, False)):
         assert import_lines(Context(db.storage), lambda: text) == done
     with agentspan.open(source, read_only=True) as original:
         for type_ in TYPES:
@@ -120,7 +122,7 @@ def test_a_history_in_the_compact_form_is_a_range(tmp_path: Path) -> None:
     source = tmp_path / "source.db"
     with_histories(source, runs=1, odd=())
     data = [json.loads(line) for line in exported(source, "all", "--format", "compact")]
-    assert data[0] == {"type": "agentspan_export", "version": 2}
+    assert data[0] == {"type": "agentspan_export", "version": 2, "has_end": True}
     last = [line for line in data if line["type"] == "agent_span"][-1]
     assert [piece for piece in last["payload"] if isinstance(piece, list)] != []
     assert len(last["payload"]) == 5
@@ -209,9 +211,14 @@ def test_what_a_run_says_of_itself_and_its_scores_are_exported_and_imported(
             assert db.agent_instances.get(run.id).task == "book"
             for id in (run.id, span.id):
                 assert db.scores.list(id, history=True) == source.scores.list(id, history=True)
-    wrong = [line.replace(b'"source": "human"', b'"source": "robot"') for line in text]
-    with pytest.raises(InvalidValue, match="source must be one of human, model, code"):
-        import_lines(Context(db.storage), lambda: wrong)
+    of_run, of_span = (f'"target_id": "{id}"'.encode() for id in (run.id, span.id))
+    for right, fault, says in (
+        (b'"source": "human"', b'"source": "robot"', "source must be one of human, model, code"),
+        (of_run, of_span, "target_id must be agent_instance_id"),
+    ):
+        wrong = [line.replace(right, fault) for line in text]
+        with pytest.raises(InvalidValue, match=says):
+            import_lines(Context(db.storage), lambda wrong=wrong: wrong)  # type: ignore[misc]
 
 
 def test_an_agent_that_is_known_by_another_id_is_found_again(source: Path, db: Database) -> None:
@@ -260,6 +267,7 @@ def broken(line: bytes, **changes: object) -> bytes:
         ({"started_at": "yesterday"}, "started_at is not an RFC 3339 time"),
         ({"closed_at": "yesterday"}, "closed_at is not an RFC 3339 time"),
         ({"duration_ms": "5"}, "duration_ms has the wrong type"),
+        ({"parent_span_id": "x"}, "parent_span_id must be a PFID"),
         ({"input_tokens": 1.5}, "input_tokens has the wrong type"),
         ({"input_tokens": 2**70}, "input_tokens has the wrong type"),
         ({"summary": "\ud800"}, "summary holds half a character"),
@@ -309,12 +317,12 @@ def test_the_commands(source: Path, tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_bytes() == b"".join(exported(source))
     assert call(copy, "import", str(file)).output == "2 runs and 4 spans imported\n"
-    known = len(file.read_text().splitlines()) - 1
+    known = len(file.read_text().splitlines()) - 2
     assert call(copy, "import", "-", stdin=file.read_text()).output == (
         f"0 runs and 0 spans imported\n{known} rows known already\n"
     )
     document = json.loads(call(copy, "import", str(file), "--json").output)
-    assert document == {"runs": 0, "spans": 0, "finished": 0, "known": known}
+    assert document == {"runs": 0, "spans": 0, "finished": 0, "known": known, "is_cut": False}
     assert exported(copy) == exported(source)
     latest = exported(source, "-", "-")
     assert sum(json.loads(line)["type"] == "agent_instance" for line in latest) == 1
@@ -322,6 +330,40 @@ def test_the_commands(source: Path, tmp_path: Path) -> None:
     assert (document["content"].encode(), document["total"]) == (b"".join(latest), 1)
     document = json.loads(call(source, "export", "-", "-o", str(file), "--json").output)
     assert (document["file"], document["bytes"]) == (str(file), len(b"".join(latest)))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "compact"])
+def test_an_export_that_lacks_lines_is_imported_and_says_so(source: Path, db: Database, form: str) -> None:
+    text = exported(source, "all", "--format", form)
+    of_other = [b'{"type": "agentspan_export", "version": 1}', *text[1:-1]]  # announces no last line
+    run = next(line for line in text if b'"agent_instance"' in line)
+    unfinished: Sequence[Sequence[bytes]] = [
+        text[:-1],
+        [line for line in text if b'"agent_span"' not in line],
+        [*text[:-1], *text],
+        [*text, *text[: text.index(run)]],
+    ]
+    whole = [text, [*text, *text], [line for line in text if b'"tag"' not in line]]
+    if form == "jsonl":
+        whole += [of_other, [*of_other, *text], [*exported(source, "all", "--format", "compact"), *text]]
+    for some, is_cut in [*((some, True) for some in unfinished), *((some, False) for some in whole)]:
+        assert import_lines(Context(db.storage), lambda some=some: some).is_cut is is_cut  # type: ignore[misc]
+    assert len(rows(db, "agent_span")) == 4
+
+
+def test_a_run_that_is_removed_while_others_are_exported_is_left_out(source: Path) -> None:
+    with agentspan.open(source, read_only=True) as db:
+        runs = [run.id for run in db.agent_instances.list()]
+        whole = [*jsonl.lines(db.storage, runs)]
+        assert [*jsonl.lines(db.storage, ["0" * 32, *runs])] == whole
+        assert [*otlp_lines(db.storage, ["0" * 32, *runs])] == [*otlp_lines(db.storage, runs)]
+
+
+def test_the_command_fails_where_lines_of_an_export_are_missing(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"".join(exported(source)[:-1]))
+    done = call(tmp_path / "new.db", "import", str(tmp_path / "x"))
+    assert (done.exit_code, done.output.splitlines()[0]) == (1, "2 runs and 4 spans imported")
+    assert "cut or filtered" in done.output
 
 
 def test_a_file_of_gzip_is_imported_and_one_that_is_cut_says_so(source: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 import agentspan
 from agentspan import clock
-from agentspan.errors import InvalidValue
+from agentspan.errors import InvalidValue, StorageError
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.model.changes import Move, Outcome, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Violation
@@ -242,6 +242,46 @@ def test_a_copy_follows_its_source(make: Make) -> None:
     finally:
         done.set()
         following.join()
+
+
+class Away(MemoryStorage):
+    """A storage that cannot be reached now and then."""
+
+    is_away = False
+
+    def apply(self, units: Sequence[Unit], **how: Any) -> list[Outcome]:
+        if self.is_away:
+            raise StorageError("it cannot be reached")
+        return super().apply(units, **how)
+
+
+def test_a_copy_that_follows_outlives_a_target_that_is_away_or_emptied(make: Make) -> None:
+    source, target = make("sqlite"), Away()
+    fill(source)
+    done, failures, results = threading.Event(), list[str](), list[Copied]()
+    how: Any = {"follow": True, "stop": done.is_set, "on_failure": lambda error: failures.append(str(error))}
+    often = STANDARD._replace(copy_look_s=0.02, copy_compare_s=0.1)
+    following = threading.Thread(target=lambda: results.append(copy(source, target, tuning=often, **how)))
+    following.start()
+    try:
+        until(lambda: everything(target) == everything(source))
+        target.is_away = True
+        db = agentspan.open(source)
+        late = db.agent_instances.register("agent 0", agent_version={"external_identifier": "0"})
+        db.agent_instances.start(late.id)
+        span = db.agent_spans.create(late.id, "step", "active", {})
+        until(lambda: failures)
+        db.agent_spans.finish(span.id, "complete")
+        db.agent_instances.terminate(late.id, "enough")
+        target.is_away = False
+        until(lambda: everything(target) == everything(source))
+        assert set(failures) == {"it cannot be reached"}
+        vars(target).update(vars(MemoryStorage()))
+        until(lambda: everything(target) == everything(source))
+    finally:
+        done.set()
+        following.join()
+    assert (results[0].left_out, results[0].examples) == (0, ())
 
 
 def test_a_storage_is_not_copied_to_itself(make: Make, tmp_path: Path) -> None:

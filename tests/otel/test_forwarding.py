@@ -15,7 +15,7 @@ import pytest
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.otel import forward
-from agentspan.otel.forwarding import ForwardingFailed, Sender
+from agentspan.otel.forwarding import ForwardingFailed, Sender, lines
 from agentspan.otel.otlp.requests import decode, trace_request
 from agentspan.storage.questions import Query, SpansOf
 from tests.cli.calling import call, process
@@ -272,6 +272,20 @@ def test_the_export_is_the_collectors_file_format_and_makes_the_same_runs(tmp_pa
     assert all(trace_request(request) and protobuf_of(request) for request in requests)
     assert call(copy, "import", "--from", "otlp", str(file)).output == "3 runs and 48 spans imported\n"
     assert shown(copy) == shown(path)
+
+
+def test_times_that_otlp_cannot_hold_are_the_nearest_ones(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.register("a").id
+        span = db.agent_spans.create(run, "tool", "complete", {}, started_at="0001-01-01T00:00:00Z")
+        db.agent_instances.start(run)
+        db.agent_instances.finish(run, timestamp="9999-12-31T23:59:59Z")
+        requests = [*lines(db.storage, [run])]
+    call(tmp_path / "copy.db", "import", "--from", "otlp", "-", stdin="\n".join(requests))
+    with agentspan.open(tmp_path / "copy.db", read_only=True) as db:
+        assert str(db.agent_spans.get(span.id).started_at) == "1970-01-01 00:00:00+00:00"
+        assert db.agent_instances.get(run).status == "complete"
+    assert all(trace_request(json.loads(request)) for request in requests)
 
 
 def stored_spans(path: Path) -> int:

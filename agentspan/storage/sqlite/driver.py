@@ -56,8 +56,9 @@ def storage_error(error: Exception, path: Path) -> StorageError:
     become StorageError or DatabaseUnusable.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if "user-defined function" in str(error):  # agentspan's SQL functions raise for text that is no JSON
-        return damaged(path, "a payload in it cannot be read")
+    if "user-defined function" in str(error):  # agentspan's SQL functions raise for text that is no JSON, or at Ctrl-C
+        why = "a payload in it cannot be read"
+        return DatabaseUnusable(f"reading was interrupted, or {path} is damaged ({why}); `agentspan doctor` checks it")
     if is_damage(error):  # the driver's message for undecodable text contains the text
         return damaged(path, str(error) if code else "a text in it is not UTF-8")
     if isinstance(error, UnicodeError | OverflowError):

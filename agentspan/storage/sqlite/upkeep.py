@@ -164,7 +164,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 MOST = 20
 """The largest number of problems of one kind that are returned."""
 
-UNREADABLE_PARTS = "select count(*) from contents where not (is_text(cast(text as blob)) and json_valid(text))"
+PARTS = "select cast(text as blob), json_valid(text) from contents"
 _STATUSES = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}
 _DIGIT = "[0-9]"
 _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in range(7)))
@@ -173,19 +173,25 @@ _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in ra
 def problems(connections: Connections, asked: Damage) -> list[str]:
     """Check a file for damage, and return one sentence per problem, without stored values.
 
-    SQLite's integrity check does not detect a flipped bit within a text, so each text is checked, too.
+    SQLite's integrity check does not detect a flipped bit within a text, so each text is checked, too. That is not done
+    by a function of Python in SQL: Ctrl-C in one is an error of SQLite, which would be reported as damage.
     """
     with connections.snapshot() as connection:
         lines = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
         found = [] if lines == ["ok"] else lines
         for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(MOST):
             found.append(f"a row of {table} refers to a row of {parent} that is not there")
-        connection.create_function("is_text", 1, _is_text, deterministic=True)
-        counts = [(_unreadable(type_), f"row{{s}} of {table_of(type_)} cannot be read") for type_ in ROWS]
-        counts.append((UNREADABLE_PARTS, "row{s} of contents cannot be read"))
-        counts += [(missing(column), f"reference{{s}} of {column} to contents that are not there") for column in BIT]
-        for select, problem in counts:
-            (count,) = connection.execute(select).fetchone()
+        counts = [
+            (sum(not (is_valid and _is_text(text)) for text, is_valid in connection.execute(texts)), problem)
+            for texts, problem in [
+                *((_texts(type_), f"row{{s}} of {table_of(type_)} cannot be read") for type_ in ROWS),
+                (PARTS, "row{s} of contents cannot be read"),
+            ]
+        ]
+        for column in BIT:
+            (count,) = connection.execute(missing(column)).fetchone()
+            counts.append((count, f"reference{{s}} of {column} to contents that are not there"))
+        for count, problem in counts:
             if count:
                 found.append(f"{count} {problem.format(s='s' * (count != 1))}")
         return found + damage(connection)
@@ -199,17 +205,17 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-def _unreadable(type_: ResourceType) -> str:
-    """Return the SELECT that counts the rows with an invalid value: no UTF-8, JSON, time or status."""
+def _texts(type_: ResourceType) -> str:
+    """Return the SELECT of the texts of each row as bytes, and whether its JSON, times and status are valid."""
     columns = columns_of(type_)
     whole = " || ',' || ".join(f"ifnull({column.name}, '')" for column in columns)
-    conditions = [f"is_text(cast({whole} as blob))"]
+    conditions = ["true"]
     conditions += [f"ifnull(json_valid({column.name}), true)" for column in columns if column.is_json]
     conditions += [f"ifnull({column.name} glob '{_TIME}', true)" for column in columns if column.holds == "time"]
     if type_ in _STATUSES:
         statuses = ", ".join(f"'{status}'" for status in _STATUSES[type_])
         conditions.append(f"status in ({statuses})")
-    return f"select count(*) from {table_of(type_)} where not ({' and '.join(conditions)})"
+    return f"select cast({whole} as blob), {' and '.join(conditions)} from {table_of(type_)}"
 
 
 def back_up(connections: Connections, asked: BackUp) -> int:
@@ -232,6 +238,11 @@ def back_up(connections: Connections, asked: BackUp) -> int:
                 os.link(name, path)  # unlike a rename, it never replaces a file
     except FileExistsError:
         raise _exists(path) from None
+    except StorageError as error:
+        cause = error.__cause__
+        if getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+            raise
+        raise InvalidValue("path", f"{path} cannot be written: {cause}") from error
     except OSError as error:
         let_through(error)
         raise InvalidValue("path", f"{path} cannot be written: {error.strerror}") from error
