@@ -65,10 +65,31 @@ def test_runs_are_filtered_by_the_beginning_of_their_commit(db: Path) -> None:
         assert all(run["git_commit"].startswith(beginning.lower()) for run in document["runs"])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "--meta", "KEY"],
+        ["runs", "--error", ""],
+        ["runs", "--signature", "!"],
+        ["search", "x", "--until", "tomorrow"],
+        ["prune", "--dry-run", "--max-size", "big"],
+        ["versions", "odd", "--base", "since=tomorrow"],
+        ["diff", "--base", "tomorrow", "--head", "all"],
+        ["diff", "--base", "all", "--head", "all", "--least", "beauty=1"],
+        ["copy", "http://127.0.0.1:1", "--header", "x"],
+    ],
+)
+def test_an_invalid_value_of_an_option_is_a_wrong_command_line(db: Path, arguments: list[str]) -> None:
+    result = call(db, *arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1
+
+
 @pytest.mark.parametrize("what", ["tomorrow", "25:00", "7", "2026-13-01", "-1h", "9" * 30 + "d", ""])
 def test_a_time_that_is_none_says_what_one_looks_like(db: Path, what: str) -> None:
     result = call(db, "runs", "--since", what)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "since: must be such as 90s" in result.output
 
 
