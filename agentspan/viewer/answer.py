@@ -67,7 +67,7 @@ def _parts(found: Overview, address: Address, within: dict[str, str | None]) -> 
         return [{"mark": MARKS["passed"], "text": found.counts, "href": ""}]
     hrefs = {kind: address.link("", status=status, **within) for kind, status in _STATUS.items()}
     if found.rule is not None:
-        hrefs["missed"] = address.link("", score=opposite(parse(found.rule)), **within)
+        hrefs["missed"] = address.link("", score=opposite(parse(found.rule)), status="complete", **within)
     return [{"mark": MARKS[kind], "text": text, "href": hrefs.get(kind, "")} for kind, text in found.parts]  # type: ignore[index]
 
 
