@@ -330,6 +330,13 @@ def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.Monke
         day = f"{local + timedelta(hours=1):%Y-%m-%d %H:%M}"
         assert lines(db, "runs", "--since", day)[-1] == f"no run matches since={day}"
         assert lines(db, "runs", "--until", day)[-1].startswith("4 of 4")
+        last = "9999-12-31T23:59:59Z"  # it has no local time
+        with agentspan.open(db) as opened:
+            run = opened.agent_instances.register("late").id
+            opened.agent_instances.start(run, timestamp=last)
+            opened.agent_instances.finish(run, timestamp=last)
+        assert "started (local)" in lines(db, "runs", "-n", "2")[0]
+        assert " 12-31 23:59:59 " in lines(db, "runs", "-n", "1")[1]
     finally:
         monkeypatch.undo()
         time.tzset()
