@@ -314,6 +314,17 @@ def test_runs_say_what_they_were_about(tmp_path: Path) -> None:
     assert json.loads(call(path, "runs", "--json").output)["runs"][3]["about"] == f"t-1: {prompt}"
 
 
+def test_a_long_duration_stands_apart_from_the_status(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as opened:
+        run = opened.agent_instances.register("long").id
+        opened.agent_instances.start(run, timestamp="2026-01-01T00:00:00Z")
+        opened.agent_instances.terminate(run, "too long")
+    head, row, *_ = lines(path, "runs")
+    assert re.search(r" ■ terminated \d+h \d\dm +0 +long$", row)
+    assert head.index("took") + 4 == row.index("m   ") + 1
+
+
 def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began = json.loads(call(db, "runs", "-n", "1", "--json").output)["runs"][0]["started_at"]
     try:
