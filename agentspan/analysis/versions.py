@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_low
 from typing import NamedTuple
 
 from agentspan.analysis.by_name import AT, resolved
@@ -53,7 +53,7 @@ class Version:
         failed: the number of failed runs.
         interval: the 95 % interval of the share of failed runs; None without a run with an outcome.
         open: the number of runs that have not ended.
-        duration_ms: the median duration of the runs that have ended; None without one.
+        duration_ms: the median duration (nearest rank) of the runs that have ended; None without one.
         tokens, cost_usd, steps: the mean over the runs that have ended, as `drift` compares it: a run without a value
             counts as 0, and a run with calls of a model without a known price has no cost. None if no run has a value.
         total_usd: the known costs of all runs; None if none is known.
@@ -190,7 +190,7 @@ def _version(
         failed,
         wilson(failed, len(known)) if known else None,
         len(runs) - len(ended),
-        median(took) if took else None,
+        median_low(took) if took else None,
         _mean(map(tokens_of, ended)),
         _mean(run.cost_usd for run in ended if run.run.id not in unpriced),
         sum(costs) if costs else None,

@@ -78,7 +78,7 @@ def test_the_table_and_the_comparison_say_the_same_of_cost_and_tokens(db: Databa
     recorded = Recorded(db)
     recorded.runs("1.0", 0, 2)
     recorded.runs("1.1", 0, 2)
-    for answers in ([{"cost_usd": 3.0}], [{"cost_usd": 9.0}, {"input_tokens": 60}], []):
+    for answers in ([{"cost_usd": 3.0}], [{"cost_usd": 9.0}, {"input_tokens": 60}], [], []):
         run = db.agent_instances.register("a", agent_version={"external_identifier": "1.1"})
         db.agent_instances.start(run.id)
         for place, answer in enumerate(answers):
@@ -91,8 +91,9 @@ def test_the_table_and_the_comparison_say_the_same_of_cost_and_tokens(db: Databa
     rows = {row.metric: row for row in comparison(db.storage, "a").drift.rows}
     cost, tokens, spans = rows[Metric("cost_usd")], rows[Metric("tokens")], rows[Metric("spans")]
     assert (before.cost_usd, before.tokens, before.steps) == (cost.base, tokens.base, spans.base) == (0.25, 120, 1)
-    assert (newest.cost_usd, newest.tokens, newest.steps) == (cost.head, tokens.head, spans.head) == (3.5 / 4, 60, 1)
+    assert (newest.cost_usd, newest.tokens, newest.steps) == (cost.head, tokens.head, spans.head) == (0.7, 50, 5 / 6)
     assert newest.total_usd == 112.5
+    assert newest.duration_ms == pytest.approx(rows[Metric("duration_ms")].head_p50)
 
 
 def test_a_rule_judges_the_runs(db: Database, recorded: Recorded) -> None:
