@@ -1,5 +1,6 @@
 """The versions of an agent side by side, and whether the newest one differs from the one before by more than chance."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
@@ -55,7 +56,8 @@ class Version:
         open: the number of runs that have not ended.
         duration_ms: the median duration (nearest rank) of the runs that have ended; None without one.
         tokens, cost_usd, steps: the mean over the runs that have ended, as `drift` compares it: a run without a value
-            counts as 0, and a run with calls of a model without a known price has no cost. None if no run has a value.
+            counts as 0, and a run with calls of a model without a known price has no cost; steps are finished spans
+            without aggregates. None if no run has a value.
         total_usd: the known costs of all runs; None if none is known.
         first_at, last_at: when the first and the last run started, as stored text.
     """
@@ -160,10 +162,12 @@ def versions(
     groups: dict[str, list[RunSummary]] = {}
     for each in found:
         groups.setdefault(each.version, []).append(each)
-    unpriced = unpriced_runs(storage.ask(RunSums([row.id for row in rows], progress)))
-    every = sorted(
-        (_version(*group, passed, unpriced) for group in groups.items()), key=lambda one: one.first_at, reverse=True
-    )
+    sums = storage.ask(RunSums([row.id for row in rows], progress))
+    unpriced, steps = unpriced_runs(sums), Counter[str]()
+    for own in sums:
+        steps[own.run_id] += 0 if own.is_aggregate else own.spans
+    every = [_version(*group, passed, unpriced, steps) for group in groups.items()]
+    every.sort(key=lambda one: one.first_at, reverse=True)
     missed = missed_rule(storage, rows) if rule is None else None
     return Versions(
         found[0].agent if found else agent,
@@ -175,7 +179,11 @@ def versions(
 
 
 def _version(
-    name: str, runs: Sequence[RunSummary], passed: Mapping[str, bool | None], unpriced: Collection[str]
+    name: str,
+    runs: Sequence[RunSummary],
+    passed: Mapping[str, bool | None],
+    unpriced: Collection[str],
+    steps: Mapping[str, int],
 ) -> Version:
     known = [outcome for run in runs if (outcome := passed[run.run.id]) is not None]
     failed = known.count(False)
@@ -194,7 +202,7 @@ def _version(
         _mean(map(tokens_of, ended)),
         _mean(run.cost_usd for run in ended if run.run.id not in unpriced),
         sum(costs) if costs else None,
-        _mean(run.spans for run in ended),
+        _mean(steps.get(run.run.id, 0) for run in ended),
         min(began),
         max(began),
     )

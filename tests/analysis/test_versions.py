@@ -84,6 +84,7 @@ def test_the_table_and_the_comparison_say_the_same_of_cost_and_tokens(db: Databa
         for place, answer in enumerate(answers):
             db.agent_spans.create(run.id, "llm", "complete", {"model": f"unknown-{place}"}, answer)
         db.agent_instances.finish(run.id)
+    db.agent_spans.create(run.id, "agent", "complete", {"name": "a"}, {"cost_usd": 7.0})
     open_run = db.agent_instances.register("a", agent_version={"external_identifier": "1.1"})
     db.agent_instances.start(open_run.id)
     db.agent_spans.create(open_run.id, "llm", "complete", {"model": "m"}, {"cost_usd": 100.0})
