@@ -16,6 +16,8 @@ from agentspan.database import Database
 from agentspan.serve import create_app
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.viewer.address import Address
+from agentspan.viewer.answer import answer
 from tests.cli.calling import call
 from tests.serve.asgi import Client
 
@@ -130,6 +132,9 @@ def test_the_number_of_failed_runs_leads_to_as_many_runs() -> None:
         assert "1 of 1 100% 2 of 2 100%" in text_of(html)
         for runs in [each for each in links(html) if each.startswith("./?signature=")]:
             assert "1 of 1 run" in text_of(page(client, "", **dict(parse_qsl(urlsplit(runs).query)))), runs
+        (cause,) = answer(db.storage, Address(), with_causes=True)["causes"]
+        assert cause["runs"] == "1"
+        assert "1 of 1 run" in text_of(page(client, "", **dict(parse_qsl(urlsplit(cause["href"]).query))))
 
 
 def test_failed_and_selected_and_filtered_runs_are_the_dataset_that_the_command_writes(

@@ -42,7 +42,7 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 
 def _dataset(address: Address) -> str:
     """Return the address of the dataset of the runs that failed."""
-    return address._replace(words=(*address.words, _failed(address))).link("export", format="dataset")
+    return address.narrowed(_failed(address)).link("export", format="dataset")
 
 
 def _failed(address: Address) -> Pair:
@@ -90,9 +90,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
     passed = found.runs - found.failed
     most = sorted(group.versions.items(), key=lambda item: (-item[1], item[0]))
     signature = short[group.signature]
-    own = [("signature", signature), *([_failed(address)] if found.failed else [])]
-    words = [each for each in address.words if each[0] != "signature" and each not in own]
-    runs = address._replace(words=(*words, *own))
+    runs = address.narrowed(("signature", signature), *([_failed(address)] if found.failed else []))
     about: str = "" if found.periods is None else f"runs per {failure_text.length_text(found.periods)}"
     return {
         "signature": signature,
@@ -106,8 +104,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
         "steps": failure_text.steps(group),
         "agents": failure_text.agents(group),
         "versions": [
-            Linked(f"{version_text(name)}: {number:,}", runs.link(version=name))
-            for name, number in most[:MAX_VERSIONS]
+            Linked(f"{version_text(name)}: {number:,}", runs.link(version=name)) for name, number in most[:MAX_VERSIONS]
         ],
         "more_versions": noun(len(most) - MAX_VERSIONS, "more version") if len(most) > MAX_VERSIONS else "",
         "spark": spark(group.histogram) if len(group.histogram) > 1 else None,
