@@ -84,8 +84,8 @@ def in_zone(zone: tzinfo | None, moment: datetime) -> datetime:
     """
     if zone is not None:
         return moment.replace(tzinfo=zone)
-    aware = moment.astimezone()
-    return aware if aware.replace(tzinfo=None) == moment else moment.replace(fold=1).astimezone()
+    # Not `moment.astimezone()`: Python 3.11 and 3.13 differ in what it gives for a time that is left out.
+    return datetime.fromtimestamp(moment.timestamp(), UTC).astimezone()
 
 
 ALL = "all"
