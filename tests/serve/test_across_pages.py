@@ -127,7 +127,7 @@ def test_the_number_of_failed_runs_leads_to_as_many_runs() -> None:
             run = db.agent_instances.register("a", agent_version={"external_identifier": "v@2"})
             db.agent_instances.start(run.id)
             db.agent_spans.create(run.id, "tool", "failed", {"name": "pay"}, {"error": {"type": "E", "message": "m"}})
-            db.agent_instances.finish(run.id, status)  # type: ignore[arg-type]
+            db.agent_instances.finish(run.id, status)
         html = page(client, "failures")
         assert "1 of 1 100% 2 of 2 100%" in text_of(html)
         for runs in [each for each in links(html) if each.startswith("./?signature=")]:
