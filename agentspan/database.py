@@ -194,7 +194,7 @@ class Database:
             model: the name of a model that was called (types `llm` and `embedding`); `*` is any text.
 
         Raises:
-            InvalidValue: `sort` or the value of a keyword is invalid, such as a number in the place of a text.
+            InvalidValue: `sort`, `limit`, `offset` or a keyword's value is invalid, such as a number for a text.
             NotFound: the agent does not exist.
         """
         with host.importing:

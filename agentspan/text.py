@@ -219,7 +219,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def share_text(part: float, whole: float) -> str:
-    """Format a share as a percentage: `25%`, `2.5%`, `<0.1%`. Only zero is empty text, only the whole is `100%`."""
+    """Format a share as a percentage: `25%`, `2.5%`, `<0.1%`, `99.9%`. Only zero is no text, only the whole `100%`."""
     share = part / whole if whole else 0.0
     if share <= 0:
         return ""
@@ -227,7 +227,9 @@ def share_text(part: float, whole: float) -> str:
         return "100%"
     if share < 0.001:
         return "<0.1%"
-    return f"{_decimals(100 * share, 1)}%" if _rounded(1000 * share) < 100 else f"{min(99, _rounded(100 * share))}%"
+    if _rounded(1000 * share) < 100 or _rounded(100 * share) == 100:  # neither 0% nor 100%, but near it
+        return f"{_decimals(min(99.9, 100 * share), 1)}%"
+    return f"{_rounded(100 * share)}%"
 
 
 def points(drop: float) -> int:

@@ -114,8 +114,8 @@ def _is_step(storage: Storage, what: str) -> bool:
     _, mark, number = what.rpartition(STEP)
     if not (mark and number.isascii() and number.isdigit()):
         return False
-    name, at, version = what.rpartition(AT)
-    return not at or version not in {row.external_identifier for row in _versions(storage, _agents(storage, name))}
+    named = _split(storage, what)
+    return named is None or named[1] not in _names(_versions(storage, _agents(storage, named[0])))
 
 
 def _step(storage: Storage, what: str) -> AgentSpanRow:
@@ -200,6 +200,8 @@ def _as(row_type: type[R], row: Row, what: str) -> R:
 
 AT = "@"
 """The separator between an agent and its version: `researcher@1.0`."""
+MOST_SPLIT = 9
+"""The largest number of `@` in a name, from its end, at which it may be split: each is looked up."""
 MAX_NAMED = 5
 """The largest number of agents, versions or tools that an error names."""
 LATEST_RUNS = 1000
@@ -221,12 +223,22 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
         check_kind(rule, storage.ask(LatestScores(rule.name, rule.source)))
     if filter.agent is None or any(_agents(storage, filter.agent)):
         return filter
-    name, at, version = filter.agent.rpartition(AT)
-    if not (at and name and version):
-        raise NotFound(_unknown(storage, filter.agent))
-    if not any(_agents(storage, name)):
-        raise NotFound(_unknown(storage, name))
-    return filter._replace(agent=name, version=version)
+    named = _split(storage, filter.agent)
+    if named is None:
+        name, _, version = filter.agent.rpartition(AT)
+        raise NotFound(_unknown(storage, name if name and version else filter.agent))
+    return filter._replace(agent=named[0], version=named[1])
+
+
+def _split(storage: Storage, text: str) -> tuple[str, str] | None:
+    """Split `AGENT@VERSION`; None if no agent has the name. Both may have an `@`: a version that exists wins."""
+    parts = text.rsplit(AT, MOST_SPLIT)
+    pairs = [(AT.join(parts[:at]), AT.join(parts[at:])) for at in range(len(parts) - 1, 0, -1)]
+    known = {(name, version): [*_agents(storage, name)] for name, version in pairs if name and version}
+    found = [pair for pair, agents in known.items() if agents]
+    if len(found) > 1:
+        found = [pair for pair in found if pair[1] in _names(_versions(storage, known[pair]))] or found
+    return next(iter(found), None)
 
 
 def unmatched(storage: Storage, filter: RunFilter) -> str:
@@ -250,7 +262,7 @@ def _values(storage: Storage, filter: RunFilter) -> Iterator[tuple[str, Sequence
     """Yield for each condition of a filter: a noun for its values, the wanted values, and the existing values."""
     if filter.agent is not None and filter.version is not None:
         versions = reversed(_versions(storage, _agents(storage, filter.agent)))
-        yield "versions", [filter.version], [*dict.fromkeys(row.external_identifier for row in versions)]
+        yield "versions", [filter.version], _names(versions)
     if not (filter.task or filter.session or filter.tags or filter.scores or filter.mark or filter.signature):
         return
     runs = [*scan(storage, AgentInstanceRow, descending=True, limit=LATEST_RUNS)]
@@ -289,11 +301,11 @@ def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
     Raises:
         NotFound: no such run exists; the message names existing agents or versions.
     """
-    name, _, version = what.rpartition(AT)
-    agents = list(_agents(storage, name))
-    if not agents:
-        raise NotFound(_unknown(storage, name))
-    versions = _versions(storage, agents)
+    named = _split(storage, what)
+    if named is None:
+        raise NotFound(_unknown(storage, what.rpartition(AT)[0]))
+    name, version = named
+    versions = _versions(storage, _agents(storage, name))
     found: list[AgentInstanceRow] = []
     for row in versions:
         if row.external_identifier == version:
@@ -308,8 +320,12 @@ def _versions(storage: Storage, agents: Iterable[AgentRow]) -> list[AgentVersion
     return [row for agent in agents for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})]
 
 
+def _names(versions: Iterable[AgentVersionRow]) -> list[str]:
+    return [*dict.fromkeys(row.external_identifier for row in versions)]
+
+
 def _listed(versions: Sequence[AgentVersionRow]) -> str:
-    return some("versions", [*dict.fromkeys(row.external_identifier for row in reversed(versions))])
+    return some("versions", _names(reversed(versions)))
 
 
 def _agents(storage: Storage, name: str) -> Iterator[AgentRow]:

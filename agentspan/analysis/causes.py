@@ -30,7 +30,7 @@ MAX_SHORT = 60
 SIBLINGS = 50
 """The number of latest runs of an agent whose scores are examined to find the rule that judges one of its runs."""
 
-VerdictKind = Literal["passed", "failed", "missed", "running", "pending", "left", "cancelled", "terminated"]
+VerdictKind = Literal["passed", "failed", "missed", "unscored", "running", "pending", "left", "cancelled", "terminated"]
 _KINDS: Mapping[str, VerdictKind] = {
     "complete": "passed", "failed": "failed", "active": "running", "pending": "pending", "cancelled": "cancelled",
     "terminated": "terminated",
@@ -38,14 +38,14 @@ _KINDS: Mapping[str, VerdictKind] = {
 _SIGNS = {">=": "≥", "<=": "≤", "==": "=", "!=": "≠", ">": ">", "<": "<"}
 _MISSED_SIGNS = {">=": "<", "<=": ">", "==": "≠", "!=": "=", ">": "≤", "<": "≥"}
 MARKS: Mapping[VerdictKind, str] = {
-    "passed": "✓", "failed": "✗", "missed": "≠", "running": "●", "pending": "◌", "left": "?", "cancelled": "○",
-    "terminated": "■",
+    "passed": "✓", "failed": "✗", "missed": "≠", "unscored": "✓", "running": "●", "pending": "◌", "left": "?",
+    "cancelled": "○", "terminated": "■",
 }  # fmt: skip
 """The shape of each kind of verdict, for people who see no colours."""
 STATUS_MARKS: Mapping[str, str] = {status: MARKS[kind] for status, kind in _KINDS.items()}
 _TEXTS: Mapping[VerdictKind, str] = {
-    "passed": "passed", "failed": "failed", "running": "running", "pending": "pending", "left": "left open",
-    "cancelled": "cancelled", "terminated": "terminated",
+    "passed": "passed", "failed": "failed", "unscored": "complete", "running": "running", "pending": "pending",
+    "left": "left open", "cancelled": "cancelled", "terminated": "terminated",
 }  # fmt: skip
 
 
@@ -53,7 +53,8 @@ class Verdict(NamedTuple):
     """The verdict on a run: whether it passed, by its status and by a rule over a score.
 
     Attributes:
-        kind: `failed` by its status; `missed` the rule, although its status is no failure; `left`: open, and its
+        kind: `failed` by its status; `missed` the rule, although its status is no failure; `unscored`: complete,
+            and without the score of the rule; `left`: open, and its
             program has died; or the status in other words.
         text: the verdict in words, such as `missed reward ≥ 1`.
     """
@@ -123,7 +124,7 @@ def verdict(run: Run, scored: Scored, left: Collection[str]) -> Verdict:
         if met is False:
             return Verdict("missed", f"missed {rule_text(scored.rule)}")
         if met is None:
-            return Verdict("passed", "complete")
+            kind = "unscored"
     return Verdict(kind, _TEXTS[kind])
 
 

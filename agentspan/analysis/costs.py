@@ -293,6 +293,11 @@ def is_unpriced(each: RunSum) -> bool:
     return each.cost_usd is None and _tokens(each) > 0 and is_model(each.schema_name)
 
 
+def unpriced_runs(sums: Iterable[RunSum]) -> set[str]:
+    """Return the ids of the runs whose cost is not known as a whole: a model that they called has no known price."""
+    return {each.run_id for each in sums if not each.is_aggregate and is_unpriced(each)}
+
+
 def _unpriced(calls: Iterable[RunSum]) -> tuple[int, int]:
     return plus((0, 0), [sum(numbers) for numbers in zip((0, 0), *((c.spans, _tokens(c)) for c in calls), strict=True)])
 

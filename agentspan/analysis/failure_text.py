@@ -45,8 +45,9 @@ def head(found: FailedShare) -> str:
 
 
 def interval_text(interval: Interval) -> str:
-    """Return an interval of a share in percent, `6–14%`."""
-    return f"{100 * interval.low:.0f}–{100 * interval.high:.0f}%"
+    """Return an interval of a share in percent, `6–14%`; with a decimal if both ends were the same: `99.2–99.9%`."""
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"{low:.0f}–{high:.0f}%" if f"{low:.0f}" != f"{high:.0f}" else f"{low:.1f}–{high:.1f}%"
 
 
 def _unknown(found: FailedShare) -> str:

@@ -19,7 +19,7 @@ from agentspan.analysis.causes import (
     short_message,
     verdict,
 )
-from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Pair, check_known, missed_rule, pair_of
+from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Pair, check_known, missed_rule, pair_of, parse
 from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
@@ -39,7 +39,16 @@ MOST_OPEN = 500
 """The largest number of open runs whose programs are looked at; the latest ones."""
 READ_SPANS = 20_000
 """The largest number of spans that are read to tell which failures runs recovered from: 1 s."""
-_COUNTED: tuple[VerdictKind, ...] = ("failed", "missed", "terminated", "cancelled", "running", "pending", "left")
+_COUNTED: tuple[VerdictKind, ...] = (
+    "failed",
+    "missed",
+    "unscored",
+    "terminated",
+    "cancelled",
+    "running",
+    "pending",
+    "left",
+)
 """The verdicts that a sentence counts, in this order."""
 _PASSED: Mapping[str, bool] = {"passed": True, "failed": False, "missed": False}
 
@@ -167,6 +176,8 @@ class Overview:
     def parts(self) -> list[tuple[str, str]]:
         """The kinds of verdicts that are no success, each with its number in words: `116 missed reward ≥ 1`."""
         names = {"missed": f"missed {self.goal}", "left": "left open"}
+        if self.rule is not None:
+            names["unscored"] = f"without {parse(self.rule).name}"
         return [
             (kind, f"{self.verdicts[kind]:,} {names.get(kind, kind)}") for kind in _COUNTED if self.verdicts.get(kind)
         ]

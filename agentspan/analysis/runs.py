@@ -15,6 +15,7 @@ from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
+from agentspan.api.checks import MAX_OFFSET, count
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import MARK, counting
@@ -154,10 +155,12 @@ def find_runs(
         progress: called with (done, total) while an index is built.
 
     Raises:
-        InvalidValue: the filter is invalid, or `sort` is another text.
+        InvalidValue: the filter is invalid, `sort` is another text, or `limit` or `offset` is no number from 0 on.
     """
     if sort not in get_args(RunSort):
         raise InvalidValue("sort", f"must be one of {', '.join(get_args(RunSort))}")
+    limit = None if limit is None else count("limit", limit, 0, MAX_OFFSET)
+    offset = count("offset", offset, 0, MAX_OFFSET)
     return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter(), progress), limit, offset, sort, progress))
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from agentspan.analysis.by_name import BETWEEN, find_run_or_span
 from agentspan.analysis.tree import build, numbers
+from agentspan.api.checks import MAX_OFFSET, count
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import row_by_row, text_search
@@ -91,7 +92,11 @@ def search(
         offset: the number of hits to skip.
         runs: the ids of the only runs to search; all runs when left out. `run` wins over `runs`.
         progress: called with (done, total) while an index is built.
+
+    Raises:
+        InvalidValue: `limit` or `offset` is no number from 0 on.
     """
+    limit, offset = count("limit", limit, 0, MAX_OFFSET), count("offset", offset, 0, MAX_OFFSET)
     asked = text_search.terms(words)
     if not asked:
         return Hits([], 0)

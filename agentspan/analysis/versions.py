@@ -1,11 +1,13 @@
 """The versions of an agent side by side, and whether the newest one differs from the one before by more than chance."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_low
 from typing import NamedTuple
 
 from agentspan.analysis.by_name import AT, resolved
+from agentspan.analysis.costs import unpriced_runs
 from agentspan.analysis.drift import LEAST, Drift, drift
 from agentspan.analysis.drift_metrics import Measure
 from agentspan.analysis.filter_words import parse
@@ -16,7 +18,7 @@ from agentspan.analysis.statistics import Interval, wilson
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import OPEN
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import RunFilter
+from agentspan.storage.questions import RunFilter, RunSums
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import Progress, RunSummary
 from agentspan.text import one_line
@@ -52,10 +54,11 @@ class Version:
         failed: the number of failed runs.
         interval: the 95 % interval of the share of failed runs; None without a run with an outcome.
         open: the number of runs that have not ended.
-        duration_ms: the median duration of the runs that have ended; None without one.
-        tokens, cost_usd: the mean over the runs that have a value; None without one.
-        total_usd: the cost of all runs; None if unknown.
-        steps: the mean number of steps.
+        duration_ms: the median duration (nearest rank) of the runs that have ended; None without one.
+        tokens, cost_usd, steps: the mean over the runs that have ended, as `drift` compares it: a run without a value
+            counts as 0, and a run with calls of a model without a known price has no cost; steps are finished spans
+            without aggregates. None if no run has a value.
+        total_usd: the known costs of all runs; None if none is known.
         first_at, last_at: when the first and the last run started, as stored text.
     """
 
@@ -69,7 +72,7 @@ class Version:
     tokens: float | None
     cost_usd: float | None
     total_usd: float | None
-    steps: float
+    steps: float | None
     first_at: str
     last_at: str
 
@@ -159,7 +162,12 @@ def versions(
     groups: dict[str, list[RunSummary]] = {}
     for each in found:
         groups.setdefault(each.version, []).append(each)
-    every = sorted((_version(*group, passed) for group in groups.items()), key=lambda one: one.first_at, reverse=True)
+    sums = storage.ask(RunSums([row.id for row in rows], progress))
+    unpriced, steps = unpriced_runs(sums), Counter[str]()
+    for own in sums:
+        steps[own.run_id] += 0 if own.is_aggregate else own.spans
+    every = [_version(*group, passed, unpriced, steps) for group in groups.items()]
+    every.sort(key=lambda one: one.first_at, reverse=True)
     missed = missed_rule(storage, rows) if rule is None else None
     return Versions(
         found[0].agent if found else agent,
@@ -170,10 +178,17 @@ def versions(
     )
 
 
-def _version(name: str, runs: Sequence[RunSummary], passed: Mapping[str, bool | None]) -> Version:
+def _version(
+    name: str,
+    runs: Sequence[RunSummary],
+    passed: Mapping[str, bool | None],
+    unpriced: Collection[str],
+    steps: Mapping[str, int],
+) -> Version:
     known = [outcome for run in runs if (outcome := passed[run.run.id]) is not None]
     failed = known.count(False)
-    took = [run.duration_ms for run in runs if run.duration_ms is not None]
+    ended = [run for run in runs if run.run.status not in OPEN]
+    took = [run.duration_ms for run in ended if run.duration_ms is not None]
     costs = [run.cost_usd for run in runs if run.cost_usd is not None]
     began = [run.run.started_at or run.run.inserted_at for run in runs]
     return Version(
@@ -182,20 +197,22 @@ def _version(name: str, runs: Sequence[RunSummary], passed: Mapping[str, bool | 
         len(known),
         failed,
         wilson(failed, len(known)) if known else None,
-        sum(run.run.status in OPEN for run in runs),
-        median(took) if took else None,
-        _mean(tokens for run in runs if (tokens := tokens_of(run)) is not None),
-        _mean(costs),
+        len(runs) - len(ended),
+        median_low(took) if took else None,
+        _mean(map(tokens_of, ended)),
+        _mean(run.cost_usd for run in ended if run.run.id not in unpriced),
         sum(costs) if costs else None,
-        sum(run.spans for run in runs) / len(runs),
+        _mean(steps.get(run.run.id, 0) for run in ended),
         min(began),
         max(began),
     )
 
 
-def _mean(values: Iterable[float]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of values, of which None counts as 0; None if all are None."""
     found = [*values]
-    return sum(found) / len(found) if found else None
+    known = [value for value in found if value is not None]
+    return sum(known) / len(found) if known else None
 
 
 def comparison(

@@ -184,7 +184,7 @@ ALIASES = {"ls": "runs", "list": "runs"}
 
 
 class _Group(click.Group):
-    """The group of all commands. Turns errors into one line on stderr and exit code 1 (2: invalid outcome rule)."""
+    """The group of all commands. Turns errors into one line on stderr and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*_HELP]
@@ -233,9 +233,7 @@ class _Group(click.Group):
             _print_nothing()
             raise SystemExit(0) from None
         except (AgentspanError, OSError) as error:
-            # Exit code 2 for an invalid outcome rule: 1 would mean that runs were checked and failed.
-            is_rule = isinstance(error, InvalidValue) and error.field == "outcome"
-            raise (Unanswered if is_rule else Failed)(_message(error)) from None
+            raise Failed(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands in groups by purpose, each with the whole first sentence of its help."""
@@ -278,7 +276,19 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 
 class _Command(click.Command):
-    """A command whose arguments may be `-#12`, which click would take for an option. `#12` means the same step."""
+    """A command whose arguments may be `-#12`, which click would take for an option. `#12` means the same step.
+
+    An invalid value of an option ends it with exit code 2, as click's own errors do.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InvalidValue as error:
+            names = {each.name for each in self.params if isinstance(each, click.Option)} | _OF_OPTIONS
+            if error.field.partition(" ")[0] in names:
+                raise Unanswered(_message(error)) from None
+            raise
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
@@ -300,6 +310,8 @@ class _Command(click.Command):
             formatter.write(f"  {about}:\n    {program()} {example}\n")
 
 
+_OF_OPTIONS = frozenset({"outcome", "filter"})
+"""Names that errors have for the values of several options: rules over a score, and filters in one text."""
 _LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
 
 

@@ -9,7 +9,7 @@ import click
 
 from agentspan.analysis import filter_words
 from agentspan.cli.app import command, location_in, options, reads, recover, removing_unfinished
-from agentspan.cli.output import Failed, answer, bar, document, is_stdout, safe, zone
+from agentspan.cli.output import Failed, Unanswered, answer, bar, document, is_stdout, safe, zone
 from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
@@ -112,7 +112,7 @@ def _parsed(headers: Sequence[str]) -> dict[str, str]:
     for header in headers:
         name, sign, value = header.partition("=" if "=" in header and ":" not in header.partition("=")[0] else ":")
         if not sign or not name.strip():
-            raise Failed("--header is NAME=VALUE")
+            raise Unanswered("--header is NAME=VALUE")
         found[name.strip()] = value.strip()
     return found
 

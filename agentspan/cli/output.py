@@ -357,8 +357,12 @@ def zone() -> tzinfo | None:
 
 
 def local(text: str) -> datetime:
-    """Return a stored time as a datetime in the zone of the running command."""
-    return clock.to_datetime(text).astimezone(zone())
+    """Return a stored time as a datetime in the zone of the running command; in UTC if its year there is 0 or 10000."""
+    moment = clock.to_datetime(text)
+    try:
+        return moment.astimezone(zone())
+    except (OverflowError, ValueError):
+        return moment
 
 
 def zone_name(texts: Iterable[str] = ()) -> str:

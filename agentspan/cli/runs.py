@@ -155,14 +155,16 @@ def _table(
     zone = zone_name(run.run.started_at or run.run.inserted_at for run in runs)
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
-    header = "".join((pad("run", id_columns), *started, "  ", pad("status", 12), "   took  spans failed", *used))
+    took = {run.run.id: duration_text(run.duration_ms) for run in runs if run.duration_ms is not None}
+    took_columns = max([7, *(1 + len(text) for text in took.values())])
+    status = pad("status", 12) + pad("took", took_columns, right=True)
+    header = "".join((pad("run", id_columns), *started, "  ", status, "  spans failed", *used))
     room = max(8, columns - len(header) - 2)
     names = {run.run.id: run_name(run.agent, run.version) for run in runs}
     beside = min(AGENT_COLUMNS, max(map(columns_of, names.values()), default=0)) if columns >= WIDEST else 0
     echo(style(f"{header}  {pad('agent', beside)}{'  about' if beside else ''}".rstrip(), bold=True))
     for run in runs:
         row = run.run
-        took = "" if row.duration_ms is None else duration_text(row.duration_ms)
         at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
         tokens = tokens_of(run)
         judged = page.verdicts[row.id]
@@ -171,7 +173,7 @@ def _table(
         echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
             + verdict_style(pad(shown, 12), judged, row.status)
-            + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
+            + f"{pad(took.get(row.id, ''), took_columns, right=True)}{pad(str(run.spans), 7, right=True)}"
             + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
             + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")
             + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")

@@ -6,7 +6,7 @@ from agentspan.analysis import by_name
 from agentspan.analysis.budgets import budget_of
 from agentspan.cli.app import changes, command
 from agentspan.cli.completion import RUN
-from agentspan.cli.output import Failed, answer, safe
+from agentspan.cli.output import Failed, Unanswered, answer, safe
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import OPEN
@@ -46,13 +46,13 @@ def score_command(
         if each is not None and each.startswith("-") and not isinstance(typed(each), float):
             raise click.NoSuchOption(each)
     if remove and (value or mark or note):
-        raise Failed("--remove stands alone: it takes back the value, the mark and the note")
+        raise Unanswered("--remove stands alone: it takes back the value, the mark and the note")
     if mark and name:
-        raise Failed("--mark has no NAME: it is a score of the name `mark`")
+        raise Unanswered("--mark has no NAME: it is a score of the name `mark`")
     if name and not (value or note or remove):
-        raise Failed("a score has a VALUE: a number, true, false, or a word; or give a --note")
+        raise Unanswered("a score has a VALUE: a number, true, false, or a word; or give a --note")
     if not (name or mark or note or remove):
-        raise Failed("a score has a NAME and a VALUE, such as reward 0.8; or give --mark bad, or a --note")
+        raise Unanswered("a score has a NAME and a VALUE, such as reward 0.8; or give --mark bad, or a --note")
     judged = by_name.find_run_or_span(database.storage, target)
     if remove:
         names = {name} if name else {MARK, NOTE}
@@ -97,6 +97,9 @@ def allow_command(database: Database, *, run: str, by: str | None, as_json: bool
         raise Failed(f"run {found.id} is {found.status}: it takes no further step")
     try:
         wanted = {name: number_of(name, text) for name in LIMITS if (text := amounts[name]) is not None}
+    except InvalidValue as error:
+        raise Unanswered(f"run {found.id} is allowed nothing: {error}") from None
+    try:
         more = more_of(found.metadata, wanted)
     except InvalidValue as error:
         raise Failed(f"run {found.id} is allowed nothing: {error}") from None

@@ -73,6 +73,12 @@ class Address(NamedTuple):
         """Return the address of a page with the same filter and the same parameters, but for the changes (see link)."""
         return self.link(page, **{**dict(self.own), **changes})
 
+    def narrowed(self, *pairs: Pair) -> "Address":
+        """Return the address with further conditions. One that may occur once replaces that of its name."""
+        names = {name for name, _ in pairs if name not in MANY}
+        kept = [each for each in self.words if each[0] not in names and each not in pairs]
+        return self._replace(words=(*kept, *pairs))
+
     def without(self, pair: Pair, page: str = "") -> str:
         """Return the address of a page without one condition, and at its first row."""
         kept = self._replace(words=tuple(each for each in self.words if each != pair))

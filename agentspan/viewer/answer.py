@@ -7,7 +7,7 @@ from agentspan.analysis.outcomes import parse
 from agentspan.analysis.overview import Bucket, Overview, overview
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun, visible
-from agentspan.viewer.address import Address
+from agentspan.viewer.address import Address, Pair
 
 MOST_CAUSES = 8
 HEIGHT = 44
@@ -33,6 +33,8 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
     """
     found = overview(storage, address.filter(), with_causes=with_causes)
     within = {"since": found.since, "until": None if found.lately else found.until}
+    missed = [] if found.rule is None else [("score", opposite(parse(found.rule))), ("status", "complete")]
+    bad = [("status", "failed")] if not found.missed else missed if not found.failed else []  # no filter finds both
     causes = (
         None
         if found.causes is None
@@ -41,7 +43,7 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
                 "runs": f"{each.runs:,}",
                 "text": visible(each.text),
                 "only": "" if each.only_in is None else f"only in {each.only_in}",
-                "href": address.link("", signature=each.signature, **within),
+                "href": address.narrowed(("signature", each.signature), *bad).link("", **within),
             }
             for each in found.causes[:MOST_CAUSES]
         ]
@@ -50,7 +52,7 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
     return {
         "runs": found.runs,
         "head": found.head,
-        "parts": _parts(found, address, within),
+        "parts": _parts(found, address, missed, within),
         "sums": found.sums if found.runs else "",
         "causes": causes,
         "rest": _rest(found),
@@ -60,14 +62,16 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
     }
 
 
-def _parts(found: Overview, address: Address, within: dict[str, str | None]) -> list[dict[str, str]]:
+def _parts(
+    found: Overview, address: Address, missed: list[Pair], within: dict[str, str | None]
+) -> list[dict[str, str]]:
     if not found.runs:
         return []
     if not found.parts:
         return [{"mark": MARKS["passed"], "text": found.counts, "href": ""}]
     hrefs = {kind: address.link("", status=status, **within) for kind, status in _STATUS.items()}
     if found.rule is not None:
-        hrefs["missed"] = address.link("", score=opposite(parse(found.rule)), **within)
+        hrefs["missed"] = address.narrowed(*missed).link("", **within)
     return [{"mark": MARKS[kind], "text": text, "href": hrefs.get(kind, "")} for kind, text in found.parts]  # type: ignore[index]
 
 

@@ -55,7 +55,7 @@ def version_text(version: str) -> str:
     return "none" if version == "default" else version
 
 
-_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "running": "active"}
+_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "unscored": "complete", "running": "active"}
 """The names of marks in the style sheet, where they are not the kinds of verdicts."""
 
 

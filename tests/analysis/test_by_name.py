@@ -11,6 +11,7 @@ from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
 from tests.tiers import longer
 
 FAR, NEAR, OTHER = (ids.encode(ms, 1, 7) for ms in (10**12, 10**12 + 1, 2 * 10**12))
@@ -186,3 +187,28 @@ def test_the_run_that_is_found_is_the_row_as_it_is_now(storage: Storage) -> None
     assert by_name.find_run(storage, run).status == "pending"
     db.agent_instances.start(run)
     assert by_name.find_run(storage, "-").status == "active"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a@1", ("a", "1")),
+        ("a@v@2", ("a", "v@2")),
+        ("a@b@1", ("a@b", "1")),
+        ("a@b@v@2", ("a@b", "v@2")),
+        ("a@b", ("a@b", None)),
+        ("a@v@2#1", ("a", "v@2#1")),
+        ("a@b@new", ("a@b", "new")),
+    ],
+)
+def test_an_agent_and_its_version_may_have_the_sign_between_them(
+    storage: Storage, db: Database, text: str, named: tuple[str, str | None]
+) -> None:
+    runs = {}
+    for agent, version in (("a", "1"), ("a@b", "1"), ("a", "v@2"), ("a@b", "v@2"), ("a", "v@2#1")):
+        of_version = {"external_identifier": version}
+        runs[agent, version] = db.agent_instances.register(agent, agent_version=of_version).id
+    found = by_name.resolved(storage, RunFilter(agent=text))
+    assert (found.agent, found.version) == named
+    if named in runs:
+        assert by_name.find_run_or_span(storage, text).id == runs[named[0], str(named[1])]

@@ -219,6 +219,16 @@ def test_the_rule_can_be_chosen_or_left_out(db: Database, steps: Steps) -> None:
         db.overview(outcome="taste>=1")
 
 
+def test_a_complete_run_without_the_score_has_not_passed_the_rule(db: Database, steps: Steps) -> None:
+    ids = [steps.run(reward=1), steps.run(reward=0), steps.run(), steps.run(status="failed"), steps.run(taste=1)]
+    found = overview(db.storage)
+    assert (found.rule, found.verdicts) == ("reward>=1", {"passed": 1, "missed": 1, "unscored": 2, "failed": 1})
+    assert found.counts == "1 failed, 1 missed reward ≥ 1, 2 without reward"
+    assert sum(each.passed for each in found.buckets) == 1
+    assert found.pair == (ids[0], ids[3])
+    assert judged(db, ids[2]) == ("✓ complete", None)
+
+
 def test_passed_runs_with_failed_steps_are_named(db: Database, steps: Steps) -> None:
     steps.run(("look", "gone"))
     steps.run(("look", None))

@@ -1,9 +1,13 @@
 """Which runs there are, and their sums, on both storages."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
+from agentspan.errors import InvalidValue
 from agentspan.storage.questions import Find, RunFilter
 from agentspan.storage.sums import RunTotals
 
@@ -74,3 +78,12 @@ def test_filters(db: Database, runs: list[str]) -> None:
 def test_an_empty_storage_has_no_runs(db: Database) -> None:
     found = find_runs(db.storage)
     assert (found.runs, found.total, found.totals) == ([], 0, RunTotals())
+
+
+@pytest.mark.parametrize("number", [2**70, -1, 1.5, "5"])
+def test_a_page_has_a_number_of_rows(db: Database, number: Any) -> None:
+    asked: list[Callable[..., Any]] = [db.runs, lambda **page: db.search("x", **page)]
+    for ask in asked:
+        for name in ("limit", "offset"):
+            with pytest.raises(InvalidValue, match=f"{name}: must be a whole number from 0 to"):
+                ask(**{name: number})

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.statistics import (
     Interval,
     Ratio,
@@ -113,3 +114,11 @@ def test_wrong_numbers_are_errors(wrong: object) -> None:
     assert callable(wrong)
     with pytest.raises(ValueError, match=r"\w"):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("failed", "runs", "text"),
+    [(36, 100, "27–46%"), (0, 10, "0–28%"), (3, 10_000, "0.0–0.1%"), (9_990, 10_000, "99.8–99.9%")],
+)
+def test_the_ends_of_an_interval_differ(failed: int, runs: int, text: str) -> None:
+    assert interval_text(wilson(failed, runs)) == text

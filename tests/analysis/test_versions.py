@@ -7,6 +7,7 @@ import pytest
 
 from agentspan.analysis.by_name import find_run
 from agentspan.analysis.cases import case_of, case_table
+from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.outcomes import parse
 from agentspan.analysis.versions import agents, comparison, versions
 from agentspan.database import Database
@@ -71,6 +72,29 @@ def test_versions_are_listed_by_their_first_run_the_newest_first(db: Database, r
     assert versions(db.storage, "a", RunFilter(session="none")).versions == ()
     with pytest.raises(NotFound, match="no agent is named 'nobody'"):
         versions(db.storage, "nobody")
+
+
+def test_the_table_and_the_comparison_say_the_same_of_cost_and_tokens(db: Database) -> None:
+    recorded = Recorded(db)
+    recorded.runs("1.0", 0, 2)
+    recorded.runs("1.1", 0, 2)
+    for answers in ([{"cost_usd": 3.0}], [{"cost_usd": 9.0}, {"input_tokens": 60}], [], []):
+        run = db.agent_instances.register("a", agent_version={"external_identifier": "1.1"})
+        db.agent_instances.start(run.id)
+        for place, answer in enumerate(answers):
+            db.agent_spans.create(run.id, "llm", "complete", {"model": f"unknown-{place}"}, answer)
+        db.agent_instances.finish(run.id)
+    db.agent_spans.create(run.id, "agent", "complete", {"name": "a"}, {"cost_usd": 7.0})
+    open_run = db.agent_instances.register("a", agent_version={"external_identifier": "1.1"})
+    db.agent_instances.start(open_run.id)
+    db.agent_spans.create(open_run.id, "llm", "complete", {"model": "m"}, {"cost_usd": 100.0})
+    newest, before = versions(db.storage, "a").versions
+    rows = {row.metric: row for row in comparison(db.storage, "a").drift.rows}
+    cost, tokens, spans = rows[Metric("cost_usd")], rows[Metric("tokens")], rows[Metric("spans")]
+    assert (before.cost_usd, before.tokens, before.steps) == (cost.base, tokens.base, spans.base) == (0.25, 120, 1)
+    assert (newest.cost_usd, newest.tokens, newest.steps) == (cost.head, tokens.head, spans.head) == (0.7, 50, 5 / 6)
+    assert newest.total_usd == 112.5
+    assert newest.duration_ms == pytest.approx(rows[Metric("duration_ms")].head_p50)
 
 
 def test_a_rule_judges_the_runs(db: Database, recorded: Recorded) -> None:

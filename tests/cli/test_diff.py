@@ -141,7 +141,7 @@ def test_a_baseline_is_counted(db: Path) -> None:
     assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0, "a_tool": 0, "b_tool": 0} | {
         "by": "step", "a_does": "call", "b_does": "call", "a_failed": 0, "b_failed": 0, "calls_before": 1,
     }  # fmt: skip
-    assert call(db, "diff", a, b, "--against", "nothing").exit_code == 1
+    assert call(db, "diff", a, b, "--against", "nothing").exit_code == 2
 
 
 def test_runs_that_call_the_same_tool_with_other_arguments_are_counted(tmp_path: Path) -> None:

@@ -65,10 +65,31 @@ def test_runs_are_filtered_by_the_beginning_of_their_commit(db: Path) -> None:
         assert all(run["git_commit"].startswith(beginning.lower()) for run in document["runs"])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "--meta", "KEY"],
+        ["runs", "--error", ""],
+        ["runs", "--signature", "!"],
+        ["search", "x", "--until", "tomorrow"],
+        ["prune", "--dry-run", "--max-size", "big"],
+        ["versions", "odd", "--base", "since=tomorrow"],
+        ["diff", "--base", "tomorrow", "--head", "all"],
+        ["diff", "--base", "all", "--head", "all", "--least", "beauty=1"],
+        ["copy", "http://127.0.0.1:1", "--header", "x"],
+    ],
+)
+def test_an_invalid_value_of_an_option_is_a_wrong_command_line(db: Path, arguments: list[str]) -> None:
+    result = call(db, *arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1
+
+
 @pytest.mark.parametrize("what", ["tomorrow", "25:00", "7", "2026-13-01", "-1h", "9" * 30 + "d", ""])
 def test_a_time_that_is_none_says_what_one_looks_like(db: Path, what: str) -> None:
     result = call(db, "runs", "--since", what)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "since: must be such as 90s" in result.output
 
 
@@ -293,6 +314,17 @@ def test_runs_say_what_they_were_about(tmp_path: Path) -> None:
     assert json.loads(call(path, "runs", "--json").output)["runs"][3]["about"] == f"t-1: {prompt}"
 
 
+def test_a_long_duration_stands_apart_from_the_status(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as opened:
+        run = opened.agent_instances.register("long").id
+        opened.agent_instances.start(run, timestamp="2026-01-01T00:00:00Z")
+        opened.agent_instances.terminate(run, "too long")
+    head, row, *_ = lines(path, "runs")
+    assert re.search(r" ■ terminated \d+h \d\dm +0 +long$", row)
+    assert head.index("took") + 4 == row.index("m   ") + 1
+
+
 def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began = json.loads(call(db, "runs", "-n", "1", "--json").output)["runs"][0]["started_at"]
     try:
@@ -309,6 +341,13 @@ def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.Monke
         day = f"{local + timedelta(hours=1):%Y-%m-%d %H:%M}"
         assert lines(db, "runs", "--since", day)[-1] == f"no run matches since={day}"
         assert lines(db, "runs", "--until", day)[-1].startswith("4 of 4")
+        last = "9999-12-31T23:59:59Z"  # it has no local time
+        with agentspan.open(db) as opened:
+            run = opened.agent_instances.register("late").id
+            opened.agent_instances.start(run, timestamp=last)
+            opened.agent_instances.finish(run, timestamp=last)
+        assert "started (local)" in lines(db, "runs", "-n", "2")[0]
+        assert " 12-31 23:59:59 " in lines(db, "runs", "-n", "1")[1]
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -60,7 +60,7 @@ def test_a_span_is_marked_by_its_id(db: Path, span: str) -> None:
 @pytest.mark.parametrize("arguments", [[], ["--remove", "--note", "x"], ["--mark", "bad", "--remove"]])
 def test_a_mark_needs_a_word_or_a_note(db: Path, span: str, arguments: list[str]) -> None:
     done = call(db, "score", "-", *arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "mark" in done.output
     assert len(scores(db)) == 1
 
@@ -105,9 +105,9 @@ def test_a_score_is_given_to_a_span_selects_its_run_and_is_taken_back(db: Path, 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["reward"], 1, "a score has a VALUE"),
-        (["reward", "1", "--remove"], 1, "--remove stands alone"),
-        (["reward", "--mark", "bad"], 1, "--mark has no NAME"),
+        (["reward"], 2, "a score has a VALUE"),
+        (["reward", "1", "--remove"], 2, "--remove stands alone"),
+        (["reward", "--mark", "bad"], 2, "--mark has no NAME"),
         (["reward", "nan"], 1, "value: must be a finite number"),
         (["reward", "--remvoe"], 2, "No such option"),
         (["--nme", "1"], 2, "No such option"),

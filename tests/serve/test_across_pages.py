@@ -14,7 +14,10 @@ import pytest
 import agentspan
 from agentspan.database import Database
 from agentspan.serve import create_app
+from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.viewer.address import Address
+from agentspan.viewer.answer import answer
 from tests.cli.calling import call
 from tests.serve.asgi import Client
 
@@ -115,6 +118,23 @@ def test_the_groups_of_failures_have_their_numbers_and_lead_to_their_runs(client
     assert "16 of 16 runs" in text_of(listed)
     assert f"runs/{ids['run 47']}#span={ids['step 47']}" in links(html)
     assert "a cause of less than" in shown.lower()
+
+
+def test_the_number_of_failed_runs_leads_to_as_many_runs() -> None:
+    storage = MemoryStorage()
+    with agentspan.open(storage) as db, Client(create_app(storage, token=None)) as client:
+        for status in ("failed", "complete", "complete"):
+            run = db.agent_instances.register("a", agent_version={"external_identifier": "v@2"})
+            db.agent_instances.start(run.id)
+            db.agent_spans.create(run.id, "tool", "failed", {"name": "pay"}, {"error": {"type": "E", "message": "m"}})
+            db.agent_instances.finish(run.id, status)
+        html = page(client, "failures")
+        assert "1 of 1 100% 2 of 2 100%" in text_of(html)
+        for runs in [each for each in links(html) if each.startswith("./?signature=")]:
+            assert "1 of 1 run" in text_of(page(client, "", **dict(parse_qsl(urlsplit(runs).query)))), runs
+        (cause,) = answer(db.storage, Address(), with_causes=True)["causes"]
+        assert cause["runs"] == "1"
+        assert "1 of 1 run" in text_of(page(client, "", **dict(parse_qsl(urlsplit(cause["href"]).query))))
 
 
 def test_failed_and_selected_and_filtered_runs_are_the_dataset_that_the_command_writes(

@@ -11,7 +11,7 @@ from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.why import Group, Why, failed_share, why
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
-from agentspan.viewer.address import Address
+from agentspan.viewer.address import Address, Pair
 from agentspan.viewer.page import Page, Part
 from agentspan.viewer.texts import Linked, at_text, judged, rule_in, spark, version_text, with_outcome
 
@@ -42,9 +42,13 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 
 def _dataset(address: Address) -> str:
     """Return the address of the dataset of the runs that failed."""
+    return address.narrowed(_failed(address)).link("export", format="dataset")
+
+
+def _failed(address: Address) -> Pair:
+    """Return the condition of the runs that failed."""
     rule = rule_in(address)
-    failed = ("score", opposite(rule)) if isinstance(rule, OutcomeRule) else ("status", "failed")
-    return address._replace(words=(*address.words, failed)).link("export", format="dataset")
+    return ("score", opposite(rule)) if isinstance(rule, OutcomeRule) else ("status", "failed")
 
 
 def groups(storage: Storage, address: Address) -> dict[str, Any]:
@@ -86,11 +90,12 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
     passed = found.runs - found.failed
     most = sorted(group.versions.items(), key=lambda item: (-item[1], item[0]))
     signature = short[group.signature]
+    runs = address.narrowed(("signature", signature), *([_failed(address)] if found.failed else []))
     about: str = "" if found.periods is None else f"runs per {failure_text.length_text(found.periods)}"
     return {
         "signature": signature,
         "text": group.text,
-        "runs": address.link("", signature=signature),
+        "runs": runs.link(),
         "number": f"{group.runs:,} of {of:,}",
         "share": share_text(group.runs, of),
         "passed": "" if group.passed is None or not passed else f"{group.passed:,} of {passed:,}",
@@ -99,8 +104,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
         "steps": failure_text.steps(group),
         "agents": failure_text.agents(group),
         "versions": [
-            Linked(f"{version_text(name)}: {number:,}", address.link("", signature=signature, version=name))
-            for name, number in most[:MAX_VERSIONS]
+            Linked(f"{version_text(name)}: {number:,}", runs.link(version=name)) for name, number in most[:MAX_VERSIONS]
         ],
         "more_versions": noun(len(most) - MAX_VERSIONS, "more version") if len(most) > MAX_VERSIONS else "",
         "spark": spark(group.histogram) if len(group.histogram) > 1 else None,

@@ -94,7 +94,8 @@ export function percent(part, all) {
   if (share <= 0) return "";
   if (share >= 1) return "100%";
   if (share < 0.001) return "<0.1%";
-  return `${rounded(1000 * share) < 100 ? decimals(100 * share, 1) : Math.min(99, rounded(100 * share))}%`;
+  if (rounded(1000 * share) < 100 || rounded(100 * share) === 100) return `${decimals(Math.min(99.9, 100 * share), 1)}%`;
+  return `${rounded(100 * share)}%`;
 }
 
 /**
