@@ -7,15 +7,15 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 367,
-    "lines of code": 66_318,
+    "files": 368,
+    "lines of code": 66_538,
     "median of functions": 7,
     "files over 700 lines": 3,
     "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 90,
+    "guard": 92,
     "except Exception": 67,
     "own modules at import": 1,
     "own modules of a call": 86,
