@@ -167,7 +167,10 @@ def serve_command(
     server.handle_exit = end_served  # type: ignore[method-assign,assignment]
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, end)
-    socket = listening(host, port, config.backlog)
+    try:
+        socket = listening(host, port, config.backlog)
+    except OSError as error:
+        raise Failed(str(error.strerror)) from None
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     address = f"http://{name}:{socket.getsockname()[1]}"

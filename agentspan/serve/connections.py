@@ -338,7 +338,8 @@ def listening(host: str, port: int, backlog: int) -> socket.socket:
     """Return a socket that listens already: a client may connect as soon as its address is printed.
 
     Raises:
-        InvalidValue: the port is in use, or cannot be listened on.
+        InvalidValue: no port has this number.
+        OSError: the port is in use, or cannot be listened on; its `strerror` says so.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -349,4 +350,4 @@ def listening(host: str, port: int, backlog: int) -> socket.socket:
         why = f"cannot be listened on: {error.strerror}"
         if error.errno == errno.EADDRINUSE:
             why = "is in use; stop what listens there, or choose another"
-        raise InvalidValue("port", f"{port} of {host} {why}") from None
+        raise OSError(error.errno, f"port {port} of {host} {why}") from None

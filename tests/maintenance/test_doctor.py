@@ -274,7 +274,7 @@ def test_the_command_closes_idle_runs(tmp_path: Path) -> None:
     said = call(path, "doctor").output
     assert "--idle 2h" in said
     assert f"would close run {run}" in call(path, "doctor", "--idle", "2h", "--dry-run", columns=120).output
-    assert call(path, "doctor", "--idle", "1000000000d").exit_code == 1
+    assert call(path, "doctor", "--idle", "1000000000d").exit_code == 2
     assert f"closed run {run}" in call(path, "doctor", "--idle", "2h", columns=120).output
     with agentspan.open(path) as db:
         assert db.agent_instances.get(run).status == "failed"

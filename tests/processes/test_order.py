@@ -1,6 +1,5 @@
 """Journals that are adopted in another order than they were written in: what a record refers to may come later."""
 
-import os
 import sqlite3
 import subprocess
 import sys

@@ -870,10 +870,10 @@ SPAN = {"schema_name": "tool", "payload": {"name": "x"}}
 # The command line
 
 
-def serve_fails(*args: str) -> str:
+def serve_fails(*args: str, code: int = 1) -> str:
     command = [sys.executable, "-m", "agentspan", "serve", *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1, done
+    assert done.returncode == code, done
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     return done.stderr
@@ -888,8 +888,8 @@ def test_a_file_that_does_not_exist_is_made_only_when_that_is_asked_for(tmp_path
 @pytest.mark.full
 def test_a_port_in_use_is_a_sentence(server: Server) -> None:
     said = serve_fails("--db", str(server.db), "--port", str(server.port))
-    assert f"port: {server.port} of 127.0.0.1 is in use; stop what listens there, or choose another" in said
-    assert "port: must be a number from 0 to 65535" in serve_fails("--db", str(server.db), "--port", "70000")
+    assert f"port {server.port} of 127.0.0.1 is in use; stop what listens there, or choose another" in said
+    assert "port: must be a number from 0 to 65535" in serve_fails("--db", str(server.db), "--port", "70000", code=2)
 
 
 def test_a_finish_changes_neither_type_nor_payload(api: Api, agent: str) -> None:
