@@ -80,8 +80,9 @@ def lacking(now: str, then: str) -> list[dict[str, Any]]:
     return [
         row
         for row in map(json.loads, then.splitlines())
-        if any(
-            rows.get(row.get("id"), {}).get(name) != value
+        if "id" in row  # not the first and the last line
+        and any(
+            rows.get(row["id"], {}).get(name) != value
             for name, value in row.items()
             if name not in ends or not (row.get("status") == "active" or row.get("closed_by"))
         )

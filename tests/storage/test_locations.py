@@ -65,7 +65,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones_and_makes_no_file
         ):
             use("x:y")
     result = CliRunner().invoke(main, ["--db", "nobody://u:pw@h", "runs"])
-    assert (result.exit_code, "no storage called 'nobody'" in result.output, "pw" in result.output) == (1, True, False)
+    assert (result.exit_code, "no storage called 'nobody'" in result.output, "pw" in result.output) == (2, True, False)
     assert list(tmp_path.iterdir()) == []
     agentspan.SQLiteStorage("./x:y").close()
     assert (tmp_path / "x:y").exists()
