@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 368,
-    "lines of code": 66_538,
+    "lines of code": 66_541,
     "median of functions": 7,
     "files over 700 lines": 3,
     "idempotency_key": 32,
