@@ -236,14 +236,15 @@ class Watcher:
         return True
 
     def _watch_folders(self) -> None:
-        folders: dict[Path, int] = {}
-        for place in self._places:
-            for folder in _folders_at(place.path):
+        """Watch all folders. They are listed until none is new: one may come after its folder was listed."""
+        known: dict[Path, int] = {}
+        while new := [each for place in self._places for each in _folders_at(place.path) if each not in known]:
+            for folder in new:
                 # The time is read before the folder: a file that comes later changes it again.
-                folders[folder] = _changed_ns(folder)
+                known[folder] = _changed_ns(folder)
                 if self._inotify is not None and not self._inotify.watch(folder):
                     self._poll_s = POLL_S
-        self._folders = folders
+        self._folders = known
 
     def _poll(self) -> None:
         """Look for changed files, and for folders that have come or changed, without the help of inotify."""

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -299,11 +300,14 @@ CASES = {**{f"template: {n}": c for n, c in TEMPLATES.items()}, **{f"schema: {n}
 
 @contextmanager
 def fenced() -> Iterator[list[str]]:
-    """Note, and refuse, what reads a file, runs a program or reaches for the network."""
+    """Note, and refuse, what this thread does that reads a file, runs a program or reaches for the network."""
     touched: list[str] = []
+    own = threading.get_ident()
 
-    def guard(name: str) -> Callable[..., Any]:
+    def guard(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def refuse(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != own:  # one of a test before, which drains a journal
+                return call(*args, **kwargs)
             touched.append(name)
             raise AssertionError(f"{name} was called")
 
@@ -317,7 +321,7 @@ def fenced() -> Iterator[list[str]]:
             socket: ["socket", "create_connection", "getaddrinfo"],
         }.items():
             for name in names:
-                patch.setattr(module, name, guard(f"{module.__name__}.{name}"))
+                patch.setattr(module, name, guard(f"{module.__name__}.{name}", getattr(module, name)))
         yield touched
 
 

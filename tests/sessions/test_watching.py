@@ -20,7 +20,7 @@ import pytest
 import agentspan
 from agentspan.api.context import Context
 from agentspan.sessions.importing import Importer
-from agentspan.sessions.inotify import Changes
+from agentspan.sessions.inotify import Changes, Inotify
 from agentspan.sessions.machine import Choice, Place
 from agentspan.sessions.watching import Event, Watcher
 from tests.checkout import ROOT
@@ -305,6 +305,22 @@ def test_a_folder_that_was_moved_away_and_made_anew_is_followed(tmp_path: Path, 
         until(lambda: following.kinds()[1:] == [("began", "t", 1)])
         toy_file(folder / "p/q", "t", turns(2))
         until(lambda: following.kinds()[2:] == [("grew", "t", 1)])
+
+
+def test_a_folder_that_comes_while_folders_are_listed_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, watch = tmp_path / "toys", Inotify.watch
+    toy_file(folder / "p", "s", turns(1))
+
+    def watch_late(self: Inotify, path: Path) -> bool:
+        (folder / "p/q").mkdir(exist_ok=True)
+        return watch(self, path)
+
+    monkeypatch.setattr(Inotify, "watch", watch_late)
+    with Following(folder, tmp_path / "a.db", inotify=True) as following:
+        toy_file(folder / "p/q", "t", turns(1))
+        until(lambda: following.kinds()[1:] == [("began", "t", 1)])
 
 
 @BY
