@@ -54,8 +54,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         kind: `failed` by its status; `missed` the rule, although its status is no failure; `unscored`: complete,
-            and without the score of the rule; `left`: open, and its
-            program has died; or the status in other words.
+            and without the score of the rule; `left`: open, and its program has died; or the status in other words.
         text: the verdict in words, such as `missed reward ≥ 1`.
     """
 

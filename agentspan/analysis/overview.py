@@ -40,15 +40,8 @@ MOST_OPEN = 500
 READ_SPANS = 20_000
 """The largest number of spans that are read to tell which failures runs recovered from: 1 s."""
 _COUNTED: tuple[VerdictKind, ...] = (
-    "failed",
-    "missed",
-    "unscored",
-    "terminated",
-    "cancelled",
-    "running",
-    "pending",
-    "left",
-)
+    "failed", "missed", "unscored", "terminated", "cancelled", "running", "pending", "left"
+)  # fmt: skip
 """The verdicts that a sentence counts, in this order."""
 _PASSED: Mapping[str, bool] = {"passed": True, "failed": False, "missed": False}
 

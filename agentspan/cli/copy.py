@@ -58,8 +58,9 @@ def _to_database(source: Location, dst: str, *, since: str | None, follow: bool,
         if location.path is not None:
             recover(location.path)
     with open(source, read_only=True) as of, open(target) as to, bar("copying runs") as progress:
-        how: Any = {"since": at, "follow": follow, "stop": stop, "progress": progress, "on_failure": _say}
-        done = copy(of.storage, to.storage, **how)
+        done = copy(
+            of.storage, to.storage, since=at, follow=follow, stop=stop, progress=progress, on_failure=_say
+        )  # fmt: skip
     if as_json:
         document({**done._asdict(), "examples": [example._asdict() for example in done.examples]})
     else:
