@@ -281,7 +281,7 @@ def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 
 def csv_lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header: lists are JSON text, what is missing is empty, no text is a formula."""
+    """Yield the lines of a CSV file with a header: lists are JSON, what is missing is empty, no text is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else \r is not in quotes
     text.write(",".join(COLUMNS) + "\n")
