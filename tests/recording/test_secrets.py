@@ -1,5 +1,8 @@
 """Of the secrets of a corpus nearly none is stored, and none of its harmless look-alikes is changed."""
 
+import random
+
+from tests.recording.secrets import forms
 from tests.recording.secrets.corpus import HARMLESS, SECRETS, cases, is_kept_out, stored
 
 WANTED = 0.95
@@ -16,4 +19,18 @@ def test_what_only_looks_like_a_secret_stays_as_it_is() -> None:
     harmless = cases(HARMLESS)
     changed = [case for case, shown in zip(harmless, stored(harmless), strict=True) if shown != case.payload]
     assert len(harmless) >= 120
+    assert changed == []
+
+
+def test_the_published_forms_of_keys_are_kept_out() -> None:
+    drawn = [*forms.secrets(random.Random(17))]
+    missed = {case.kind for case, shown in zip(drawn, stored(drawn), strict=True) if not is_kept_out(case, shown)}
+    kinds = {case.kind for case in drawn}
+    assert len(kinds) >= 110
+    assert len(missed) <= (1 - WANTED) * len(kinds), sorted(missed)
+
+
+def test_texts_that_only_name_a_secret_stay_as_they_are() -> None:
+    drawn = [*forms.harmless(random.Random(17))]
+    changed = [case for case, shown in zip(drawn, stored(drawn), strict=True) if shown != {"input": case.payload}]
     assert changed == []

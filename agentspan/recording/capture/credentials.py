@@ -195,7 +195,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         f"1//0{_C}{{40,}}",
         rf"AQ\.Ab8{_C}{{30,}}",
         (f"_(?:api|oauth)_{_W}{{20}}", f"lin_(?:api|oauth)_{_W}{{20,}}"),  # Linear
-        rf"hv[bs]\.{_C}{{20,}}",  # Vault
+        rf"hv[brs]\.{_C}{{20,}}",  # Vault
         "ABSK[A-Za-z0-9+/]{60,}={0,2}",  # Amazon Bedrock
         f"LTAI{_W}{{16,}}",  # Alibaba
         f"AKCp{_W}{{40,}}",  # JFrog
@@ -296,6 +296,20 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ("-us[0-9]", "[0-9a-f]{32}-us[0-9]{1,2}"),  # Mailchimp
         (f"\\+A(?:{_AZURE}){_B}{{6}}=", f"{_B}{{32}}(?:{_B}{{44}})?\\+A(?:{_AZURE}){_B}{{6}}={{1,2}}"),
     ),
+    (  # a few ends for many begins, because each end takes as many states of the search as it has characters
+        f"(?:pa-|BSA|ctx7sk-|ydc-sk-|dbt[cpsu]_|secret-(?:live|test)-|bb_(?:live|test)_){_C}{{27,}}",  # Voyage, Brave …
+        "(?:dtn_|key_|dose|rootly_|signkey-[a-z]{3,8}-)[0-9a-f]{32,}",  # Daytona, Runway, Databricks, Inngest
+        f"(?:luma|xa[ap]t)-{_U}",  # Luma, Axiom
+        f"CC(?:DB1|IPAT|IPRJ)_{_W}{{16,}}_{_W}{{30,}}",  # CockroachDB, CircleCI
+        rf"snyk_[a-z]{{3}}\.[0-9a-f]{{8}}\.{_C}{{40,}}",
+        "IQoJb3JpZ2lu[A-Za-z0-9+/]{100,}={0,2}",  # AWS
+        (r"\|eyJ2MiI6", rf"(?:prod|dev|preview|project):[a-z0-9-]{{3,60}}\|eyJ2MiI6{_B}{{20,}}={{0,2}}"),  # Convex
+        ("p[0-9a-f]{6}jsn", "[0-9a-f]{10}msh[0-9a-f]{15}p[0-9a-f]{6}jsn[0-9a-f]{12}"),  # RapidAPI
+    ),
+    (
+        "(?:pylf_v[0-9]_[a-z]{2,9}_|paig_|vtwn_|llx-|m0-|ck-|apify_[a-z]{2,5}_|ste-|cio|cmVmdGtu|dd(?:app|pat)_"
+        f"|hc[abx][ilm]k_|polar_[a-z_]{{2,6}}_|tr_[a-z]{{2,7}}_|retool_|EZ[AT]K|aio_){_W}{{20,}}",  # Pydantic, Apify …
+    ),
 )
 """The patterns of keys with a known begin; for keys with a known part inside, a pair: the part, and the whole key.
 
@@ -307,7 +321,9 @@ _X = "[0-9A-Fa-f]{2}"
 _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key begins after it
 _ESCAPED = lazy_pattern(rf"{_ESCAPE}\Z")
 
-_LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "live_", "API-", "fw_", "secret_")
+_LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "live_", "API-", "fw_", "secret", "pa-")
+_SHORT = ("BSA", "cio", "tr_", "pa-", "m0-", "ck-", "ste-")
+"""Begins that are so short that a key must have letters of both cases and digits, too."""
 
 
 def _key(match: re.Match[str]) -> str | None:
@@ -321,9 +337,13 @@ def _key(match: re.Match[str]) -> str | None:
     ):
         return None
     if secret.startswith(_LIKE_WORDS):
-        longest = max(map(len, re.split("[_-]", secret[:1024])))
-        if longest < 12 or (longest < 20 and not any(character in "0123456789" for character in secret)):
+        parts = re.split("[_-]", secret[:1024])
+        longest = max(map(len, parts))
+        of_keys = [part for part in parts if len(part) >= 7 and not part.isalpha() and not part.isdigit()]
+        if (longest < 12 and len(of_keys) < 3) or (longest < 20 and not any(map(str.isdigit, secret))):
             return None
+    if secret.startswith(_SHORT) and not _MIXED.fullmatch(secret[3:]):
+        return None
     return "secret"
 
 
@@ -453,6 +473,8 @@ def _assigned(match: re.Match[str]) -> str | None:
         before, prefix = "\n", prefix[1:]
     # True in a URL, on a command line or in an environment; in code, a value may be the name of a variable.
     outside = before in ("?", "&", ";", "#") or prefix[:1] == "-" or (prefix + match["name"]).isupper()
+    if before == ":" and text.rfind("arn:", max(0, start - 100), start) >= 0:
+        return None
     looks = _looks(prefix + _ESCAPE_OF_LETTER.sub(lambda found: chr(int(found[1], 16)), match["name"]))
     if looks is _OPAQUE and outside:
         looks = _NO_WORD
@@ -514,6 +536,37 @@ def _no_word(match: re.Match[str]) -> str | None:
     return "secret" if _NO_WORD.fullmatch(secret) or (len(secret) >= 8 and mixed) else None
 
 
+def _opaque(match: re.Match[str]) -> str | None:
+    """Judge: a token has a part of letters and digits, a name does not."""
+    parts = re.split("[._~-]", match["secret"])
+    return "secret" if any(len(part) >= 16 and not part.isalpha() and not part.isdigit() for part in parts) else None
+
+
+def _no_name(match: re.Match[str]) -> str | None:
+    """Judge: in a manual, a name such as PASSWORD stands for the password."""
+    return None if _looks(match["secret"].rstrip(":,.])")) is ANY else "secret"
+
+
+def _manifests(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the values in the data of manifests of Kubernetes whose kind is Secret, in YAML or JSON."""
+    at = 0
+    while at < len(text):
+        end = text.find("\n---", at)
+        end = len(text) if end < 0 else end + 4
+        if _OF_SECRET.search(text, at, end):
+            for block in _DATA.finditer(text, at, end):
+                yield from pattern.finditer(text, *block.span("json" if block["json"] else "yaml"))
+        at = end
+
+
+_OF_SECRET = lazy_pattern(r"\bkind[\"']?[ \t]*:[ \t]*[\"']?Secret\b(?![\w-])")
+_DATA = lazy_pattern(
+    r"^(?P<in>[ \t]*)(?:- )?(?:stringData|data):[ \t]*\r?\n(?P<yaml>(?:(?P=in)[ \t]+[^\n]*(?:\n|\Z))+)"
+    r"|\"(?:stringData|data)\"\s*:\s*(?P<json>\{[^{}]*\})",
+    re.MULTILINE,
+)
+
+
 def _option(match: re.Match[str]) -> str | None:
     return None if _CURSOR.fullmatch((match["prefix"] or "").rstrip("-")) else _no_word(match)
 
@@ -521,6 +574,8 @@ def _option(match: re.Match[str]) -> str | None:
 _HEADERS = f"(?:authorization|cookie|api{SEPARATOR}key|(?:auth|access|private|security){SEPARATOR}token)"
 _OPTIONS = "(?:pass(?:w(?:or)?d|phrase|code)?|key|secret|token)"
 
+_IN_ENVIRONMENT = "(?:KEY|TOKEN|SECRET|PASS(?:WORD|WD)?)"
+_FROM_STDIN = r"(?:--password-stdin|--with-token|sudo[ \t]+-S)"
 _WEBHOOKS = (
     r"hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/(?:v[0-9]+/)?webhooks/"
     r"|webhook\.office\.com/webhookb2/|hooks\.zapier\.com/hooks/catch/|(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/"
@@ -533,8 +588,9 @@ _IN_A_QUERY = "key|code|auth|ticket|appid|sas|psk|pw"
 OTHERS = {
     "webhook": _Kind(f"(?:{_WEBHOOKS})[A-Za-z0-9_/:@-]{{16}}", rf"(?:{_WEBHOOKS})(?P<secret>[\w/:@-]{{16,}})"),
     "private key": _Kind(
-        "PRIVATE KEY(?: BLOCK)?-----",
-        r"(?P<secret>-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+        "PRIVATE KEY(?: BLOCK)?-----|Private-Lines: ",
+        r"(?P<secret>(?:(?<=Private-Lines: [0-9])|(?<=Private-Lines: [0-9][0-9]))"
+        r"(?:(?:\s|\\+[nr]){1,4}[A-Za-z0-9+/=]{16,76}){1,99}|-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
         r"(?:(?:[^-]|-(?!----BEGIN )){0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
         r"|(?:(?:\s|\\+[nr]){0,8}[A-Za-z0-9+/=]{16,}+){1,1000}(?:(?:\s|\\+[nr]){1,8}[A-Za-z0-9+/=]{1,80})?))",
     ),
@@ -582,9 +638,36 @@ OTHERS = {
         r"(?i:basic)[ \t]{1,4}(?P<secret>[A-Za-z0-9+/]{12,}+={0,2}+)(?![\w.-])",
         _mixed,
     ),
+    "token in a URL": _Kind(
+        r"://[A-Za-z0-9_.~-]+@|x-oauth-basic@",
+        r"://(?P<secret>[A-Za-z0-9_.~-]{20,})(?::x-oauth-basic)?@",
+        _opaque,
+    ),
     "password in a URL": _Kind(
         r"://[^ \t\n\r\x0b\x0c/\":@]*:[^ \t\n\r\x0b\x0c/\"]*@",
         r"://[^\s/:@\"'?#]{0,100}:(?P<secret>[^\s/\"'?#]{1,200})@",
+    ),
+    ".pgpass": _Kind(
+        r":(?:[56]4[0-9]{2}|\*):",
+        r"(?<![^\s\"'n])[\w.*-]{1,200}:(?:[56]4[0-9]{2}|\*):[^\s:\"'\\]{1,100}:[^\s:\"'\\]{1,100}:"
+        r"(?P<secret>[^\s\"'\\]{4,4096})",
+        _no_word,
+    ),
+    "kind: Secret": _Kind(
+        r"kind[\\\"' \t]*:[\\\"' \t]*Secret",
+        r"[\"']?[\w.-]+[\"']?[ \t]*:[ \t]*[\"']?(?P<secret>[^\s\"'|>{}][^\s\"',{}]{3,})",
+        matches=_manifests,
+    ),
+    "command": _Kind(
+        r"ConvertTo-SecureString[ \t]|h secret set[ \t]|(?:smb|rpc)client[ \t]|-pass(?:in|out)?[ \t]+pass:"
+        rf"|(?:ENV|ARG)[ \t]+[A-Z0-9_]*{_IN_ENVIRONMENT}[ \t]|{_FROM_STDIN}",
+        r"(?:ConvertTo-SecureString[ \t]+(?:-String[ \t]+)?(?=\\*[\"'])"
+        r"|gh secret set\b(?:(?!gh secret)[^\r\n|;]){0,200}?[ \t](?:-b|--body)[ \t=]+"
+        r"|(?:smb|rpc)client\b(?:(?!client)[^\r\n|;]){0,200}?[ \t]-U[ \t]*(?:\\*[\"'])?[^\s%\"']{1,60}%"
+        rf"|-pass(?:in|out)?[ \t]+pass:|\b(?:ENV|ARG)[ \t]+[A-Z0-9_]{{0,60}}{_IN_ENVIRONMENT}[ \t]+"
+        rf"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\r\n]{{4,400}}\|[^|\r\n]{{0,200}}{_FROM_STDIN}))"
+        r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;$<-][^\s\"'\\;|]{3,4096})",
+        _no_name,
     ),
     "signed URL": _Kind(
         _PARAMETERS.format("-u", _SIGNATURES),
@@ -634,14 +717,15 @@ OTHERS = {
         r"|(?:secret_access_key|requirepass)[ \t]+"
         r"|login[ \t\r\n]+\S{1,100}[ \t\r\n]+password[ \t\r\n]+|(?:identified by|with (?:encrypted )?password)[ \t]+)"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;-][^\s\"'\\;]{0,4096})",
-        matches=_logins,
+        _no_name,
+        _logins,
     ),
     "JSON web token": _Kind(  # the look behind keeps a text of nothing but their beginnings linear
-        rf"eyJ{_C}{{8,}}\.{_C}{{8}}",
-        rf"(?P<secret>eyJ(?:(?<!{_C}eyJ)|(?<=\\[nrtbf]eyJ)|(?<=\\u{_X}{_X}eyJ)|(?<=%{_X}eyJ)){_C}{{8,}}\.{_C}{{8,}}(?:\.{_C}*)?)",
+        rf"eyJ{_C}{{8,}}\.\.?{_C}{{8}}",
+        rf"(?P<secret>eyJ(?:(?<!{_C}eyJ)|(?<=\\[nrtbf]eyJ)|(?<=\\u{_X}{_X}eyJ)|(?<=%{_X}eyJ)){_C}{{8,}}\.\.?{_C}{{8,}}(?:\.{_C}+){{0,3}}\.?)",
     ),
 }
-WHOLE = ("private key", "JSON web token")
+WHOLE = ("private key", "JSON web token", "kind: Secret")
 """Kinds that may be long: they are searched in the whole text, before all other kinds."""
 BEYOND = {
     "assignment in another alphabet": _Kind(

@@ -93,6 +93,7 @@ _NAMES = (
     r"|webhook\.office\.com/|hooks\.zapier\.com/|feishu\.cn/open|larksuite\.com/open|legram\.org/(?:file/)?bot|ith/key/"
     r"|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/)[a-z0-9_/:@-]{16}"
     rf"|(?:auth|mnemonic|seed{SEPARATOR}phrase){_SIGN}",
+    detects("command", ".pgpass", "kind: Secret").lower().replace(r"\b", ""),
 )
 """Fast searches for names of credentials in any case. They search the text converted to lower case.
 
@@ -101,7 +102,9 @@ the rarest part of a word (`irepass`, because `req` also begins `request`): the 
 first three characters begin a pattern, or four if all patterns of a group have four. Measure with texts that are new
 to the processor: after repeated searches of one text, its branch prediction hides the cost.
 """
-_FORMS = [detects("private key", "JSON web token", "password in a URL"), re.escape(MARK_IN_TEXT), ESCAPED]
+_FORMS = [
+    detects("private key", "JSON web token", "password in a URL", "token in a URL"), re.escape(MARK_IN_TEXT), ESCAPED
+]  # fmt: skip
 _GLANCES = ("|".join([of_group(0), *_FORMS[:-1]]), *map(of_group, range(1, len(KEY_GROUPS))), ESCAPED)
 """Fast searches for keys and other forms. Every suspicious text is found by one of these or of `_NAMES`.
 
