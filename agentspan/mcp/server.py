@@ -53,7 +53,12 @@ def mcp_command(ctx: click.Context, /, db: str | None) -> None:
         async with stdio_server() as (reading, writing):
             await server.run(reading, writing, server.create_initialization_options())
 
-    anyio.run(serve)
+    try:
+        anyio.run(serve)
+    except BaseExceptionGroup as errors:
+        if errors.split((BrokenPipeError, anyio.BrokenResourceError, anyio.ClosedResourceError))[1] is not None:
+            raise
+        raise BrokenPipeError from None  # the client has gone: the command ends quietly
 
 
 def server_of(db: "Database | str | os.PathLike[str] | None") -> "Server[Any]":

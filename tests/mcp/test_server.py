@@ -80,6 +80,22 @@ def test_a_process_on_stdio(planted: Path) -> None:
     check(asked(stdio.StdioServerParameters(command=sys.executable, args=words), listing_and_calls))
 
 
+def test_a_client_that_closes_its_ends_is_no_fault(planted: Path) -> None:
+    pytest.importorskip("mcp", reason="needs mcp")
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    hello = json.dumps({**POST, "method": "initialize", "params": about}).encode() + b"\n"
+    command = [sys.executable, "-m", "agentspan", "mcp", "--db", str(planted)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write(hello)
+        process.stdin.flush()
+        assert b"serverInfo" in process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write(hello)
+        process.stdin.close()
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+
+
 def test_a_process_over_http_with_its_token(planted: Path) -> None:
     http = pytest.importorskip("mcp.client.streamable_http", reason="needs mcp")
     with serving(planted, AGENTSPAN_TOKEN=TOKEN) as server:
