@@ -28,6 +28,7 @@ from agentspan.recording.span_and_run import OnTerminate, Run, Span, face_of_spa
 from agentspan.recording.span_state import Reduce, SpanState, disabled_span
 from agentspan.recording.spending import Paused
 from agentspan.schemas.span_types import usable_name
+from agentspan.text import is_near
 
 DEFAULT_TYPE = "tool"
 """The span type of a bare `@span`: it records a function's name, arguments and output."""
@@ -400,6 +401,7 @@ def span_block(
         members: more members of the payload, which were passed as keywords.
     """
     if members:
+        _check(tuple(members))
         payload = _with_members(payload, members)
     if type(what) is str and reduce is None:
         return SpanBlock(resolve, _usable(what), payload)
@@ -409,6 +411,14 @@ def span_block(
     if reduce is not None and not callable(reduce):
         raise TypeError("reduce must be a function of the list of items")
     return SpanBlock(resolve, usable_name(what, DEFAULT_TYPE), payload, reduce)
+
+
+@functools.lru_cache(maxsize=1024)
+def _check(members: tuple[str, ...]) -> None:
+    for name in members:
+        for meant in ("payload", "reduce", "schema_name"):
+            if is_near(name, meant):
+                raise TypeError(f"span() has no keyword {name!r}: did you mean {meant}? Else put it into the dict")
 
 
 def _with_members(payload: Any, members: dict[str, Any]) -> dict[str, Any]:

@@ -379,6 +379,7 @@ def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = 
         reduce: for a decorated generator: turns the list of its items into the result, such as `"".join`. Without it
             the items are the `output`, as many as the limits allow. If it raises, the result is the number of `items`.
         members: more members of the payload: `span("llm", model="gpt-4.1")` is `span("llm", {"model": "gpt-4.1"})`.
+            A name that differs from another keyword by a letter, such as `paylod`, is an error.
 
     Examples:
         import agentspan
@@ -393,7 +394,8 @@ def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = 
                 call.set_result({"text": "In May.", "input_tokens": 12, "output_tokens": 3})
 
     Raises:
-        TypeError: the decorated object cannot be called, or `reduce` is set and it is no generator function.
+        TypeError: the decorated object cannot be called, `reduce` is set and it is no generator function, or a keyword
+            is misspelled.
         AgentTerminated: the run was terminated, and has `on_terminate="raise"`.
     """
     return span_block(get_recorder, schema_name, payload, reduce, members)

@@ -101,6 +101,18 @@ def test_results_are_merged_and_payloads_updated(tracer: Tracer) -> None:
     assert spans_of(tracer)[0].result_payload == {"text": "b", "input_tokens": 1}
 
 
+@pytest.mark.parametrize(("keyword", "meant"), [("paylod", "payload"), ("Payload", "payload"), ("redcue", "reduce")])
+def test_a_misspelled_keyword_is_an_error_and_no_member(tracer: Tracer, keyword: str, meant: str) -> None:
+    for _ in range(2):
+        with pytest.raises(TypeError, match=f"no keyword '{keyword}': did you mean {meant}"):
+            tracer.span("tool", **{keyword: {"name": "t"}})  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="versoin"):
+        tracer.run("a", versoin="1")  # type: ignore[call-arg]
+    with tracer.run("a"), tracer.span("tool", {keyword: "in the dict"}, load=1):
+        pass
+    assert spans_of(tracer)[0].payload == {keyword: "in the dict", "load": 1}
+
+
 def test_keywords_are_members_of_the_payload(tracer: Tracer) -> None:
     @tracer.span("tool", retries=3)
     def search(query: str) -> str:
