@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,6 +92,9 @@ TOOLS = {
         "summary, error, payload, result_payload, started_at, duration_ms, input_tokens, output_tokens, cost_usd …).",
     ),
 }
+FINDINGS = ("why", "diff", "search", "versions")
+"""The commands that a server answers over HTTP."""
+_OWN = frozenset({"db", "as_json", "markdown"})
 FIRST = "overview"
 """The tool whose definition describes the arguments that several tools share."""
 _SHARED: dict[str, dict[str, Any]] = {
@@ -169,23 +172,56 @@ def call(name: str, arguments: Mapping[str, Any], db: "Database | str | os.PathL
     )
 
 
+def finding(name: str, query: Iterable[tuple[str, str]], db: "Database | str | os.PathLike[str] | None") -> str:
+    """Return the JSON that `agentspan NAME --json` prints.
+
+    Args:
+        name: one of FINDINGS.
+        query: arguments and options of the command by their names, with their values; `true` for a flag.
+        db: the storage, as of `call`.
+
+    Raises:
+        AgentspanError: a run does not exist, or an argument is unknown or wrong.
+    """
+    command = _command(name)
+    known = {_CALLED.get(each.name or "", each.name or ""): each for each in command.params if each.name not in _OWN}
+    options, positional = ["--json"], dict[str, list[str]]()
+    for key, value in query:
+        parameter = known.get(key)
+        if parameter is None:
+            shown = key if key.isprintable() and len(key) <= 40 else f"{key[:40]!r}"
+            raise InvalidValue(shown, f"{name} has no such parameter; it has {', '.join(known)}")
+        if not isinstance(parameter, click.Option):
+            words = [phrase or word for phrase, word in _PHRASE.findall(value)]  # as a shell parts them
+            positional.setdefault(key, []).extend(words if parameter.nargs == -1 else [value])
+        elif not parameter.is_flag:
+            options.append(f"{_long(parameter)}={value}")
+        elif value == "true":
+            options.append(parameter.opts[-1])
+    try:
+        ordered = [word for key in known for word in positional.get(key, ())]
+        return _clean(_printed(name, [*options, "--", *ordered], db))
+    except click.ClickException as error:
+        raise InvalidValue(name, error.format_message()) from None
+
+
 def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
 def _printed(name: str, words: list[str], db: "Database | str | os.PathLike[str] | None") -> str:
-    """Return the output of a command."""
+    """Return the output of a command, named as a tool or as itself."""
     command = _command(name)
     to = Collected(COLUMNS, call_of)
     parent = click.Context(main, info_name="agentspan", obj=db)
-    with collecting(to), parent, command.make_context(TOOLS[name].command, words, parent=parent) as context:
+    with collecting(to), parent, command.make_context(command.name, words, parent=parent) as context:
         command.invoke(context)
     return to.text.getvalue()
 
 
 @cache
 def _command(name: str) -> click.Command:
-    found = main.get_command(click.Context(main), TOOLS[name].command)
+    found = main.get_command(click.Context(main), TOOLS[name].command if name in TOOLS else name)
     assert found is not None
     return found
 

@@ -36,7 +36,7 @@ from agentspan.serve import otlp_routes
 from agentspan.serve.logins import AccessToken
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes
-from agentspan.serve.responses import MCP, is_otlp_path, needs_token, refuse, refuse_guess
+from agentspan.serve.responses import MCP, is_otlp_path, needs_token, refuse, refuse_error, refuse_guess
 from agentspan.serve.router import OperationRouter
 from agentspan.serve.viewer_routes import routes as viewer_routes
 from agentspan.serve.writes import WAIT_S, WriteQueue
@@ -158,7 +158,8 @@ def create_app(
     # Each call of a tool opens the storage to read; only one that cannot be opened again is shared.
     location = opened.capabilities().location if is_ours else None
     shared = Database(storage, read_only=True, closes=False) if location is None else location.path or location.text
-    app = Application([*otlp.routes(), Route(MCP, Agents(shared)), *pages], lifespan)
+    own = [Route(MCP, Agents(shared)), Route("/api/findings/{name}", Findings(shared).answer)]
+    app = Application([*otlp.routes(), *own, *pages], lifespan)
     app.operations = OperationRouter(ctx, write_queue, app.router, tuning)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
@@ -201,6 +202,31 @@ class Agents:
             await refuse("not_implemented", needs_extra("answering over MCP", "mcp"), status=501)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class Findings:
+    """Answers `/api/findings/NAME` with the JSON of a command: why, diff, search, versions. Runs a few at a time.
+
+    Args:
+        db: as of Agents.
+    """
+
+    def __init__(self, db: "Database | str | os.PathLike[str]") -> None:
+        self._db = db
+        self._turns = asyncio.Semaphore(4)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request, whose query has the arguments and options of the command."""
+        tools = await asyncio.to_thread(import_module, "agentspan.mcp.tools")  # a later layer
+        name = request.path_params["name"]
+        if name not in tools.FINDINGS:
+            return refuse("not_found", f"there is no such finding; there are {', '.join(tools.FINDINGS)}")
+        try:
+            async with self._turns:
+                text = await asyncio.to_thread(tools.finding, name, request.query_params.multi_items(), self._db)
+        except AgentspanError as error:
+            return refuse_error(error, request.scope)
+        return Response(text, media_type="application/json")
 
 
 class GuardMiddleware:
