@@ -80,10 +80,9 @@ class Plan:
         passed = share_text(round(1000 * self.share), 1000) or "0%"
         base = f"the base passed {passed} with {self.base_trials:.3g} a case"
         shown = "show no drop" if self.detectable >= 1 else f"show a drop of {points(self.detectable)} points (80 %)"
-        if self.broken is not None and self.detectable < self.broken < 1:
-            shown += f", of {points(self.broken)} if a few cases make it"
-        if self.repeating is not None and self.detectable < self.repeating < 1:
-            shown += f", of {points(self.repeating)} if the trials of a case repeat"
+        for drop, what in ((self.broken, "a few cases make it"), (self.repeating, "the trials of a case repeat")):
+            if drop is not None and points(self.detectable) < points(drop) < 100:
+                shown += f", of {points(drop)} if {what}"
         return f"{size}{known} {shown}{cost}; {base}; {self._more()}"
 
     def _more(self) -> str:

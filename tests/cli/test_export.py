@@ -436,3 +436,21 @@ def test_the_report_of_a_deep_chain_is_not_wider_than_that_of_a_flat_one(tmp_pat
     assert steps[21].startswith("… 21 ")
     assert steps[119].startswith("… 119 ")
     assert "└─✓ 120 level 119" in steps[119]
+
+
+def test_a_balanced_export_has_the_failed_runs_and_as_many_that_passed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(10):
+        with tracer.run("agent", task=f"task {number}", metadata={"input": number}) as run:
+            pass
+        run.score("reward", int(number not in (2, 5)))
+    tracer.shutdown()
+    (said,) = (
+        line.strip() for line in call(path, "why", "--outcome", "reward>=1").output.splitlines() if "--bal" in line
+    )
+    assert "export all --balanced 'reward>=1' --format dataset" in said
+    for chosen in (["all"], ["--score", "reward<1"], ["--agent", "agent"]):
+        written = call(path, "export", *chosen, "--balanced", "reward>=1", "--format", "dataset").output.splitlines()
+        tasks = [json.loads(line)["task"] for line in written]
+        assert tasks == ["task 2", "task 5", "task 8", "task 9"]
