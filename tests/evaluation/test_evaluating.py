@@ -8,16 +8,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 import agentspan
 from agentspan import clock
+from agentspan.analysis.drift import detectable_drop, outcome_p, task_pairs
 from agentspan.errors import InvalidValue
 from agentspan.evaluation import Evaluation, calls, evaluate, exact, under
+from agentspan.evaluation.verdicts import decide, planned
 from agentspan.testing import CapturedRuns, capture
 from tests.checkout import ROOT
+from tests.evaluation.simulated_evaluations import Cell, drawn, facts, lowered, probabilities
 
 CASES = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(20)]
 
@@ -494,3 +498,36 @@ def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: Captu
 
     assert order(1, "1") == order(1, "2") != order(2, "3")
     assert {number for _, number in order(1, "4")[:20]} == {1}
+
+
+def test_the_commands_judge_drawn_outcomes_as_the_simulation_does(runs: CapturedRuns) -> None:
+    for cell in (
+        Cell("alike", 0.8, 1, 3, 0.0, 30),
+        Cell("unlike", 0.8, 3, 3, 1.0, 30),
+        Cell("alike", 0.5, 3, 1, 0.5, 30),
+    ):
+        dice, name = Random(3), f"{cell.in_base} and {cell.trials}"
+        shares = probabilities(dice, cell)
+        drawn_of = {
+            "base": drawn(dice, shares, cell.in_base, cell.repeat),
+            "head": drawn(dice, lowered(shares, 0.35), cell.trials, cell.repeat),
+        }
+        for version, trials in (("base", cell.in_base), ("head", cell.trials)):
+            left = {case: [*own] for case, own in drawn_of[version].items()}
+
+            def agent(case: str, left: dict[str, list[bool | None]] = left) -> bool:
+                return bool(left[case].pop(0))
+
+            found = evaluate(
+                agent, [{"id": case, "input": case, "expected": True} for case in shares], [exact], name=name,
+                version=version, trials=trials, against="base" if version == "head" else None,
+            )  # fmt: skip
+        simulated = decide(drawn_of["base"], drawn_of["head"], planned([*shares], cell.trials, 0), early=False)
+        assert found.comparison is not None
+        assert found.comparison.p == min(simulated.low, simulated.high)
+        with agentspan.open(runs.storage) as db:
+            diffed = db.drift(f"{name}@base", f"{name}@head", outcome="exact>=1")
+        facts_of = facts(drawn_of["base"]), facts(drawn_of["head"])
+        assert diffed.outcome is not None
+        assert diffed.outcome.p == outcome_p(*facts_of, task_pairs(*facts_of))
+        assert diffed.detectable == pytest.approx(detectable_drop(*facts_of))
