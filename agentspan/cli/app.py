@@ -303,10 +303,12 @@ class _Command(click.Command):
         )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples of the command. They are never wrapped, because a part of a command is useless."""
-        formatter.write_paragraph()
-        formatter.write_heading("Examples")
-        for about, example in EXAMPLES[self.name or ""]:
+        """Write the examples of the command, if it has any. They are never wrapped: a part of a command is useless."""
+        examples = EXAMPLES.get(self.name or "", ())
+        if examples:
+            formatter.write_paragraph()
+            formatter.write_heading("Examples")
+        for about, example in examples:
             formatter.write(f"  {about}:\n    {program()} {example}\n")
 
 
