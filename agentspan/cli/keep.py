@@ -198,6 +198,9 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
             yield from ("    " + safe(line) for line in _why(run))  # not cut: it contains a name to copy
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
+    if report.mended_spans or report.mended_agents:
+        agents, spans = noun(report.mended_agents, "agent"), noun(report.mended_spans, "span")
+        yield f"put {agents} again, and gave {spans} the agent of their run"
     if report.waiting_journals:
         from agentspan.journal.adopting import left_over
 
@@ -287,6 +290,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "total": report.refused_total,
         "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
         "damage": damage,
+        "mended": {"agents": report.mended_agents, "spans": report.mended_spans},
         "waiting": {
             "journals": report.waiting_journals,
             "bytes": report.waiting_bytes,

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context, Plan
-from agentspan.errors import DatabaseBusy, NotFound
+from agentspan.errors import DatabaseBusy, NotFound, StorageError
 from agentspan.journal.names import Closer
 from agentspan.journal.writers import DeadWriters, Life, why_unknown
 from agentspan.maintenance.prune import Upkeep, keep_partitions
@@ -17,7 +18,7 @@ from agentspan.model.changes import OPEN, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.storage.access import expect, scan
 from agentspan.storage.answers import Found
-from agentspan.storage.questions import Damage, Find, Query, SpansOf
+from agentspan.storage.questions import Damage, Find, Mend, Query, SpansOf
 from agentspan.tuning import STANDARD, Tuning
 
 LATEST = 20
@@ -62,6 +63,8 @@ class Report:
         damage: the latest parts of killed programs' journals that could not be read, the latest first.
         damage_total: the number of all parts that could not be read.
         partitions: the partitions that were made, and how many are missing.
+        mended_agents: how many agents were missing, and have their id as name now.
+        mended_spans: how many spans had another agent than their run, and have that of their run now.
         waiting_journals: how many dead programs have journals that are not recovered yet, because the time was over.
         waiting_bytes: the size of these journals.
         waiting_runs: how many open runs were not examined, because the time was over.
@@ -74,6 +77,8 @@ class Report:
     damage: list[RefusedChangeRow] = field(default_factory=list)
     damage_total: int = 0
     partitions: Upkeep = field(default_factory=Upkeep)
+    mended_agents: int = 0
+    mended_spans: int = 0
     waiting_journals: int = 0
     waiting_bytes: int = 0
     waiting_runs: int = 0
@@ -108,6 +113,10 @@ def examine(
     closing = _Closing(ctx, dead_hosts, idle_since, tuning)
     if Damage in ctx.storage.capabilities().answers:
         report.problems = ctx.storage.ask(Damage())
+    if report.problems and not dry_run and Mend in ctx.storage.capabilities().answers:
+        with suppress(StorageError):  # of a file that is damaged otherwise
+            report.mended_agents, report.mended_spans = ctx.storage.ask(Mend(ctx.wait_s))
+            report.problems = ctx.storage.ask(Damage())
     report.partitions = keep_partitions(ctx.storage, ctx.wait_s, dry_run=dry_run)
     report.runs, locked = closing.close_all(_with_open(ctx), dry_run=dry_run)
     report.waiting_runs = closing.waiting

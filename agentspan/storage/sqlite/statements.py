@@ -70,7 +70,7 @@ BY_UNIQUE = {
 
 HAS_SPANS = "select 1 from agent_spans where agent_instance_id = ? limit 1"
 RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = ?"
-SET_AGENT_OF_SPANS = "update agent_spans set agent_id = ? where agent_instance_id = ?"
+SET_AGENT_OF_SPANS = "update agent_spans set agent_id = ?1 where agent_instance_id = ?2"
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 # These are asked of many ids at once: see reads.rows_of_each.
 RUNS_OF_SPANS = "select id, agent_id, status = 'terminated' from agent_instances where id in ({})"
