@@ -301,7 +301,7 @@ def node_error(node: Node) -> str | None:
 
 
 def _target(span: AgentSpanRow) -> str | None:
-    """Return the target of a call over MCP, from its summary, because the label is only the method; else None."""
+    """Return the target of a request over MCP, from its summary: the label may be only the method. Else None."""
     return span.summary.partition(" → ")[0] if span.summary and span.schema_name.rpartition(":")[2] == "mcp" else None
 
 
