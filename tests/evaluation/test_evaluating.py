@@ -500,6 +500,7 @@ def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: Captu
     assert {number for _, number in order(1, "4")[:20]} == {1}
 
 
+@pytest.mark.full
 def test_the_commands_judge_drawn_outcomes_as_the_simulation_does(runs: CapturedRuns) -> None:
     for cell in (
         Cell("alike", 0.8, 1, 3, 0.0, 30),
