@@ -461,6 +461,7 @@ def show_command(
     spans = [*storage.ask(SpansOf(run.id))] if as_json or payloads else storage.ask(Outlines(run.id))
     if at is not None:
         spans = [at if span.id == at.id else span for span in spans]
+    spans = spans if as_json else tree.with_calls(run, spans)
     roots = build(spans)
     steps = numbers(roots)
     found_slow = [] if slow is None else tree.slowest(roots, slow, _has_failed if failed else lambda _: True)

@@ -263,7 +263,9 @@ def test_an_early_stop_is_the_verdict(runs: CapturedRuns) -> None:
     evaluated(passing(), "1")
     found = evaluated(passing(but=20), against="1", stop="early", workers=1)
     assert (found.verdict, found.stopped, len(found.trials)) == ("worse", "early", 7)
-    assert "stopped early: of 7 pairs of trials 0 better, 7 worse" in str(found)
+    assert "of 7 pairs of trials, the first that differs of a case: 0 better, 7 worse" in str(found)
+    assert "worse than 1: −100 points (of the pairs that differ, 52–100% are worse, at 95 %)" in str(found)
+    assert found.interval is None
     again = evaluated(passing(but=20), against="1", stop="early")
     assert [each.was_there for each in again.trials] == [True] * 7
     assert again.verdict == "worse"
@@ -430,7 +432,60 @@ def test_cases_that_the_base_lacks_are_not_compared_and_fewer_trials_there_are_p
 
 def test_a_base_that_was_chosen_because_it_failed_is_said(runs: CapturedRuns) -> None:
     evaluated(passing(but=20), "1")
-    assert "the base passed none of these cases" in str(evaluated(passing(but=10), against="1"))
+    found = evaluated(passing(but=10), against="1")
+    assert found.verdict == "inconclusive"
+    assert "the base passed none of these cases, so that none could become worse" in str(found)
+
+
+def test_cases_that_are_the_failures_of_the_base_give_no_verdict(runs: CapturedRuns) -> None:
+    evaluated(passing(but=8), "1", trials=2)
+    wrong = {8, 9}
+    for number, tries in enumerate([1, 2]):  # two more cases fail in one trial of two
+
+        def flaky(case: int, tries: int = tries) -> str:
+            return "wrong" if tries == 1 and case in wrong else str(case)
+
+        evaluated(flaky, "0", trials=number + 1, cases=CASES[8:])
+    evaluated(passing(but=8), "0", trials=2, cases=CASES[:8])
+    chosen = evaluated(passing(), "2", against="0", cases=CASES[:10])
+    assert (chosen.verdict, chosen.comparison and chosen.comparison.tasks) == ("inconclusive", 10)
+    assert "were chosen because they failed in the base" in str(chosen)
+    assert evaluated(passing(), "2", against="0").verdict == "better"  # all cases
+    evaluated(passing(but=10), "0 again", cases=CASES[:10])
+    assert "passed none" in str(evaluated(passing(), "2", against="0 again", cases=CASES[:10]))
+
+
+def test_a_scorer_that_raises_on_wrong_answers_gives_no_verdict(runs: CapturedRuns) -> None:
+    def right(output: str, expected: str) -> bool:
+        if output == "wrong":
+            raise ValueError
+        return True
+
+    def by_answer(output: str, expected: str) -> bool:
+        return output == expected
+
+    by_answer.__name__ = "right"
+    agent = {0: passing(but=10), 1: lambda number: "wrong" if 5 <= number < 15 else str(number)}
+    evaluated(agent[0], "1", scores=[by_answer])
+    found = evaluated(agent[1], scores=[right], against="1")
+    assert found.verdict == "inconclusive"
+    assert "10 trials without an outcome decide" in str(found)
+
+
+def test_nothing_that_ran_is_said_and_trials_of_other_code_are_refused(runs: CapturedRuns, tmp_path: Path) -> None:
+    def loaded(text: str) -> Callable[[Any], Any]:
+        file = tmp_path / "program.py"
+        file.write_text(text)
+        made: dict[str, Any] = {}
+        exec(compile(text, str(file), "exec"), made)
+        agent: Callable[[Any], Any] = made["agent"]
+        return agent
+
+    evaluated(loaded("def agent(number):\n    return str(number)\n"))
+    again = evaluated(loaded("# a comment\ndef agent(number):\n    return str(number)\n"))
+    assert "nothing ran: all trials were there from before" in str(again)
+    with pytest.raises(InvalidValue, match="2 has trials of other code"):
+        evaluated(loaded("def agent(number):\n    return 'changed'\n"))
 
 
 def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: CapturedRuns) -> None:
