@@ -110,7 +110,7 @@ class Importer:
         self._follows = follows
         self._wanted = wanted
         self._now = now
-        self._arrival = Arrival(ctx, surroundings=Surroundings(now))
+        self._arrival = Arrival(ctx, surroundings=Surroundings(now), again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
         self._awaiting = awaiting(self._known.values())

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import agentspan
 from agentspan.analysis.runs import folder_of, in_project
 from agentspan.analysis.tree import active_ms
@@ -56,17 +58,21 @@ def test_again_keeps_the_longer_of_two_copies_of_a_session(tmp_path: Path) -> No
         assert sorted(span["status"] for span in spans) == ["cancelled", "complete", "complete"]
 
 
-def test_a_growing_document_gets_the_tools_of_a_call_that_then_ended_earlier(tmp_path: Path) -> None:
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_growing_document_gets_the_tools_of_a_call_that_then_ended_earlier(tmp_path: Path, follows: bool) -> None:
     path = tmp_path / "session-2026-03-04T05-06-abcdef12.json"
     made = f"read_file-{1_772_600_763_000}-abcdef"  # 05:06:03, before the record's own time
-    for calls in ([], [called(made, 5)]):
-        messages = [asked("u1", 2, "Caulk it"), answered("g1", 4, "I look.", calls)]
-        path.write_text(json.dumps({**header(), "messages": messages}))
-        with agentspan.open(tmp_path / "a.db") as database:
-            imported(database, "gemini", path)
-            ((_, spans),) = rows_of(database)
-    (llm,) = (span for span in spans if span["schema_name"] == "llm")
-    assert [each["id"] for each in json.loads(llm["result_payload"])["tool_calls"]] == [made]
+    messages: list[Any] = [asked("u1", 2, "Caulk it")]
+    with agentspan.open(tmp_path / "a.db") as database:
+        one = Importer(Context(database.storage), FORMATS, follows=True)
+        for id, calls in (("g1", []), ("g1", [called(made, 5)]), ("g2", []), ("g2", [called(f"{made}0", 5)])):
+            messages = [each for each in messages if each["id"] != id] + [answered(id, 4, "I look.", calls)]
+            path.write_text(json.dumps({**header(), "messages": messages}))
+            importer = one if follows else Importer(Context(database.storage), FORMATS)
+            importer.import_source(Source("gemini", path))
+        ((_, spans),) = rows_of(database)
+    results = [json.loads(span["result_payload"]) for span in spans if span["schema_name"] == "llm"]
+    assert sorted(each["id"] for result in results for each in result["tool_calls"]) == [made, f"{made}0"]
 
 
 def test_the_models_call_has_its_arguments_and_the_begin_of_long_ones() -> None:
