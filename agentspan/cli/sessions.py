@@ -196,7 +196,8 @@ def import_sessions(
         if rows:
             asked(rows, to_copy("import", "all"))
     if not sources:
-        answer(_found_nothing(), "no sessions were found there" if names else "", as_json=as_json)
+        looked = f"no sessions were found there; it was searched for those of {', '.join(known)}"
+        answer(_found_nothing(), looked if names else "", as_json=as_json)
         return
     try:
         with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:

@@ -153,6 +153,7 @@ class Arrival:
     Args:
         ctx: the context of the storage.
         surroundings: finds parts of the fingerprint that a session's file lacks; None to find none.
+        again: all sources are read again: of several copies of a session, only the first one replaces what is stored.
 
     Attributes:
         waits_for_parents: raise ParentMissing for a sub-agent whose session has not arrived, instead of storing it as a
@@ -165,8 +166,8 @@ class Arrival:
             neither tokens nor text.
     """
 
-    def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None, again: bool = False) -> None:
+        self._ctx, self._again = ctx, again
         self._surroundings = surroundings
         self._schema = registration.fields_of(REGISTRY.items())
         self._placed: dict[tuple[str, str], _Placed] = {}
@@ -216,7 +217,7 @@ class Arrival:
 
     def forget(self) -> None:
         """Forget the sessions that have arrived, and steps that are not committed because their source failed."""
-        if self.replaces:
+        if self._again:
             self._replaced |= self._placed.keys()
         self._placed.clear()
         self._open.clear()
@@ -287,7 +288,7 @@ class Arrival:
 
     @property
     def _replaces(self) -> bool:
-        """Whether the source replaces what is stored. Of several copies of a session, the first one does."""
+        """Whether the source replaces what is stored."""
         return self.replaces and self._replaced.isdisjoint(self._placed)
 
     def _stored(self, rows: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:

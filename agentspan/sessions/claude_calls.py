@@ -175,7 +175,8 @@ class Calls:
         payload = {"name": "unknown", "arguments": None, **({} if id is None else {"call_id": id})}
         result = steps.result_of("tool", payload, early.block, early.structured)
         at = early.start
-        self._out.records.append(Step(self._out.session, key, thread.top, "tool", at, at, "complete", payload, result))
+        status: Status = "cancelled" if steps.was_stopped(early.block, early.record) else "complete"
+        self._out.records.append(Step(self._out.session, key, thread.top, "tool", at, at, status, payload, result))
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""

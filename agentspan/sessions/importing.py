@@ -110,7 +110,7 @@ class Importer:
         self._follows = follows
         self._wanted = wanted
         self._now = now
-        self._arrival = Arrival(ctx, surroundings=Surroundings(now))
+        self._arrival = Arrival(ctx, surroundings=Surroundings(now), again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
         self._awaiting = awaiting(self._known.values())
@@ -356,9 +356,9 @@ class Importer:
         arrival = self._arrival
         if arrival.calls and arrival.calls == arrival.empty:
             return "its calls of models have neither tokens nor text"
-        # Not while it is written: tokens come last. Formats of whole documents, and first versions, often have none.
+        # Tokens come last: not while it is written, or for one call that was broken off. Documents often have none.
         counts = format.lines is not None and not live and any(session.version for session in sessions)
-        return "its calls of models have no tokens" if counts and arrival.calls == arrival.uncounted > 0 else None
+        return "its calls of models have no tokens" if counts and arrival.calls == arrival.uncounted > 1 else None
 
     def _note(
         self,

@@ -5,14 +5,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import agentspan
+from agentspan.analysis.runs import folder_of, in_project
+from agentspan.analysis.tree import active_ms
 from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.sessions.formats import Source, formats
 from agentspan.sessions.importing import Importer
+from agentspan.sessions.machine import Choice, Place, sources_at
 from agentspan.storage.protocol import Storage
+from agentspan.text import repository_of
 from tests.sessions import codex_rollouts
-from tests.sessions.arrivals import SECOND, T0, arrive, session, spans_of, tool
+from tests.sessions.arrivals import SECOND, T0, arrive, llm, run_of, session, spans_of, tool
 from tests.sessions.claude_files import CONVERSATION, assistant, attachment, decoded, result, system, user
 from tests.sessions.claude_files import tool as asks
 from tests.sessions.stored_rows import rows_of
@@ -52,17 +58,21 @@ def test_again_keeps_the_longer_of_two_copies_of_a_session(tmp_path: Path) -> No
         assert sorted(span["status"] for span in spans) == ["cancelled", "complete", "complete"]
 
 
-def test_a_growing_document_gets_the_tools_of_a_call_that_then_ended_earlier(tmp_path: Path) -> None:
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_growing_document_gets_the_tools_of_a_call_that_then_ended_earlier(tmp_path: Path, follows: bool) -> None:
     path = tmp_path / "session-2026-03-04T05-06-abcdef12.json"
     made = f"read_file-{1_772_600_763_000}-abcdef"  # 05:06:03, before the record's own time
-    for calls in ([], [called(made, 5)]):
-        messages = [asked("u1", 2, "Caulk it"), answered("g1", 4, "I look.", calls)]
-        path.write_text(json.dumps({**header(), "messages": messages}))
-        with agentspan.open(tmp_path / "a.db") as database:
-            imported(database, "gemini", path)
-            ((_, spans),) = rows_of(database)
-    (llm,) = (span for span in spans if span["schema_name"] == "llm")
-    assert [each["id"] for each in json.loads(llm["result_payload"])["tool_calls"]] == [made]
+    messages: list[Any] = [asked("u1", 2, "Caulk it")]
+    with agentspan.open(tmp_path / "a.db") as database:
+        one = Importer(Context(database.storage), FORMATS, follows=True)
+        for id, calls in (("g1", []), ("g1", [called(made, 5)]), ("g2", []), ("g2", [called(f"{made}0", 5)])):
+            messages = [each for each in messages if each["id"] != id] + [answered(id, 4, "I look.", calls)]
+            path.write_text(json.dumps({**header(), "messages": messages}))
+            importer = one if follows else Importer(Context(database.storage), FORMATS)
+            importer.import_source(Source("gemini", path))
+        ((_, spans),) = rows_of(database)
+    results = [json.loads(span["result_payload"]) for span in spans if span["schema_name"] == "llm"]
+    assert sorted(each["id"] for result in results for each in result["tool_calls"]) == [made, f"{made}0"]
 
 
 def test_the_models_call_has_its_arguments_and_the_begin_of_long_ones() -> None:
@@ -137,3 +147,58 @@ def test_sessions_of_two_agents_with_one_id_are_two_runs(tmp_path: Path) -> None
             for path in files:
                 imported(database, "atif", path)
             assert [len(spans) for _, spans in rows_of(database)] == [1, 1, 1]
+
+
+def test_a_line_that_stands_twice_in_a_rollout_counts_once() -> None:
+    lines = [
+        codex_rollouts.header(),
+        *codex_rollouts.prompt(1, "Mend it"),
+        codex_rollouts.call(2, "c1", cmd="ls"),
+        codex_rollouts.output(3, "c1", "a.py"),
+        *codex_rollouts.said(4, "Done."),
+    ]
+    once, twice = codex_rollouts.decode(lines), codex_rollouts.decode([*lines, *lines])
+    assert [step.type for step in twice.of()] == [step.type for step in once.of()]
+
+
+def test_a_result_that_a_person_rejected_is_cancelled_without_its_call_too() -> None:
+    refused = "The user doesn't want to proceed with this tool use."
+    found = decoded([*CONVERSATION[:1], result("r1", "u1", 3, "t9", refused, "User rejected tool use", is_error=True)])
+    assert found.one("tool").status == "cancelled"
+
+
+def test_a_folder_is_searched_by_content_where_its_names_say_nothing(tmp_path: Path) -> None:
+    lines = [codex_rollouts.header(), *codex_rollouts.prompt(1, "Mend it")]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    for name in ("full.jsonl", "rollout-2026-03-01T10-00-00.jsonl", "notes.jsonl"):
+        (tmp_path / name).write_text("{}\n" if name.startswith("notes") else text)
+    found = sources_at(Place(tmp_path, None), FORMATS)
+    assert sorted(source.path.name for source in found) == ["full.jsonl", "rollout-2026-03-01T10-00-00.jsonl"]
+
+
+def test_worktrees_are_of_their_repository() -> None:
+    for folder in ("/src/shop/.worktrees/1", "/src/shop/.claude/worktrees/a/lib", "/src/shop-worktrees/b", "/src/shop"):
+        assert repository_of(folder) == "/src/shop"
+        assert Choice(projects=("shop",)).takes_project(folder)
+    assert repository_of("/src/worktrees/1") == "/src/worktrees/1"
+    assert Choice(projects=("*/.worktrees/1",)).takes_project("/src/shop/.worktrees/1")
+
+
+def test_runs_of_worktrees_are_found_by_their_repository(storage: Storage) -> None:
+    arrive(storage, session("a", metadata={"cwd": "/src/shop-worktrees/1"}))
+    arrive(storage, session("b", metadata={"cwd": "/src/blog"}))
+    assert in_project(storage, "/src/shop") == {run_of(storage, "toy:a").id}
+    assert folder_of(run_of(storage, "toy:a").metadata) == "/src/shop"
+
+
+def test_the_active_time_is_that_in_which_a_step_went_on(storage: Storage) -> None:
+    day = 86_400
+    arrive(
+        storage,
+        session(ended_ns=T0 + day * SECOND),
+        llm("a", 0),
+        llm("b", 0),
+        tool("t", 3600, output="x"),
+        llm("c", day),
+    )
+    assert active_ms(spans_of(storage).values()) == 3000
