@@ -1,8 +1,11 @@
 """The run of a trial, or of a scorer: the first one that begins in a call."""
 
+import ctypes
 import os
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -12,6 +15,54 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 
 T = TypeVar("T")
+
+
+class TrialTimeout(BaseException):
+    """A call took longer than `trial_timeout_s`. No Exception, so that no program tries again after it."""
+
+    def __init__(self, text: str = "took longer than trial_timeout_s") -> None:
+        super().__init__(text)
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TrialTimeout in a with-block that takes longer.
+
+    In the main thread a signal interrupts Python code, and calls that wait, such as those of sockets. In other threads,
+    and on Windows, only Python code is interrupted: a call that waits ends first.
+    """
+    if seconds is None:
+        yield
+    elif threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+        before = signal.signal(signal.SIGALRM, _raise)
+        timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+    else:
+        id, lock, is_over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False
+
+        def stop() -> None:
+            with lock:
+                if not is_over:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(id, ctypes.py_object(TrialTimeout))
+
+        waiting = threading.Timer(seconds, stop)
+        waiting.daemon = True
+        waiting.start()
+        try:
+            yield
+        finally:
+            with lock:  # an exception that `stop` has set is raised before this block ends
+                is_over = True
+            waiting.cancel()
+
+
+def _raise(number: int, frame: object) -> None:
+    raise TrialTimeout
 
 
 class FirstRun:
