@@ -4,19 +4,24 @@ No table of its own: a case is the task of a run, a trial is a run of the purpos
 two groups of runs.
 """
 
+import ast
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from functools import partial
+from hashlib import sha256
 from math import inf
 from os import PathLike, getpid
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
 from agentspan.analysis.causes import left_open
-from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, check_known, outcomes, rule_of
+from agentspan.analysis.outcomes import EVALUATION, JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
+from agentspan.analysis.statistics import fisher_p
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums, trial_of
 from agentspan.analysis.versions import group_of
@@ -26,7 +31,7 @@ from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.first_run import FirstRun, TrialTimeout, take, time_limit
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
-from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
+from agentspan.evaluation.verdicts import Chosen, Course, Key, Stopped, compare, planned
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
@@ -47,6 +52,10 @@ FLUSH_S = 10.0
 """Seconds to wait until a finished trial is stored."""
 NOT_SCORED = "not scored: "
 """The beginning of the explanation of a score whose scorer raised, or whose trial had no output."""
+BY_CHANCE = 0.001
+"""The largest p at which cases count as chosen by their outcomes in the base."""
+MOST_OTHERS = 2000
+"""The number of latest runs of the base for other tasks that are looked at, to see how the cases were chosen."""
 INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
 """The errors of runs that were interrupted, and are no trials."""
 
@@ -142,7 +151,7 @@ def evaluate(
     at_work = _AtWork(
         recorder, task, {case.id: case for case in asked}, judges, name=name, version=version, rule=rule,
         against=against, order=order, reads=budget_usd is not None, progress=progress,
-        trial_timeout_s=trial_timeout_s, is_by_default=is_by_default,
+        trial_timeout_s=trial_timeout_s, is_by_default=is_by_default, code=_code_of(task),
         course=Course(order, base.outcomes, early=stop == "early", budget_usd=budget_usd),
     )  # fmt: skip
     others_open = at_work.find_earlier(storage) if version is not None else 0
@@ -167,11 +176,12 @@ _asked = cases  # `cases` is an argument of `evaluate`, too
 
 
 class Base(NamedTuple):
-    """The runs to compare with: their outcomes by case, their ids, and the mean cost of one."""
+    """The runs to compare with: their outcomes by case, their ids, the mean cost of one, and how cases were chosen."""
 
     outcomes: dict[str, list[bool | None]]
     run_ids: tuple[str, ...]
     run_usd: float | None
+    chosen: Chosen | None = None
 
 
 NO_BASE = Base({}, (), None)
@@ -239,7 +249,8 @@ def answer_of(
     for each in done:
         heads[each.case][each.number - 1] = each.passed
     order = [(each.case, each.number - 1) for each in done]
-    compared = compare(base.outcomes, heads, order, show=wanted.show, early=early) if against and done else None
+    how: dict[str, Any] = {"show": wanted.show, "early": early, "chosen": base.chosen}
+    compared = compare(base.outcomes, heads, order, **how) if against and done else None
     return Evaluation(
         name, version, against, outcome, tuple(asked), wanted, len(asked) * wanted.trials, tuple(done), stopped,
         compared, base.outcomes, base.run_ids, others_open, storage,
@@ -292,9 +303,34 @@ def base_of(
     passed = _passed(storage, [each.run for each in own], rule)
     known: dict[str, list[bool | None]] = {}
     for each in own:
-        known.setdefault(each.run.task or each.run.id, []).append(passed[each.run.id])
+        outcomes_of_case = known.setdefault(each.run.task or each.run.id, [])
+        if passed[each.run.id] is not None or trial_of(each.run) is not None:  # who records need not judge each run
+            outcomes_of_case.append(passed[each.run.id])
+    rows = [each.run for each in others if each.run.status not in OPEN and each.run.id not in without]
+    rows = [row for row in rows if (row.task or row.id) not in known][:MOST_OTHERS]
+    rest: dict[str, list[bool | None]] = {}
+    for row, outcome in zip(rows, _passed(storage, rows, rule).values(), strict=True):
+        rest.setdefault(row.task or row.id, []).append(outcome)
     costs = [each.cost_usd for each in own if each.cost_usd is not None]
-    return Base(known, tuple(each.run.id for each in own), sum(costs) / len(costs) if costs else None)
+    run_usd = sum(costs) / len(costs) if costs else None
+    return Base(known, tuple(each.run.id for each in own), run_usd, _chosen([*known.values()], [*rest.values()]))
+
+
+def _chosen(asked: Sequence[Sequence[bool | None]], rest: Sequence[Sequence[bool | None]]) -> Chosen | None:
+    """Return by which outcome in the base the cases were chosen; None if chance would choose them, too.
+
+    Args:
+        asked, rest: the outcomes of the base: of each case, and of each of its other tasks.
+    """
+    for is_failed in (True, False):
+        chosen, left = (
+            [(False in own) is is_failed for own in side if any(each is not None for each in own)]
+            for side in (asked, rest)
+        )
+        is_clean = chosen and left and (all(chosen) or not any(left))
+        if is_clean and fisher_p(sum(left), len(left), sum(chosen), len(chosen), one_sided=True) <= BY_CHANCE:
+            return "failed" if is_failed else "passed"
+    return None
 
 
 def _passed(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> dict[str, bool | None]:
@@ -330,12 +366,14 @@ class _AtWork:
         progress: Progress | None,
         trial_timeout_s: float | None,
         is_by_default: bool,
+        code: str | None,
     ) -> None:
-        self._recorder, self._task, self._asked = recorder, task, asked
+        self._recorder, self._task, self._asked, self._code = recorder, task, asked, code
         # The score of the rule comes last: a trial that has it has all of them.
         self._judges = sorted(judges, key=lambda each: rule is not None and each.name == rule.name)
         self._name, self._version, self._rule = name, version, rule
         self._judged_by = JudgedBy("status" if rule is None else str(rule), against).plain()
+        self._judged_by |= {} if code is None else {"code": code}
         self.order, self.course, self._progress = order, course, progress
         self.done: dict[Key, Trial] = {}
         self._next = 0
@@ -354,7 +392,11 @@ class _AtWork:
         return [self.done[key] for key in self.order if key in self.done]
 
     def find_earlier(self, storage: Storage) -> int:
-        """Take over the trials that an earlier call of this evaluation ran. Return the number of those still open."""
+        """Take over the trials that an earlier call of this evaluation ran. Return the number of those still open.
+
+        Raises:
+            InvalidValue: they are trials of other code.
+        """
         wanted = RunFilter(agent=self._name, version=self._version or DEFAULT)
         found = find_runs(storage, wanted, limit=None).runs
         rows = [each.run for each in found]
@@ -374,6 +416,14 @@ class _AtWork:
             is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
             key = case.id, _number(number)
             has_score = row.id in scored if names else row.closed_by is None  # else `doctor` has ended it
+            if is_ended and has_score:
+                judged_by = facts.get(EVALUATION)
+                code = judged_by.get("code") if isinstance(judged_by, dict) else None
+                if None not in (code, self._code) and code != self._code:
+                    raise InvalidValue(
+                        "version", f"{self._version} has trials of other code: the file of the function has changed "
+                        "since. A changed agent needs a new version"
+                    )  # fmt: skip
             if is_ended and has_score and key not in self.done:
                 self.done[key] = trial = Trial(
                     case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", costs[row.id], was_there=True,
@@ -614,6 +664,18 @@ def _run(loop: Any) -> None:
 def _join(threads: Sequence[threading.Thread]) -> None:
     for each in threads:
         each.join()
+
+
+def _code_of(task: Callable[..., Any]) -> str | None:
+    """Return a hash of the code in the file of a function, without comments; None if there is no such file."""
+    while isinstance(task, partial):
+        task = task.func
+    with suppress(TypeError, OSError, SyntaxError, ValueError):
+        task = inspect.unwrap(task)
+        file = inspect.getsourcefile(task if inspect.isroutine(task) else type(task))
+        if file is not None:
+            return sha256(ast.dump(ast.parse(Path(file).read_bytes())).encode()).hexdigest()[:12]
+    return None
 
 
 def _number(number: object) -> int:

@@ -19,7 +19,7 @@ from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
 from agentspan.journal.names import StoredSpanTypes, run_of
 from agentspan.journal.records import HISTORY, Elements, Gap, Record, read
-from agentspan.journal.segments import START, Left, take_over
+from agentspan.journal.segments import START, Left, is_left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
@@ -29,6 +29,7 @@ from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.access import references, unique
 from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage
 from agentspan.storage.questions import Account, Find
+from agentspan.text import noun, size_text
 from agentspan.tuning import STANDARD, Tuning
 
 ATTEMPTS = 20
@@ -120,9 +121,12 @@ class Adoption:
         self._busy = False
         self._stopped = False
         self._said = ""
+        self._is_cut = False
 
     def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
         """Adopt the journals of dead programs, at most once a second. A fault is logged, and retried at the next look.
+
+        After a long look, the next one is later, so that looks take at most a fifth of the time.
 
         Args:
             at_once: adopt also if the last look was less than a second ago.
@@ -131,10 +135,23 @@ class Adoption:
         now = time.monotonic()
         if (now < self._next_s and not at_once) or self._busy or self._stopped:
             return
-        self._next_s = now + LOOK_EVERY_S
         with guard(report=self._warn):
             self.adopt(most_s=most_s)
             self._said = ""
+        self._next_s = now + max(LOOK_EVERY_S, 5 * (time.monotonic() - now))
+
+    def see(self) -> None:
+        """Look before a read, for a limited time, and log what waits after that."""
+        self._is_cut = False
+        self.look(most_s=self._tuning.read_adopts_s)
+        if self._is_cut and (sentence := left_over(*self.waiting())):
+            log.warning("%s", sentence)
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many dead programs have journals that no process adopts at present, and their size in bytes."""
+        writers = [[*own] for _, own in groupby(segments(self._folder), writer_of)]
+        left = [own for own in writers if is_left(own[0])]
+        return len(left), sum(_size_of(path) for own in left for path in own)
 
     def _warn(self, error: Exception) -> None:
         if str(error) != self._said and not self._stopped:  # else it is the same as a second ago
@@ -197,6 +214,9 @@ class Adoption:
             committer: Committer | None = None
             lost: LostRegistrations | None = None
             for path in own:
+                if records and (self._stopped or time.monotonic() > until):
+                    self._is_cut = True
+                    return records
                 left = _taken(path, wait_s)
                 if left is None and path.exists():
                     break  # the owner is alive, or another process adopts the segment: later segments must wait
@@ -214,6 +234,7 @@ class Adoption:
                     is_whole = taking.take(lambda done, before=before: progress(before + done, size))  # type: ignore[misc]
                     records += taking.records
                     if not is_whole:
+                        self._is_cut = True
                         return records
                 before += len(left.data)
         return records
@@ -240,6 +261,12 @@ class Adoption:
             listener=listener,
             tuning=tuning,
         )
+
+
+def left_over(journals: int, size: int) -> str:
+    """Return a sentence about journals of dead programs that wait; "" if there are none."""
+    those = f"{noun(journals, 'journal')} of dead programs ({size_text(size)})"
+    return f"{those} could not be recovered in time; `agentspan doctor` recovers more of them" if journals else ""
 
 
 def _taken(path: Path, wait_s: float) -> Left | None:

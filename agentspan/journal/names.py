@@ -23,6 +23,7 @@ from agentspan.model.rows import (
     Row,
     Value,
 )
+from agentspan.model.rows import with_agents as rows_with_agents
 from agentspan.schemas.span_types import Registry, describe, from_schemas
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, SpansOf
@@ -176,15 +177,10 @@ def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
     """
     change = unit.changes[0] if unit.changes else None
     if isinstance(change, PutSpans):
-        return unit_of(change._replace(rows=[_with_agent(row, agents) for row in change.rows]))
+        return unit_of(change._replace(rows=rows_with_agents(change.rows, agents)))
     if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-        return unit_of(change._replace(row=_with_agent(change.row, agents)))
+        return unit_of(change._replace(row=rows_with_agents([change.row], agents)[0]))
     return unit
-
-
-def _with_agent(row: AgentSpanRow, agents: Mapping[str, str]) -> AgentSpanRow:
-    agent_id = agents.get(row.agent_instance_id)
-    return row if agent_id is None or agent_id == row.agent_id else row._replace(agent_id=agent_id)
 
 
 def _links(values: Mapping[str, Any], ids_now: Mapping[str, str]) -> dict[str, Any]:

@@ -386,6 +386,8 @@ _REASONS = ("finish_reason", "stop_reason", "stopReason")
 _no_reason = frozenset(_REASONS).isdisjoint
 _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
+MCP_CALL = "tools/call"
+"""The method of MCP that calls a tool."""
 MAX_LABEL = 200
 """The most characters of a label; more are cut with `…`."""
 _WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
@@ -546,13 +548,18 @@ def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | N
 
 
 def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
-    """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
+    """Return the label of a span, such as the model's or tool's name; None if its type has no label.
+
+    A call over MCP has the name of the tool, `target`; other requests over MCP have their method.
+    """
     field = span_type.label_field or ""
     value = payload.get(field)
     if field == "name" and not _no_other_name(payload):  # other packages name the span `name`, not the tool
         value = aliases.label_of(payload, field) or value
     elif type(value) is not str and field == "model":
         value = aliases.label_of(payload, field)
+    elif value == MCP_CALL and field == "method":  # the tool says more than the method, which all calls have in common
+        value = target if type(target := payload.get("target")) is str and target else value
     if type(value) is not str:
         return None
     return _label(value) if len(value) <= MAX_LABEL else one_line(value, MAX_LABEL)

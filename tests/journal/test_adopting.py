@@ -14,6 +14,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.cli.keep import _lines as lines_of
 from agentspan.errors import StorageError
 from agentspan.journal import adopting
 from agentspan.journal.adopting import Adoption
@@ -130,12 +131,56 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
     (segment,) = segments_of(path)
     held = take_over(segment)
     assert held is not None
-    with agentspan.open(path, tuning=STANDARD._replace(doctor_adopt_wait_s=0.05)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(doctor_s=0.05)) as db:
         with held:
             (found,) = db.doctor().runs
             assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)
         (found,) = db.doctor().runs
         assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", True, 2, 0)
+
+
+LEAVES_THREE = """
+import agentspan, os, sys
+for name in "abc":
+    if os.fork() == 0:
+        tracer = agentspan.Tracer(sys.argv[1])
+        tracer.run(name).__enter__()
+        tracer.span("tool", {"name": name}).__enter__()
+        os._exit(0)
+    os.wait()
+os._exit(0)
+"""
+
+
+def test_a_read_stops_recovering_after_a_while_and_says_what_waits(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subprocess.run([sys.executable, "-c", LEAVES_THREE, str(path)], cwd=ROOT, check=True)
+    with agentspan.open(path, tuning=STANDARD._replace(read_adopts_s=0.0)) as db:
+        assert len(db.agent_instances.list()) == 1
+        assert len(db.agent_instances.list()) == 1  # the next look is due a second later
+    (warning,) = [record.getMessage() for record in caplog.records if "dead programs" in record.getMessage()]
+    assert warning.startswith("2 journals of dead programs (")
+    with agentspan.open(path) as db:
+        assert len(db.agent_instances.list()) == 3
+
+
+def test_the_doctor_says_which_journals_and_runs_wait(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", LEAVES_THREE, str(path)], cwd=ROOT, check=True)
+    with agentspan.open(path, tuning=STANDARD._replace(read_adopts_s=0.0, doctor_s=1e-9)) as db:
+        report = db.doctor()
+    assert report.waiting_journals == 2
+    assert report.waiting_bytes > 0
+    assert "! 2 journals of dead programs (" in "\n".join(lines_of(report, dry_run=False))
+    with agentspan.open(path) as db:
+        db.agent_instances.list()
+    with agentspan.open(path, tuning=STANDARD._replace(doctor_s=1e-9)) as db:
+        report = db.doctor()
+        assert (len(report.runs), report.waiting_journals, report.waiting_bytes, report.waiting_runs) == (1, 0, 0, 1)
+    assert "! 1 open run left for the next `doctor`" in lines_of(report, dry_run=True)
+    with agentspan.open(path) as db:
+        assert db.doctor().waiting_runs == 0
+    assert statuses(path) == {"failed"}
 
 
 def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

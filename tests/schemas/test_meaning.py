@@ -81,6 +81,8 @@ def sides(found: Meaning) -> list[tuple[str, str]]:
         ("guardrail", {"name": "pii"}, "pii"),
         ("evaluation", {"name": "faithfulness"}, "faithfulness"),
         ("mcp", {"method": "tools/call", "server": "github"}, "tools/call"),
+        ("mcp", {"method": "tools/call", "server": "github", "target": "update_issue"}, "update_issue"),
+        ("mcp", {"method": "prompts/get", "server": "github", "target": "review"}, "prompts/get"),
         ("retrieval", {"query": "q", "name": "x", "source": "kb"}, None),
         ("rerank", {"query": "q", "model": "m"}, None),
         ("human", {"prompt": "p", "name": "x"}, None),

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
         run.score("passed", True)
         with tracer.run("poor", version="1.0", task=f"double {number}") as run:
             pass
-        run.score("passed", False)
+        run.score("passed", number == 0)
     tracer.shutdown()
     return tmp_path
 
@@ -81,20 +81,20 @@ def test_dear(case):
     done = finished_pytest(folder, "-rs", agent=AGENT, test_it=test)
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
-    assert "25 passed, 11 skipped, 3 not passed" in said
+    assert "26 passed, 10 skipped, 3 not passed" in said
     assert "? test_it.py::test_double: doubler 1.1: inconclusive against 1.0: −12 points" in said
     assert "worse in 1 case: double 3 (2/2 → 0/2)" in said
     assert "not passed: test_it.py::test_double[double 3-2]: AssertionError: assert -1 == 6 · run " in said
     assert "✓ test_it.py::test_steps: steps 7: 50% of 2 trials passed" in said
-    assert "✓ test_it.py::test_better: poor 2: better than 1.0: +100 points" in said
-    assert "7 of 16 trials; passed by passed>=1; stopped early: of 7 pairs of trials 7 better, 0 worse" in said
+    assert "✓ test_it.py::test_better: poor 2: better than 1.0: +88 points" in said
+    assert "8 of 16 trials; passed by passed>=1; stopped early: of 8 pairs of trials, the first" in said
     assert "100% of 2 trials passed (95 % interval 16% … 100%); no base to compare with; the budget of $0.0005" in said
-    assert re.search(r"SKIPPED \[9\] test_it.py:\d+: not run: the verdict is clear", said)
+    assert re.search(r"SKIPPED \[8\] test_it.py:\d+: not run: the verdict is clear", said)
     assert "not run: the budget is spent" in said
     assert "· test_it.py::test_records_nothing: test_records_nothing: 100% of 1 trial passed" in said
     assert "  1 trial without a known cost, for the budget $0: record models and usage in the run" in said
     with agentspan.open(folder / KEPT) as db:
-        assert db.runs(agent="poor", version="2").total == 7
+        assert db.runs(agent="poor", version="2").total == 8
         assert {each.run.purpose for each in db.runs(agent="helper").runs} == {"live"}  # only the outer run is a trial
         (steps,) = db.runs(agent="steps", version="7", task="a").runs
         assert (steps.run.purpose, steps.spans) == ("eval", 2)
@@ -119,7 +119,7 @@ from agent import double
 
 @pytest.mark.agentspan_cases("cases.jsonl", trials=20, against="1.0", stop="early")
 def test_worse(case):
-    assert double(case.input, "1.2", wrong=range(6)) == case.expected
+    assert double(case.input, "1.2", wrong=range(7)) == case.expected
 
 @pytest.mark.agentspan_cases("cases.jsonl", against="0.9")
 def test_no_base(case):
@@ -133,8 +133,8 @@ def test_rarely(case):
     said = done.stdout
     assert done.returncode == 1, said + done.stderr
     assert " skipped, " in said
-    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −78 points" in said  # of 9 pairs
-    assert "of 160 trials; passed by passed>=1; stopped early: of 9 pairs of trials 0 better, 7 worse" in said
+    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −88 points" in said  # of 8 pairs
+    assert "of 160 trials; passed by passed>=1; stopped early: of 8 pairs of trials, the first" in said
     assert "✗ test_it.py::test_no_base: not compared: against: 0.9 has no run" in said
     assert "✗ test_it.py::test_rarely: doubler 1.3: 75% of 8 trials passed" in said
     assert said.count("agentspan show") == 4  # in the failures, and in the summary
