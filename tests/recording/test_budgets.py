@@ -648,3 +648,14 @@ def test_a_call_without_usage_is_estimated_by_its_whole_text(tmp_path: Path, sid
                     span.set_result({"text": text if side == "result" else ""})
         assert tracer.flush()
         assert len([span for span in spans_of(tracer) if span.agent_instance_id == run.id]) == 1, type(text)
+
+
+def test_steps_that_cannot_be_stopped_count_in_an_outer_budget_too(tracer: Tracer) -> None:
+    with tracer.run("outer", budget=Budget(steps=3)), tracer.run("inner", budget=Budget(steps=100)):
+        outer, inner = sorted(recorder_of(tracer).spendings(), key=lambda each: float(each.steps_left))
+        for _ in range(2):
+            inner.count()
+        assert (outer.steps_left, inner.steps_left) == (1, 98)
+        use(tracer)
+        with pytest.raises(BudgetExceeded, match="steps: 3 of 3"):
+            use(tracer)
