@@ -28,7 +28,7 @@ from agentspan.analysis.versions import group_of
 from agentspan.errors import InvalidValue
 from agentspan.evaluation.answers import Evaluation, Trial
 from agentspan.evaluation.case_files import Case, cases
-from agentspan.evaluation.first_run import FirstRun, TrialTimeout, take, time_limit
+from agentspan.evaluation.first_run import FirstRun, Loop, take, time_limit
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
 from agentspan.evaluation.verdicts import Chosen, Course, Key, Stopped, compare, planned
@@ -381,7 +381,7 @@ class _AtWork:
         self._fault: BaseException | None = None
         self._interruptions, self._pid = 0, getpid()
         self._timeout_s, self._is_by_default = trial_timeout_s, is_by_default
-        self._loop = _Loop()
+        self._loop = Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
         self._gives_runs = any("run" in each.takes for each in judges)
         self._reads = reads or self._gives_runs
@@ -594,71 +594,6 @@ class _AtWork:
                 elif isinstance(rule.wanted, str) and rule.holds(LatestScore(None, "failed")) is False:
                     label = "failed"
             recorded.score(each.name, value, label=label, explanation=why)
-
-
-class _Loop:
-    """One event loop for all coroutines, in a thread of its own: a client of the program belongs to one loop."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: Any = None
-        self._thread: threading.Thread | None = None
-
-    def result(self, value: Any, timeout_s: float | None) -> Any:
-        """Return a value, or the result of an awaitable, which is cancelled after so many seconds."""
-        if not hasattr(type(value), "__await__"):
-            return value
-        import asyncio
-
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="evaluate-loop", daemon=True)
-                self._thread.start()
-        waiting = asyncio.run_coroutine_threadsafe(_awaited(value, timeout_s), self._loop)
-        try:
-            return waiting.result()
-        except KeyboardInterrupt:
-            waiting.cancel()
-            raise
-
-    def close(self) -> None:
-        """End the loop and its thread."""
-        if self._thread is not None:
-            import asyncio
-
-            async def end() -> None:
-                others = asyncio.all_tasks() - {asyncio.current_task()}
-                for each in others:
-                    each.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
-                await self._loop.shutdown_asyncgens()
-
-            asyncio.run_coroutine_threadsafe(end(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._thread = None
-
-
-async def _awaited(value: Any, timeout_s: float | None) -> Any:
-    import asyncio
-
-    try:
-        async with asyncio.timeout(timeout_s) as limit:
-            return await value
-    except TimeoutError:
-        if limit.expired():
-            raise TrialTimeout from None
-        raise
-
-
-def _run(loop: Any) -> None:
-    """Run an event loop until somebody stops it. These exceptions of a task, which keeps them, would stop it, too."""
-    while True:
-        with suppress(KeyboardInterrupt, SystemExit):
-            loop.run_forever()
-            return
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

@@ -569,7 +569,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-timeout-of-the-program-is-the-trials",
-        file="agentspan/evaluation/evaluating.py",
+        file="agentspan/evaluation/first_run.py",
         before="if limit.expired():",
         after="if not limit.expired():",
         says="A TimeoutError of the program is taken for the time limit of the trial.",
