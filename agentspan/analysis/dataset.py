@@ -37,6 +37,7 @@ from agentspan.schemas.span_types import describe, error_text, fallback, title_o
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, NewestScores, SpansOf
 from agentspan.storage.row_by_row import Name, uses_of
+from agentspan.text import from_cell, no_formula
 
 
 class Function(TypedDict):
@@ -289,12 +290,12 @@ def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 
 def csv_lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header: lists are JSON text, missing values are empty."""
+    """Yield the lines of a CSV file with a header: lists are JSON, what is missing is empty, no text is a formula."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else \r is not in quotes
+    text.write(",".join(COLUMNS) + "\n")
     for row in rows(storage, run_ids):
-        writer.writerow(json.dumps(value) if isinstance(value, list) else value for value in row.values())
+        writer.writerow(json.dumps(value) if isinstance(value, list) else no_formula(value) for value in row.values())
         yield text.getvalue()
         text.seek(0)
         text.truncate()
@@ -494,7 +495,7 @@ def _rows(source: IO[bytes]) -> Iterator[Row]:
 def _from_csv(name: str, text: str) -> Any:
     if COLUMNS[name] in ("texts", "messages", "scores"):
         return json.loads(text)
-    return (float(text) if text else None) if COLUMNS[name] == "number" else text
+    return (float(text) if text else None) if COLUMNS[name] == "number" else from_cell(text)
 
 
 class Referred(NamedTuple):

@@ -127,6 +127,19 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
     return Sums(total, failed, tokens if has_tokens else None, cost if has_cost else None)
 
 
+def active_ms(spans: Iterable[AgentSpanRow]) -> float:
+    """Return for how many ms at least one step of a run went on. Agents and others that sum up steps do not count."""
+    covered, reached, first = 0.0, 0.0, ""
+    for span in in_time(spans):
+        if span.is_aggregate or span.started_at is None or span.duration_ms is None:
+            continue
+        first = first or span.started_at
+        start = millis_between(first, span.started_at)
+        end = max(reached, start + span.duration_ms)
+        covered, reached = covered + end - max(start, reached), end
+    return covered
+
+
 _OF_OTEL = frozenset({"attributes", "events", "links", "dropped", "otel"})
 """The payload members for OpenTelemetry data without a field in the span type (see otel.mapping)."""
 

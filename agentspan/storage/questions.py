@@ -653,6 +653,26 @@ class RemoveRuns(Task[tuple[int, int]]):
     wait_s: float
 
 
+class Mend(Task[tuple[int, int]]):
+    """Put agents that are missing, under their id as name, and give spans the agent of their run; return both numbers.
+
+    An older agentspan left such spans where a backup was put in the place of a file that programs recorded into.
+    """
+
+    wait_s: float
+
+
+PUT_AGENTS = (
+    "insert into agents (id, name, status, inserted_at, updated_at) "
+    "select agent_id, agent_id, 'active', min(inserted_at), max(updated_at) from "
+    "(select agent_id, inserted_at, updated_at from agent_instances union all "
+    "select agent_id, inserted_at, updated_at from agent_versions union all "
+    "select agent_id, inserted_at, updated_at from agent_schema_versions) of_them "
+    "where agent_id not in (select id from agents) group by agent_id"
+)
+"""The SQL that puts the agents of `Mend`."""
+
+
 class RemoveKeys(Task[int]):
     """Remove the idempotency keys that were stored before a time; return their number. With `dry_run`, only count."""
 

@@ -114,7 +114,7 @@ def test_an_answer_is_a_model_call_and_its_tools() -> None:
     assert of["gemini:g1"].result == {
         "text": "",
         "thinking": "**Seams** Which?",
-        "tool_calls": [{"id": "c1", "name": "read_file"}, {"id": "c2", "name": "read_file"}],
+        "tool_calls": [{"id": id, "name": "read_file", "arguments": {"path": "keel.txt"}} for id in ("c1", "c2")],
         "input_tokens": 100,
         "cached_tokens": 40,
         "output_tokens": 25,
@@ -433,7 +433,7 @@ def test_qwens_records() -> None:
     assert of["c"].result == {
         "text": "Look.",
         "thinking": "Seams?",
-        "tool_calls": [{"id": "c1", "name": "read_file"}],
+        "tool_calls": [{"id": "c1", "name": "read_file", "arguments": {}}],
         "input_tokens": 100,
         "cached_tokens": 0,
         "output_tokens": 20,
