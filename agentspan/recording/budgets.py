@@ -17,9 +17,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from agentspan.errors import BudgetExceeded, InvalidValue
 from agentspan.host import guard, log
+from agentspan.journal.records import Parts
 from agentspan.model.columns import read_payload
 from agentspan.model.rows import AgentSpanRow
+from agentspan.recording.capture.values import TRUNCATED
 from agentspan.schemas import prices
+from agentspan.schemas.aliases import cost, count
 from agentspan.text import cost_text, cut
 
 ENVIRONMENT = "AGENTSPAN_BUDGET"
@@ -246,6 +249,32 @@ def amount_text(name: str, amount: float) -> str:
     return f"{amount:,.1f}" if name == "minutes" else f"{amount:,.0f}"
 
 
+def has_usage(text: str | Parts | None) -> bool:
+    """Return whether a captured payload may hold usage: each name of one has a part of these."""
+    if type(text) is Parts:
+        return any(b"oken" in each or b"cost_usd" in each for each in text.around)
+    return text is not None and ("oken" in text or "cost_usd" in text)
+
+
+def whole_size(text: str) -> int:
+    """Return the characters of a captured payload, with those that its limits cut (see Limits)."""
+    return _size(read_payload(text)[0]) if TRUNCATED in text else len(text)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not dict and type(value) is not list:
+        return len(str(value))
+    members = [*value.values()] if type(value) is dict else value
+    sizes = [_size(each) for each in members]
+    last = value if type(value) is dict else members[-1] if members else None
+    mark = last.get(TRUNCATED) if type(last) is dict else None
+    if type(mark) is not dict:
+        return sum(sizes)
+    found = {name: count(mark.get(name)) or 0 for name in ("bytes", "characters", "items")}
+    whole = sum(sizes) + (0 if type(value) is list else found["bytes"] + found["characters"])
+    return whole + found["items"] * whole // len(sizes)  # members that were left out are as long as the others
+
+
 class Used(NamedTuple):
     """The tokens and the cost of a span.
 
@@ -263,10 +292,11 @@ def used_of_row(row: AgentSpanRow) -> Used:
     """Return the usage of a stored span. If the span has tokens and no price, its cost is estimated."""
     if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
         return Used()
-    tokens = (row.input_tokens or 0) + (row.output_tokens or 0)
-    if row.cost_usd is not None:
-        return Used(tokens, row.cost_usd)
-    about = prices.estimate(row.input_tokens, row.output_tokens)
+    tokens_in, tokens_out = count(row.input_tokens) or 0, count(row.output_tokens) or 0  # a file may hold anything
+    tokens, usd = tokens_in + tokens_out, cost(row.cost_usd)
+    if usd is not None:
+        return Used(tokens, usd)
+    about = prices.estimate(tokens_in, tokens_out)
     return Used(tokens, about, about)
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from math import inf
 from typing import Any
 
-from agentspan import clock, host, jsontext
+from agentspan import clock, host
 from agentspan.errors import BudgetExceeded
 from agentspan.host import guard, log
 from agentspan.journal.records import Parts
@@ -41,11 +41,13 @@ from agentspan.recording.budgets import (
     amount_text,
     amounts_of,
     amounts_text,
+    has_usage,
     parse_amounts,
     stored_in,
     terminal,
     used_of_row,
     user,
+    whole_size,
 )
 from agentspan.schemas import prices
 from agentspan.schemas.span_types import usage_of
@@ -558,29 +560,25 @@ class Spending:
             span: the span, with its status and its captured payload.
             result: its captured result, as JSON text.
         """
-        if result is None:
-            return
         name = span.schema_name
         is_model = name not in self.plain and span.span_type.label_field == "model"
         if not is_model:
             self.plain.add(name)
-        if is_model or "oken" in result or "cost_usd" in result:
+        if is_model or has_usage(result) or has_usage(span.payload):
             with self._recorder.faults.adding(reraise=False):
                 self._add(self._used(span, result, is_model=is_model))
 
-    def _used(self, span: Any, result: str, *, is_model: bool) -> Used:
+    def _used(self, span: Any, result: str | None, *, is_model: bool) -> Used:
         sent = span.payload
-        if type(sent) is Parts:  # without the elements of its lists, which hold no usage
-            payload = jsontext.decode(b"[]".join(sent.around).decode())
-            size = sent.size
-        else:
-            payload, size = read_payload(sent)[0], len(sent)
-        span_type = span.span_type
-        tokens_in, tokens_out, usd = usage_of(span_type, payload, read_payload(result)[0])
+        # Without the elements of its lists, which hold no usage.
+        text = b"[]".join(sent.around).decode() if type(sent) is Parts else sent
+        answer = None if result is None else read_payload(result)[0]
+        tokens_in, tokens_out, usd = usage_of(span.span_type, read_payload(text)[0], answer)
         if tokens_in is None and tokens_out is None and usd is None:
             if not is_model or span.status != "complete":
                 return Used()
-            tokens_in, tokens_out = size // CHARACTERS, len(result) // CHARACTERS
+            text = sent.text() if type(sent) is Parts else sent
+            tokens_in, tokens_out = whole_size(text) // CHARACTERS, whole_size(result or "") // CHARACTERS
             self._warn(span.schema_name, "reports no tokens; they are estimated by its texts")
         tokens = (tokens_in or 0) + (tokens_out or 0)
         if usd is not None:

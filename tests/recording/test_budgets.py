@@ -610,3 +610,52 @@ def test_places_of_dead_processes_are_taken_and_keep_their_sums(monkeypatch: pyt
         assert kin.place() is not None
     monkeypatch.setattr(os, "getpid", lambda: PLACES + 1)
     assert kin.place() is None
+
+
+@pytest.mark.parametrize("cost", [-5, -0.01, float("nan"), float("-inf"), 1e300])
+@pytest.mark.parametrize("tokens", [-(10**6), 10**15])
+def test_usage_of_strangers_gives_no_room(tracer: Tracer, cost: float, tokens: int) -> None:
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(usd=6, tokens=10_000)):
+        for _ in range(50):
+            with tracer.span("tool", {"name": "t"}) as span:
+                span.set_result({"cost_usd": cost, "input_tokens": tokens})
+            use(tracer)
+    assert tracer.flush()
+    spans = spans_of(tracer)
+    assert len(spans) == 12
+    assert {span.cost_usd for span in spans if span.schema_name == "tool"} == {None}
+
+
+@pytest.mark.parametrize("schema", ["llm", "tool"])
+@pytest.mark.parametrize("result", [None, {"text": "hi"}])
+def test_usage_in_the_payload_counts(tracer: Tracer, schema: str, result: dict[str, Any] | None) -> None:
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(usd=3)):
+        for _ in range(9):
+            with tracer.span(schema, {"name": "n", "cost_usd": 1.0}) as span:
+                if result is not None:
+                    span.set_result(result)
+    assert tracer.flush()
+    assert len(spans_of(tracer)) == 3
+
+
+@pytest.mark.parametrize("side", ["payload", "result"])
+def test_a_call_without_usage_is_estimated_by_its_whole_text(tmp_path: Path, side: str) -> None:
+    tracer = Tracer(tmp_path / "runs.db", limits=agentspan.Limits(value=1000, items=10))
+    for text in ("word " * 60_000, ["word " * 600] * 100, {str(number): "word " * 600 for number in range(100)}):
+        with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(tokens=70_000)) as run:
+            for _ in range(5):
+                with tracer.span("llm", {"model": "m", "messages": text if side == "payload" else ""}) as span:
+                    span.set_result({"text": text if side == "result" else ""})
+        assert tracer.flush()
+        assert len([span for span in spans_of(tracer) if span.agent_instance_id == run.id]) == 1, type(text)
+
+
+def test_steps_that_cannot_be_stopped_count_in_an_outer_budget_too(tracer: Tracer) -> None:
+    with tracer.run("outer", budget=Budget(steps=3)), tracer.run("inner", budget=Budget(steps=100)):
+        outer, inner = sorted(recorder_of(tracer).spendings(), key=lambda each: float(each.steps_left))
+        for _ in range(2):
+            inner.count()
+        assert (outer.steps_left, inner.steps_left) == (1, 98)
+        use(tracer)
+        with pytest.raises(BudgetExceeded, match="steps: 3 of 3"):
+            use(tracer)
