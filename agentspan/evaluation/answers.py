@@ -31,6 +31,7 @@ class Trial(NamedTuple):
         cost_usd: the cost of the run and of its judges; None if unknown.
         was_there: whether an earlier call had run it.
         not_scored: the name of each scorer that raised, with the error.
+        is_between: whether its score is above 0 and below 1, and it did not pass because no rule says what passes.
     """
 
     case: str
@@ -41,6 +42,7 @@ class Trial(NamedTuple):
     cost_usd: float | None = None
     was_there: bool = False
     not_scored: Mapping[str, str] = {}
+    is_between: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,10 @@ def warnings(found: Evaluation) -> Iterator[str]:
         yield f"{name} raised in {noun(number, 'trial')}, which have no such score: {error}"
     if unknown:
         yield f"{noun(unknown, 'trial')} without an outcome: left out of the shares"
+    if between := sum(each.is_between for each in found.trials):
+        score = found.outcome.partition(">=")[0]
+        yield f"{noun(between, 'trial')} scored between 0 and 1 and did not pass: only 1 passes without a rule such as"
+        yield f"the outcome {score}>=0.5"
     free = sum(each.cost_usd is None for each in found.trials)
     if found.plan.budget_usd is not None and free:
         yield f"{noun(free, 'trial')} without a known cost, for the budget $0: record models and usage in the run"

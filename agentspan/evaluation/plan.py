@@ -128,11 +128,11 @@ def plan(
         spread = Counter({share: len(known)})
 
     def sizes(of_base: float, of_head: int) -> GroupSizes:
+        are_there = of_base == base_trials
+        is_equal = of_base == of_head and not (are_there and len(numbers) > 1)
+        has_one = is_one or (are_there and 1 in numbers)
         if is_one:
             of_base, of_head = 1, 1
-        are_there = of_base == base_trials
-        is_equal = is_one or (of_base == of_head and not (are_there and len(numbers) > 1))
-        has_one = is_one or (are_there and 1 in numbers)
         return _sizes(share, spread, len(known), of_base, of_head, is_equal=is_equal, is_one=has_one)
 
     def finds(of_base: float, of_head: int) -> bool:
@@ -148,7 +148,7 @@ def plan(
     while broken < share and not _finds_broken(broken, spread, len(known), in_base, in_head, level):
         broken += STEP
     broken = broken if broken <= share else 1.0
-    alike = _sizes(share, Counter({share: len(known)}), len(known), 1, 1, is_equal=True, is_one=True)
+    alike = _sizes(share, Counter({share: len(known)}), len(known), 1, 1, is_equal=here.is_equal, is_one=True)
     repeating = max(detectable, alike.drop(one_sided=not early))
     is_of_both = is_of_both and needed is not None
     return Plan(

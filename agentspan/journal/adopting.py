@@ -109,11 +109,19 @@ class Adoption:
         lend: returns a context manager with the storage, for writing.
         folder: the folder of the journals.
         tuning: sizes of batches and caches.
+        report: receives the error that changes were refused; None to log it.
     """
 
     def __init__(
-        self, lend: Callable[[], AbstractContextManager[Storage]], folder: Path, *, tuning: Tuning = STANDARD
+        self,
+        lend: Callable[[], AbstractContextManager[Storage]],
+        folder: Path,
+        *,
+        tuning: Tuning = STANDARD,
+        report: Callable[[Exception], None] | None = None,
     ) -> None:
+        self._report = report or (lambda error: log.warning("%s", error))
+        self._refused = 0
         self._lend = lend
         self._folder = folder
         self._tuning = tuning
@@ -193,6 +201,10 @@ class Adoption:
             tidy(self._folder)
         finally:
             self._busy = False
+            refused, self._refused = self._refused, 0
+            if refused:
+                sentence = f"{noun(refused, 'change')} of dead programs came too late, or their run is not stored"
+                self._report(StorageError(f"{sentence}; `agentspan doctor` lists them"))
         return records
 
     def is_adopted(self, writer_id: str) -> bool:
@@ -233,6 +245,7 @@ class Adoption:
                     taking = _Taking(committer, lost, left, is_over, journals, self._tuning)
                     is_whole = taking.take(lambda done, before=before: progress(before + done, size))  # type: ignore[misc]
                     records += taking.records
+                    self._refused += taking.refused
                     if not is_whole:
                         self._is_cut = True
                         return records
@@ -290,6 +303,7 @@ class _Taking:
 
     Attributes:
         records: the number of records that were committed, or stored in refused_changes.
+        refused: the number of those in refused_changes.
     """
 
     def __init__(
@@ -306,7 +320,7 @@ class _Taking:
         self._committer = committer
         self._lost = lost
         self._left = left
-        self.records = 0
+        self.records = self.refused = 0
         self._is_over = is_over
         self._tuning = tuning
 
@@ -324,7 +338,8 @@ class _Taking:
                 left.trim(records[start - 1].end, records[start].sequence)
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
-            self._committer.commit(self._committer.begin(bodies, elements))
+            tally = self._committer.commit(self._committer.begin(bodies, elements))
+            self.refused += tally.refused + tally.failed
             self.records += len(batch)
             if self._journals is None:
                 left.trim(batch[-1].end, batch[-1].sequence + 1)

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import re
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.cli.importing import PIPE_S
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
@@ -454,3 +458,37 @@ def test_a_balanced_export_has_the_failed_runs_and_as_many_that_passed(tmp_path:
         written = call(path, "export", *chosen, "--balanced", "reward>=1", "--format", "dataset").output.splitlines()
         tasks = [json.loads(line)["task"] for line in written]
         assert tasks == ["task 2", "task 5", "task 8", "task 9"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_a_pipe_without_a_writer_and_a_device_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "runs.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name, why in (("runs", "is a pipe that no program writes to"), ("zero", "is a device, which has no end")):
+        result = call(tmp_path / "runs.db", "import", str(tmp_path / f"{name}.jsonl"))
+        assert result.exit_code == 1
+        assert f"{name}.jsonl {why}" in result.output
+    assert not (tmp_path / "runs.db").exists()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_a_pipe_is_read_however_late_its_writer_writes(source: Path, tmp_path: Path) -> None:
+    pipe, exported = tmp_path / "pipe", tmp_path / "runs.jsonl"
+    os.mkfifo(pipe)
+    assert call(source, "export", "all", "-o", str(exported)).exit_code == 0
+    begun = threading.Event()
+
+    def write(writer: int) -> None:
+        begun.set()
+        time.sleep(2 * PIPE_S)
+        with os.fdopen(writer, "wb") as file:
+            file.write(exported.read_bytes())
+
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that the writer need not wait
+    thread = threading.Thread(target=write, args=(os.open(pipe, os.O_WRONLY),))
+    thread.start()
+    os.close(reader)
+    assert begun.wait(10)
+    assert "imported" in call(tmp_path / "new.db", "import", str(pipe)).output
+    thread.join()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -498,6 +499,69 @@ def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: Captu
 
     assert order(1, "1") == order(1, "2") != order(2, "3")
     assert {number for _, number in order(1, "4")[:20]} == {1}
+
+
+def test_a_trial_has_a_time_limit_and_the_other_ones_go_on(runs: CapturedRuns) -> None:
+    async def waits(number: int) -> str:
+        await asyncio.sleep(60 if number == 1 else 0)
+        return str(number)
+
+    def sleeps(number: int) -> str:
+        time.sleep(60 if number == 1 else 0)
+        return str(number)
+
+    def computes(number: int) -> str:
+        while number == 1:
+            pass
+        return str(number)
+
+    for version, (agent, workers) in enumerate([(waits, 1), (waits, 2), (sleeps, 1), (computes, 1), (computes, 2)]):
+        found = evaluated(agent, str(version), cases=CASES[:3], trial_timeout_s=0.05, workers=workers)
+        assert {each.case: (each.passed, each.is_failed) for each in found.trials} == {
+            "case 0": (True, False), "case 1": (False, True), "case 2": (True, False)
+        }  # fmt: skip
+        with agentspan.open(runs.storage) as db:
+            (row,) = db.runs(agent="agent", version=str(version), task="case 1").runs
+            assert "TrialTimeout" in (row.run.error or "")
+    with pytest.raises(InvalidValue, match="trial_timeout_s"):
+        evaluated(sleeps, trial_timeout_s=0)
+
+
+def test_a_programs_own_timeout_is_no_time_limit_of_the_trial(runs: CapturedRuns) -> None:
+    async def agent(number: int) -> str:
+        raise TimeoutError("of a client")
+
+    evaluated(agent, cases=CASES[:1], trial_timeout_s=60)
+    with agentspan.open(runs.storage) as db:
+        (row,) = db.runs(agent="agent").runs
+        assert "of a client" in (row.run.error or "")
+
+
+@pytest.mark.parametrize("outcome", [None, "status"])
+def test_a_trial_that_was_killed_before_its_score_runs_again_and_its_cost_counts(
+    runs: CapturedRuns, outcome: str | None
+) -> None:
+    def killed(output: str) -> bool:
+        raise KeyboardInterrupt  # as a process that is killed here: the run has ended, and has no score
+
+    killed.__name__ = "exact"
+    for _ in range(3):
+        found = evaluated(passing(), scores=[killed], cases=CASES[:1], budget_usd=0.008, show=1.0, outcome=outcome)
+        assert found.stopped == "interrupted"
+    found = evaluated(passing(), cases=CASES[:1], budget_usd=0.008, show=1.0, outcome=outcome)
+    assert (found.stopped, found.trials) == ("budget", ())  # three trials at $0.0028
+    found = evaluated(passing(), cases=CASES[:1], budget_usd=0.009, show=1.0, outcome=outcome)
+    assert [each.was_there for each in found.trials] == [False]
+
+
+def test_scores_from_0_to_1_without_a_rule_say_that_only_1_passes(runs: CapturedRuns) -> None:
+    def close(output: str) -> float:
+        return 0.9
+
+    said = "20 trials scored between 0 and 1 and did not pass: only 1 passes without a rule such as"
+    for _ in range(2):  # also where the trials were there
+        assert said in str(evaluated(passing(), scores=[close]))
+    assert "without a rule" not in str(evaluated(passing(), "3", scores=[close], outcome="close>=1"))
 
 
 @pytest.mark.full

@@ -19,6 +19,7 @@ from agentspan.errors import StorageError
 from agentspan.journal import adopting
 from agentspan.journal.adopting import Adoption
 from agentspan.journal.journal_folder import folder_of
+from agentspan.journal.records import Record, read
 from agentspan.journal.segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks.journal import JournalSink
@@ -181,6 +182,41 @@ def test_the_doctor_says_which_journals_and_runs_wait(path: Path) -> None:
     with agentspan.open(path) as db:
         assert db.doctor().waiting_runs == 0
     assert statuses(path) == {"failed"}
+
+
+def test_runs_of_a_journal_whose_span_types_went_with_the_file_of_before_are_stored(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the first registration in a segment has the span types. Where it was committed to a file that is gone, the
+    next runs have none; the runs of the next segment have them again, of the same agent."""
+    code = """
+import agentspan, os, sys
+from agentspan.tuning import STANDARD
+tuning = STANDARD._replace(drain_tick_s=500.0, journal_segment_bytes=64 * 1024, journal_segment_growth=1)
+tracer = agentspan.Tracer(sys.argv[1], tuning=tuning)
+for _ in range(8):
+    with tracer.run("a"), tracer.span("tool", {"name": "x", "text": "y" * 10_000}):
+        pass
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+    first, *others = [each for each in segments_of(path) if each.suffix == ".segment"]
+    assert others
+    left = take_over(first)
+    assert left is not None
+    with left:
+        found = [each for each in read(left.data, left.start, after=left.after) if isinstance(each, Record)]
+        registration = next(each for each in found if each.body[:1] == b"R")
+        left.trim(registration.end, registration.sequence + 1)  # as after its commit
+    with agentspan.open(path) as db:
+        runs = db.agent_instances.list()
+        assert len(runs) == 7
+        assert len({run.agent_schema_version_id for run in runs}) == 2
+        assert {run.agent_id for run in runs} == {agent.id for agent in db.agents.list()}
+    # Of the run that only the file of before had.
+    assert [why for _, why, *_ in refused(path)] == ["missing"] * 2
+    warning = "2 changes of dead programs came too late, or their run is not stored; `agentspan doctor` lists them"
+    assert warning in [record.getMessage() for record in caplog.records]
 
 
 def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

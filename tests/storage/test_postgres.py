@@ -291,7 +291,7 @@ def test_open_and_finished_spans_are_one_relation(storage: Storage, asked: Calla
 def test_spans_have_the_agent_of_their_run_and_get_it_again(
     storage: Storage, asked: Callable[[str], list[Any]]
 ) -> None:
-    run, rows = run_in(storage), Rows("b")
+    run, rows = run_in(storage), Rows()
     spans = [rows.span(run)._replace(agent_id="gone") for _ in range(3)]
     for unit in (Unit((Put(spans[0], minted=True),)), Unit((PutSpans(spans[1:]),))):
         assert isinstance(storage.apply([unit])[0], Applied)

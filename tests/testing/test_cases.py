@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_rarely(case):
     assert "of 160 trials; passed by passed>=1; stopped early: of 8 pairs of trials, the first" in said
     assert "✗ test_it.py::test_no_base: not compared: against: 0.9 has no run" in said
     assert "✗ test_it.py::test_rarely: doubler 1.3: 75% of 8 trials passed" in said
-    assert said.count("agentspan show") == 2
+    assert said.count("agentspan show") == 4  # in the failures, and in the summary
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,30 @@ def test_rarely(case):
 def test_a_wrong_argument_of_the_marker_is_named(args: tuple[Any, ...], named: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         settings_of(pytest.Mark("agentspan_cases", args, named, _ispytest=True))
+
+
+def test_a_worse_session_has_a_failure_in_junit_xml(folder: Path) -> None:
+    test = """
+import pytest, time
+from agent import double
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+def test_worse(case):
+    assert double(case.input, "1.2", wrong=range(8)) == case.expected
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+def test_alike(case):
+    assert double(case.input, "1.3") == case.expected
+
+@pytest.mark.agentspan_cases([{"input": 0}, {"input": 60}], trial_timeout_s=0.05, at_least=0.5)
+def test_slow(case):
+    time.sleep(case.input)
+"""
+    done = finished_pytest(folder, "--junitxml=report.xml", agent=AGENT, test_it=test)
+    assert done.returncode == 1, done.stdout + done.stderr
+    root = ElementTree.parse(folder / "report.xml").getroot()
+    failed = [each for each in root.iter("testcase") if each.find("failure") is not None]
+    assert [each.get("name") for each in failed] == ["verdict"]
+    assert "worse than 1.0" in ElementTree.tostring(failed[0], encoding="unicode")
+    assert root[0].get("failures") == "1"
+    assert "TrialTimeout" in done.stdout
