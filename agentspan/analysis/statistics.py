@@ -4,12 +4,13 @@ Exact where numbers are small, as they are where agents are compared: 20 runs, n
 """
 
 import random
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import compress
+from itertools import accumulate, compress
 from math import exp, fsum, gcd, inf, lcm, lgamma, log, sqrt
 from operator import add, mul
 from statistics import NormalDist
@@ -332,13 +333,18 @@ class Strata:
     def _chances(self) -> list[float]:
         return _sum_of(self.tables)
 
-    def p(self) -> float:
-        """Return the two-sided p that the feature and failure are independent within each stratum."""
+    def p(self, more: int = 0) -> float:
+        """Return the two-sided p that the feature and failure are independent within each stratum.
+
+        Args:
+            more: by so many is the number of failed runs with the feature greater than it was.
+        """
         if not self.tables:
             return 1.0
+        seen = self._seen + more
         if self.is_exact:
-            return _as_improbable(self._chances, self._chances[self._seen - self._least])
-        distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity correction
+            return _as_improbable(self._chances, self._chances[seen - self._least])
+        distance = max(0.0, abs(seen - self._expected) - 0.5)  # continuity correction
         return 2 * NormalDist().cdf(-distance / sqrt(self.variance))
 
     def smallest_p(self) -> float:
@@ -348,6 +354,17 @@ class Strata:
         if not self.is_exact:
             return 0.0
         return _as_improbable(self._chances, min(self._chances[0], self._chances[-1]))
+
+    @cached_property
+    def _levels(self) -> list[float]:
+        return [*accumulate(sorted(self._chances))]
+
+    def chance_of(self, p: float) -> float:
+        """Return the probability of a p of at most `p` by chance: less than `p` where few values are possible."""
+        if not self.is_exact:
+            return p
+        place = bisect_right(self._levels, p * RELATIVE)
+        return self._levels[place - 1] if place else 0.0
 
     def detectable(self, alpha: float, power: float) -> float:
         """Return the least odds ratio above 1 that a test at level `alpha` detects with probability `power`.

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Stat,
         State,
         StepUse,
+        TimedSum,
         Width,
     )
 
@@ -401,6 +402,16 @@ class RunSums(Question["list[RunSum]"]):
     progress: Progress | None = None
 
 
+class TimedSums(Question["list[TimedSum]"]):
+    """The tokens and costs of these runs' spans by run, type, label and quarter of an hour, in any order.
+
+    Aggregates are left out.
+    """
+
+    runs: Collection[str]
+    progress: Progress | None = None
+
+
 class Search(Question["tuple[list[FoundSpan], int]"]):
     """A page of the spans that contain all terms, the latest first; and the total number of such spans.
 
@@ -486,9 +497,11 @@ class CachedCalls(Question["list[CachedCall]"]):
 
     Attributes:
         runs: the ids of the runs whose spans are read; None for all runs.
+        progress: called with the amount done and the total amount, while an index is built.
     """
 
     runs: Collection[str] | None = None
+    progress: Progress | None = None
 
 
 class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):

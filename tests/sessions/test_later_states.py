@@ -21,10 +21,10 @@ from tests.sessions import codex_rollouts
 from tests.sessions.arrivals import SECOND, T0, arrive, llm, run_of, session, spans_of, tool
 from tests.sessions.claude_files import CONVERSATION, assistant, attachment, decoded, result, system, user
 from tests.sessions.claude_files import tool as asks
+from tests.sessions.gemini_logs import answered, asked, called, header
 from tests.sessions.stored_rows import rows_of
-from tests.sessions.test_atif import document
-from tests.sessions.test_gemini import answered, asked, called, header
-from tests.sessions.test_importing import LINES, importer, write
+from tests.sessions.toy_files import LINES, importer, write
+from tests.sessions.trajectories import document
 
 FORMATS = formats()
 

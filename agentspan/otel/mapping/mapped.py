@@ -56,7 +56,7 @@ _RULES = tuple(
         (r".*[Ee]mbed(ding)?s?\b|\w*Embedding\.", "embedding"),
         (r".*[Rr]erank", "rerank"),
         (r"chat |text_completion |generate_content |openai\.|anthropic\.|messages\.(create|stream)", "llm"),
-        (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
+        (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|\w*Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
         (r"\w+\.(a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
         (r".*_agent$|[Aa]gent\b.*|.* agent$", "agent"),
     )
@@ -88,9 +88,15 @@ def is_root_call(span: OtelSpan, type_: str | None) -> bool:
         type_ == "chain"
         and span.parent_span_id is None
         and (scope.startswith(_STARTS) or scope in _NAMED_SCOPES)
-        and any(name in scope for name in _FRAMEWORKS)
+        and is_of_framework(scope)
         and not _PARTS.match(span.name)
     )
+
+
+@lru_cache(1024)
+def is_of_framework(scope: str) -> bool:
+    """Return whether an instrumentor is one of a framework, by its name; one of a client of models is none."""
+    return any(name in scope for name in _FRAMEWORKS)
 
 
 def guess(span: OtelSpan) -> str | None:
@@ -101,7 +107,7 @@ def guess(span: OtelSpan) -> str | None:
     found = next((type_ for rule, type_ in _RULES if rule.match(span.name)), None)
     if found is not None:
         return found
-    if any(name in scope for name in _FRAMEWORKS):
+    if is_of_framework(scope):
         return "chain"
     return "llm" if any(name in scope for name in _CLIENTS) else None
 

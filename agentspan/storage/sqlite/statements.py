@@ -104,14 +104,6 @@ TOOL_CALLS = (
     "where schema_name in ('tool', 'mcp') or schema_name like '%:tool%' or schema_name like '%:mcp%') "
     "where instr(whole, ?)"
 )
-# Of a call, only plain members at the top of its texts are needed, which are never stored as parts.
-CACHED_CALLS = (
-    "select agent_instance_id, schema_name, label, input_tokens, "
-    "case when instr(payload, '\"provider\"') or instr(payload, '\"response_model\"') then payload end, result_payload "
-    "from agent_spans where not is_aggregate "
-    "and (instr(result_payload, '\"cached_tokens\"') or instr(result_payload, '\"cache_write_tokens\"'))"
-)
-CACHED_CALLS_OF = f"{CACHED_CALLS} and agent_instance_id in ({{}})"
 INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"
 KEY = "select request_hash, subject from idempotency_keys where operation = ? and key = ?"
