@@ -62,6 +62,22 @@ _SEEN = (
 _SEEN_OR_UNSEEN = lazy_pattern(f"{_SEEN}|({_UNSEEN.pattern})")
 
 
+_FORMULA = lazy_pattern(r"(?!-?[0-9.]+(?:[eE][+-]?[0-9]+)?\Z)'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+
+def no_formula(cell: Any) -> Any:
+    """Return the value of a cell of a CSV file, where a text that a spreadsheet would run as a formula begins with `'`.
+
+    A text of `'` before such a begin gets one more, so that `from_cell` returns the text.
+    """
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def from_cell(cell: str) -> str:
+    """Return the text that `no_formula` has written as a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def one_line(text: str, limit: int) -> str:
     """Collapse white space, replace characters that cannot be printed, and cut to `limit` characters with `…`."""
     head = text[: limit + 2]  # strip() may remove one space at each end
@@ -159,6 +175,17 @@ def noun(number: int, word: str, many: str | None = None) -> str:
 def dotted(*texts: str) -> str:
     """Join texts by ` · `; empty ones are left out."""
     return " · ".join(filter(None, texts))
+
+
+_WORKTREE = re.compile(r"(.+?)(?:/\.(?:claude/)?|-)worktrees/[^/]+(?:/.*)?", re.DOTALL)
+
+
+def repository_of(folder: str) -> str:
+    """Return the folder of the repository of a worktree: of `shop/.worktrees/1`, `shop/.claude/worktrees/1` and
+    `shop-worktrees/1`, that is `shop`. Other folders are returned unchanged.
+    """
+    found = _WORKTREE.fullmatch(folder)
+    return folder if found is None else found[1]
 
 
 def amounts(tokens: int | None, cost_usd: float | None, duration_ms: float | None = None) -> list[str]:

@@ -14,6 +14,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from agentspan import clock, ids, jsontext
 from agentspan.analysis import messages, tables
 from agentspan.analysis.failures import ending_of, failed_step
 from agentspan.analysis.messages import Message
-from agentspan.analysis.tree import in_time, run_error
+from agentspan.analysis.tree import in_time, is_session, run_error
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.jsonl import FIRST
 from agentspan.model.changes import FINISH_STATUSES, INSTANCE_STATUSES
@@ -36,6 +37,7 @@ from agentspan.schemas.span_types import describe, error_text, fallback, title_o
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, NewestScores, SpansOf
 from agentspan.storage.row_by_row import Name, uses_of
+from agentspan.text import from_cell, no_formula
 
 
 class Function(TypedDict):
@@ -63,9 +65,13 @@ class ChatMessage(TypedDict):
     tool_call_id: str
 
 
-def conversation(spans: Sequence[AgentSpanRow]) -> list[ChatMessage]:
-    """Return the conversation in the spans of a run, the system prompt of its first call first."""
-    reader = _Reader()
+def conversation(spans: Sequence[AgentSpanRow], *, of_session: bool = False) -> list[ChatMessage]:
+    """Return the conversation in the spans of a run, the system prompt of its first call first.
+
+    Args:
+        of_session: whether the run is the session of a coding agent (see messages.with_arguments).
+    """
+    reader = _Reader(partial(messages.with_arguments, used=messages.arguments_by_call(spans), is_session=of_session))
     for span in in_time(_outermost(spans)):
         match built_in_part(span.schema_name):
             case "message":
@@ -102,9 +108,13 @@ class _Reader:
     Attributes:
         system: the system prompt of the first model call.
         messages: all other messages.
+
+    Args:
+        whole: returns a model's result with the arguments of its tool calls.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Callable[[Any], Any]) -> None:
+        self._whole = whole
         self.system: list[Message] = []
         self.messages: list[Message] = []
         self._known: messages.Known = {}
@@ -138,7 +148,7 @@ class _Reader:
                 places.append(at)
             else:
                 self._add(message)
-        for message in messages.answered(messages.value_of(span.result_payload)):
+        for message in messages.answered(self._whole(messages.value_of(span.result_payload))):
             if message["text"] or message["calls"]:
                 self._add(message)
 
@@ -280,12 +290,12 @@ def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 
 def csv_lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header: lists are JSON text, missing values are empty."""
+    """Yield the lines of a CSV file with a header: lists are JSON, what is missing is empty, no text is a formula."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else \r is not in quotes
+    text.write(",".join(COLUMNS) + "\n")
     for row in rows(storage, run_ids):
-        writer.writerow(json.dumps(value) if isinstance(value, list) else value for value in row.values())
+        writer.writerow(json.dumps(value) if isinstance(value, list) else no_formula(value) for value in row.values())
         yield text.getvalue()
         text.seek(0)
         text.truncate()
@@ -330,7 +340,7 @@ def _row(
     run: AgentInstanceRow, name: Name, tags: Sequence[str], scores: Sequence[ScoreRow], spans: Sequence[AgentSpanRow]
 ) -> dict[str, Any]:
     metadata = {} if run.metadata is None else jsontext.decode(run.metadata)
-    messages = conversation(spans)
+    messages = conversation(spans, of_session=is_session(run))
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     error = run_error(run)
@@ -485,7 +495,7 @@ def _rows(source: IO[bytes]) -> Iterator[Row]:
 def _from_csv(name: str, text: str) -> Any:
     if COLUMNS[name] in ("texts", "messages", "scores"):
         return json.loads(text)
-    return (float(text) if text else None) if COLUMNS[name] == "number" else text
+    return (float(text) if text else None) if COLUMNS[name] == "number" else from_cell(text)
 
 
 class Referred(NamedTuple):

@@ -48,7 +48,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, Select
 from agentspan.storage.sums import Answer
-from agentspan.text import dotted, noun
+from agentspan.text import dotted, no_formula, noun
 
 FOUND_SPANS = 20
 NOTHING_FOUND = "nothing found; words must be whole, or end in *: book* finds booking"
@@ -229,7 +229,7 @@ def sql_command(
         document({"columns": answer.columns, "rows": rows, "total": len(rows)})
     elif form == "csv":
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([answer.columns, *answer.rows])
+        csv.writer(out, lineterminator="\n").writerows(map(no_formula, row) for row in [answer.columns, *answer.rows])
         echo(safe(out.getvalue()), nl=False)
     else:
         _print_rows(answer, "" if limit is None or len(answer.rows) < limit else ", the most that --limit allows")

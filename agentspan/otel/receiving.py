@@ -400,7 +400,7 @@ class Receiver:
 
         Args:
             idle_s: the seconds without a span after which a run ends.
-            most: the most runs to end in this call; a request may leave 50,000.
+            most: the most runs to end in this call; a request may leave 3,000.
         """
         with self._lock:
             if not self._has_looked:  # another server may have left runs open

@@ -59,7 +59,7 @@ class Scope:
 MAX_SCOPE = 1000
 """The most characters that the attributes of a scope may have in all.
 
-Each span of the scope repeats the attributes, and a request can hold 50,000 spans.
+Each span of the scope repeats the attributes, and a request can hold 20,000 spans.
 """
 
 

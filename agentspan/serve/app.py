@@ -274,11 +274,10 @@ class GuardMiddleware:
                 scheme, token = b"bearer", otlp_routes.basic_password(authorization)
             if scheme.lower() != b"bearer" or not token:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
-            client = scope.get("client")
-            wait_s = self._token.wait_s(client)
+            wait_s = self._token.wait_s(token.strip(), scope.get("client"))
             if wait_s:
                 return refuse_guess(wait_s)
-            if not self._token.is_right(token.strip(), client):
+            if wait_s is not None:
                 return refuse("bad_authtoken", "the token is not this server's")
         length = headers.get(b"content-length", b"0")
         digits = length.lstrip(b"0") or b"0"  # Python reads no number of more than 4,300 digits

@@ -38,11 +38,11 @@ from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutNote
 from agentspan.tuning import STANDARD
 
 LEAST = 12
-"""The least characters of a token: at 28,800 guesses a day from an address, guessing it takes too long."""
+"""The least characters of a token. With 1,000 guesses a second, 12 random letters are found after a million years."""
 DIFFERENT = 5
 """The least number of different characters of a token."""
 REMEMBERED = 10_000
-"""The most addresses, connections and wrong tokens, each, that are remembered. The oldest are dropped."""
+"""The most addresses and wrong tokens, each, that are remembered. The oldest are dropped."""
 
 
 class Limit(NamedTuple):
@@ -53,8 +53,6 @@ class Limit(NamedTuple):
 
 
 OF_AN_ADDRESS: Final = Limit(10, 3)
-OF_ALL: Final = Limit(100, 0.5)
-"""The limit for all addresses together, except those that sent the right token before."""
 
 
 def check(token: str) -> None:
@@ -72,7 +70,9 @@ def check(token: str) -> None:
 
 
 class AccessToken:
-    """The token of a server, with a rate limit for wrong guesses. Only the thread of the event loop may use it.
+    """The token of a server, and who sent too many wrong ones. Only the thread of the event loop may use it.
+
+    Wrong tokens never keep the right one out: several clients may share an address.
 
     Args:
         token: the token, which must satisfy `check`.
@@ -85,50 +85,31 @@ class AccessToken:
         check(token)
         self._token = token.encode()
         self._guesses = _Guesses(OF_AN_ADDRESS)
-        self._all = _Guesses(OF_ALL)
         self._wrong: dict[tuple[str, bytes], None] = {}
-        self._right_connections: dict[object, None] = {}
-        self._right_addresses: dict[str, None] = {}
 
     @property
     def remembered(self) -> int:
-        """The number of entries in memory: connections and addresses with the right token, and wrong guesses."""
-        right = len(self._right_connections) + len(self._right_addresses)
-        return right + len(self._wrong) + len(self._guesses.due)
+        """The number of entries in memory: addresses, and wrong tokens."""
+        return len(self._wrong) + len(self._guesses.due)
 
-    def wait_s(self, client: Sequence[Any] | None) -> int:
-        """Return the seconds after which a client may send a token again; 0 for at once.
+    def wait_s(self, token: bytes, client: Sequence[Any] | None) -> int | None:
+        """Return None if a sent token is right, which is compared in constant time. Else count it.
 
         Args:
-            client: the address and the port of the connection's other end; port 0 for an address that a proxy names;
-                None where it has none.
-        """
-        connection = _connection(client)
-        if connection in self._right_connections or not self._all.due:
-            return 0
-        address = _address(connection)
-        wait_s = self._guesses.wait_s(address)
-        if address not in self._right_addresses:
-            wait_s = max(wait_s, self._all.wait_s(""))
-        return math.ceil(wait_s)
+            client: the address and the port of the connection's other end; None where it has none.
 
-    def is_right(self, token: bytes, client: Sequence[Any] | None) -> bool:
-        """Return whether a sent token is right, in constant time; count a wrong one. Call `wait_s` before."""
-        connection = _connection(client)
+        Returns:
+            None, or the seconds that the client of a wrong token should wait; 0 before it sent too many.
+        """
         if hmac.compare_digest(token, self._token):
-            if connection not in self._right_connections:
-                if client is not None and client[1]:  # without a port it is a proxy's client, or several
-                    _remember(self._right_connections, connection)
-                _remember(self._right_addresses, _address(connection))
-            return True
-        self._right_connections.pop(connection, None)
-        address = _address(connection)
+            return None
+        address = _address(client)
         guess = (address, sha256(token).digest())
-        if guess not in self._wrong:
+        wait_s = self._guesses.wait_s(address)
+        if not wait_s and guess not in self._wrong:
             _remember(self._wrong, guess)
             self._guesses.add(address)
-            self._all.add("")
-        return False
+        return math.ceil(wait_s)
 
     def key(self, *, secret: bytes, purpose: bytes) -> bytes:
         """Return a key derived from the token, a secret and a purpose, from which none of them can be computed."""
@@ -164,13 +145,9 @@ def _remember(where: dict[Any, Any], what: object, value: object = None) -> None
     where[what] = value
 
 
-def _connection(client: Sequence[Any] | None) -> tuple[Any, ...]:
-    return () if client is None else tuple(client)
-
-
-def _address(connection: tuple[Any, ...]) -> str:
+def _address(client: Sequence[Any] | None) -> str:
     """Return the address under which guesses count; for IPv6 the /64 network, which one machine may have whole."""
-    host = str(connection[0]) if connection else ""
+    host = str(client[0]) if client else ""
     if ":" not in host:
         return host
     try:
@@ -433,16 +410,12 @@ class LoginSessions:
             return True
         return self._store.refresh() and self._session_of(request) is not None
 
-    def wait_s(self, request: Request) -> int:
-        """Return the seconds after which a client may send a token again; 0 for at once (see AccessToken)."""
-        return 0 if self._token is None else self._token.wait_s(request.scope.get("client"))
-
-    def is_token(self, token: object, request: Request) -> bool:
-        """Return whether a sent token is the server's, in constant time; always True if the server has none."""
+    def wait_s(self, token: object, request: Request) -> int | None:
+        """Return None if a sent token is right, or the server has none; else as `AccessToken.wait_s`."""
         if self._token is None:
-            return True
+            return None
         text = token if isinstance(token, str) else ""
-        return self._token.is_right(text.encode("utf-8", "surrogatepass"), request.scope.get("client"))
+        return self._token.wait_s(text.encode("utf-8", "surrogatepass"), request.scope.get("client"))
 
     def begin(self, request: Request, response: Response) -> None:
         """Set the cookie of a new session."""

@@ -41,7 +41,7 @@ IDLE_S = 60.0
 LOOK_S = 5.0
 """Seconds between two searches for idle runs."""
 LOOK_RUNS = 100
-"""Idle runs that are ended at once, in about 0.1 s: a request may leave 50,000, and other requests wait."""
+"""Idle runs that are ended at once, in about 0.1 s: a request may leave 3,000, and other requests wait."""
 
 
 def basic_password(authorization: bytes) -> bytes:

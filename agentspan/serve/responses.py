@@ -131,7 +131,7 @@ def _refused(error: AgentspanError) -> Response:
 
 
 def refuse_guess(wait_s: int) -> Response:
-    """Return the response to a client after too many wrong tokens. Its new token was not checked."""
+    """Return the response to a client that sent a wrong token after too many others."""
     sentence = f"too many wrong tokens; try again after {wait_s} s"
     return refuse("not_permitted", sentence, status=429, headers={"Retry-After": str(wait_s)})
 

@@ -146,10 +146,10 @@ class Access:
         if not is_own_page(request):
             return _with_headers(refuse("not_permitted", "only this server's own page may log in"))
         form = await form_of(request)
-        wait_s = self._sessions.wait_s(request)
+        wait_s = self._sessions.wait_s(form.get("token"), request)
         if wait_s:
             return _with_headers(refuse_guess(wait_s))
-        if not self._sessions.is_token(form.get("token"), request):
+        if wait_s is not None:
             return _with_headers(refuse("bad_authtoken", "That is not this server's token.", status=403))
         response = respond({"next": _onward(form.get("next"))})
         if self._sessions.is_asked:

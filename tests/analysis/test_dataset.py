@@ -224,6 +224,22 @@ def test_a_dataset_is_imported_and_exported_as_it_was(booking: Path, tmp_path: P
     assert call(booking, "export", "all").output == unchanged
 
 
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-5", "-a", "@x", "\t=1", "\r=1", "'=1", "''-x", "'", "plain"])
+def test_a_text_of_a_dataset_in_csv_is_no_formula_and_is_imported_as_it_was(text: str, tmp_path: Path) -> None:
+    file, copy, db = tmp_path / "set.csv", tmp_path / "copy.db", tmp_path / "runs.db"
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("a", metadata={"input": text}) as run:
+        run.set_result({"output": text})
+    tracer.shutdown()
+    call(db, "export", "all", "--format", "dataset", "-o", str(file))
+    with file.open(newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    assert row["input"] == text if text in ("-5", "plain", "'") else row["input"] == f"'{text}"
+    call(copy, "import", str(file))
+    ((before,), (after,)) = rows(db), rows(copy)
+    assert (after["input"], after["output"]) == (before["input"], before["output"]) == (text, text)
+
+
 def test_a_row_that_is_no_run_is_named_and_nothing_is_stored(booking: Path, tmp_path: Path) -> None:
     (row,) = rows(booking)
     wrong: list[Any] = [{**row, "id": "x"}, {**row, "messages": [{}]}, {**row, "started_at": "noon"}, [], 7]

@@ -35,6 +35,17 @@ def test_a_table_csv_and_json(db: Path) -> None:
     assert lines(db, "sql", "select 1 where 0")[-1] == "0 rows"
 
 
+def test_no_text_in_csv_is_a_formula(db: Path) -> None:
+    query = "select ? as '=name', -5 as n, -0.5 as half"
+    formulas = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "'=1"]
+    for text in [*formulas, "a=1", "-5", "-1.5e3", "", "'quoted'"]:
+        literal = "'" + text.replace("'", "''") + "'"
+        out = call(db, "sql", query.replace("?", literal), "--format", "csv").output
+        header, row = csv.reader(io.StringIO(out))
+        marked = f"'{text}" if text in formulas else text
+        assert (header[0], row) == ("'=name", [marked.replace("\t", "    "), "-5", "-0.5"]), text
+
+
 @pytest.mark.parametrize(
     ("status", "result", "error"),
     [

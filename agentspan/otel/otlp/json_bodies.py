@@ -16,8 +16,16 @@ MAX_ATTRIBUTES = 10_000
 """The most attributes of a span, event or link, and the most events or links of a span. The rest is only counted."""
 MAX_VALUES = 100_000
 """The most values in a span, with the values in lists and objects. A span with more is rejected. They take 10 MB."""
-MAX_ITEMS = 50_000
-"""The most spans or log records of a request, counted with their resources and scopes. To store them takes seconds.
+VALUES_OF_REQUEST = 500_000
+"""The most values of all spans of a request. The spans behind them are rejected. They take half a second."""
+LINK = 5
+"""The values as which an event or a link counts: it takes 4 µs and 500 bytes, also if it is empty."""
+MAX_TRACES = 3000
+"""The most traces of a request, each of which becomes a run, at worst of an agent of its own in 0.2 ms."""
+MAX_STATE = 8192
+"""The most characters of a `tracestate`; the rest is cut off. W3C asks for 512."""
+MAX_ITEMS = 20_000
+"""The most spans or log records of a request, counted with their resources and scopes. To store them takes a second.
 
 By default, exporters send 512 spans at once and collectors 8,192.
 """
@@ -45,13 +53,45 @@ class Decoded:
     """The decoded content of a request.
 
     Attributes:
+        is_sent: whether the request came from a client. A file of the user may have any number of values and traces.
         spans, logs: the usable spans and log records. `logs` has only records that were emitted inside a span.
         unusable: the number of rejected spans or log records, by the reason.
+        values: the number of values that were read so far.
+        traces: the ids of the traces so far.
     """
 
+    is_sent: bool = True
     spans: list[OtelSpan] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
     unusable: dict[str, int] = field(default_factory=dict)
+    values: int = 0
+    traces: set[str] = field(default_factory=set)
+
+    def read(self, reads: Callable[..., Any], *args: Any) -> Any:
+        """Return what `reads(*args, room)` returns; None if that is unusable, or a limit of requests is reached.
+
+        `room` is a list with the number of values that may still come; each value reduces it by one.
+        """
+        left = VALUES_OF_REQUEST - self.values if self.is_sent else MAX_VALUES
+        most = min(MAX_VALUES, left)
+        room = [most]
+        try:
+            if left <= 0:
+                raise Unusable("")
+            found = reads(*args, room)
+            if self.is_sent and found is not None and found.trace_id not in self.traces:
+                if len(self.traces) >= MAX_TRACES:
+                    raise Unusable(f"a request has more than {MAX_TRACES:,} traces; send fewer spans at once")
+                self.traces.add(found.trace_id)
+            return found
+        except Unusable as error:
+            is_full = left <= 0 or (left < MAX_VALUES and room[0] < 0)  # else this span alone has too many
+            many = f"a request has more than {VALUES_OF_REQUEST:,} values; send fewer spans at once"
+            self.reject(many if is_full else str(error))
+            return None
+        finally:
+            if self.is_sent:
+                self.values += most - max(room[0], 0)
 
     def reject(self, reason: str, count: int = 1) -> None:
         """Count rejected spans or log records. The first MAX_REASONS reasons are counted separately."""
@@ -90,6 +130,17 @@ def too_many_items() -> InvalidValue:
 
 class Unusable(Exception):
     """A span or log record must be rejected. The text is the reason, without any value of the record."""
+
+
+def spend(room: list[int], count: int) -> None:
+    """Reduce the number of values that a span may still have.
+
+    Raises:
+        Unusable: the span has more than MAX_VALUES values.
+    """
+    room[0] -= count
+    if room[0] < 0:
+        raise Unusable(f"a span has more than {MAX_VALUES:,} values")
 
 
 def kept(pairs: Iterator[tuple[str, Any]]) -> tuple[dict[str, Any], int]:
@@ -177,14 +228,12 @@ def spans(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
     Raises:
         InvalidValue: the request has too many spans.
     """
-    decoded = Decoded()
-    for resource, inner, items in _groups(data, "Spans", "spans", decoded, is_sent=is_sent):
+    decoded = Decoded(is_sent)
+    for resource, inner, items in _groups(data, "Spans", "spans", decoded):
         scope = _scope(inner)
         for item in items:
-            try:
-                decoded.spans.append(_span(item, *resource, scope))
-            except Unusable as error:
-                decoded.reject(str(error))
+            if (found := decoded.read(_span, item, *resource, scope)) is not None:
+                decoded.spans.append(found)
     return decoded
 
 
@@ -197,23 +246,21 @@ def logs(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
     Raises:
         InvalidValue: the request has too many log records.
     """
-    decoded = Decoded()
-    for _, _, items in _groups(data, "Logs", "logRecords", decoded, is_sent=is_sent):
+    decoded = Decoded(is_sent)
+    for _, _, items in _groups(data, "Logs", "logRecords", decoded):
         for item in items:
-            try:
-                if item.get("traceId") and item.get("spanId"):  # else the record was not emitted inside a span
-                    decoded.logs.append(_log(item))
-            except Unusable as error:
-                decoded.reject(str(error))
+            inside = item.get("traceId") and item.get("spanId")  # else the record was not emitted inside a span
+            if inside and (found := decoded.read(_log, item)) is not None:
+                decoded.logs.append(found)
     return decoded
 
 
 Group = tuple[tuple[dict[str, Any], str], Mapping[str, Any], Iterator[dict[str, Any]]]
 
 
-def _groups(data: Mapping[str, Any], kind: str, name: str, decoded: Decoded, *, is_sent: bool) -> Iterator[Group]:
+def _groups(data: Mapping[str, Any], kind: str, name: str, decoded: Decoded) -> Iterator[Group]:
     """Yield each scope of a request: its resource with the schema URL, the scope, and its spans or log records."""
-    room = [MAX_ITEMS] if is_sent else None
+    room = [MAX_ITEMS] if decoded.is_sent else None
     for group in _objects(data, f"resource{kind}", decoded, room):
         resource = _resource(group)
         for inner in _objects(group, f"scope{kind}", decoded, room, f"instrumentationLibrary{kind}"):
@@ -258,8 +305,7 @@ def _scope(inner: Mapping[str, Any]) -> Scope:
         return Scope(*about)
 
 
-def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Scope) -> OtelSpan:
-    room = [MAX_VALUES]
+def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Scope, room: list[int]) -> OtelSpan:
     attributes, over = kept(_pairs(item.get("attributes"), room))
     events, links = _list(item.get("events")), _list(item.get("links"))
     status = item.get("status")
@@ -287,12 +333,11 @@ def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Sc
             events=max(0, len(events) - MAX_ATTRIBUTES) + _count(item.get("droppedEventsCount")),
             links=max(0, len(links) - MAX_ATTRIBUTES) + _count(item.get("droppedLinksCount")),
         ),
-        _text(item.get("traceState")),
+        _text(item.get("traceState"))[:MAX_STATE],
     )
 
 
-def _log(item: Mapping[str, Any]) -> Log:
-    room = [MAX_VALUES]
+def _log(item: Mapping[str, Any], room: list[int]) -> Log:
     attributes, _ = kept(_pairs(item.get("attributes"), room))
     name = _text(item.get("eventName")) or attributes.get("event.name")
     at = nanos(item.get("timeUnixNano")) or nanos(item.get("observedTimeUnixNano"))
@@ -301,12 +346,14 @@ def _log(item: Mapping[str, Any]) -> Log:
 
 
 def _event(item: Mapping[str, Any], room: list[int]) -> Event:
+    spend(room, LINK)
     return Event(
         _text(item.get("name")), nanos(item.get("timeUnixNano")), kept(_pairs(item.get("attributes"), room))[0]
     )
 
 
 def _link(item: Mapping[str, Any], room: list[int]) -> Link:
+    spend(room, LINK)
     attributes, _ = kept(_pairs(item.get("attributes"), room))
     ids = _text(item.get("traceId")).lower(), _text(item.get("spanId")).lower()
     return Link(*ids, attributes, _text(item.get("traceState")))
@@ -328,9 +375,7 @@ def any_value(value: Any, room: list[int], depth: int = 0) -> Any:
     Raises:
         Unusable: the span has more than MAX_VALUES values.
     """
-    room[0] -= 1
-    if room[0] < 0:
-        raise Unusable(f"a span has more than {MAX_VALUES:,} values")
+    spend(room, 1)
     if type(value) is not dict or not value:
         return None
     if depth >= MAX_DEPTH:

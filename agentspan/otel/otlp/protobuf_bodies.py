@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 from agentspan import host, installing
 from agentspan.errors import InvalidValue
 from agentspan.otel.otlp.json_bodies import (
+    LINK,
     MAX_ATTRIBUTES,
     MAX_DEPTH,
     MAX_ITEMS,
     MAX_NS,
+    MAX_STATE,
     MAX_VALUES,
     TOO_DEEP,
+    VALUES_OF_REQUEST,
     Decoded,
     MissingExtra,
     Unusable,
@@ -26,22 +29,19 @@ from agentspan.otel.otlp.json_bodies import (
     dropped,
     kept,
     nanos,
+    spend,
     times,
     too_many_items,
 )
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
 _VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
-SMALL = 2 * MAX_VALUES
-"""The largest message that is not counted: it cannot have more than MAX_VALUES values, which take two bytes each."""
-MAX_FIELDS = 2_000_000
-"""The most fields of all messages of a request. An attribute with a text has four. To count so many takes 1.7 s."""
+MAX_FIELDS = 4 * MAX_VALUES
+"""The most fields of all large spans of a request. An attribute with a text has four. To count so many takes 0.3 s."""
 _MAX_OPEN = 200
 """The most levels of nested messages that are counted. Protobuf itself decodes no more than 100."""
 Shape = Mapping[int, str]
 _SHAPES: Mapping[str, Shape] = {
-    "Request": {1: "Group"},
-    "Group": {1: "Resource", 2: "ScopeGroup"},
     "Span": {9: "KeyValue", 11: "Event", 13: "Link"},
     "LogRecord": {5: "AnyValue", 6: "KeyValue"},
     "Resource": {1: "KeyValue", 3: "EntityRef"},
@@ -97,41 +97,30 @@ def _fields(data: memoryview, room: list[int] | None = None) -> Iterator[tuple[i
             raise InvalidValue("body", "is no protobuf")
 
 
-def check_request(body: bytes, item: str) -> int:
-    """Check, before a request is decoded, that it does not have too many spans, log records or fields.
+def check_request(body: bytes) -> None:
+    """Check, before a request is decoded, that it does not have too many spans or log records.
 
     An empty span takes two bytes, a hundred times as much when it is decoded, and nearly none when it is compressed.
-    Broken spans and log records are not detected.
-
-    Args:
-        item: the message type of the items, "Span" or "LogRecord".
-
-    Returns:
-        An upper limit for the bytes of the largest item.
 
     Raises:
-        InvalidValue: the request has too many items or fields, or is broken outside of its items.
+        InvalidValue: the request has too many spans or log records, or is broken outside of them.
     """
     check_objects(body)
-    data, largest = memoryview(body), len(body)
+    data = memoryview(body)
     if len(data) > 2 * MAX_ITEMS:  # a smaller request cannot have more: the shortest field takes two bytes
         room = [MAX_ITEMS]
         try:
             groups = [inner for number, group in _fields(data, room) if number == 1 for inner in _fields(group, room)]
-            largest = max((_largest(inner.tobytes(), room) for number, inner in groups if number == 2), default=0)
+            for number, inner in groups:
+                if number == 2:
+                    _count_fields(inner.tobytes(), room)
         except _TooMany:
             raise too_many_items() from None
-    if len(data) > 2 * MAX_FIELDS:
-        try:
-            _count(data, {**_SHAPES, "ScopeGroup": {1: "Scope", 2: item}}, "Request", [MAX_FIELDS], is_strict=False)
-        except _TooMany:
-            raise InvalidValue("body", f"has more than {MAX_FIELDS:,} fields; send fewer spans at once") from None
-    return largest
 
 
-def _largest(data: bytes, room: list[int]) -> int:
-    """Return the bytes of the largest length-delimited field of a message (0.3 µs a field; `_fields` takes 2.5)."""
-    at, end, largest, left = 0, len(data), 0, room[0]
+def _count_fields(data: bytes, room: list[int]) -> None:
+    """Reduce `room` by the number of fields of a message (0.3 µs a field; `_fields` takes 2.5)."""
+    at, end, left = 0, len(data), room[0]
     while at + 2 < end and data[at] & 0x87 == _BYTES and data[at] != _BYTES:  # a field number of 1 to 15, with bytes
         left -= 1
         size, at = data[at + 1], at + 2
@@ -142,21 +131,24 @@ def _largest(data: bytes, room: list[int]) -> int:
         if left < 0:
             raise _TooMany
         at += size
-        largest = max(largest, size)
     room[0] = left
-    return max(largest, max((len(field) for _, field in _fields(memoryview(data)[at:], room)), default=0))
+    for _ in _fields(memoryview(data)[at:], room):
+        pass
 
 
-def check_size(data: memoryview, shape: str) -> None:
-    """Check that a message has at most MAX_VALUES values.
+def check_size(data: memoryview, shape: str, room: list[int]) -> None:
+    """Check that a large message has at most MAX_VALUES values. A smaller one may be decoded, which counts them.
+
+    Args:
+        room: a list with the number of fields that the large messages of the request may still have.
 
     Raises:
         Unusable: the message has more values, or is broken.
     """
-    if len(data) <= SMALL:
+    if len(data) <= AT_ONCE:
         return
     try:
-        if _count(data, _SHAPES, shape, [4 * MAX_VALUES]) <= MAX_VALUES:
+        if _count(data, shape, room) <= MAX_VALUES:
             return
     except _TooMany:
         pass
@@ -165,33 +157,24 @@ def check_size(data: memoryview, shape: str) -> None:
     raise Unusable(f"a span has more than {MAX_VALUES:,} values")
 
 
-def _count(
-    data: memoryview, shapes: Mapping[str, Shape], shape: str, room: list[int], *, is_strict: bool = True
-) -> int:
+def _count(data: memoryview, shape: str, room: list[int]) -> int:
     """Return the number of messages inside a message, at any depth.
 
     Args:
-        shapes: the nested messages to count, such as _SHAPES.
         shape: the type of the outer message.
         room: a list with the number of fields that may still come.
-        is_strict: whether a broken inner message raises; if not, it is counted up to the break.
     """
-    count, open_ = 0, [(_fields(data, room), shapes[shape])]
+    count, open_ = 0, [(_fields(data, room), _SHAPES[shape])]
     while open_:
         parts, fields = open_[-1]
-        try:
-            for number, inner in parts:
-                held = fields.get(number)
-                if held is not None:
-                    count += 1
-                    if inner and shapes[held] and len(open_) < _MAX_OPEN:
-                        open_.append((_fields(inner, room), shapes[held]))
-                        break
-            else:
-                open_.pop()
-        except InvalidValue:
-            if is_strict:
-                raise
+        for number, inner in parts:
+            held = fields.get(number)
+            if held is not None:
+                count += 1
+                if inner and _SHAPES[held] and len(open_) < _MAX_OPEN:
+                    open_.append((_fields(inner, room), _SHAPES[held]))
+                    break
+        else:
             open_.pop()
     return count
 
@@ -225,10 +208,7 @@ it is split first, and each span is checked and decoded separately.
 
 class _Messages(NamedTuple):
     request: Any
-    span: Any
-    log: Any
-    resource: Any
-    scope: Any
+    of: Mapping[str, Any]
     error: type[Exception]
 
 
@@ -247,35 +227,32 @@ def spans(body: bytes, *, at_once: int = AT_ONCE, is_sent: bool = True) -> Decod
         MissingExtra: the package for protobuf is not installed.
     """
     known = _messages()
-    largest = check_request(body, "Span") if is_sent else len(body)
+    if is_sent:
+        check_request(body)
+    decoded, fields = Decoded(is_sent), [MAX_FIELDS]
     if len(body) <= at_once:
         try:
-            return _all_spans(known.request.FromString(body), may_be_large=largest > SMALL)
+            return _all_spans(known.request.FromString(body), decoded)
         except known.error:  # a span is broken: decode the spans separately
             pass
-    decoded = Decoded()
+
+    def span_in(data: memoryview, resource: dict[str, Any], url: str, scope: Scope, room: list[int]) -> OtelSpan:
+        return _span(_parsed(known, "Span", data, fields if is_sent else [MAX_FIELDS]), resource, url, scope, room)
+
     for resource, url, scope, data in _items(known, body, decoded):
-        try:
-            check_size(data, "Span")
-            decoded.spans.append(_span(_parsed(known, known.span, data), resource, url, scope))
-        except Unusable as error:
-            decoded.reject(str(error))
+        if (found := decoded.read(span_in, data, resource, url, scope)) is not None:
+            decoded.spans.append(found)
     return decoded
 
 
-def _all_spans(request: Any, *, may_be_large: bool) -> Decoded:
-    decoded = Decoded()
+def _all_spans(request: Any, decoded: Decoded) -> Decoded:
     for group in request.resource_spans:
-        resource, url = _attributes(group.resource.attributes)[0], group.schema_url
+        resource, url = _attributes_of(group.resource, decoded), group.schema_url
         for inner in group.scope_spans:
-            scope = _named(inner.scope, inner.schema_url)
+            scope = _named(inner.scope, inner.schema_url, decoded)
             for item in inner.spans:
-                try:
-                    if may_be_large and item.ByteSize() > SMALL:
-                        check_size(memoryview(item.SerializeToString()), "Span")
-                    decoded.spans.append(_span(item, resource, url, scope))
-                except Unusable as error:
-                    decoded.reject(str(error))
+                if (found := decoded.read(_span, item, resource, url, scope)) is not None:
+                    decoded.spans.append(found)
     return decoded
 
 
@@ -289,17 +266,17 @@ def logs(body: bytes, *, is_sent: bool = True) -> Decoded:
         InvalidValue: the body is no such message, is truncated, or has too many log records.
         MissingExtra: the package for protobuf is not installed.
     """
-    known, decoded = _messages(), Decoded()
+    known, decoded, fields = _messages(), Decoded(is_sent), [MAX_FIELDS]
     if is_sent:
-        check_request(body, "LogRecord")
+        check_request(body)
+
+    def log_in(data: memoryview, room: list[int]) -> Log | None:
+        record = _parsed(known, "LogRecord", data, fields if is_sent else [MAX_FIELDS])
+        return _log(record, room) if record.trace_id and record.span_id else None
+
     for _, _, _, data in _items(known, body, decoded):
-        try:
-            check_size(data, "LogRecord")
-            record = _parsed(known, known.log, data)
-            if record.trace_id and record.span_id:
-                decoded.logs.append(_log(record))
-        except Unusable as error:
-            decoded.reject(str(error))
+        if (found := decoded.read(log_in, data)) is not None:
+            decoded.logs.append(found)
     return decoded
 
 
@@ -317,8 +294,8 @@ def _messages() -> _Messages:
                 raise MissingExtra(
                     "body", f"is protobuf, which needs more packages; send JSON, or run: {installing.extra('otlp')}"
                 ) from None
-        parts = Span, LogRecord, Resource, InstrumentationScope
-        _loaded.append(_Messages(ExportTraceServiceRequest, *parts, DecodeError))
+        parts = {"Span": Span, "LogRecord": LogRecord, "Resource": Resource, "Scope": InstrumentationScope}
+        _loaded.append(_Messages(ExportTraceServiceRequest, parts, DecodeError))
     return _loaded[0]
 
 
@@ -328,58 +305,63 @@ def _items(known: _Messages, body: bytes, decoded: Decoded) -> Iterator[tuple[di
         if number != 1:
             continue
         fields = list(_fields(group))
-        resource = _resource(known, next((inner for field, inner in fields if field == 1), None), decoded)
+        about = _about(known, "Resource", next((inner for field, inner in fields if field == 1), None), decoded)
+        resource = {} if about is None else _attributes_of(about, decoded)
         url = _utf8(next((inner for field, inner in fields if field == 3), None))
         for field, inner in fields:
             if field != 2:
                 continue
             parts = list(_fields(inner))
             scope_url = _utf8(next((part for name, part in parts if name == 3), None))
-            scope = _scope(known, next((part for name, part in parts if name == 1), None), scope_url)
+            about = _about(known, "Scope", next((part for name, part in parts if name == 1), None), decoded)
+            scope = Scope(schema_url=scope_url) if about is None else _named(about, scope_url, decoded)
             for name, part in parts:
                 if name == 2:
                     yield resource, url, scope, part
 
 
-def _parsed(known: _Messages, message: Any, data: memoryview) -> Any:
+def _parsed(known: _Messages, shape: str, data: memoryview, fields: list[int]) -> Any:
+    check_size(data, shape, fields)
     try:
-        return message.FromString(data.tobytes())
+        return known.of[shape].FromString(data.tobytes())
     except known.error:
         raise Unusable("it is broken: not protobuf, no UTF-8, or nested too deep") from None
 
 
-def _resource(known: _Messages, data: memoryview | None, decoded: Decoded) -> dict[str, Any]:
-    if data is None:
+def _about(known: _Messages, shape: str, data: memoryview | None, decoded: Decoded) -> Any:
+    """Return a resource or a scope; None if there is none, or it is unusable: its spans still are usable."""
+    try:
+        is_full = decoded.values >= VALUES_OF_REQUEST
+        return None if data is None or is_full else _parsed(known, shape, data, [MAX_VALUES // 10])
+    except Unusable:
+        return None
+
+
+def _attributes_of(about: Any, decoded: Decoded) -> dict[str, Any]:
+    """Return the attributes of a resource or a scope, which count as values of the request; {} if they are too many."""
+    items, room = about.attributes, [min(MAX_VALUES, VALUES_OF_REQUEST - decoded.values)]
+    if not items:
         return {}
+    before = room[0]
     try:
-        check_size(data, "Resource")
-        return _attributes(_parsed(known, known.resource, data).attributes)[0]
+        return _attributes(items, room)[0]
     except Unusable:
-        return {}  # the spans of a broken resource are still usable
+        return {}
+    finally:
+        if decoded.is_sent:
+            decoded.values += before - room[0]
 
 
-def _scope(known: _Messages, data: memoryview | None, url: str) -> Scope:
-    if data is None:
-        return Scope(schema_url=url)
-    try:
-        check_size(data, "Scope")
-        scope = _parsed(known, known.scope, data)
-    except Unusable:
-        return Scope(schema_url=url)
-    return _named(scope, url)
-
-
-def _named(scope: Any, url: str) -> Scope:
-    found = scope_attributes(_attributes(scope.attributes)[0]) if scope.attributes else {}
-    return Scope(scope.name, scope.version, url, found)
+def _named(scope: Any, url: str, decoded: Decoded) -> Scope:
+    return Scope(scope.name, scope.version, url, scope_attributes(_attributes_of(scope, decoded)))
 
 
 def _utf8(data: memoryview | None) -> str:
     return "" if data is None else data.tobytes().decode("utf-8", "replace")
 
 
-def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSpan:
-    attributes, over = _attributes(item.attributes)
+def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope, room: list[int]) -> OtelSpan:
+    attributes, over = _attributes(item.attributes, room)
     events, links, status = item.events, item.links, item.status
     code, trace_id, span_id, parent = status.code, item.trace_id, item.span_id, item.parent_span_id
     cut_off = over or item.dropped_attributes_count or item.dropped_events_count or item.dropped_links_count
@@ -397,22 +379,24 @@ def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSp
         _STATUS[code] if 0 <= code < len(_STATUS) else "UNSET",
         status.message or None,
         attributes,
-        tuple(map(_event, events[:MAX_ATTRIBUTES])) if events else (),
-        tuple(map(_link, links[:MAX_ATTRIBUTES])) if links else (),
+        tuple([_event(event, room) for event in events[:MAX_ATTRIBUTES]]) if events else (),
+        tuple([_link(link, room) for link in links[:MAX_ATTRIBUTES]]) if links else (),
         scope,
         resource,
         url,
         _dropped(item, over) if cut_off or len(events) > MAX_ATTRIBUTES or len(links) > MAX_ATTRIBUTES else {},
-        item.trace_state,
+        item.trace_state[:MAX_STATE],
     )
 
 
-def _event(item: Any) -> Event:
-    return Event(item.name, nanos(item.time_unix_nano), _attributes(item.attributes)[0])
+def _event(item: Any, room: list[int]) -> Event:
+    spend(room, LINK)
+    return Event(item.name, nanos(item.time_unix_nano), _attributes(item.attributes, room)[0])
 
 
-def _link(item: Any) -> Link:
-    return Link(item.trace_id.hex(), item.span_id.hex(), _attributes(item.attributes)[0], item.trace_state)
+def _link(item: Any, room: list[int]) -> Link:
+    spend(room, LINK)
+    return Link(item.trace_id.hex(), item.span_id.hex(), _attributes(item.attributes, room)[0], item.trace_state)
 
 
 def _dropped(item: Any, over: int) -> Mapping[str, int]:
@@ -423,11 +407,11 @@ def _dropped(item: Any, over: int) -> Mapping[str, int]:
     )
 
 
-def _log(item: Any) -> Log:
-    attributes, _ = _attributes(item.attributes)
+def _log(item: Any, room: list[int]) -> Log:
+    attributes, _ = _attributes(item.attributes, room)
     name = getattr(item, "event_name", "") or attributes.get("event.name")
     at = nanos(item.time_unix_nano) or nanos(item.observed_time_unix_nano)
-    event = Event(name if type(name) is str else "", at, attributes, _value(item.body, 0))
+    event = Event(name if type(name) is str else "", at, attributes, _value(item.body, 0, room))
     return Log(_id(item.trace_id, 16, "trace_id"), _id(item.span_id, 8, "span_id"), event)
 
 
@@ -441,32 +425,32 @@ def _parent(value: bytes) -> str | None:
     return _id(value, 8, "parent_span_id") if any(value) else None
 
 
-def _attributes(items: Any) -> tuple[dict[str, Any], int]:
+def _attributes(items: Any, room: list[int]) -> tuple[dict[str, Any], int]:
     """Return attributes as a dict, and the number of attributes over MAX_ATTRIBUTES. Texts and numbers are fast."""
     number = len(items)
+    spend(room, number)
     if number <= MAX_ATTRIBUTES:
-        found = {item.key: (value := item.value).string_value or value.int_value or _value(value, 0) for item in items}
+        found = {
+            item.key: (value := item.value).string_value or value.int_value or _value(value, 0, room) for item in items
+        }
         if len(found) == number:
             return found, 0
-    return kept(_pairs(items))
+    return kept((item.key, _value(item.value, 0, room)) for item in items)
 
 
-def _pairs(items: Any) -> Iterator[tuple[str, Any]]:
-    for item in items:
-        yield item.key, _value(item.value, 0)
-
-
-def _value(value: Any, depth: int) -> Any:
+def _value(value: Any, depth: int, room: list[int]) -> Any:
     """Return an AnyValue as plain JSON."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
-    if kind == "array_value":
-        return TOO_DEEP if depth >= MAX_DEPTH else [_value(item, depth + 1) for item in value.array_value.values]
-    if kind == "kvlist_value":
+    if kind in ("array_value", "kvlist_value"):
         if depth >= MAX_DEPTH:
             return TOO_DEEP
-        return {item.key: _value(item.value, depth + 1) for item in value.kvlist_value.values}
+        items = getattr(value, kind).values
+        spend(room, len(items))
+        if kind == "array_value":
+            return [_value(item, depth + 1, room) for item in items]
+        return {item.key: _value(item.value, depth + 1, room) for item in items}
     found = getattr(value, kind)
     if type(found) is bytes:
         return base64.b64encode(found).decode()

@@ -19,6 +19,10 @@ from agentspan.otel.otlp.json_bodies import BodyTooLarge, Decoded
 
 MAX_BODY = 20 * 2**20
 """The default limit for the bytes of a decompressed body."""
+MAX_RATIO = 100
+"""How many times as large as it was sent a body may become without its compression. Real requests reach 30."""
+MAX_SMALL = 2**20
+"""The bytes without compression that any body may have."""
 MAX_MEMBERS = 1000
 """The most members of a gzip body, which are gzip files one after the other. Each takes 40 kB and some microseconds."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
@@ -45,6 +49,7 @@ def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
         if len(found) > limit:
             raise _too_large(limit)
         return found
+    limit = min(limit, max(MAX_SMALL, MAX_RATIO * len(body)))
     if encoding == "gzip":
         return _inflated(body, _GZIP, limit)
     if encoding == "deflate":
