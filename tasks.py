@@ -44,6 +44,10 @@ TASKS: dict[str, tuple[str, list[list[str]]]] = {
         "make build/site of the documentation, and follow its links (needs `.[site]`)",
         [[sys.executable, "docs/make_site.py"]],
     ),
+    "measures": (
+        "how much there is to read, in each room and in all",
+        [[sys.executable, "-m", "tests.project.measures"]],
+    ),
     "bench": (
         "what a recorded call costs, and the import (about 5 minutes; needs `.[bench]`)",
         [[sys.executable, f"benchmarks/bench_{name}.py"] for name in ("import", "span")],

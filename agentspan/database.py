@@ -455,8 +455,8 @@ class Database:
 
         Active ones become failed with the error `Abandoned`, pending ones cancelled, with `closed_by` abandoned. A run
         and its spans are closed in one transaction; in a terminated run, all open spans are closed. The journal of a
-        dead program is recovered before. If another process is recovering it, `doctor` waits for at most 10 s, and
-        then leaves the spans open.
+        dead program is recovered before. If another process is recovering it, `doctor` waits for that. All this takes
+        at most 6 s; then the rest stays as it is, and the report says how much waits for the next `doctor`.
 
         Args:
             dry_run: report the changes without making them; allowed with `read_only=True`.

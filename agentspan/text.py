@@ -177,6 +177,17 @@ def dotted(*texts: str) -> str:
     return " · ".join(filter(None, texts))
 
 
+_WORKTREE = re.compile(r"(.+?)(?:/\.(?:claude/)?|-)worktrees/[^/]+(?:/.*)?", re.DOTALL)
+
+
+def repository_of(folder: str) -> str:
+    """Return the folder of the repository of a worktree: of `shop/.worktrees/1`, `shop/.claude/worktrees/1` and
+    `shop-worktrees/1`, that is `shop`. Other folders are returned unchanged.
+    """
+    found = _WORKTREE.fullmatch(folder)
+    return folder if found is None else found[1]
+
+
 def amounts(tokens: int | None, cost_usd: float | None, duration_ms: float | None = None) -> list[str]:
     """Return tokens, cost and duration as texts, as far as they are known: `8.1k tok`, `$0.0123`, `2.1 s`."""
     return [

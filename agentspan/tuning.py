@@ -46,6 +46,8 @@ class Tuning(NamedTuple):
     """The number of ticks without a record after which the drain thread ends."""
     drain_portion_bytes: int = 640 * 1024
     """The most bytes of a journal that are committed at once."""
+    read_adopts_s: float = 3.0
+    """How long a read recovers the journals of dead programs. The rest waits for later reads, and for `doctor`."""
     read_drains_s: float = 1.0
     """How long a read waits for progress while its process's journal is drained. After progress it waits again."""
     derived_spans: int = 50
@@ -155,8 +157,9 @@ class Tuning(NamedTuple):
     copy_compare_s: float = 300.0
     """The least seconds until a copy that follows its source compares all runs again. The comparison also finds rows
     that were stored late with old times."""
-    doctor_adopt_wait_s: float = 10.0
-    """How long `doctor` waits, in all, for other processes that adopt the journals of dead programs."""
+    doctor_s: float = 6.0
+    """How long `doctor` recovers the journals of dead programs, also by waiting for other processes that recover them,
+    and closes runs. The rest waits for the next `doctor`."""
 
     # Serving.
 

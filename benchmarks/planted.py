@@ -2,7 +2,7 @@
 
 Tasks differ in difficulty, normal with a standard deviation of 1 in logits; 31 % of the runs fail. The cause is in
 20 % of the runs, and multiplies the odds of failing. A harmless error of the same tool is in 25 %. A run has about
-eleven spans, with arguments, numbers of calls and durations that mean nothing.
+thirteen spans, with arguments, numbers of calls and durations that mean nothing.
 """
 
 import json
@@ -35,12 +35,24 @@ CAUSES = {
     "error text": "error Tool pay: ToolFailed: card declined",
     "order": "Tool pay before Tool check",
     "empty result": "Tool search with an empty result",
+    "empty retrieval": "Retrieval with an empty result",
+    "MCP argument": "MCP post with channel=sms",
+    "nested argument": "Tool pay with card.kind=prepaid",
+    "list argument": "Tool search with tags[]=late",
+    "number": "Tool pay with total above ",
+    "result's value": "Tool quote returning state=stale",
+    "finish reason": "LLM returning finish_reason=length",
+    "prompt": 'prompt with "Answer in one line."',
 }
+LESS = {("number", 100): 0.20}
+"""A share that is smaller than in TABLE: `why` does not know the limit."""
+LIMIT = 0.8
+"""The total above which a run fails more often, if that is the cause."""
 """The causes that can be planted, each with the finding that names it."""
 WORDS = ("busy", "closed", "away", "too late", "too many")
-TABLE = ((100, 0.45), (300, 0.95))
+TABLE = ((100, 0.45), (300, 0.90))
 """Numbers of runs, and in which share of the sets each cause must be found."""
-MOST_ALARMS = 0.05
+MOST_ALARMS = 0.03
 """The share of shuffled sets in which anything may be found."""
 EXPOSED, HARMLESS, FAILING = 0.20, 0.25, 0.31
 BEGAN_NS = 1_780_000_000 * 10**9
@@ -119,10 +131,16 @@ class _Maker:
         dice, cause = self.dice, self.cause if exposed else None
         harmless = dice.random() < HARMLESS
         city = dice.choice(["Rome", "Oslo", "Lima"])
+        tags = [dice.choice(["new", "old"]), *(["late"] if cause == "list argument" else [])]
+        yield self.span("retrieval", {"query": city}, {"documents": [] if cause == "empty retrieval" else [city]})
         for _ in range(dice.choice([1, 1, 2])):
             yield self.model()
             yield self.tool(
-                "search", [] if cause == "empty result" else [dice.randrange(99)], city=city, page=dice.random()
+                "search",
+                [] if cause == "empty result" else [dice.randrange(99)],
+                city=city,
+                page=dice.random(),
+                tags=tags,
             )
         if cause == "repeat":
             page = dice.random()
@@ -130,29 +148,40 @@ class _Maker:
             yield self.tool("search", [1], city=city, page=page)
         yield self.model()
         fails = cause == "failing tool"
-        yield self.tool("quote", dice.choice(WORDS) if fails else 7, fails, seats=dice.choice([1, 2, 3]))
+        state = "stale" if cause == "result's value" else "fresh"
+        quoted = dice.choice(WORDS) if fails else {"price": 7, "state": state}
+        yield self.tool("quote", quoted, fails, seats=dice.choice([1, 2, 3]))
+        channel = "sms" if cause == "MCP argument" else "mail"
+        called = {"method": "tools/call", "server": "crm", "target": "post", "arguments": {"channel": channel}}
+        yield self.span("mcp", called, {"result": {"sent": True}})
         for part in (self.pay, self.check) if cause == "order" else (self.check, self.pay):
             yield from part(cause, harmless)
-        yield self.model()
+        yield self.model(cause)
 
     def pay(self, cause: str | None, harmless: bool) -> Iterator[AgentSpanRow]:
         """Yield the calls that pay."""
         currency = "EUR" if cause == "argument" else "USD"
+        card = {"kind": "prepaid" if cause == "nested argument" else "credit", "limit": {"day": 500}}
+        low, high = (LIMIT, 1.0) if cause == "number" else (0.0, LIMIT) if self.cause == "number" else (0.0, 1.0)
+        total = self.dice.uniform(low, high)
         yield self.model()
         if harmless:
-            yield self.tool("pay", "try again", True, currency=currency, total=self.dice.random())
+            yield self.tool("pay", "try again", True, currency=currency, total=total, card=card)
         if cause == "error text":
-            yield self.tool("pay", "card declined", True, currency=currency, total=self.dice.random())
-        yield self.tool("pay", "paid", currency=currency, total=self.dice.random())
+            yield self.tool("pay", "card declined", True, currency=currency, total=total, card=card)
+        yield self.tool("pay", "paid", currency=currency, total=total, card=card)
 
     def check(self, cause: str | None, _: bool) -> Iterator[AgentSpanRow]:
         """Yield the call that checks."""
         if cause != "missing step":
             yield self.tool("check", self.dice.random(), strict=self.dice.random() < 0.5)
 
-    def model(self) -> AgentSpanRow:
+    def model(self, cause: str | None = None) -> AgentSpanRow:
         """Make a call of a model."""
-        return self.span("llm", {"model": self.dice.choice(["small", "large"])}, {"text": f"step {self.dice.random()}"})
+        system = "You sell tickets. Be kind." + (" Answer in one line." if cause == "prompt" else "")
+        asked = {"model": self.dice.choice(["small", "large"]), "messages": [{"role": "system", "content": system}]}
+        reason = "length" if cause == "finish reason" else "stop"
+        return self.span("llm", asked, {"text": f"step {self.dice.random()}", "finish_reason": reason})
 
     def tool(self, name: str, output: Any, fails: bool = False, **arguments: Any) -> AgentSpanRow:
         """Make a call of a tool; of one that fails, `output` is the message."""
@@ -178,7 +207,7 @@ def found(cause: str, *, runs: int, seed: int) -> bool:
     storage = MemoryStorage()
     plant(storage, cause, runs=runs, seed=seed)
     answer = why(storage).findings
-    return answer.stratified and CAUSES[cause] in {each.feature for each in answer.findings}
+    return answer.stratified and any(each.feature.startswith(CAUSES[cause]) for each in answer.findings)
 
 
 def false_alarms(cause: str, *, runs: int, seed: int, shuffles: int) -> int:

@@ -9,23 +9,26 @@ A feature is true or false for each run, such as whether a tool was used. The nu
 so is the number of runs whose payloads are read, so runs are sampled: whole tasks, first those with failed and passed
 runs, because only they can distinguish a cause from a hard task.
 
-Features are, for example: a tool was used, was called often, with a certain value, repeatedly, in a certain order,
-slowly, with an empty result, or with a failing exit code; tests were run, or failed; the run has a certain member in
-its metadata, or more steps or tokens than half of the runs. The tools that a run used come from the index. Values of
-arguments are read from the payloads of some runs only, so such a feature is known only for these runs.
+Features are, for example: a tool was used, was called often, with a certain value, a number above a limit, repeatedly,
+in a certain order, slowly, with a certain or an empty result, or with a failing exit code; a model was sent a certain
+sentence, or stopped for a certain reason; tests were run, or failed; the run has a certain member in its metadata, or
+more steps or tokens than half of the runs. The tools that a run used come from the index. Payloads are read of some
+runs only, so features that come from them are known only for these runs.
 """
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from math import inf
 from statistics import median_low
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
-from agentspan.analysis.statistics import FEWEST_TASKS, PAIRED_SHARE, Strata, Table, benjamini_hochberg
+from agentspan.analysis import messages
+from agentspan.analysis.statistics import FEWEST_TASKS, PAIRED_SHARE, RELATIVE, Strata, Table
 from agentspan.analysis.tree import in_time
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
@@ -140,12 +143,13 @@ class Feature(NamedTuple):
 
 FDR = 0.10
 """The accepted share of false findings among all findings."""
-FALSE_ALARMS = 0.05
+FALSE_ALARMS = 0.025
 """The accepted share of false alarms: sets of runs without any cause in which something is found nevertheless.
 
-The clearest finding needs at most this q (R. J. Simes, Biometrika 73, 1986). FDR alone would allow 10 %, because any
-finding in such a set is false.
+FDR alone would allow 10 %, because any finding in such a set is false. So the clearest p must be one that so few sets
+with shuffled outcomes reach (P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing, 1993).
 """
+SHUFFLES = 600
 POWER = 0.8
 DECIDABLE = 0.05
 """A feature is tested only if the numbers of runs allow a p of at most this value."""
@@ -257,15 +261,86 @@ def _tested(
         if found.smallest_p() <= DECIDABLE:
             tested.append((found.p(), feature, found))
     tested.sort(key=lambda each: each[0])  # stable: features with equal p keep their order
-    q_values = benjamini_hochberg([p for p, _, _ in tested])
-    is_alarm = bool(q_values) and q_values[0] <= FALSE_ALARMS
+    q_values = _discrete_q([p for p, _, _ in tested], [each for _, _, each in tested])
+    is_alarm = bool(tested) and _by_chance(tested, failed, strata) <= FALSE_ALARMS
     clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if is_alarm and q <= FDR]
     detectable = None
     if tested:
         most = max((each for _, _, each in tested), key=lambda each: each.variance)
-        detectable = most.detectable(FALSE_ALARMS / len(tested), POWER)
+        detectable = most.detectable(_level([each for _, _, each in tested]), POWER)
     findings = tuple(_finding(feature, found, q, stratified) for q, (_, feature, found) in clear)
     return findings, len(tested), detectable
+
+
+def _by_chance(
+    tested: Sequence[tuple[float, Feature, Strata]], failed: Mapping[str, bool], strata: Mapping[str, Hashable]
+) -> float:
+    """Return the probability that any p is as small as the smallest one, if nothing goes with failure.
+
+    Outcomes are shuffled within strata, so that columns that say the same count once. It takes no shuffles where the
+    sum of the chances decides. Features that are known of other runs than most are not shuffled, but added up.
+    """
+    least = tested[0][0]
+    chances = [found.chance_of(least) for _, _, found in tested]
+    total = sum(chances)
+    if total <= FALSE_ALARMS or max(chances) > FALSE_ALARMS:
+        return total
+    sets = Counter(feature.known for _, feature, _ in tested if feature.known is not None)
+    read = frozenset(failed) if not sets else max(sets, key=lambda known: (sets[known], len(known)))
+    groups: dict[Hashable, list[str]] = defaultdict(list)
+    for id in sorted(failed):
+        groups[strata[id], id in read].append(id)
+    order = [id for group in groups.values() for id in group]
+    place = {id: at for at, id in enumerate(order)}
+    rest, cells, p_values = 0.0, [], dict[tuple[int, int], float]()
+    for chance, (_, feature, found) in zip(chances, tested, strict=True):
+        if feature.known is not None and feature.known != read:
+            rest += chance
+        else:
+            known = failed.keys() if feature.known is None else feature.known & failed.keys()
+            runs = sum(1 << place[id] for id in feature.runs & known)
+            cells.append((runs, sum(failed[id] for id in feature.runs & known), found))
+    outcomes = [[failed[id] for id in group] for group in groups.values()]
+    dice, reached = random.Random(0), 0
+    for _ in range(SHUFFLES):
+        drawn = 0
+        at = 0
+        for group in outcomes:
+            dice.shuffle(group)
+            for is_failed in group:
+                drawn |= is_failed << at
+                at += 1
+        for number, (runs, seen, found) in enumerate(cells):
+            more = (runs & drawn).bit_count() - seen
+            if (number, more) not in p_values:
+                p_values[number, more] = found.p(more)
+            if p_values[number, more] <= least * RELATIVE:
+                reached += 1
+                break
+    return min(total, rest + (reached + 1) / (SHUFFLES + 1))
+
+
+def _level(tested: Sequence[Strata]) -> float:
+    """Return the largest p that so few sets reach by chance that it is a finding, if no test depends on another."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        fits = sum(each.chance_of(middle) for each in tested) <= FALSE_ALARMS
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def _discrete_q(ps: Sequence[float], tested: Sequence[Strata]) -> list[float]:
+    """Return the q of each p, the smallest first: Benjamini and Hochberg's, for tests with few possible values.
+
+    The expected number of tests that reach a p by chance takes the place of the number of tests times p (J. F. Heyse,
+    2011): a thing that few runs have seldom reaches a small p, so that it costs the others little.
+    """
+    found, smallest = [1.0] * len(ps), 1.0
+    for place in reversed(range(len(ps))):
+        smallest = min(smallest, sum(each.chance_of(ps[place]) for each in tested) / (place + 1))
+        found[place] = smallest
+    return found
 
 
 def _tables(feature: Feature, failed: Mapping[str, bool], strata: Mapping[str, Hashable]) -> Iterable[Table]:
@@ -298,6 +373,27 @@ MAX_PAIRS = 20
 """The number of pairs of tools whose order is tested: those whose rarer order occurs in the most runs."""
 MAX_VALUE = 40
 """The largest number of characters of a value that is a feature; longer texts are seldom equal in two runs."""
+MAX_DEPTH = 6
+"""The depth up to which values inside arguments and results are read."""
+MAX_MEMBERS = 50
+"""The largest number of members, or elements, of each level of a value that are read."""
+MAX_PROMPT, MAX_FRAGMENT = 20_000, 80
+"""The largest number of characters of a message, and of a sentence of it, that are read."""
+MAX_PROMPTS = 60
+"""The number of sentences and words of prompts that are tested: those in the most runs."""
+LIMITS = (0.5, 0.8)
+"""The shares of runs whose largest number is at most a limit that is tested."""
+MANY_NUMBERS = 12
+"""A number is compared with limits if it has more different values than this; with fewer, each is a value."""
+_UNREAD = frozenset({"agent", "chain", "message", "evaluation"})
+"""Span types whose payloads are not read: they repeat those of other steps, or judge the run."""
+_OF_TRIALS = frozenset({"evaluation", "trial", "case"})
+"""Members of the metadata of trials that count or name them."""
+_PROMPTED = frozenset({*messages.SYSTEM, *messages.SENT, "model", "tools", "input_tokens", "output_tokens"})
+_REASONS = ("finish_reason", "stop_reason", "finish_reasons", "status")
+_WRITTEN = frozenset({"system", "developer", "user"})
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+_WORDS = re.compile(r"[^\W\d_][\w'-]{2,39}")
 _EMPTY = frozenset({"", "[]", "{}", "null", "None"})
 
 
@@ -313,6 +409,8 @@ def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]
     yield from reader.surprises(known)
     yield from reader.tests(known)
     yield from reader.values(known)
+    yield from reader.numbers()
+    yield from reader.prompts(known)
     yield from reader.orders()
     yield from reader.slow_steps()
 
@@ -326,6 +424,10 @@ class _Reader:
         self._slowest: dict[str, dict[str, float]] = defaultdict(dict)
         self._exits: dict[str, set[str]] = defaultdict(set)
         self._tests: dict[str, list[bool]] = {}
+        self._numbers: dict[str, dict[str, set[float]]] = defaultdict(dict)
+        self._prompts: dict[str, set[str]] = defaultdict(set)
+        self._messages: dict[tuple[str, str], Any] = {}
+        self._sent: set[tuple[str, Any]] = set()
 
     def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
         """Collect the features in the spans of a run, which must be in order of start."""
@@ -333,28 +435,69 @@ class _Reader:
         first: dict[str, int] = {}
         for place, span in enumerate(spans):
             kind = built_in_part(span.schema_name)
-            if span.label is None or kind not in ("tool", "llm"):
+            if kind in _UNREAD:
                 continue
-            step = f"{type_title(span.schema_name)} {span.label}"
+            title = type_title(span.schema_name)
+            step = " ".join(text for text in (title, span.label) if text)
             payload = _decoded(span.payload)
-            for name, value in _parameters(span.label, payload, kind):
-                self._values[f"{step} with {name}={value}"].add(run)
+            result = None if span.result_payload is None else _decoded(span.result_payload)
+            self._read_values(run, f"{step} with", _parameters(payload, kind), span.label)
+            if span.status == "complete":
+                self._read_values(run, f"{title if kind == 'llm' else step} returning", _returned(result, kind))
+            if kind == "llm":
+                self._read_prompt(run, payload)
+            elif span.status == "complete" and span.result_payload is not None and _is_empty(_output(result)):
+                self._empty[step].add(run)
+            if span.label is None:
+                continue
             if span.duration_ms is not None:
                 slowest = self._slowest[step]
                 slowest[run] = max(slowest.get(run, 0.0), span.duration_ms)
             if kind == "tool":
                 calls[step, _arguments_text(payload, span.payload)] += 1
                 first.setdefault(step, place)
-                if span.status == "complete" and _is_empty(_output(span.result_payload)):
-                    self._empty[step].add(run)
-                self._read_command(run, step, span, payload)
+                self._read_command(run, step, span, payload, result)
         self._first[run] = first
         for (step, _), number in calls.items():
             if number > 1:
                 self._repeats[step].add(run)
 
-    def _read_command(self, run: str, step: str, span: AgentSpanRow, payload: Any) -> None:
-        result = None if span.result_payload is None else _decoded(span.result_payload)
+    def _read_values(self, run: str, what: str, members: Iterable[tuple[str, Any]], label: str | None = None) -> None:
+        """Collect short values, and the largest number of each name."""
+        for name, value in members:
+            where = f"{what} {one_line(name, MAX_VALUE)}".rstrip()
+            if type(value) in (int, float):
+                self._numbers[where].setdefault(run, set()).add(value)
+            elif len(text := value if type(value) is str else str(value).lower()) <= MAX_VALUE and text != label:
+                self._values[f"{where}{'=' if name else ' '}{one_line(text, MAX_VALUE)}"].add(run)
+
+    def _read_prompt(self, run: str, payload: Any) -> None:
+        """Collect the sentences and words that a model was sent; each message of a run once."""
+        for message, key in messages.sent(payload, self._messages):
+            if message["role"] in _WRITTEN and (run, key) not in self._sent:
+                self._sent.add((run, key))
+                text = message["text"][:MAX_PROMPT]
+                parts = {part.strip() for part in _SENTENCES.split(text)} | {*_WORDS.findall(text.lower())}
+                for part in parts:
+                    if 2 < len(part) <= MAX_FRAGMENT:
+                        self._prompts[part].add(run)
+
+    def prompts(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield a feature for each sentence or word that models were sent in some runs, and not in others."""
+        for text, runs in _most(self._prompts, known, MAX_PROMPTS):
+            yield Feature(f'prompt with "{one_line(text, MAX_FRAGMENT)}"', frozenset(runs), known)
+
+    def numbers(self) -> Iterator[Feature]:
+        """Yield features for each number: the largest one of a run is above a limit that few, or half, exceed."""
+        for name, numbers in sorted(self._numbers.items()):
+            largest = {run: max(values) for run, values in numbers.items()}
+            ordered, known = sorted(largest.values()), frozenset(largest)
+            for share in LIMITS if len(set().union(*numbers.values())) > MANY_NUMBERS else ():
+                limit = ordered[int(share * len(ordered)) - 1]
+                runs = frozenset(run for run, number in largest.items() if number > limit)
+                yield Feature(f"{name} above {limit:.6g}", runs, known, f"{name} at most {limit:.6g}")
+
+    def _read_command(self, run: str, step: str, span: AgentSpanRow, payload: Any, result: Any) -> None:
         if exit_code_of(result):
             self._exits[step].add(run)
         if span.status != "cancelled" and type(payload) is dict and runs_tests(payload.get("arguments")):
@@ -374,14 +517,17 @@ class _Reader:
     def read_metadata(self, run: str, text: str | None) -> None:
         """Collect the short values in the metadata of a run."""
         metadata = None if text is None else _decoded(text)
-        for name, value in _short(metadata) if type(metadata) is dict else ():
-            self._values[f"metadata {name}={value}"].add(run)
+        if type(metadata) is dict:
+            self._read_values(run, "metadata", _leaves({k: v for k, v in metadata.items() if k not in _OF_TRIALS}))
 
     def values(self, known: frozenset[str]) -> Iterator[Feature]:
         """Yield a feature for each value of an argument or of metadata that some runs have and others lack."""
-        most = sorted(self._values.items(), key=lambda item: (-len(item[1]), item[0]))
-        fitting = [(text, runs) for text, runs in most if FEWEST <= len(runs) <= len(known) - FEWEST]
-        for text, runs in fitting[:MAX_VALUES]:
+        for name, numbers in self._numbers.items():
+            if len(set().union(*numbers.values())) <= MANY_NUMBERS:
+                for run, values in numbers.items():
+                    for value in values:
+                        self._values[f"{name}={value}"].add(run)
+        for text, runs in _most(self._values, known, MAX_VALUES):
             yield Feature(text, frozenset(runs), known)
 
     def surprises(self, known: frozenset[str]) -> Iterator[Feature]:
@@ -413,19 +559,37 @@ class _Reader:
             yield Feature(text, runs, frozenset(slowest), f"{step} within {duration_text(limit)}")
 
 
-def _parameters(label: str, payload: Any, kind: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and short values of a tool's arguments or a model's settings."""
-    parameters = payload.get("arguments") if type(payload) is dict and kind == "tool" else payload
-    for name, value in _short(parameters) if type(parameters) is dict else ():
-        if value != label:
-            yield name, value
+def _parameters(payload: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of arguments, of a tool or an MCP call, and of all other members of a payload."""
+    if type(payload) is dict:
+        left_out = _PROMPTED if kind == "llm" else frozenset({"arguments", "name", "method", "call_id"})
+        yield from _leaves(payload.get("arguments") if kind in ("tool", "mcp") else None)
+        yield from _leaves({name: value for name, value in payload.items() if name not in left_out})
 
 
-def _short(members: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in members.items():
-        text = value if type(value) is str else str(value).lower() if type(value) in (bool, int, float) else None
-        if text is not None and len(text) <= MAX_VALUE:
-            yield one_line(name, MAX_VALUE), one_line(text, MAX_VALUE)
+def _returned(result: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of a result; of a model's, only its reasons and such, no text and no usage."""
+    members = result if type(result) is dict else {}
+    output = {name: members[name] for name in _REASONS if name in members} if kind == "llm" else _output(result)
+    yield from _leaves(output)
+
+
+def _leaves(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the texts, numbers and truths in a value, each with its path: `filter.region`, `tags[]`."""
+    if type(value) is dict and depth < MAX_DEPTH:
+        for key, item in islice(value.items(), MAX_MEMBERS):
+            yield from _leaves(item, f"{name}.{key}" if name else key, depth + 1)
+    elif type(value) is list and depth < MAX_DEPTH:
+        for item in value[:MAX_MEMBERS]:
+            yield from _leaves(item, f"{name}[]", depth + 1)
+    elif type(value) in (str, bool, int, float):
+        yield name, value
+
+
+def _most(found: Mapping[str, set[str]], known: frozenset[str], most: int) -> list[tuple[str, set[str]]]:
+    """Return what some runs have and others lack, by the number of its runs, the largest first."""
+    ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [(text, runs) for text, runs in ordered if FEWEST <= len(runs) <= len(known) - FEWEST][:most]
 
 
 def _arguments_text(payload: Any, text: str) -> str:
@@ -433,9 +597,8 @@ def _arguments_text(payload: Any, text: str) -> str:
     return jsontext.canonical(payload.get("arguments", payload)) if type(payload) is dict else text
 
 
-def _output(result: str | None) -> Any:
-    decoded = None if result is None else _decoded(result)
-    return decoded.get("output", decoded) if type(decoded) is dict else decoded
+def _output(result: Any) -> Any:
+    return result.get("output", result.get("result", result)) if type(result) is dict else result
 
 
 def _is_empty(output: Any) -> bool:

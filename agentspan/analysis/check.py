@@ -14,11 +14,11 @@ from statistics import mean
 from typing import Any, Literal, NamedTuple
 
 from agentspan.analysis.by_name import some
-from agentspan.analysis.drift import PASSED, differences, group_sizes, outcomes_of, task_pairs, task_values
+from agentspan.analysis.drift import PASSED, group_sizes, outcome_cases, outcomes_of, task_pairs, task_values
 from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.power import ALPHA, MOST_TIMES, GroupSizes
-from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
+from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_tails
 from agentspan.errors import InvalidValue
 from agentspan.schemas.builtin import AGGREGATES, built_in_part
 from agentspan.schemas.span_types import fallback
@@ -149,7 +149,6 @@ def _known(name: str, names: Any, what: str) -> None:
 
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-ROUNDS = 5000
 NO_CALLS = AGGREGATES | {"message"}
 """Built-in span types whose steps do not count as calls."""
 MEASURED = {
@@ -464,8 +463,8 @@ def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts]) -> float:
 
     Runs are paired by task if both sides share tasks.
     """
-    found = differences(task_values(PASSED, task_pairs(baseline, runs)))
-    if found:
-        return paired_permutation_p(found, rounds=ROUNDS) / 2 if sum(found) < 0 else 1.0
+    cases = outcome_cases(task_pairs(baseline, runs))
+    if cases:
+        return paired_tails(cases)[0]
     after, before = outcomes_of(runs), outcomes_of(baseline)
     return fisher_p(round(sum(after)), len(after), round(sum(before)), len(before), one_sided=True)

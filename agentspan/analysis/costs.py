@@ -4,13 +4,14 @@ Sums leave out aggregates, spans that repeat the tokens and costs of the spans i
 counted once, for the run that called it. A call of a model without a known price has no cost: it
 is counted apart, never as 0.
 
-A cost belongs to the day on which its run began. So each number is about whole runs, and a filter finds these runs.
+A cost belongs to the day on which its call began. A filter chooses whole runs, by the time at which they began.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from agentspan import clock
@@ -22,11 +23,13 @@ from agentspan.errors import InvalidValue
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.prices import cache_effect
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import CachedCalls, Outlines, RunFilter, RunSums
-from agentspan.storage.sums import CachedCall, Progress, RunSum, RunSummary, plus
+from agentspan.storage.questions import CachedCalls, Outlines, RunFilter, RunSums, TimedSums
+from agentspan.storage.sums import QUARTER, CachedCall, Progress, RunSum, RunSummary, TimedSum, plus
 
 By = Literal["model", "day", "agent", "project", "tool", "version", "session"]
 BYS: tuple[By, ...] = get_args(By)
+OF_CALLS = frozenset({"model", "day", "tool"})
+"""The kinds of rows that are about single calls. The others are about whole runs."""
 Unit = Literal["day", "week", "month"]
 
 MOST_PERIODS = 31
@@ -60,7 +63,10 @@ class Spent:
 
 
 class Period(NamedTuple):
-    """A day, a week from Monday on, or a month: its name, and its start and end (exclusive) as filters of runs."""
+    """A day, a week from Monday on, or a month: its name, and the filters that find the runs with a call in it.
+
+    `since` is its start, or that of an earlier run with a call in it; `until` is its end (exclusive).
+    """
 
     name: str
     since: str
@@ -165,13 +171,15 @@ class _Row:
     unpriced: tuple[int, int] = (0, 0)
     costs: dict[str, float] = field(default_factory=dict)
 
-    def add(self, run: str, day: str, used: Used, calls: int = 0, unpriced: tuple[int, int] = (0, 0)) -> None:
+    def add(self, run: str, used: Used, calls: int = 0, unpriced: tuple[int, int] = (0, 0)) -> None:
         self.runs.add(run)
         self.calls += calls
         self.used = plus(self.used, used)
         self.unpriced = plus(self.unpriced, unpriced)
-        if used[2] is not None:
-            self.costs[day] = self.costs.get(day, 0.0) + used[2]
+
+    def book(self, day: str, cost: float | None) -> None:
+        if cost is not None:
+            self.costs[day] = self.costs.get(day, 0.0) + cost
 
     def spent(self) -> Spent:
         return Spent(len(self.runs), self.calls, *self.used, *self.unpriced)
@@ -202,9 +210,17 @@ def costs(
     """
     by = checked(by)
     runs = find_runs(storage, filter, limit=None, progress=progress).runs
-    days = {run.run.id: _day(run, zone) for run in runs}
+    ids, day_of = [run.run.id for run in runs], _day_in(zone)
+    timed: dict[str, list[tuple[str, TimedSum]]] = {id: [] for id in ids}
+    for part in storage.ask(TimedSums(ids, progress)):
+        timed[part.run_id].append((day_of(part.quarter), part))
+    first: dict[str, str] = {}  # the begin of the first run with a call on a day
+    for run in runs:
+        began = plausible(run.run.started_at or run.run.inserted_at)
+        for day in {day for day, part in timed[run.run.id] if _counts(part)} or {_day(began, zone)}:
+            first[day] = min(began, first.get(day, began))
     sums: dict[str, list[RunSum]] = {}
-    for each in storage.ask(RunSums([*days], progress)):
+    for each in storage.ask(RunSums(ids, progress)):
         if not each.is_aggregate:
             sums.setdefault(each.run_id, []).append(each)
     total, rows, unpriced = _Row(), dict[str | None, _Row](), dict[str, tuple[int, int]]()
@@ -215,23 +231,33 @@ def costs(
         without = [each for each in calls if is_unpriced(each)]
         for each in without:
             unpriced[each.label or ""] = plus(unpriced.get(each.label or "", (0, 0)), (each.spans, _tokens(each)))
-        total.add(run.run.id, days[run.run.id], _used(run), _spans(calls), _unpriced(without))
+        total.add(run.run.id, _used(run), _spans(calls), _unpriced(without))
+        for day, part in timed[run.run.id]:
+            total.book(day, part.cost_usd)
         if by == "model":
-            _add_models(rows, run, days[run.run.id], calls)
+            _add_models(rows, run, calls)
+            for day, part in timed[run.run.id]:
+                if part.cost_usd is not None:
+                    model = part.label if part.ran and is_model(part.schema_name) else None
+                    rows.setdefault(model, _Row()).book(day, part.cost_usd)
+        elif by == "day":
+            _add_days(rows, run, timed[run.run.id], {(each.schema_name, each.label) for each in without}, zone)
         elif by != "tool":
-            name, filters_of = _group(run, by, days[run.run.id], zone)
-            filters[name] = filters_of
-            rows.setdefault(name, _Row()).add(
-                run.run.id, days[run.run.id], _used(run), _spans(calls), _unpriced(without)
-            )
+            name, filters[name] = _group(run, by)
+            row = rows.setdefault(name, _Row())
+            row.add(run.run.id, _used(run), _spans(calls), _unpriced(without))
+            for day, part in timed[run.run.id]:
+                row.book(day, part.cost_usd)
     read_runs = len(runs)
     if by == "tool":
-        read_runs = _add_tools(storage, rows, runs, days, sums, most_spans)
+        read_runs = _add_tools(storage, rows, runs, zone, sums, most_spans)
     if by in ("model", "tool"):
         filters = {name: {by: name} for name in rows if name is not None}
-    unit, periods = _periods(set(days.values()), zone)
+    unit, periods = _periods(first, zone)
     names = [period.name for period in periods]  # each sorts before its days
-    place = {day: bisect_right(names, day) - 1 for day in days.values()}
+    place = {day: bisect_right(names, day) - 1 for day in first}
+    if by == "day":
+        filters = {day: _of_day(day, first[day], zone) for day in first}
     found = [
         CostRow(name, filters.get(name) if name is not None else None, row.spent(), _in_periods(row, place, periods))
         for name, row in rows.items()
@@ -276,15 +302,20 @@ def _dearest(row: CostRow) -> tuple[float, int, str]:
     return -(spent.cost_usd or 0.0), -tokens, row.name or ""
 
 
-def _used(run: RunSummary | RunSum) -> Used:
+def _used(run: RunSummary | RunSum | TimedSum) -> Used:
     return run.input_tokens, run.output_tokens, run.cost_usd
+
+
+def _counts(part: TimedSum) -> bool:
+    """Return whether these spans are calls of a model, or have tokens or a cost."""
+    return _used(part) != NOTHING or is_model(part.schema_name)
 
 
 def _spans(calls: Iterable[RunSum]) -> int:
     return sum(each.spans for each in calls)
 
 
-def _tokens(each: RunSum) -> int:
+def _tokens(each: RunSum | TimedSum) -> int:
     return (each.input_tokens or 0) + (each.output_tokens or 0)
 
 
@@ -302,26 +333,45 @@ def _unpriced(calls: Iterable[RunSum]) -> tuple[int, int]:
     return plus((0, 0), [sum(numbers) for numbers in zip((0, 0), *((c.spans, _tokens(c)) for c in calls), strict=True)])
 
 
-def _add_models(rows: dict[str | None, _Row], run: RunSummary, day: str, calls: Sequence[RunSum]) -> None:
+def _add_models(rows: dict[str | None, _Row], run: RunSummary, calls: Sequence[RunSum]) -> None:
     """Add the calls of each model of a run. The rest of the run's use is added to the row without a name."""
     used: Used = NOTHING
     for each in calls:
         unpriced = (each.spans, _tokens(each)) if is_unpriced(each) else (0, 0)
-        rows.setdefault(each.label, _Row()).add(run.run.id, day, _used(each), each.spans, unpriced)
+        rows.setdefault(each.label, _Row()).add(run.run.id, _used(each), each.spans, unpriced)
         used = plus(used, _used(each))
     input_tokens = (run.input_tokens or 0) - (used[0] or 0)
     output_tokens = (run.output_tokens or 0) - (used[1] or 0)
     cost = (run.cost_usd or 0.0) - (used[2] or 0.0)
     rest = input_tokens or None, output_tokens or None, cost if abs(cost) > LEAST else None
     if rest != NOTHING:
-        rows.setdefault(None, _Row()).add(run.run.id, day, rest)
+        rows.setdefault(None, _Row()).add(run.run.id, rest)
+
+
+def _add_days(
+    rows: dict[str | None, _Row],
+    run: RunSummary,
+    timed: Sequence[tuple[str, TimedSum]],
+    unpriced: Collection[tuple[str, str | None]],
+    zone: tzinfo | None,
+) -> None:
+    """Add the use of a run to each day on which its calls began; without any use, to the day on which it began."""
+    used = [(day, each) for day, each in timed if _counts(each)]
+    for day, each in used:
+        calls = each.spans if each.ran and is_model(each.schema_name) else 0
+        without = (calls, _tokens(each)) if calls and (each.schema_name, each.label) in unpriced else (0, 0)
+        row = rows.setdefault(day, _Row())
+        row.add(run.run.id, _used(each), calls, without)
+        row.book(day, each.cost_usd)
+    if not used:
+        rows.setdefault(_day(run.run.started_at or run.run.inserted_at, zone), _Row()).add(run.run.id, NOTHING)
 
 
 def _add_tools(
     storage: Storage,
     rows: dict[str | None, _Row],
     runs: Sequence[RunSummary],
-    days: Mapping[str, str],
+    zone: tzinfo | None,
     sums: Mapping[str, Sequence[RunSum]],
     room: int,
 ) -> int:
@@ -332,7 +382,7 @@ def _add_tools(
             return number
         for each in sums.get(id, ()):
             if each.label is not None and built_in_part(each.schema_name) in TOOLS:
-                rows.setdefault(each.label, _Row()).add(id, days[id], NOTHING, each.spans)
+                rows.setdefault(each.label, _Row()).add(id, NOTHING, each.spans)
         if run.input_tokens is run.output_tokens is run.cost_usd is None:
             continue
         spans = {span.id: span for span in storage.ask(Outlines(id))}
@@ -353,15 +403,20 @@ def _add_tools(
             priced = used[2] is not None or not is_model(span.schema_name) or not (used[0] or used[1])
             unpriced = (0, 0) if priced else (1, (used[0] or 0) + (used[1] or 0))
             own_calls = int(tool is None and is_model(span.schema_name))
-            rows.setdefault(tool, _Row()).add(id, days[id], used, own_calls, unpriced)
+            row = rows.setdefault(tool, _Row())
+            row.add(id, used, own_calls, unpriced)
+            row.book(_day(span.started_at or span.inserted_at, zone), used[2])
     return len(runs)
 
 
-def _group(run: RunSummary, by: By, day: str, zone: tzinfo | None) -> tuple[str | None, Mapping[str, str]]:
+def _of_day(day: str, first: str, zone: tzinfo | None) -> Mapping[str, str]:
+    """Return the filter of the runs that began from the first one with a call on the day to the end of the day."""
+    start = date.fromisoformat(day)
+    return {"since": min(first, _start(start, zone)), "until": _start(start + timedelta(days=1), zone)}
+
+
+def _group(run: RunSummary, by: By) -> tuple[str | None, Mapping[str, str]]:
     """Return the name of a run's row, and the filter that finds the runs of the row."""
-    if by == "day":
-        start = date.fromisoformat(day)
-        return day, {"since": _start(start, zone), "until": _start(start + timedelta(days=1), zone)}
     if by == "agent":
         return run.agent, {"agent": run.agent}
     if by == "version":
@@ -372,9 +427,14 @@ def _group(run: RunSummary, by: By, day: str, zone: tzinfo | None) -> tuple[str 
     return folder, {"project": folder or ""}
 
 
-def _day(run: RunSummary, zone: tzinfo | None) -> str:
-    """Return the day on which a run began, as `2026-11-24`."""
-    text = plausible(run.run.started_at or run.run.inserted_at)
+def _day_in(zone: tzinfo | None) -> Callable[[int], str]:
+    """Return the function that returns the day of a quarter of an hour (see TimedSum)."""
+    return cache(lambda quarter: _day(clock.to_text(quarter * QUARTER * 1000), zone))
+
+
+def _day(text: str, zone: tzinfo | None) -> str:
+    """Return the day of a stored time, as `2026-11-24`."""
+    text = plausible(text)
     return text[:10] if zone is UTC else clock.to_datetime(text).astimezone(zone).date().isoformat()
 
 
@@ -385,8 +445,12 @@ def _start(day: date, zone: tzinfo | None) -> str:
     return f"{in_zone(zone, datetime.combine(day, time())).astimezone(UTC).isoformat()[:19]}Z"
 
 
-def _periods(days: set[str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:
-    """Return the periods from the first to the last day: days, else weeks, else months."""
+def _periods(days: Mapping[str, str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:
+    """Return the periods from the first to the last day: days, else weeks, else months.
+
+    Args:
+        days: the begin of the first run with a call on each day.
+    """
     if not days:
         return "day", []
     first, last = date.fromisoformat(min(days)), date.fromisoformat(max(days))
@@ -394,10 +458,12 @@ def _periods(days: set[str], zone: tzinfo | None) -> tuple[Unit, list[Period]]:
     unit: Unit = "day" if (last - first).days < MOST_PERIODS else "week" if weeks < MOST_PERIODS else "month"
     starts = _starts(first, last, unit)
     ends = [*starts[1:], _next(starts[-1], unit)]
-    return unit, [
-        Period(each.isoformat()[: 7 if unit == "month" else 10], _start(each, zone), _start(end, zone))
-        for each, end in zip(starts, ends, strict=True)
-    ]
+    found = []
+    for each, end in zip(starts, ends, strict=True):
+        began = (at for day, at in days.items() if each.isoformat() <= day < end.isoformat())
+        since = min([_start(each, zone), *began])
+        found.append(Period(each.isoformat()[: 7 if unit == "month" else 10], since, _start(end, zone)))
+    return unit, found
 
 
 def _starts(first: date, last: date, unit: Unit) -> list[date]:
@@ -430,13 +496,12 @@ def cache_use(
         runs: the runs whose calls count.
         is_all: whether these are all runs of the storage.
     """
-    names: dict[str, str | None] = {}
-    if by not in ("model", "tool"):
-        names = {run.run.id: _group(run, by, _day(run, zone), zone)[0] for run in runs}
+    names = {} if by in OF_CALLS else {run.run.id: _group(run, by)[0] for run in runs}
     groups: dict[str | None, list[CachedCall]] = {}
-    calls = storage.ask(CachedCalls(None if is_all else [run.run.id for run in runs]))
-    for call in calls:
-        groups.setdefault(call.label if by in ("model", "tool") else names.get(call.run_id), []).append(call)
+    day_of = _day_in(zone)
+    for call in storage.ask(CachedCalls(None if is_all else [run.run.id for run in runs])):
+        own = day_of(call.quarter) if by == "day" else call.label if by in OF_CALLS else names.get(call.run_id)
+        groups.setdefault(own, []).append(call)
     rows = sorted((_cache_row(name, own) for name, own in groups.items()), key=lambda row: -(row.net_usd or 0.0))
     return (_sum(rows), *rows) if rows else ()
 

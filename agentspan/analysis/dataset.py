@@ -14,6 +14,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from agentspan import clock, ids, jsontext
 from agentspan.analysis import messages, tables
 from agentspan.analysis.failures import ending_of, failed_step
 from agentspan.analysis.messages import Message
-from agentspan.analysis.tree import in_time, run_error
+from agentspan.analysis.tree import in_time, is_session, run_error
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.jsonl import FIRST
 from agentspan.model.changes import FINISH_STATUSES, INSTANCE_STATUSES
@@ -64,9 +65,13 @@ class ChatMessage(TypedDict):
     tool_call_id: str
 
 
-def conversation(spans: Sequence[AgentSpanRow]) -> list[ChatMessage]:
-    """Return the conversation in the spans of a run, the system prompt of its first call first."""
-    reader = _Reader()
+def conversation(spans: Sequence[AgentSpanRow], *, of_session: bool = False) -> list[ChatMessage]:
+    """Return the conversation in the spans of a run, the system prompt of its first call first.
+
+    Args:
+        of_session: whether the run is the session of a coding agent (see messages.with_arguments).
+    """
+    reader = _Reader(partial(messages.with_arguments, used=messages.arguments_by_call(spans), is_session=of_session))
     for span in in_time(_outermost(spans)):
         match built_in_part(span.schema_name):
             case "message":
@@ -103,9 +108,13 @@ class _Reader:
     Attributes:
         system: the system prompt of the first model call.
         messages: all other messages.
+
+    Args:
+        whole: returns a model's result with the arguments of its tool calls.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Callable[[Any], Any]) -> None:
+        self._whole = whole
         self.system: list[Message] = []
         self.messages: list[Message] = []
         self._known: messages.Known = {}
@@ -139,7 +148,7 @@ class _Reader:
                 places.append(at)
             else:
                 self._add(message)
-        for message in messages.answered(messages.value_of(span.result_payload)):
+        for message in messages.answered(self._whole(messages.value_of(span.result_payload))):
             if message["text"] or message["calls"]:
                 self._add(message)
 
@@ -331,7 +340,7 @@ def _row(
     run: AgentInstanceRow, name: Name, tags: Sequence[str], scores: Sequence[ScoreRow], spans: Sequence[AgentSpanRow]
 ) -> dict[str, Any]:
     metadata = {} if run.metadata is None else jsontext.decode(run.metadata)
-    messages = conversation(spans)
+    messages = conversation(spans, of_session=is_session(run))
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     error = run_error(run)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import fsum, inf, sqrt
-from statistics import mean, pvariance, stdev
+from statistics import fmean, mean, pvariance, stdev
 from typing import Literal
 
 from agentspan.analysis.drift_metrics import (
@@ -32,17 +32,18 @@ from agentspan.analysis.outcomes import Judge, Missed, decided, missed_rule, out
 from agentspan.analysis.power import ALPHA, GroupSizes
 from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.statistics import (
+    CONFIDENCE,
     FEWEST_TASKS,
-    MORE_ROUNDS,
     MOST_PERMUTED,
     PAIRED_SHARE,
     Interval,
+    PairedCase,
     Ratio,
     benjamini_hochberg,
     exact_interval,
     fisher_p,
     normal_p,
-    paired_permutation_p,
+    paired_tails,
     permutation_ps,
     sign_ps,
     two_sided,
@@ -399,13 +400,17 @@ def outcome_p(base: Sequence[RunFacts], head: Sequence[RunFacts], tasks: Pairs, 
 
     Fisher's test is also used if no task has an outcome in both groups.
     """
-    found = differences(task_values(PASSED, tasks))
-    if found:
-        if len(found) > MOST_PERMUTED:
-            return _normal_paired_p(found)
-        return paired_permutation_p(found, rounds=MORE_ROUNDS, seed=seed)
+    cases = outcome_cases(tasks)
+    if cases:
+        return min(1.0, 2 * min(paired_tails(cases, seed=seed)))
     known = outcomes_of(base), outcomes_of(head)
     return fisher_p(round(sum(known[0])), len(known[0]), round(sum(known[1])), len(known[1]))
+
+
+def outcome_cases(tasks: Pairs) -> list[PairedCase]:
+    """Return the outcomes of each task in which both groups have one."""
+    known = ((outcomes_of(before), outcomes_of(after)) for before, after in tasks)
+    return [PairedCase(round(sum(a)), len(a), round(sum(b)), len(b)) for a, b in known if a and b]
 
 
 def outcomes_of(runs: Sequence[RunFacts]) -> list[float]:
@@ -517,7 +522,9 @@ def _side(
     return value, len(own), share_interval(value, variance, least=len(own), most=total), None, None
 
 
-def share_interval(share: float, variance: float | None, *, least: int, most: float) -> Interval:
+def share_interval(
+    share: float, variance: float | None, *, least: int, most: float, confidence: float = CONFIDENCE
+) -> Interval:
     """Return the interval of a share, for the number of independent trials that its variance implies.
 
     Args:
@@ -527,7 +534,7 @@ def share_interval(share: float, variance: float | None, *, least: int, most: fl
     trials = min(most, max(least, share * (1 - share) / variance)) if variance else least
     rounded = max(1, round(trials))
     interval = exact_interval if rounded <= MOST_EXACT else wilson
-    return interval(round(share * rounded), rounded)
+    return interval(round(share * rounded), rounded, confidence=confidence)
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
@@ -553,16 +560,28 @@ def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float
 
 def group_sizes(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> GroupSizes | None:
     """Return the sizes and variances of two groups that determine the detectable drop; None without outcomes."""
-    tasks = task_pairs(base, head)
-    values = task_values(PASSED, tasks)
-    if values:  # only runs of paired tasks are compared
-        base, head = ([run for pair in tasks if all(map(outcomes_of, pair)) for run in pair[side]] for side in (0, 1))
-    known = outcomes_of(base), outcomes_of(head)
-    if not all(known):
-        return None
-    in_base, in_head = map(len, known)
-    share = mean(map(mean, values)) if values else sum(map(sum, known)) / (in_base + in_head)
-    found = differences(values)
-    total = fsum(map(abs, found))
-    size = fsum(each * each for each in found) / total if total else 0.0
-    return GroupSizes(share, in_base, in_head, len(found), pvariance(found) if found else 0.0, size)
+    cases = outcome_cases(task_pairs(base, head))
+    if not cases:
+        before, after = outcomes_of(base), outcomes_of(head)
+        share = fsum(before + after) / max(1, len(before + after))
+        return GroupSizes(share, len(before), len(after), 0, 0.0, 0.0) if before and after else None
+    found = [float(each.difference) for each in cases]
+    share = mean((each.base_passed / each.base + each.head_passed / each.head) / 2 for each in cases)
+    size = fsum(each * each for each in found) / (fsum(map(abs, found)) or 1.0)
+    within = fmean(_within(each.base_passed, each.base) + _within(each.head_passed, each.head) for each in cases)
+    is_one = within == 0 or any(1 in (each.base, each.head) for each in cases)
+    in_base, in_head = (sum(each[place] for each in cases) for place in (1, 3))
+    varies, runs = pvariance(found), 1 / in_base + 1 / in_head
+    # More than runs that are independent would differ: they repeat each other.
+    noise = 1.0 if is_one else min(1.0, max(1.0, 2 * varies / (within * runs * len(cases))) * len(cases) / in_head)
+    at_most = share * (1 - share) * (2 * noise if is_one else runs * len(cases))
+    return GroupSizes(
+        share, in_base, in_head, len(cases), varies, size,
+        1.0 if is_one else 1 / max(max(each.base, each.head) for each in cases),
+        all(each.base == each.head for each in cases), noise, min(1.0, varies / at_most) if at_most else 1.0,
+    )  # fmt: skip
+
+
+def _within(passed: int, runs: int) -> float:
+    """Return the variance of the outcomes of one task; 0 for one run."""
+    return passed * (runs - passed) / (runs * (runs - 1)) if runs > 1 else 0.0

@@ -159,6 +159,38 @@ def answered(result: Any) -> list[Message]:
     return answer
 
 
+def arguments_by_call(spans: Iterable[AgentSpanRow]) -> dict[str, Any]:
+    """Return the id of a tool call → the arguments of the first step that executed it."""
+    found: dict[str, Any] = {}
+    for span in spans:
+        payload = value_of(span.payload) if '"call_id"' in span.payload else None
+        if isinstance(payload, dict) and "arguments" in payload and isinstance(payload.get("call_id"), str):
+            found.setdefault(payload["call_id"], payload["arguments"])
+    return found
+
+
+def with_arguments(result: Any, used: Mapping[str, Any], *, is_session: bool) -> Any:
+    """Return a model's result, in which the calls without arguments have those of their tools' steps.
+
+    Args:
+        used: see arguments_by_call.
+        is_session: whether the run is the session of a coding agent. Its decoder leaves long arguments out of the
+            model's call, so a call that has a part of its step's arguments gets all of them.
+    """
+    made = result.get("tool_calls") if isinstance(result, dict) else None
+    return {**result, "tool_calls": [_whole(each, used, is_session) for each in made]} if type(made) is list else result
+
+
+def _whole(call: Any, used: Mapping[str, Any], is_session: bool) -> Any:
+    id = call.get("id") if isinstance(call, dict) else None
+    if not isinstance(id, str) or id not in used:
+        return call
+    own, whole = call.get("arguments"), used[id]
+    is_part = isinstance(own, dict) and isinstance(whole, dict) and own == {name: whole.get(name) for name in own}
+    is_missing = call.keys().isdisjoint((*_ARGUMENTS, "function"))
+    return {**call, "arguments": whole} if is_missing or (is_session and is_part) else call
+
+
 def key_of(message: Message) -> tuple[str, ...]:
     """Return a key that is equal for equal messages. Ids of calls are ignored."""
     called = (part for call in message["calls"] for part in ("\0call", call["name"], exact(call["arguments"])))

@@ -6,11 +6,11 @@ tasks. For more, the normal approximation is used, which is then wrong by less t
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from math import ceil, comb, sqrt
+from math import ceil, comb, log2, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
-from agentspan.analysis.statistics import binomial, fisher_p
+from agentspan.analysis.statistics import UNEQUAL, binomial, fisher_p
 
 ALPHA = 0.05
 """The level of the outcome's test; the false discovery rate of other metrics if the outcome differs or is unknown."""
@@ -45,6 +45,11 @@ class GroupSizes(NamedTuple):
         pairs: the number of tasks by which runs are paired; 0 if they are not paired.
         varies: the variance of the tasks' differences.
         size: the typical size of a task's difference, if not 0: the sum of squares divided by the sum of sizes.
+        least: the least size of a task's difference, by which no test is blind to a smaller drop: 1 where a task has
+            one run or its runs repeat each other.
+        is_equal: whether each task has as many runs in both groups.
+        noise: the variance of a task's mean in the head, in that of one run: 1 over its runs, or more if they repeat.
+        alike: how far the tasks are alike, from 0 (each passes always or never) to 1.
     """
 
     share: float
@@ -53,6 +58,10 @@ class GroupSizes(NamedTuple):
     pairs: float
     varies: float
     size: float
+    least: float = 0.0
+    is_equal: bool = True
+    noise: float = 1.0
+    alike: float = 1.0
 
     def drop(self, *, one_sided: bool = False) -> float:
         """Return the smallest drop that is detected in 80 of 100 cases, from 0 to 1; 1 if no drop is detectable.
@@ -116,32 +125,32 @@ class GroupSizes(NamedTuple):
                 return in_head * base < in_base * head and p <= ALPHA
 
             return lambda drop: _fisher_power(self.share, drop, base, head, is_drop)
-        if pairs and pairs <= MOST_EXACT:
-            return lambda drop: max(_sign_power(pairs, *signs(drop), level) for signs in (self._signs, self._unequal))
-        return lambda drop: self._normal_power(drop, base, head, pairs, level)
+        if not pairs:
+            return lambda drop: self._normal_power(drop, base, head, pairs, level)
+        if not self.is_equal:
+            level /= UNEQUAL
+        # The fewest tasks that give a verdict if all of them got worse, by the least that is possible.
+        least = ceil(-log2(level)) * self.least / pairs
+
+        def power(drop: float) -> float:
+            if drop < least * (1 - 1e-9):
+                return 0.0
+            if pairs <= MOST_EXACT and self.is_equal:
+                return _sign_power(pairs, *self._signs(drop), level)
+            return self._normal_power(drop, base, head, pairs, level)
+
+        return power
 
     def _square(self, drop: float) -> float:
         """Return the mean square of the tasks' differences after a drop, which changes their mean and variance."""
-        varies = self.varies + drop * (2 * self.share - 1 - drop) * self.pairs / self.head
+        varies = self.varies + drop * (1 - 2 * self.alike * (1 - self.share) - drop) * self.noise
         return max(0.0, varies) + drop * drop
 
     def _signs(self, drop: float) -> tuple[float, float]:
         """Return the share of tasks that differ, assuming equal differences; and the share of these that got worse."""
-        size = max(self.size, drop + (1 - drop) * min(1.0, self.pairs / self.head))
+        size = max(self.size, drop + (1 - drop) * self.noise)
         differ = min(1.0, max(self._square(drop) / size**2, drop / size))
         return differ, min(1.0, (1 + drop / size / differ) / 2) if differ else 0.5
-
-    def _unequal(self, drop: float) -> tuple[float, float]:
-        """Return the share of tasks that differ, assuming equally hard tasks; and the share of these that got worse."""
-        in_base, in_head = (max(1, round(each / self.pairs)) for each in (self.base, self.head))
-        after = dict(_binomial(in_head, max(0.0, self.share - drop)))
-        worse = better = 0.0
-        for passed, chance in _binomial(in_base, self.share):
-            for in_task, other in after.items():
-                worse += chance * other * (in_task * in_base < passed * in_head)
-                better += chance * other * (in_task * in_base > passed * in_head)
-        differ = worse + better
-        return differ, worse / differ if differ else 0.5
 
     def _normal_power(self, drop: float, base: int, head: int, pairs: int, level: float) -> float:
         """Return the power by the normal approximation, corrected for continuity.

@@ -36,6 +36,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.row_by_row import matches, names_of
 from agentspan.storage.sums import Progress, RunBrief, RunList, RunSummary, Stat
+from agentspan.text import repository_of
 
 ANY_MARK = "*"
 
@@ -106,18 +107,23 @@ def in_project(storage: Storage, project: str) -> frozenset[str]:
     folders: dict[str, bool] = {}
     found = set()
     for run in scan(storage, AgentInstanceRow):
-        folder = folder_of(run.metadata)
+        folder = _cwd_of(run.metadata)
         if folder is None:
             continue
         if folder not in folders:
-            folders[folder] = _is_within(folder, project)
+            folders[folder] = any(_is_within(each, project) for each in (folder, repository_of(folder)))
         if folders[folder]:
             found.add(run.id)
     return frozenset(found)
 
 
 def folder_of(metadata: str | None) -> str | None:
-    """Return the folder in which a run worked: the `cwd` in its metadata; None without one."""
+    """Return the folder in which a run worked, of a worktree that of its repository; None without one."""
+    folder = _cwd_of(metadata)
+    return None if folder is None else repository_of(folder)
+
+
+def _cwd_of(metadata: str | None) -> str | None:
     if metadata is None or '"cwd"' not in metadata:
         return None
     found = jsontext.decode(metadata)

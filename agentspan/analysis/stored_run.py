@@ -19,6 +19,7 @@ from agentspan.analysis.tree import (
     sums,
     title_of,
     walk,
+    with_calls,
 )
 from agentspan.analysis.why import RunWhy, why_run
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -85,7 +86,7 @@ class StoredRun:
 
     def __init__(self, storage: Storage, row: AgentInstanceRow) -> None:
         self.storage, self.row = storage, row
-        self._spans = storage.ask(Outlines(row.id))
+        self._spans = with_calls(row, storage.ask(Outlines(row.id)))
         self.id = row.id
         self.agent, self.version = names_of(storage, [row])[row.id]
         self.status = row.status

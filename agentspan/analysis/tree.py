@@ -1,9 +1,9 @@
 """The tree of a run's spans in order of start, with sums, numbers and folding of similar siblings; texts of one row."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.blobs import described
@@ -12,9 +12,9 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.span_types import error_text, returned_error
-from agentspan.schemas.templates import arguments_text, inline
+from agentspan.schemas.templates import MAX_SUMMARY, arguments_text, inline
 from agentspan.storage.row_by_row import has_failed
-from agentspan.text import cut
+from agentspan.text import cut, one_line
 
 
 @dataclass(slots=True)
@@ -127,6 +127,19 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
     return Sums(total, failed, tokens if has_tokens else None, cost if has_cost else None)
 
 
+def active_ms(spans: Iterable[AgentSpanRow]) -> float:
+    """Return for how many ms at least one step of a run went on. Agents and others that sum up steps do not count."""
+    covered, reached, first = 0.0, 0.0, ""
+    for span in in_time(spans):
+        if span.is_aggregate or span.started_at is None or span.duration_ms is None:
+            continue
+        first = first or span.started_at
+        start = millis_between(first, span.started_at)
+        end = max(reached, start + span.duration_ms)
+        covered, reached = covered + end - max(start, reached), end
+    return covered
+
+
 _OF_OTEL = frozenset({"attributes", "events", "links", "dropped", "otel"})
 """The payload members for OpenTelemetry data without a field in the span type (see otel.mapping)."""
 
@@ -148,6 +161,34 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 
+def with_calls(run: AgentInstanceRow, spans: list[AgentSpanRow]) -> list[AgentSpanRow]:
+    """Return the spans of a run; of a session, with the arguments of the calls in the summaries of its model calls.
+
+    The decoder of a session leaves long arguments, or all, out of a model's call: `LLM m: 24→3 tok → shell()`. They are
+    those of the tools' steps up to the next model call of the same agent.
+    """
+    if not is_session(run):
+        return spans
+    called: dict[str, list[str]] = {}
+    latest: dict[str | None, str] = {}
+    for span in in_time(spans):
+        kind = built_in_part(span.schema_name)
+        if kind == "llm":
+            latest[span.parent_span_id] = span.id
+        elif kind == "tool" and span.summary and (model := latest.get(span.parent_span_id)) is not None:
+            title = f"{span.schema_title} "
+            called.setdefault(model, []).append(span.summary.removeprefix(title).partition(" → ")[0])
+    return [_with_calls(span, called.get(span.id, ())) for span in spans]
+
+
+def _with_calls(span: AgentSpanRow, called: Sequence[str]) -> AgentSpanRow:
+    head, arrow, own = (span.summary or "").partition(" → ")
+    name = own.partition("(")[0]
+    if '"' in head or not any(call.startswith(f"{name}(") for call in called):
+        return span
+    return span._replace(summary=one_line(head + "".join(arrow + call for call in called), MAX_SUMMARY))
+
+
 def run_name(agent: str, version: str) -> str:
     """Return the name of a run's agent, followed by the version if the run has one."""
     return agent if version == "default" else f"{agent} {version}"
@@ -155,14 +196,24 @@ def run_name(agent: str, version: str) -> str:
 
 def session_title(run: AgentInstanceRow) -> str | None:
     """Return the title of a coding agent's session, after the name of its folder; None for other runs."""
-    session = (run.external_identifier or "").partition(":")[2]
-    metadata = jsontext.decode(run.metadata) if session and run.metadata else None
-    if type(metadata) is not dict or metadata.get("session_id") != session:
+    metadata = _of_session(run)
+    if metadata is None:
         return None
     title, folder = metadata.get("title"), metadata.get("cwd")
     text = title if type(title) is str and title else run.task or ""
     name = re.split(r"[/\\]", folder.rstrip("/\\"))[-1] if type(folder) is str else ""
     return ": ".join(filter(None, (name, text))) or None
+
+
+def is_session(run: AgentInstanceRow) -> bool:
+    """Return whether a run was imported from the session of a coding agent."""
+    return _of_session(run) is not None
+
+
+def _of_session(run: AgentInstanceRow) -> dict[str, Any] | None:
+    session = (run.external_identifier or "").partition(":")[2]
+    metadata = jsontext.decode(run.metadata) if session and run.metadata else None
+    return metadata if type(metadata) is dict and metadata.get("session_id") == session else None
 
 
 def test_of(run: AgentInstanceRow) -> str | None:
@@ -263,7 +314,7 @@ def node_error(node: Node) -> str | None:
 
 
 def _target(span: AgentSpanRow) -> str | None:
-    """Return the target of a call over MCP, from its summary, because the label is only the method; else None."""
+    """Return the target of a request over MCP, from its summary: the label may be only the method. Else None."""
     return span.summary.partition(" → ")[0] if span.summary and span.schema_name.rpartition(":")[2] == "mcp" else None
 
 

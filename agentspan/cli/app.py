@@ -29,6 +29,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.text import printable
+from agentspan.tuning import STANDARD
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -49,7 +50,9 @@ def recover(path: Path) -> None:
 
     with closing(SQLiteStorage(path)) as storage, bar("reading journals") as progress:
         try:
-            records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(progress)
+            records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(
+                progress, most_s=STANDARD.read_adopts_s / 2
+            )
         except StorageError:  # busy: the file can be read without the journals
             return
     if records:
@@ -303,10 +306,12 @@ class _Command(click.Command):
         )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples of the command. They are never wrapped, because a part of a command is useless."""
-        formatter.write_paragraph()
-        formatter.write_heading("Examples")
-        for about, example in EXAMPLES[self.name or ""]:
+        """Write the examples of the command, if it has any. They are never wrapped: a part of a command is useless."""
+        examples = EXAMPLES.get(self.name or "", ())
+        if examples:
+            formatter.write_paragraph()
+            formatter.write_heading("Examples")
+        for about, example in examples:
             formatter.write(f"  {about}:\n    {program()} {example}\n")
 
 

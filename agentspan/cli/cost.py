@@ -86,7 +86,7 @@ def _notes(found: Costs, shown: int, periods: Sequence[int]) -> Iterator[str]:
     if shown < len(found.rows):
         yield f"{noun(len(found.rows) - shown, 'more row')}; -n {len(found.rows)} lists all"
     if periods:
-        yield f"Costs by {found.unit}{' (from Monday on)' if found.unit == 'week' else ''} on which the run began."
+        yield f"Costs by {found.unit}{' (from Monday on)' if found.unit == 'week' else ''} on which the call began."
 
 
 def _print_cache(found: Costs, limit: int) -> None:

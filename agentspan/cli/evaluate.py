@@ -53,6 +53,7 @@ MOST_CAUSES = 3
 @outcome_option
 @click.option("--show", type=float, default=SHOW, show_default=True, help="Be able to show a drop so large.")
 @click.option("--budget-usd", type=float, metavar="USD", help="Begin no trial once they have cost so much.")
+@click.option("--trial-timeout-s", type=float, metavar="S", help="End a trial, as failed, after so many seconds.")
 @click.option("--early", is_flag=True, help="Stop when the verdict is clear.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Run so many at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Choose another order of the cases.")
@@ -77,6 +78,7 @@ def evaluate_command(
     outcome: str | None,
     show: float,
     budget_usd: float | None,
+    trial_timeout_s: float | None,
     early: bool,
     workers: int,
     seed: int,
@@ -96,7 +98,7 @@ def evaluate_command(
             found = evaluate(
                 task, cases, judges, name=called, version=version, trials=trials,
                 against=against, outcome=outcome, show=show, budget_usd=budget_usd, stop="early" if early else None,
-                workers=workers, seed=seed, progress=update, on_plan=_show_plan,
+                trial_timeout_s=trial_timeout_s, workers=workers, seed=seed, progress=update, on_plan=_show_plan,
             )  # fmt: skip
         with read_or_not():
             if as_json:

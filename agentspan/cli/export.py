@@ -17,8 +17,9 @@ import click
 from agentspan import files
 from agentspan.analysis import by_name, dataset
 from agentspan.analysis.by_name import AT, resolved
+from agentspan.analysis.outcomes import OutcomeRule, decided, outcomes, parse, rule_of
 from agentspan.analysis.report import markdown
-from agentspan.analysis.runs import ids_of
+from agentspan.analysis.runs import ids_of, run_briefs
 from agentspan.blobs import blobs_in, ending_of
 from agentspan.cli.app import command, reads, removing_unfinished
 from agentspan.cli.completion import RUN
@@ -51,6 +52,9 @@ _FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet"
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder (parquet, atif); else stdout.")
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
+@click.option(
+    "--balanced", metavar="RULE", help="Only the runs that failed, and as many that passed: 'reward>=1', or status."
+)
 @filter_options
 @reads
 @removing_unfinished()
@@ -62,11 +66,15 @@ def export_command(
     output: str | None,
     as_json: bool,
     blobs: str | None = None,
+    balanced: str | None = None,
     **filters: Any,
 ) -> None:
     """Write runs to a file, or to stdout."""
     storage = database.storage
-    ids = _runs(storage, runs, filter_in(storage, filters))
+    filter = filter_in(storage, filters)
+    ids = _runs(storage, runs, filter)
+    if balanced is not None:
+        ids = _balanced(storage, ids, RunFilter(ids=frozenset(ids)) if runs and ALL not in runs else filter, balanced)
     files = {} if blobs is None else {"blobs": _write_blobs(storage, ids, Path(blobs))}
     if form == "dataset" and output is not None and output.endswith(".parquet"):
         _check(storage, Path(output))
@@ -115,6 +123,23 @@ def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]
         ids = [by_name.find_run(storage, one).id] if of_version is None else ids_of(storage, of_version)[::-1]
         found.update(dict.fromkeys(ids))
     return [*found]
+
+
+def _balanced(storage: Storage, ids: Sequence[str], filter: RunFilter, rule: str) -> list[str]:
+    """Return those of some runs that failed, and as many of the latest that passed, whatever failure the filter names.
+
+    Args:
+        filter: selects the runs.
+        rule: decides whether a run passed.
+    """
+    judge = rule_of(rule)
+    name = judge.name if isinstance(judge, OutcomeRule) else None
+    scores = tuple(each for each in filter.scores if parse(each).name != name)
+    wanted = filter._replace(status=None, failed=False, error=None, signature=None, scores=scores)
+    others = run_briefs(storage, wanted)
+    passed = outcomes(storage, others, decided(storage, others, judge))
+    failed = [id for id in ids if passed.get(id) is False]
+    return sorted([*failed, *[run.id for run in others if passed[run.id]][: len(failed)]])
 
 
 def _write_tables(

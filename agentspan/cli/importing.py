@@ -1,12 +1,16 @@
 """`agentspan import` adds sessions of coding agents, files that `export` wrote, and spans of OpenTelemetry."""
 
 import gzip
+import os
+import select
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -196,23 +200,46 @@ def _import_otlp(database: Database, total: "Decoded", *, as_json: bool) -> None
         click.echo(f"{noun(total.rejected, 'span')} could not be used: {safe(total.why())}", err=True)
 
 
+PIPE_S = 0.5
+"""The seconds to wait for a program that writes to a pipe."""
+
+
 @contextmanager
 def _seekable(file: str) -> Iterator[IO[bytes]]:
-    """Open a file, or stdin for `-`, as a seekable file; a pipe is copied to a temporary file first."""
-    try:
-        if file != "-":
-            with open(file, "rb") as source:
-                if source.seekable():
-                    yield source
-                    return
-                with tempfile.TemporaryFile() as aside:
-                    shutil.copyfileobj(source, aside)
-                    yield aside
+    """Open a file, or stdin for `-`, as a seekable file; a pipe is copied to a temporary file first.
+
+    Raises:
+        Failed: the file cannot be read, or is a device, or a pipe that no program writes to.
+    """
+    with ExitStack() as opened_files:
+        try:
+            source, head = (sys.stdin.buffer, b"") if file == "-" else _opened_file(file)
+            if file != "-":
+                opened_files.enter_context(source)
+            with suppress(UnsupportedOperation):  # stdin may be an object of a program
+                if stat.S_ISCHR(os.fstat(source.fileno()).st_mode) and not source.isatty():
+                    raise Failed(f"{'stdin' if file == '-' else file} is a device, which has no end; name a file")
+        except OSError as error:
+            raise Failed(f"{file} cannot be read: {error.strerror}") from None
+        if file != "-" and source.seekable():
+            yield source
             return
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise Failed(f"{file} cannot be read: {error.strerror}") from None
-    with tempfile.TemporaryFile() as aside:
-        shutil.copyfileobj(sys.stdin.buffer, aside)
-        yield aside
+        with tempfile.TemporaryFile() as aside:
+            aside.write(head)
+            shutil.copyfileobj(source, aside)
+            yield aside
+
+
+def _opened_file(file: str) -> tuple[IO[bytes], bytes]:
+    """Open a file for reading, and wait PIPE_S seconds for the writer of a pipe; return also a first byte of a pipe."""
+    flags = [getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")]
+    source, head = os.fdopen(os.open(file, sum(flags)), "rb"), b""
+    if stat.S_ISFIFO(os.fstat(source.fileno()).st_mode):
+        is_begun = select.select([source], [], [], PIPE_S)[0]
+        with suppress(BlockingIOError):  # there is a writer, which has written nothing yet
+            head = os.read(source.fileno(), 1)
+            if not head and not is_begun:
+                source.close()
+                raise Failed(f"{file} is a pipe that no program writes to")
+        os.set_blocking(source.fileno(), True)
+    return source, head

@@ -27,6 +27,7 @@ from agentspan.cli.output import (
     status_style,
     style,
     table,
+    to_call,
     to_copy,
     width,
     zone,
@@ -197,6 +198,16 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
             yield from ("    " + safe(line) for line in _why(run))  # not cut: it contains a name to copy
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
+    if report.mended_spans or report.mended_agents:
+        agents, spans = noun(report.mended_agents, "agent"), noun(report.mended_spans, "span")
+        yield f"put {agents} again, and gave {spans} the agent of their run"
+    if report.waiting_journals:
+        from agentspan.journal.adopting import left_over
+
+        sentence = left_over(report.waiting_journals, report.waiting_bytes)
+        yield status_style("!", "failed") + f" {to_call(sentence)}"
+    if report.waiting_runs:
+        yield status_style("!", "failed") + f" {noun(report.waiting_runs, 'open run')} left for the next `doctor`"
     yield from _partitions(report.partitions)
     yield from _damage(report, columns)
     if report.refused_total:
@@ -279,6 +290,12 @@ def _plain(report: Report) -> dict[str, Any]:
         "total": report.refused_total,
         "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
         "damage": damage,
+        "mended": {"agents": report.mended_agents, "spans": report.mended_spans},
+        "waiting": {
+            "journals": report.waiting_journals,
+            "bytes": report.waiting_bytes,
+            "runs": report.waiting_runs,
+        },
     }
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from agentspan import clock, installing
+from agentspan import clock, installing, jsontext
 from agentspan.cli.app import command, location_in, options
 from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width
 from agentspan.errors import AgentspanError, InvalidValue
@@ -30,7 +30,8 @@ from agentspan.recording.budgets import ENVIRONMENT as BUDGET
 from agentspan.recording.budgets import parse as parse_budget
 from agentspan.recording.settings import is_disabled_by_environment
 from agentspan.storage.location import DEFAULT, ENVIRONMENT, Location, parse
-from agentspan.storage.questions import Find, Query
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Query, SpanSums
 from agentspan.text import noun
 
 if TYPE_CHECKING:
@@ -53,12 +54,16 @@ class Noted(NamedTuple):
         without: the reasons why other processes cannot record, each once.
         recorded: the frameworks that were imported and instrumented.
         missing: the frameworks that were imported but not instrumented, with the package to install; "" for none.
+        importers: the package that imported each missing framework first.
+        refused: the frameworks whose instrumentors could not be turned on, with the reason.
     """
 
     pythons: int
     without: tuple[str, ...]
     recorded: tuple[str, ...]
     missing: dict[str, str]
+    importers: dict[str, str]
+    refused: dict[str, str]
 
     @classmethod
     def of(cls, notes: Iterable[str]) -> "Noted":
@@ -67,12 +72,30 @@ class Noted(NamedTuple):
         for line in notes:
             kind, _, text = line.rstrip("\n").partition(" ")
             found.setdefault(kind, []).append(text)
-        missing = dict(text.split(" ", 1) for text in found.get("missing", ()) if " " in text)
+        missing = [text.split(" ") for text in found.get("missing", ()) if text.count(" ") == 2]
+        refused = dict(text.split(" ", 1) for text in found.get("refused", ()) if " " in text)
         once = [tuple(dict.fromkeys(found.get(kind, ()))) for kind in ("without", "recorded")]
-        return cls(len(found.get("python", ())), once[0], once[1], missing)
+        packages, importers = ({each[0]: each[at] for each in missing} for at in (1, 2))
+        return cls(len(found.get("python", ())), once[0], once[1], packages, importers, refused)
+
+    def after(self, scopes: Iterable[str]) -> "Noted":
+        """Return these notes without the frameworks that were recorded after all, by themselves or by their importers.
+
+        Args:
+            scopes: the names of the instrumentors of the runs that have calls of models.
+        """
+        arrived = {part for scope in scopes for part in scope.replace("-", "_").split(".")}
+        recorded = [name for name in self.missing if {name.replace("-", "_"), self.importers[name]} & arrived]
+        return self._replace(missing={name: self.missing[name] for name in self.missing if name not in recorded})
 
     def advice(self) -> str:
         """Return one line with the frameworks that were not recorded, and the packages to install; "" without any."""
+        return "; ".join(filter(None, [self._missing(), *self._refused()]))
+
+    def _refused(self) -> Iterator[str]:
+        yield from (f"{name} was imported and not recorded: {why}" for name, why in sorted(self.refused.items()))
+
+    def _missing(self) -> str:
         if not self.missing:
             return ""
         names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
@@ -86,7 +109,7 @@ class Noted(NamedTuple):
             return "AGENTSPAN_DISABLED is set in the environment"
         if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return "OTEL_SDK_DISABLED is set in the environment"
-        if self.missing:
+        if self.missing or self.refused:
             return self.advice()
         if self.without:
             return "; ".join(self.without)
@@ -259,6 +282,7 @@ def _report(location: Location, began: str, noted: Noted) -> list[str]:
             rows = database.storage.ask(Query("agent_instance", order="id", descending=True, limit=MOST)).rows
             new = [row for row in rows if isinstance(row, AgentInstanceRow) and row.inserted_at >= began]
             agents = database.storage.ask(Find(*{row.agent_id for row in new})).rows
+            scopes = {scope for row in new for scope in _scopes(row, database.storage)} if noted.missing else ()
     except AgentspanError as error:
         return [f"nothing was recorded: {error}"]
     if not new:
@@ -268,7 +292,17 @@ def _report(location: Location, began: str, noted: Noted) -> list[str]:
     name = f" ({safe(agent.name)})" if isinstance(agent, AgentRow) else ""
     others = "" if len(new) == 1 else f"; {noun(len(new), 'run')} in all"
     look = f"look at it: {to_copy('show', last.id, db=location)}"
-    return [*filter(None, [safe(noted.advice())]), f"run {last.id}{name} is in {location}{others}; {look}"]
+    return [
+        *filter(None, [safe(noted.after(scopes).advice())]),
+        f"run {last.id}{name} is in {location}{others}; {look}",
+    ]
+
+
+def _scopes(row: AgentInstanceRow, storage: Storage) -> list[str]:
+    """Return the names of the instrumentors of a run of OpenTelemetry; none without a call of a model."""
+    about = jsontext.decode(row.metadata or "{}").get("otel")
+    found = about.get("scopes", ()) if isinstance(about, dict) else ()
+    return [*map(str, found)] if any(each.schema_name == "llm" for each in storage.ask(SpanSums(row.id))) else []
 
 
 def _frameworks(*, as_json: bool) -> None:

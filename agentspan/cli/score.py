@@ -12,8 +12,7 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, SOURCES, Source, typed
-from agentspan.recording.budgets import ALLOWED, LIMITS, NAME, more_of, number_of
-from agentspan.recording.spending import user
+from agentspan.recording.budgets import ALLOWED, LIMITS, NAME, more_of, number_of, user
 from agentspan.storage.questions import SpansOf
 from agentspan.text import noun
 

@@ -196,7 +196,8 @@ def import_sessions(
         if rows:
             asked(rows, to_copy("import", "all"))
     if not sources:
-        answer(_found_nothing(), "no sessions were found there" if names else "", as_json=as_json)
+        looked = f"no sessions were found there; it was searched for those of {', '.join(known)}"
+        answer(_found_nothing(), looked if names else "", as_json=as_json)
         return
     try:
         with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:
@@ -259,6 +260,8 @@ def plain_arrived(arrived: Arrived) -> dict[str, Any]:
             model: {"stated_usd": stated, "own_usd": own} for model, (stated, own) in sorted(arrived.stated.items())
         },
         "no_price": dict(sorted(arrived.no_price.items())),
+        "no_tokens": len(arrived.no_tokens),
+        "no_text": len(arrived.no_text),
         "not_understood": dict(sorted(arrived.unread.items())),
     }
 
@@ -280,6 +283,9 @@ def show_arrived(importer: Importer, unchanged: int) -> None:
     if arrived.no_price:
         names = ", ".join(f"{safe(model)} ({noun(count, 'call')})" for model, count in sorted(arrived.no_price.items()))
         click.echo(f"without a price: {names}")
+    lacking = [(len(arrived.no_tokens), "tokens"), (len(arrived.no_text), "text")]
+    if any(count for count, _ in lacking):
+        click.echo(f"calls of models {', '.join(f'without {what}: {count:,}' for count, what in lacking if count)}")
     if arrived.unread:
         most = sorted(arrived.unread.items(), key=lambda each: (-each[1], each[0]))
         click.echo(f"not understood: {', '.join(f'{count:,} × {safe(what)}' for what, count in most)}", err=True)

@@ -10,8 +10,7 @@ import click
 from agentspan.analysis import by_name, diff_text, failure_text, why_text
 from agentspan.analysis.associations import Finding
 from agentspan.analysis.by_name import STEP
-from agentspan.analysis.causes import left_open, opposite
-from agentspan.analysis.outcomes import parse
+from agentspan.analysis.causes import left_open
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, Why, why, why_run
 from agentspan.cli.app import command, reads
@@ -173,12 +172,12 @@ def _lines(
 
 
 def _ways(storage: Storage, found: Why, options: Sequence[str], columns: int) -> Iterator[str]:
-    """Yield commands that go on: where a failed run parts from one that passed, and the failed runs as a dataset."""
+    """Yield commands that go on: where a failed run parts from one that passed, and cases for an evaluation."""
     if found.pair is not None:
         pair = by_name.short_ids(storage, found.pair)
         yield from hint("where the latest parts from one that passed", to_copy("diff", *pair.values()), columns)
-    failed = ("--status", "failed") if found.outcome is None else ("--score", opposite(parse(found.outcome)))
-    yield from hint("the failed runs, with input", to_copy("export", *options, *failed, "--format", "dataset"), columns)
+    cases = ["export", *(options or ["all"]), "--balanced", found.outcome or "status", "--format", "dataset"]
+    yield from hint("cases: the failed runs, and as many that passed", to_copy(*cases), columns)
 
 
 def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> Iterator[str]:

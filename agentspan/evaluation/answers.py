@@ -31,6 +31,7 @@ class Trial(NamedTuple):
         cost_usd: the cost of the run and of its judges; None if unknown.
         was_there: whether an earlier call had run it.
         not_scored: the name of each scorer that raised, with the error.
+        is_between: whether its score is above 0 and below 1, and it did not pass because no rule says what passes.
     """
 
     case: str
@@ -41,6 +42,7 @@ class Trial(NamedTuple):
     cost_usd: float | None = None
     was_there: bool = False
     not_scored: Mapping[str, str] = {}
+    is_between: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ class Evaluation:
 
     @property
     def interval(self) -> Interval | None:
-        """The interval of the difference; without a base, that of the rate (95 %). None without outcomes."""
+        """The interval of the difference; without a base, that of the rate (95 %).
+
+        None without outcomes, and after an early stop: the evidence then bounds `comparison.pairs.interval()`.
+        """
         return self.rate_interval if self.comparison is None else self.comparison.interval
 
     @property
@@ -163,8 +168,13 @@ def sentence(found: Evaluation) -> str:
         "inconclusive": f"inconclusive against {against}",
     }[found.verdict]
     so_far = " so far" if found.stopped == "interrupted" else ""
-    interval = f"{_signed(compared.interval.low)} … {_signed(compared.interval.high)}"
-    sure = f"{100 * compared.confidence:.0f} % interval {interval}"
+    if compared.interval is None:
+        pairs = compared.pairs
+        bounds, way = pairs.interval(), "worse" if pairs.worse > pairs.better else "better"
+        sure = f"of the pairs that differ, {_percent(bounds.low)[:-1]}–{_percent(bounds.high)} are {way}, at 95 %"
+    else:
+        interval = f"{_signed(compared.interval.low)} … {_signed(compared.interval.high)}"
+        sure = f"{100 * compared.confidence:.0f} % interval {interval}"
     if compared.p is not None and found.verdict in ("worse", "better"):
         sure += f", one-sided p {p_text(compared.p)}"
     shares = f"{_percent(compared.base)} → {_percent(compared.head)} passed in {noun(compared.tasks, 'task')}"
@@ -205,7 +215,7 @@ def stopped_text(found: Evaluation) -> str:
     if found.stopped == "early" and found.comparison is not None:
         pairs = found.comparison.pairs
         counts = f"{pairs.better} better, {pairs.worse} worse"
-        return f"; stopped early: of {noun(pairs.pairs, 'pair')} of trials {counts}"
+        return f"; stopped early: of {noun(pairs.pairs, 'pair')} of trials, the first that differs of a case: {counts}"
     if found.stopped == "budget":
         return f"; the budget of {cost_text(found.plan.budget_usd or 0)} is spent"
     if found.stopped == "interrupted":
@@ -215,6 +225,11 @@ def stopped_text(found: Evaluation) -> str:
 
 def warnings(found: Evaluation) -> Iterator[str]:
     """Yield a sentence for each fact that makes the answer weaker than it looks."""
+    compared = found.comparison
+    if compared is not None and compared.doubt is not None:
+        yield compared.doubt
+    if found.trials and all(each.was_there for each in found.trials):
+        yield "nothing ran: all trials were there from before. A changed agent needs a new version"
     failed = sum(each.is_failed for each in found.trials)
     unknown = sum(each.passed is None for each in found.trials)
     if failed:
@@ -223,16 +238,17 @@ def warnings(found: Evaluation) -> Iterator[str]:
         error = next(each.not_scored[name] for each in found.trials if name in each.not_scored)
         yield f"{name} raised in {noun(number, 'trial')}, which have no such score: {error}"
     if unknown:
-        yield f"{noun(unknown, 'trial')} without an outcome: left out"
+        yield f"{noun(unknown, 'trial')} without an outcome: left out of the shares"
+    if between := sum(each.is_between for each in found.trials):
+        score = found.outcome.partition(">=")[0]
+        yield f"{noun(between, 'trial')} scored between 0 and 1 and did not pass: only 1 passes without a rule such as"
+        yield f"the outcome {score}>=0.5"
     free = sum(each.cost_usd is None for each in found.trials)
     if found.plan.budget_usd is not None and free:
         yield f"{noun(free, 'trial')} without a known cost, for the budget $0: record models and usage in the run"
     if found.others_open:
         still = f"{noun(found.others_open, 'trial')} of this evaluation still open"
         yield f"{still}: another process may run it, too; then each runs, and pays for, the same trials"
-    if found.comparison is not None and not any(any(own) for own in found.base.values()):
-        yield "the base passed none of these cases. Were they chosen because it failed? Then a change looks better by"
-        yield "chance alone: evaluate the base with these cases, too"
     if found.comparison is not None and found.plan.tasks < len(found.cases):
         yield f"{noun(len(found.cases) - found.plan.tasks, 'case')} without an outcome in the base: not compared"
 

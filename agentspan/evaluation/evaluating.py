@@ -4,29 +4,34 @@ No table of its own: a case is the task of a run, a trial is a run of the purpos
 two groups of runs.
 """
 
+import ast
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from functools import partial
+from hashlib import sha256
 from math import inf
 from os import PathLike, getpid
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
 from agentspan.analysis.causes import left_open
-from agentspan.analysis.outcomes import JudgedBy, OutcomeRule, check_known, outcomes, rule_of
+from agentspan.analysis.outcomes import EVALUATION, JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
+from agentspan.analysis.statistics import fisher_p
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums, trial_of
 from agentspan.analysis.versions import group_of
 from agentspan.errors import InvalidValue
 from agentspan.evaluation.answers import Evaluation, Trial
 from agentspan.evaluation.case_files import Case, cases
-from agentspan.evaluation.first_run import FirstRun, take
+from agentspan.evaluation.first_run import FirstRun, Loop, take, time_limit
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
-from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
+from agentspan.evaluation.verdicts import Chosen, Course, Key, Stopped, compare, planned
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
@@ -47,6 +52,10 @@ FLUSH_S = 10.0
 """Seconds to wait until a finished trial is stored."""
 NOT_SCORED = "not scored: "
 """The beginning of the explanation of a score whose scorer raised, or whose trial had no output."""
+BY_CHANCE = 0.001
+"""The largest p at which cases count as chosen by their outcomes in the base."""
+MOST_OTHERS = 2000
+"""The number of latest runs of the base for other tasks that are looked at, to see how the cases were chosen."""
 INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
 """The errors of runs that were interrupted, and are no trials."""
 
@@ -67,6 +76,7 @@ def evaluate(
     outcome: str | None = None,
     show: float = SHOW,
     budget_usd: float | None = None,
+    trial_timeout_s: float | None = None,
     stop: Literal["early"] | None = None,
     workers: int = 1,
     seed: int = 0,
@@ -93,6 +103,9 @@ def evaluate(
         show: the drop of the share of passed trials that is to be shown, from 0 to 1.
         budget_usd: the most that all trials, with those of earlier calls, may cost. When it is spent, no further trial
             begins. If it cannot show the drop, none begins at all.
+        trial_timeout_s: the most seconds of a trial, and of each scorer. A trial that takes longer is a failed run. A
+            coroutine is stopped where it awaits, a function in the caller's thread also where it waits, one in other
+            threads (`workers`) only where it runs Python code: give its clients time limits of their own.
         stop: `early`: stop when the verdict is clear.
         workers: the number of trials that run at the same time, in threads. One runs in the caller's thread.
         seed: the seed of the order of the cases.
@@ -105,11 +118,14 @@ def evaluate(
     """
     asked = _asked(cases)
     judges = scorers_of(scores)
-    if outcome is None and judges:
+    is_by_default = outcome is None and bool(judges)
+    if is_by_default:
         outcome = f"{judges[0].name}>=1"
     judge = rule_of(outcome or "status")
     rule = judge if isinstance(judge, OutcomeRule) else None
-    check_arguments(trials=trials, show=show, stop=stop, against=against, budget_usd=budget_usd)
+    check_arguments(
+        trials=trials, show=show, stop=stop, against=against, budget_usd=budget_usd, trial_timeout_s=trial_timeout_s
+    )
     check_number("workers", workers)
     recorder = get_recorder()
     if not recorder.enabled or not recorder.is_usable:
@@ -135,6 +151,7 @@ def evaluate(
     at_work = _AtWork(
         recorder, task, {case.id: case for case in asked}, judges, name=name, version=version, rule=rule,
         against=against, order=order, reads=budget_usd is not None, progress=progress,
+        trial_timeout_s=trial_timeout_s, is_by_default=is_by_default, code=_code_of(task),
         course=Course(order, base.outcomes, early=stop == "early", budget_usd=budget_usd),
     )  # fmt: skip
     others_open = at_work.find_earlier(storage) if version is not None else 0
@@ -159,18 +176,25 @@ _asked = cases  # `cases` is an argument of `evaluate`, too
 
 
 class Base(NamedTuple):
-    """The runs to compare with: their outcomes by case, their ids, and the mean cost of one."""
+    """The runs to compare with: their outcomes by case, their ids, the mean cost of one, and how cases were chosen."""
 
     outcomes: dict[str, list[bool | None]]
     run_ids: tuple[str, ...]
     run_usd: float | None
+    chosen: Chosen | None = None
 
 
 NO_BASE = Base({}, (), None)
 
 
 def check_arguments(
-    *, trials: int, show: float, stop: str | None, against: str | None, budget_usd: float | None
+    *,
+    trials: int,
+    show: float,
+    stop: str | None,
+    against: str | None,
+    budget_usd: float | None,
+    trial_timeout_s: float | None,
 ) -> None:
     """Check the arguments that evaluate and tests of cases have in common.
 
@@ -186,8 +210,9 @@ def check_arguments(
         raise InvalidValue("stop", "early needs a base to compare with: name one with against")
     if against is not None and not isinstance(against, str):
         raise InvalidValue("against", 'must be text, such as "1.0"')
-    if budget_usd is not None and (not isinstance(budget_usd, int | float) or not 0 < budget_usd < inf):
-        raise InvalidValue("budget_usd", "must be a number above 0")
+    for name, most in (("budget_usd", budget_usd), ("trial_timeout_s", trial_timeout_s)):
+        if most is not None and (not isinstance(most, int | float) or not 0 < most < inf):
+            raise InvalidValue(name, "must be a number above 0")
 
 
 def check_number(field: str, number: int) -> None:
@@ -224,7 +249,8 @@ def answer_of(
     for each in done:
         heads[each.case][each.number - 1] = each.passed
     order = [(each.case, each.number - 1) for each in done]
-    compared = compare(base.outcomes, heads, order, show=wanted.show, early=early) if against and done else None
+    how: dict[str, Any] = {"show": wanted.show, "early": early, "chosen": base.chosen}
+    compared = compare(base.outcomes, heads, order, **how) if against and done else None
     return Evaluation(
         name, version, against, outcome, tuple(asked), wanted, len(asked) * wanted.trials, tuple(done), stopped,
         compared, base.outcomes, base.run_ids, others_open, storage,
@@ -277,9 +303,34 @@ def base_of(
     passed = _passed(storage, [each.run for each in own], rule)
     known: dict[str, list[bool | None]] = {}
     for each in own:
-        known.setdefault(each.run.task or each.run.id, []).append(passed[each.run.id])
+        outcomes_of_case = known.setdefault(each.run.task or each.run.id, [])
+        if passed[each.run.id] is not None or trial_of(each.run) is not None:  # who records need not judge each run
+            outcomes_of_case.append(passed[each.run.id])
+    rows = [each.run for each in others if each.run.status not in OPEN and each.run.id not in without]
+    rows = [row for row in rows if (row.task or row.id) not in known][:MOST_OTHERS]
+    rest: dict[str, list[bool | None]] = {}
+    for row, outcome in zip(rows, _passed(storage, rows, rule).values(), strict=True):
+        rest.setdefault(row.task or row.id, []).append(outcome)
     costs = [each.cost_usd for each in own if each.cost_usd is not None]
-    return Base(known, tuple(each.run.id for each in own), sum(costs) / len(costs) if costs else None)
+    run_usd = sum(costs) / len(costs) if costs else None
+    return Base(known, tuple(each.run.id for each in own), run_usd, _chosen([*known.values()], [*rest.values()]))
+
+
+def _chosen(asked: Sequence[Sequence[bool | None]], rest: Sequence[Sequence[bool | None]]) -> Chosen | None:
+    """Return by which outcome in the base the cases were chosen; None if chance would choose them, too.
+
+    Args:
+        asked, rest: the outcomes of the base: of each case, and of each of its other tasks.
+    """
+    for is_failed in (True, False):
+        chosen, left = (
+            [(False in own) is is_failed for own in side if any(each is not None for each in own)]
+            for side in (asked, rest)
+        )
+        is_clean = chosen and left and (all(chosen) or not any(left))
+        if is_clean and fisher_p(sum(left), len(left), sum(chosen), len(chosen), one_sided=True) <= BY_CHANCE:
+            return "failed" if is_failed else "passed"
+    return None
 
 
 def _passed(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> dict[str, bool | None]:
@@ -313,19 +364,24 @@ class _AtWork:
         course: Course,
         reads: bool,
         progress: Progress | None,
+        trial_timeout_s: float | None,
+        is_by_default: bool,
+        code: str | None,
     ) -> None:
-        self._recorder, self._task, self._asked = recorder, task, asked
+        self._recorder, self._task, self._asked, self._code = recorder, task, asked, code
         # The score of the rule comes last: a trial that has it has all of them.
         self._judges = sorted(judges, key=lambda each: rule is not None and each.name == rule.name)
         self._name, self._version, self._rule = name, version, rule
         self._judged_by = JudgedBy("status" if rule is None else str(rule), against).plain()
+        self._judged_by |= {} if code is None else {"code": code}
         self.order, self.course, self._progress = order, course, progress
         self.done: dict[Key, Trial] = {}
         self._next = 0
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
         self._interruptions, self._pid = 0, getpid()
-        self._loop = _Loop()
+        self._timeout_s, self._is_by_default = trial_timeout_s, is_by_default
+        self._loop = Loop()
         # Else costs are read at the end: a flush for each trial takes longer than the trial of a scripted model.
         self._gives_runs = any("run" in each.takes for each in judges)
         self._reads = reads or self._gives_runs
@@ -336,12 +392,18 @@ class _AtWork:
         return [self.done[key] for key in self.order if key in self.done]
 
     def find_earlier(self, storage: Storage) -> int:
-        """Take over the trials that an earlier call of this evaluation ran. Return the number of those still open."""
+        """Take over the trials that an earlier call of this evaluation ran. Return the number of those still open.
+
+        Raises:
+            InvalidValue: they are trials of other code.
+        """
         wanted = RunFilter(agent=self._name, version=self._version or DEFAULT)
         found = find_runs(storage, wanted, limit=None).runs
         rows = [each.run for each in found]
         scores = storage.ask(NewestScores([row.id for row in rows]))
-        scored = {each.agent_instance_id for each in scores if self._rule is not None and each.name == self._rule.name}
+        # A trial that was killed before its scores has none of them. The one of the rule comes last.
+        names = {each.name for each in self._judges} if self._rule is None else {self._rule.name}
+        scored = {each.agent_instance_id: each.value for each in scores if each.name in names}
         costs = _costs(storage, found, {_judging_name(self._name, each.name) for each in scores})
         passed, keys = _passed(storage, rows, self._rule), set(self.order)
         is_open, dead = 0, left_open(storage, rows)
@@ -352,14 +414,28 @@ class _AtWork:
                 continue
             is_open += row.status in OPEN and row.id not in dead
             is_ended = row.status in ("complete", "failed") and not _is_interrupted(row)
-            if is_ended and (self._rule is None or row.id in scored):
-                key = case.id, _number(number)
-                trial = Trial(
-                    case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", costs[row.id], was_there=True
-                )
-                if self.done.setdefault(key, trial) is trial:
-                    self.course.add(key, trial.passed, trial.cost_usd)
+            key = case.id, _number(number)
+            has_score = row.id in scored if names else row.closed_by is None  # else `doctor` has ended it
+            if is_ended and has_score:
+                judged_by = facts.get(EVALUATION)
+                code = judged_by.get("code") if isinstance(judged_by, dict) else None
+                if None not in (code, self._code) and code != self._code:
+                    raise InvalidValue(
+                        "version", f"{self._version} has trials of other code: the file of the function has changed "
+                        "since. A changed agent needs a new version"
+                    )  # fmt: skip
+            if is_ended and has_score and key not in self.done:
+                self.done[key] = trial = Trial(
+                    case.id, key[1] + 1, row.id, passed[row.id], row.status == "failed", costs[row.id], was_there=True,
+                    is_between=self._is_between(scored.get(row.id)),
+                )  # fmt: skip
+                self.course.add(key, trial.passed, trial.cost_usd)
+            else:  # it was killed, interrupted or run twice: it is no trial, and was paid for
+                self.course.spent_usd += costs[row.id] or 0.0
         return is_open
+
+    def _is_between(self, value: float | None) -> bool:
+        return self._is_by_default and value is not None and 0 < value < 1
 
     def read_costs(self, storage: Storage) -> None:
         """Fill in the costs of trials that ended without their run being read."""
@@ -452,6 +528,7 @@ class _AtWork:
         if failure is not None:
             self._score_failure(recorded, failure)
             return Trial(id, number + 1, recorded.id, passed=False, is_failed=True, cost_usd=cost)
+        is_between = False
         passed: bool | None = trial.run.status == "complete" if self._rule is None else None
         not_scored: dict[str, str] = {}
         given = {"input": case.input, "output": output, "expected": case.expected}
@@ -475,16 +552,19 @@ class _AtWork:
                 recorded.score(each.name, found.value, label=label, explanation=why, by=source)
                 if self._rule is not None and each.name == self._rule.name:
                     passed = self._rule.holds(LatestScore(found.value, found.label))
+                    is_between = self._is_between(found.value)
             if judge.run is not None and self._reads:
                 self._recorder.flush(FLUSH_S)
                 cost = _added(cost, cost_of(storage, judge.run.id))
-        return Trial(id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored)
+        return Trial(
+            id, number + 1, recorded.id, passed, cost_usd=cost, not_scored=not_scored, is_between=is_between
+        )  # fmt: skip
 
     def _called(self, first: FirstRun, work: Callable[[], Any], *, is_trial: bool = False) -> Any:
         """Call a function, or await a coroutine function, outside any run. A trial has a run in any case."""
         value = failure = None
         try:
-            value = first.call(self._recorder, lambda: self._loop.result(work()))
+            value = first.call(self._recorder, partial(self._result, work))
             return value
         except BaseException as error:
             failure = error
@@ -494,6 +574,11 @@ class _AtWork:
                 if is_trial and first.run is None:
                     first.begin(self._recorder)
                 first.end(failure, {"output": value} if is_trial and value is not None else None)
+
+    def _result(self, work: Callable[[], Any]) -> Any:
+        with time_limit(self._timeout_s):
+            value = work()
+        return self._loop.result(value, self._timeout_s)
 
     def _score_failure(self, recorded: Run, failure: BaseException) -> None:
         """Score a failed run so that it misses the rule, in other commands, too.
@@ -511,66 +596,21 @@ class _AtWork:
             recorded.score(each.name, value, label=label, explanation=why)
 
 
-class _Loop:
-    """One event loop for all coroutines, in a thread of its own: a client of the program belongs to one loop."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: Any = None
-        self._thread: threading.Thread | None = None
-
-    def result(self, value: Any) -> Any:
-        """Return a value, or the result of an awaitable."""
-        if not hasattr(type(value), "__await__"):
-            return value
-        import asyncio
-
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="evaluate-loop", daemon=True)
-                self._thread.start()
-        waiting = asyncio.run_coroutine_threadsafe(_awaited(value), self._loop)
-        try:
-            return waiting.result()
-        except KeyboardInterrupt:
-            waiting.cancel()
-            raise
-
-    def close(self) -> None:
-        """End the loop and its thread."""
-        if self._thread is not None:
-            import asyncio
-
-            async def end() -> None:
-                others = asyncio.all_tasks() - {asyncio.current_task()}
-                for each in others:
-                    each.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
-                await self._loop.shutdown_asyncgens()
-
-            asyncio.run_coroutine_threadsafe(end(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._thread = None
-
-
-async def _awaited(value: Any) -> Any:
-    return await value
-
-
-def _run(loop: Any) -> None:
-    """Run an event loop until somebody stops it. These exceptions of a task, which keeps them, would stop it, too."""
-    while True:
-        with suppress(KeyboardInterrupt, SystemExit):
-            loop.run_forever()
-            return
-
-
 def _join(threads: Sequence[threading.Thread]) -> None:
     for each in threads:
         each.join()
+
+
+def _code_of(task: Callable[..., Any]) -> str | None:
+    """Return a hash of the code in the file of a function, without comments; None if there is no such file."""
+    while isinstance(task, partial):
+        task = task.func
+    with suppress(TypeError, OSError, SyntaxError, ValueError):
+        task = inspect.unwrap(task)
+        file = inspect.getsourcefile(task if inspect.isroutine(task) else type(task))
+        if file is not None:
+            return sha256(ast.dump(ast.parse(Path(file).read_bytes())).encode()).hexdigest()[:12]
+    return None
 
 
 def _number(number: object) -> int:

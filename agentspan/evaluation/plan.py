@@ -7,7 +7,7 @@ from math import ceil, fsum, sqrt
 from statistics import NormalDist, mean, pvariance
 
 from agentspan.analysis.power import ALPHA, POWER, GroupSizes
-from agentspan.analysis.statistics import FEWEST_TASKS, binomial
+from agentspan.analysis.statistics import FEWEST_TASKS, UNEQUAL, binomial
 from agentspan.evaluation.verdicts import EARLY_ALPHA, Outcomes
 from agentspan.text import cost_text, noun, points, share_text
 
@@ -30,6 +30,7 @@ class Plan:
         detectable: the smallest drop that is found in 80 of 100 evaluations, from 0 to 1; 1 if none is; None without a
             base.
         broken: the same for a drop that comes from a few cases, which never pass any more. It is harder to find.
+        repeating: the same if the trials of a case repeat each other, as from a cache, so that they count as one.
         show: the drop that is to be shown.
         needed: the number of trials of each case that would show it; None if no number up to 100 would.
         is_of_both: whether the base would need as many trials, too.
@@ -44,6 +45,7 @@ class Plan:
     share: float | None
     detectable: float | None
     broken: float | None
+    repeating: float | None
     show: float
     needed: int | None
     is_of_both: bool
@@ -78,8 +80,9 @@ class Plan:
         passed = share_text(round(1000 * self.share), 1000) or "0%"
         base = f"the base passed {passed} with {self.base_trials:.3g} a case"
         shown = "show no drop" if self.detectable >= 1 else f"show a drop of {points(self.detectable)} points (80 %)"
-        if self.broken is not None and self.detectable < self.broken < 1:
-            shown += f", of {points(self.broken)} if a few cases make it"
+        for drop, what in ((self.broken, "a few cases make it"), (self.repeating, "the trials of a case repeat")):
+            if drop is not None and points(self.detectable) < points(drop) < 100:
+                shown += f", of {points(drop)} if {what}"
         return f"{size}{known} {shown}{cost}; {base}; {self._more()}"
 
     def _more(self) -> str:
@@ -114,47 +117,48 @@ def plan(
     """
     known = {case: own for case in cases if (own := [each for each in (base or {}).get(case, ()) if each is not None])}
     if not known:
-        return Plan(len(cases), trials, 0, 0.0, None, None, None, show, None, False, run_usd, budget_usd)
+        return Plan(len(cases), trials, 0, 0.0, None, None, None, None, show, None, False, run_usd, budget_usd)
     share, base_trials = mean(map(mean, known.values())), mean(map(len, known.values()))
     spread = _spread(known)
 
+    numbers = {len(own) for own in known.values()}
+    # Trials that all agree may repeat each other. Then more of them show no more.
+    is_one = numbers != {1} and all(len(own) == 1 or len(set(own)) == 1 for own in known.values())
+    if is_one:
+        spread = Counter({share: len(known)})
+
     def sizes(of_base: float, of_head: int) -> GroupSizes:
-        return _sizes(share, spread, len(known), of_base, of_head)
+        are_there = of_base == base_trials
+        is_equal = of_base == of_head and not (are_there and len(numbers) > 1)
+        has_one = is_one or (are_there and 1 in numbers)
+        if is_one:
+            of_base, of_head = 1, 1
+        return _sizes(share, spread, len(known), of_base, of_head, is_equal=is_equal, is_one=has_one)
 
     def finds(of_base: float, of_head: int) -> bool:
-        is_found = show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
-        return is_found and (of_base == of_head or _finds_even(show, spread, len(known), of_base, of_head, early=early))
+        return show <= share and sizes(of_base, of_head).finds(show, one_sided=not early)
 
     is_of_both = not finds(base_trials, MOST_TRIALS)
     needed = _least(lambda number: finds(max(number, base_trials) if is_of_both else base_trials, number))
-    detectable = sizes(base_trials, trials).drop(one_sided=not early)
-    if base_trials != trials:  # the signs of GroupSizes are those of equal numbers of trials
-        while detectable < share and not _finds_even(detectable, spread, len(known), base_trials, trials, early=early):
-            detectable += STEP
-        detectable = detectable if detectable <= share else 1.0
+    here = sizes(base_trials, trials)
+    detectable = here.drop(one_sided=not early)
+    in_base, in_head = here.base / here.pairs, here.head / here.pairs
+    level = (EARLY_ALPHA if early else ALPHA) / (1 if here.is_equal else UNEQUAL)
     broken = detectable
-    while broken < share and not _finds_broken(broken, spread, len(known), base_trials, trials, early=early):
+    while broken < share and not _finds_broken(broken, spread, len(known), in_base, in_head, level):
         broken += STEP
     broken = broken if broken <= share else 1.0
+    alike = _sizes(share, Counter({share: len(known)}), len(known), 1, 1, is_equal=here.is_equal, is_one=True)
+    repeating = max(detectable, alike.drop(one_sided=not early))
     is_of_both = is_of_both and needed is not None
     return Plan(
-        len(cases), trials, len(known), base_trials, share, detectable, broken, show, needed, is_of_both, run_usd,
-        budget_usd,
+        len(cases), trials, len(known), base_trials, share, detectable, broken, repeating, show, needed, is_of_both,
+        run_usd, budget_usd,
     )  # fmt: skip
 
 
-def _finds_even(
-    drop: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int, *, early: bool
-) -> bool:
-    """Return whether 80 of 100 evaluations find a drop of all tasks, by the normal approximation."""
-    varies = fsum(p * (1 - p) * number for p, number in spread.items()) / tasks * (1 / in_base + 1 / in_head)
-    level = EARLY_ALPHA if early else ALPHA
-    over = drop * sqrt(tasks) - NormalDist().inv_cdf(1 - level) * sqrt(varies + drop * drop)
-    return NormalDist().cdf(over / sqrt(max(1e-12, varies))) >= POWER
-
-
 def _finds_broken(
-    drop: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int, *, early: bool
+    drop: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: float, level: float
 ) -> bool:
     """Return whether 80 of 100 evaluations find a drop that comes from a few tasks, which never pass any more.
 
@@ -166,7 +170,6 @@ def _finds_broken(
     varies = fsum(p * (1 - p) * number for p, number in spread.items()) / tasks
     square = varies * (1 / in_base + max(0.0, 1 - drop / lost) / in_head) + drop * lost
     error = sqrt(max(1e-12, square - drop * drop))
-    level = EARLY_ALPHA if early else ALPHA
     over = drop * sqrt(tasks) - NormalDist().inv_cdf(1 - level) * sqrt(square)
     return NormalDist().cdf(over / error) >= POWER
 
@@ -200,8 +203,15 @@ def _spread(known: Mapping[str, Sequence[bool]]) -> Counter[float]:
     return Counter(average + own_part * (each - average) for each in shares)
 
 
-def _sizes(share: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int) -> GroupSizes:
-    """Return the sizes of two equal groups whose tasks pass with these probabilities."""
+def _sizes(
+    share: float, spread: Mapping[float, int], tasks: int, in_base: float, in_head: int, *, is_equal: bool, is_one: bool
+) -> GroupSizes:
+    """Return the sizes of two equal groups whose tasks pass with these probabilities.
+
+    Args:
+        is_equal: whether each task has as many trials in both groups.
+        is_one: whether a task has one trial of the base, or its trials repeat each other.
+    """
     varies = fsum(p * (1 - p) * number for p, number in spread.items()) / tasks * (1 / in_base + 1 / in_head)
     of_base = max(1, round(in_base))
     absolute = square = 0.0
@@ -214,4 +224,9 @@ def _sizes(share: float, spread: Mapping[float, int], tasks: int, in_base: float
                 absolute += number * chance * each * size
                 square += number * chance * each * size * size
     size = square / absolute if absolute else 0.0
-    return GroupSizes(share, ceil(in_base * tasks), in_head * tasks, tasks, varies, size)
+    least = 1.0 if is_one or in_head == 1 else 1 / max(of_base, in_head)
+    alike = varies / (1 / in_base + 1 / in_head) / (share * (1 - share)) if 0 < share < 1 else 1.0
+    runs = ceil(in_base * tasks), in_head * tasks
+    return GroupSizes(
+        share, *runs, tasks, varies, size, least, is_equal, 1.0 if is_one else 1 / in_head, min(1.0, alike)
+    )

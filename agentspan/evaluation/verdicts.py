@@ -2,24 +2,34 @@
 
 Pure functions of outcomes: nothing here reads a storage, so that a simulation of a whole verdict takes a millisecond.
 
-Stopping early: trial k of a case is paired with trial k of the same task in the base, and each trial is used once. If
-the versions are equal, both orders of a pair that differs are equally likely, whatever the tasks are. E is the
-likelihood of the differing pairs under an unknown probability (the mixture of J. Ville and of R. Krichevsky and
-V. Trofimov, IEEE Transactions on Information Theory 27, 1981), divided by that under one half. Among equal versions E
-ever reaches 20 in at most 5 % of evaluations, half of them in each direction. Comparing majorities of the trials so far
-with those of the base has no such guarantee.
+Stopping early: trial k of a case is paired with trial k of the same case in the base. If the versions are equal, both
+orders of the first pair of a case that differs are equally likely, whatever the cases are, and also if the trials of a
+case repeat. A second pair of the case would not be: it may repeat the first. E is the likelihood of these pairs under
+an unknown probability (the mixture of J. Ville and of R. Krichevsky and V. Trofimov, IEEE Transactions on Information
+Theory 27, 1981), divided by that under one half. Among equal versions E ever reaches 20 in at most 5 % of evaluations,
+half of them in each direction. Comparing majorities of the trials so far with those of the base has no such guarantee.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import lgamma, log, pi
+from math import hypot, lgamma, log, pi
 from statistics import mean
 from typing import Literal, NamedTuple
 
+from agentspan.analysis.drift import share_interval
 from agentspan.analysis.power import ALPHA
-from agentspan.analysis.statistics import FEWEST_TASKS, Interval, exact_interval, mean_interval, sign_tails
+from agentspan.analysis.statistics import (
+    FEWEST_TASKS,
+    Interval,
+    PairedCase,
+    exact_interval,
+    mean_interval,
+    paired_tails,
+    variance_of,
+)
+from agentspan.text import noun
 
 EVIDENCE = 20.0
 """The E at which an evaluation stops early."""
@@ -35,56 +45,55 @@ Outcomes = Mapping[str, Sequence[bool | None]]
 
 
 class Pairs(NamedTuple):
-    """Pairs of trials, each one of the base and one of the evaluated version, and how many differ in each direction.
+    """Pairs of trials, each one of the base and one of the evaluated version. A case counts until its first difference.
 
     Attributes:
-        pairs: the number of pairs.
-        better: the number of pairs in which only the evaluated version passed.
-        worse: the number of pairs in which only the base passed.
+        pairs: the number of pairs that were looked at.
+        better: the number of cases whose first pair that differs is better: only the evaluated version passed.
+        worse: the number of cases whose first pair that differs is worse: only the base passed.
     """
 
     pairs: int = 0
     better: int = 0
     worse: int = 0
 
-    def plus(self, base: Sequence[bool | None], head: bool | None) -> "Pairs":
-        """Return the counts with one more pair; the same if an outcome is unknown.
-
-        Args:
-            base: the outcome of the trial in the base; empty if it has no such trial.
-        """
-        before = base[0] if base else None
-        if before is None or head is None:
-            return self
-        return Pairs(self.pairs + 1, self.better + (head > before), self.worse + (head < before))
-
     @property
     def is_clear(self) -> bool:
         """True if the evidence is enough to stop."""
         return log_evidence(self.better, self.worse) >= log(EVIDENCE)
 
-    @property
-    def difference(self) -> float:
-        """The share of passed trials minus that of the base, over these pairs."""
-        return (self.better - self.worse) / self.pairs if self.pairs else 0.0
-
     def interval(self) -> Interval:
-        """Return the interval of the difference that holds at any time with 95 %, given how many pairs differ.
+        """Return the interval of the share of worse pairs, or of better ones if these are more, of those that differ.
 
-        It is made from those probabilities of a better pair that the evidence does not rule out.
+        It is made from those probabilities that the evidence does not rule out, so it holds at any time with 95 %.
         """
-        better, worse, number = self.better, self.worse, self.better + self.worse
-        if not number:
-            return Interval(-1.0, 1.0)
+        most, least = max(self.better, self.worse), min(self.better, self.worse)
+        if not most:
+            return Interval(0.0, 1.0)
 
         def is_ruled_out(share: float) -> bool:
-            chance = better * log(share) + worse * log(1 - share)
-            return log_evidence(better, worse) - number * log(2) - chance >= log(EVIDENCE)
+            chance = most * log(share) + least * log(1 - share)
+            return log_evidence(most, least) - (most + least) * log(2) - chance >= log(EVIDENCE)
 
-        middle = min(max(better / number, 1e-9), 1 - 1e-9)
+        middle = min(most / (most + least), 1 - 1e-9)
         low, high = (_edge(is_ruled_out, middle, end) for end in (1e-12, 1 - 1e-12))
-        scale = number / self.pairs
-        return Interval((2 * low - 1) * scale, (2 * high - 1) * scale)
+        return Interval(low, high)
+
+
+class _Bets:
+    """The pairs of trials in their planned order. Only the first pair of a case that differs is evidence."""
+
+    def __init__(self, base: Outcomes) -> None:
+        self._base, self._differ, self.pairs = base, set[str](), Pairs()
+
+    def add(self, case: str, number: int, passed: bool | None) -> bool:
+        """Add a trial. Return whether the evidence is enough to stop."""
+        before = next(iter(self._base.get(case, ())[number : number + 1]), None)
+        if before is not None and passed is not None and case not in self._differ:
+            pairs, better, worse = self.pairs
+            self.pairs = Pairs(pairs + 1, better + (passed > before), worse + (passed < before))
+            self._differ |= {case} if passed != before else set()
+        return self.pairs.is_clear
 
 
 def log_evidence(better: int, worse: int) -> float:
@@ -109,20 +118,22 @@ class Comparison:
     Attributes:
         verdict: `better` or `worse` by more than chance; `no difference`: a drop that was to be shown is ruled out;
             `inconclusive`: none of them.
-        difference: the share of passed trials minus that of the base, from -1 to 1; the mean over tasks, or over pairs
-            of trials if the evaluation stopped early.
+        difference: the share of passed trials minus that of the base, from -1 to 1: the mean over tasks. After an early
+            stop these are the tasks and trials up to the stop.
         interval: the interval of the difference, at the confidence of the verdict: 90 %, or 95 % with early stopping.
+            None if the evaluation stopped early: the evidence then bounds `pairs.interval()`.
         confidence: of the interval, from 0 to 1.
         p: the one-sided p of a difference in this direction; None if the evaluation stopped early.
         tasks: the number of compared tasks.
         base, head: the mean share of passed trials over these tasks.
         pairs: the pairs of trials until the early stop, or all of them.
         is_early: whether the evaluation stopped early.
+        doubt: why a verdict is withheld, so that it is `inconclusive`; None if it is not.
     """
 
     verdict: Verdict
     difference: float
-    interval: Interval
+    interval: Interval | None
     confidence: float
     p: float | None
     tasks: int
@@ -130,6 +141,7 @@ class Comparison:
     head: float
     pairs: Pairs
     is_early: bool = False
+    doubt: str | None = None
 
 
 def planned(cases: Sequence[str], trials: int, seed: int) -> list[Key]:
@@ -142,17 +154,31 @@ def planned(cases: Sequence[str], trials: int, seed: int) -> list[Key]:
     return [(case, number) for number in range(trials) for case in dice.sample(sorted(cases), len(cases))]
 
 
-def _interval(differences: Sequence[Fraction], confidence: float) -> Interval:
+def _interval(cases: Sequence[PairedCase], confidence: float) -> Interval:
     """Return the interval of the mean difference.
 
-    If few tasks differ, it is widened to the exact bounds of the shares of tasks that got worse, and better.
+    It is widened where the test of signs is not exact: if few tasks differ, to the exact bounds of the shares of tasks
+    that got worse, and better; if numbers of trials differ, by the intervals of both shares (R. G. Newcombe, Statistics
+    in Medicine 17, 1998).
     """
+    differences = [each.difference for each in cases]
     found = mean_interval([float(each) for each in differences], confidence=confidence)
     worse, better = sum(each < 0 for each in differences), sum(each > 0 for each in differences)
-    if worse + better >= FEWEST_TASKS:
+    if worse + better < FEWEST_TASKS:
+        most = [exact_interval(each, len(differences), confidence=confidence).high for each in (worse, better)]
+        found = Interval(min(found.low, -most[0]), max(found.high, most[1]))
+    if all(each.base == each.head for each in cases):
         return found
-    most = [exact_interval(each, len(differences), confidence=confidence).high for each in (worse, better)]
-    return Interval(min(found.low, -most[0]), max(found.high, most[1]))
+    ones, sides = [1.0] * len(cases), []
+    for place in (0, 2):
+        shares = [each[place] / each[place + 1] for each in cases]
+        share, trials = mean(shares), float(sum(each[place + 1] for each in cases))
+        variance = variance_of(shares, ones)
+        sides.append((share, share_interval(share, variance, least=len(cases), most=trials, confidence=confidence)))
+    (base, of_base), (head, of_head) = sides
+    low = head - base - hypot(head - of_head.low, of_base.high - base)
+    high = head - base + hypot(of_head.high - head, base - of_base.low)
+    return Interval(min(found.low, low), max(found.high, high))
 
 
 class Stop(NamedTuple):
@@ -178,12 +204,11 @@ def first_clear(base: Outcomes, head: Outcomes, order: Sequence[Key], *, stops: 
         order: the finished trials in their planned order, as case and number from 0. In the order in which they
             finished the test would not hold: a trial that fails may end sooner.
     """
-    found = Pairs()
+    bets = _Bets(base)
     for at, (case, number) in enumerate(order, start=1):
-        found = found.plus(base.get(case, ())[number : number + 1], head[case][number])
-        if stops and found.is_clear:
-            return Stop(found, at, is_clear=True)
-    return Stop(found, len(order), is_clear=False)
+        if bets.add(case, number, head[case][number]) and stops:
+            return Stop(bets.pairs, at, is_clear=True)
+    return Stop(bets.pairs, len(order), is_clear=False)
 
 
 class Course:
@@ -195,9 +220,9 @@ class Course:
     """
 
     def __init__(self, order: Sequence[Key], base: Outcomes, *, early: bool, budget_usd: float | None) -> None:
-        self._order, self._base, self._early, self._budget_usd = order, base, early, budget_usd
+        self._order, self._early, self._budget_usd = order, early, budget_usd
         self._passed: dict[Key, bool | None] = {}
-        self._pairs, self._seen = Pairs(), 0
+        self._bets, self._seen = _Bets(base), 0
         self.stopped: Stopped | None = None
         self.spent_usd = 0.0
 
@@ -211,10 +236,9 @@ class Course:
         self._passed[key] = passed
         self.spent_usd += cost_usd or 0.0
         while self._early and self._seen < len(self._order) and self._order[self._seen] in self._passed:
-            case, number = key = self._order[self._seen]
+            key = self._order[self._seen]
             self._seen += 1
-            self._pairs = self._pairs.plus(self._base.get(case, ())[number : number + 1], self._passed[key])
-            if self._pairs.is_clear:
+            if self._bets.add(*key, self._passed[key]):
                 self.stopped = self.stopped or "early"
                 return
 
@@ -230,52 +254,104 @@ class Decision(NamedTuple):
 
     Attributes:
         stop: the pairs of trials, and whether they ended the evaluation early.
-        shares: the shares of passed trials of each compared task, of the base and of the evaluated version.
+        cases: the trials of each compared case: those up to the stop.
         low, high: the one-sided ps of so low, and of so high, a difference; not computed after an early stop.
     """
 
     verdict: Literal["better", "worse"] | None
     stop: Stop
-    shares: list[tuple[Fraction, Fraction]]
+    cases: list[PairedCase]
     low: float = 1.0
     high: float = 1.0
 
 
 def decide(base: Outcomes, head: Outcomes, order: Sequence[Key], *, early: bool) -> Decision:
     """Return whether finished trials are better or worse than the base by more than chance (see `compare`)."""
-    shares = []
-    for case in head:
-        before, own = ([each for each in side.get(case, ()) if each is not None] for side in (base, head))
-        if before and own:
-            shares.append((Fraction(sum(before), len(before)), Fraction(sum(own), len(own))))
     stop = first_clear(base, head, order, stops=early)
-    if stop.is_clear or not shares:
+    of_head: dict[str, list[bool]] = {}
+    for case, number in order[: stop.trials]:
+        if (passed := head[case][number]) is not None:
+            of_head.setdefault(case, []).append(passed)
+    cases = [
+        PairedCase(sum(before), len(before), sum(own), len(own))
+        for case, own in of_head.items()
+        if (before := [each for each in base.get(case, ()) if each is not None])
+    ]
+    if stop.is_clear or not cases:
         way: Literal["better", "worse"] = "better" if stop.pairs.better > stop.pairs.worse else "worse"
-        return Decision(way if stop.is_clear else None, stop, shares)
+        return Decision(way if stop.is_clear else None, stop, cases)
     level = EARLY_ALPHA if early else ALPHA
-    low, high = sign_tails([own - before for before, own in shares])
-    return Decision("worse" if low <= level else "better" if high <= level else None, stop, shares, low, high)
+    low, high = paired_tails(cases)
+    return Decision("worse" if low <= level else "better" if high <= level else None, stop, cases, low, high)
 
 
-def compare(base: Outcomes, head: Outcomes, order: Sequence[Key], *, show: float, early: bool) -> Comparison | None:
+_CHOSEN = (
+    "Cases that were chosen by their outcome have another one the next time, by chance alone: evaluate the program of "
+    "the base with them, as another version, and compare with that"
+)
+Chosen = Literal["failed", "passed"]
+"""The outcome by which the cases were chosen: those that had failed in the base, or those that had passed there."""
+
+
+def compare(
+    base: Outcomes, head: Outcomes, order: Sequence[Key], *, show: float, early: bool, chosen: Chosen | None = None
+) -> Comparison | None:
     """Return the verdict on finished trials; None if no case has outcomes on both sides.
+
+    A verdict is withheld if it does not hold with all missing outcomes failed and with all of them passed, or if it may
+    come from how the cases were chosen.
 
     Args:
         base, head: the outcomes of the base and of the evaluated version.
         order: the finished trials in their planned order, as case and number from 0.
         show: the drop that is to be shown, from 0 to 1.
         early: whether the evaluation stops early: then the comparison at the end has half the level.
+        chosen: how the cases were chosen, if by their outcomes in the base.
     """
     found = decide(base, head, order, early=early)
-    if not found.shares:
+    if not found.cases:
         return None
-    pairs, tasks = found.stop.pairs, len(found.shares)
-    before, after = (float(mean(side)) for side in zip(*found.shares, strict=True))
+    verdict, interval = _judged(found, show=show, early=early)
+    doubt = None
+    missing = sum(head[case][number] is None for case, number in order)
+    missing += sum(base[case].count(None) for case in {case for case, _ in order} & base.keys())
+    others = [
+        _judged(decide(*_filled(base, head, order, passed=each), order, early=early), show=show, early=early)[0]
+        for each in ((False, True) if missing and verdict != "inconclusive" else ())
+    ]
+    if any(other != verdict for other in others):
+        doubt = f"{noun(missing, 'trial')} without an outcome decide: if all had passed, or failed, it would be another"
+    elif not any(any(own) for own in base.values()):
+        doubt = f"the base passed none of these cases, so that none could become worse. {_CHOSEN}"
+    elif chosen == "failed" and verdict in ("better", "no difference"):
+        doubt = f"these cases were chosen because they failed in the base. {_CHOSEN}"
+    elif chosen == "passed" and verdict == "worse":
+        doubt = f"these cases were chosen because they passed in the base. {_CHOSEN}"
+    before, after = (float(mean(Fraction(each[place], each[place + 1]) for each in found.cases)) for place in (0, 2))
+    return Comparison(
+        "inconclusive" if doubt else verdict, after - before, interval, 1 - 2 * (EARLY_ALPHA if early else ALPHA),
+        None if interval is None else min(found.low, found.high), len(found.cases), before, after, found.stop.pairs,
+        found.stop.is_clear, doubt,
+    )  # fmt: skip
+
+
+def _judged(found: Decision, *, show: float, early: bool) -> tuple[Verdict, Interval | None]:
+    """Return the verdict, and the interval of the difference; None after an early stop."""
     if found.stop.is_clear and found.verdict is not None:
-        difference, interval, p = pairs.difference, pairs.interval(), None
-        return Comparison(found.verdict, difference, interval, 0.95, p, tasks, before, after, pairs, is_early=True)
-    confidence = 1 - 2 * (EARLY_ALPHA if early else ALPHA)
-    interval = _interval([own - other for other, own in found.shares], confidence)
-    verdict: Verdict = found.verdict or ("no difference" if interval.low > -show else "inconclusive")
-    lowest = min(found.low, found.high)
-    return Comparison(verdict, after - before, interval, confidence, lowest, tasks, before, after, pairs)
+        return found.verdict, None
+    interval = _interval(found.cases, 1 - 2 * (EARLY_ALPHA if early else ALPHA))
+    return found.verdict or ("no difference" if interval.low > -show else "inconclusive"), interval
+
+
+def _filled(
+    base: Outcomes, head: Outcomes, order: Sequence[Key], *, passed: bool
+) -> tuple[dict[str, list[bool | None]], dict[str, list[bool | None]]]:
+    """Return the outcomes with one for each missing one: this one in finished trials, the other one in the base."""
+    before: dict[str, list[bool | None]] = {
+        case: [not passed if each is None else each for each in own] for case, own in base.items()
+    }
+    after = {case: [*own] for case, own in head.items()}
+    for case, number in order:
+        if after[case][number] is None:
+            after[case][number] = passed
+    return before, after

@@ -19,7 +19,7 @@ from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
 from agentspan.journal.names import StoredSpanTypes, run_of
 from agentspan.journal.records import HISTORY, Elements, Gap, Record, read
-from agentspan.journal.segments import START, Left, take_over
+from agentspan.journal.segments import START, Left, is_left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
@@ -29,6 +29,7 @@ from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.access import references, unique
 from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage
 from agentspan.storage.questions import Account, Find
+from agentspan.text import noun, size_text
 from agentspan.tuning import STANDARD, Tuning
 
 ATTEMPTS = 20
@@ -108,11 +109,19 @@ class Adoption:
         lend: returns a context manager with the storage, for writing.
         folder: the folder of the journals.
         tuning: sizes of batches and caches.
+        report: receives the error that changes were refused; None to log it.
     """
 
     def __init__(
-        self, lend: Callable[[], AbstractContextManager[Storage]], folder: Path, *, tuning: Tuning = STANDARD
+        self,
+        lend: Callable[[], AbstractContextManager[Storage]],
+        folder: Path,
+        *,
+        tuning: Tuning = STANDARD,
+        report: Callable[[Exception], None] | None = None,
     ) -> None:
+        self._report = report or (lambda error: log.warning("%s", error))
+        self._refused = 0
         self._lend = lend
         self._folder = folder
         self._tuning = tuning
@@ -120,9 +129,12 @@ class Adoption:
         self._busy = False
         self._stopped = False
         self._said = ""
+        self._is_cut = False
 
     def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
         """Adopt the journals of dead programs, at most once a second. A fault is logged, and retried at the next look.
+
+        After a long look, the next one is later, so that looks take at most a fifth of the time.
 
         Args:
             at_once: adopt also if the last look was less than a second ago.
@@ -131,10 +143,23 @@ class Adoption:
         now = time.monotonic()
         if (now < self._next_s and not at_once) or self._busy or self._stopped:
             return
-        self._next_s = now + LOOK_EVERY_S
         with guard(report=self._warn):
             self.adopt(most_s=most_s)
             self._said = ""
+        self._next_s = now + max(LOOK_EVERY_S, 5 * (time.monotonic() - now))
+
+    def see(self) -> None:
+        """Look before a read, for a limited time, and log what waits after that."""
+        self._is_cut = False
+        self.look(most_s=self._tuning.read_adopts_s)
+        if self._is_cut and (sentence := left_over(*self.waiting())):
+            log.warning("%s", sentence)
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many dead programs have journals that no process adopts at present, and their size in bytes."""
+        writers = [[*own] for _, own in groupby(segments(self._folder), writer_of)]
+        left = [own for own in writers if is_left(own[0])]
+        return len(left), sum(_size_of(path) for own in left for path in own)
 
     def _warn(self, error: Exception) -> None:
         if str(error) != self._said and not self._stopped:  # else it is the same as a second ago
@@ -176,6 +201,10 @@ class Adoption:
             tidy(self._folder)
         finally:
             self._busy = False
+            refused, self._refused = self._refused, 0
+            if refused:
+                sentence = f"{noun(refused, 'change')} of dead programs came too late, or their run is not stored"
+                self._report(StorageError(f"{sentence}; `agentspan doctor` lists them"))
         return records
 
     def is_adopted(self, writer_id: str) -> bool:
@@ -197,6 +226,9 @@ class Adoption:
             committer: Committer | None = None
             lost: LostRegistrations | None = None
             for path in own:
+                if records and (self._stopped or time.monotonic() > until):
+                    self._is_cut = True
+                    return records
                 left = _taken(path, wait_s)
                 if left is None and path.exists():
                     break  # the owner is alive, or another process adopts the segment: later segments must wait
@@ -213,7 +245,9 @@ class Adoption:
                     taking = _Taking(committer, lost, left, is_over, journals, self._tuning)
                     is_whole = taking.take(lambda done, before=before: progress(before + done, size))  # type: ignore[misc]
                     records += taking.records
+                    self._refused += taking.refused
                     if not is_whole:
+                        self._is_cut = True
                         return records
                 before += len(left.data)
         return records
@@ -242,6 +276,12 @@ class Adoption:
         )
 
 
+def left_over(journals: int, size: int) -> str:
+    """Return a sentence about journals of dead programs that wait; "" if there are none."""
+    those = f"{noun(journals, 'journal')} of dead programs ({size_text(size)})"
+    return f"{those} could not be recovered in time; `agentspan doctor` recovers more of them" if journals else ""
+
+
 def _taken(path: Path, wait_s: float) -> Left | None:
     """Lock a segment of a dead writer, and wait up to `wait_s` for its lock; None if it cannot be locked."""
     left, slept = take_over(path), 0.0
@@ -263,6 +303,7 @@ class _Taking:
 
     Attributes:
         records: the number of records that were committed, or stored in refused_changes.
+        refused: the number of those in refused_changes.
     """
 
     def __init__(
@@ -279,7 +320,7 @@ class _Taking:
         self._committer = committer
         self._lost = lost
         self._left = left
-        self.records = 0
+        self.records = self.refused = 0
         self._is_over = is_over
         self._tuning = tuning
 
@@ -297,7 +338,8 @@ class _Taking:
                 left.trim(records[start - 1].end, records[start].sequence)
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
-            self._committer.commit(self._committer.begin(bodies, elements))
+            tally = self._committer.commit(self._committer.begin(bodies, elements))
+            self.refused += tally.refused + tally.failed
             self.records += len(batch)
             if self._journals is None:
                 left.trim(batch[-1].end, batch[-1].sequence + 1)

@@ -309,7 +309,7 @@ class Committer:
         self._listener = listener
         self._wait_s = wait_s
         self._knows_types = knows_types
-        self._names = Names(storage)
+        self._names = Names(storage, ids.new)
         self._open_runs = OpenRuns(storage)
         self._agents: dict[str, str] = {}
         self._moved: set[str] = set()  # runs whose agent changed: spans in journals may still have the old agent

@@ -4,7 +4,7 @@ A recorder registers a run without reading the storage. So its unit puts rows th
 already, under other ids. Of a stored run, finds the span types that it was registered with, and closes its open spans.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from agentspan import jsontext
@@ -23,6 +23,7 @@ from agentspan.model.rows import (
     Row,
     Value,
 )
+from agentspan.model.rows import with_agents as rows_with_agents
 from agentspan.schemas.span_types import Registry, describe, from_schemas
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, SpansOf
@@ -58,10 +59,15 @@ def run_of(unit: Unit) -> str | None:
 
 
 class Names:
-    """A cache of the agents, versions and schema versions of one storage, by their names."""
+    """A cache of the agents, versions and schema versions of one storage, by their names.
 
-    def __init__(self, storage: Storage) -> None:
+    Args:
+        new_id: mints an id for a version whose own id another version has: a schema version that lost its content.
+    """
+
+    def __init__(self, storage: Storage, new_id: Callable[[], str]) -> None:
         self._storage = storage
+        self._new_id = new_id
         self._known: dict[tuple[Any, ...], Row] = {}
         self._contents: dict[str, AgentSchemaVersionRow] = {}
 
@@ -88,34 +94,37 @@ class Names:
                     row = row._replace(agent_id=ids_now[""])
                 if isinstance(row, AgentSchemaVersionRow):
                     row = self._whole(row)
-                stored = self._stored(row) if isinstance(row, _NAMED) else None
-                if stored is None:
-                    if isinstance(row, AgentRow):
-                        ids_now[""] = row.id
-                    changes.append(change._replace(row=row))
-                    continue
-                ids_now[row.id] = stored.id
-                if isinstance(stored, AgentRow) and isinstance(row, AgentRow):
-                    ids_now[""] = stored.id  # a run that is registered without reading has "" as its agent_id
-                    changes.extend(instances.activate(stored, row.updated_at))
+                named, is_stored = self._named(row) if isinstance(row, _NAMED) else (row, False)
+                ids_now[row.id] = named.id
+                if isinstance(named, AgentRow):
+                    ids_now[""] = named.id  # a run that is registered without reading has "" as its agent_id
+                if not is_stored:
+                    changes.append(change._replace(row=named))
+                elif isinstance(named, AgentRow):
+                    changes.extend(instances.activate(named, row.updated_at))
         return Unit(tuple(changes), unit.subject, unit.key)
 
-    def _stored(self, row: AgentRow | AgentVersionRow | AgentSchemaVersionRow) -> Row | None:
-        """Return the stored row with the name of this row. None if there is none; then this row is cached as stored."""
+    def _named(self, row: Any) -> tuple[Row, bool]:
+        """Return the stored row with the name of this row, else the row to put; and whether it is stored.
+
+        The row is cached as stored.
+        """
         type_ = TYPE_OF[type(row)]
         where = {column: cast(Value, getattr(row, column)) for column in UNIQUE[type_]}
         key = (type_, *where.values())
         stored = self._known.get(key)
         if stored is None and None not in where.values():
             stored = next(iter(self._storage.ask(Query(type_, where, limit=1)).rows), None)
-        if stored is None and isinstance(row, AgentRow):  # perhaps the agent is stored, and was renamed by id
-            located = self._storage.ask(Find(row.id)).rows.get(row.id)
-            stored = None if located is None else located[1]
+        if stored is None and (located := self._storage.ask(Find(row.id)).rows.get(row.id)) is not None:
+            if isinstance(row, AgentRow):  # it was renamed by id
+                stored = located[1]
+            else:
+                row = row._replace(id=self._new_id())
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         kept = row if stored is None else stored
         self._known[key] = kept._replace(status="active") if isinstance(kept, AgentRow) else kept
-        return stored
+        return kept, stored is not None
 
     def _whole(self, row: AgentSchemaVersionRow) -> AgentSchemaVersionRow:
         """Return a schema version with its content; a version without span types if the content is lost.
@@ -176,15 +185,10 @@ def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
     """
     change = unit.changes[0] if unit.changes else None
     if isinstance(change, PutSpans):
-        return unit_of(change._replace(rows=[_with_agent(row, agents) for row in change.rows]))
+        return unit_of(change._replace(rows=rows_with_agents(change.rows, agents)))
     if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-        return unit_of(change._replace(row=_with_agent(change.row, agents)))
+        return unit_of(change._replace(row=rows_with_agents([change.row], agents)[0]))
     return unit
-
-
-def _with_agent(row: AgentSpanRow, agents: Mapping[str, str]) -> AgentSpanRow:
-    agent_id = agents.get(row.agent_instance_id)
-    return row if agent_id is None or agent_id == row.agent_id else row._replace(agent_id=agent_id)
 
 
 def _links(values: Mapping[str, Any], ids_now: Mapping[str, str]) -> dict[str, Any]:

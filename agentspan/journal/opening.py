@@ -169,6 +169,6 @@ def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]], tun
 
     def see() -> None:
         spool.drain(folder)
-        adoption.look()
+        adoption.see()
 
     return see

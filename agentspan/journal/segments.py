@@ -412,6 +412,18 @@ def take_over(path: Path) -> Left | None:
         return _taken_over(path)
 
 
+@guard(OSError, otherwise=False)
+def is_left(path: Path) -> bool:
+    """Return whether the owner of a segment has died, and no process adopts it. Nothing of the segment is read."""
+    with Changing():
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(file)
+    return True
+
+
 def _taken_over(path: Path) -> Left | None:
     with guard(OSError, report=partial(_not_taken, path)):
         return Left(path)

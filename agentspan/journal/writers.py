@@ -228,7 +228,8 @@ class DeadWriters:
 
     Args:
         dead_hosts: hosts whose programs are known to be dead.
-        wait_s: seconds to wait, in all, for other processes that adopt the journals of dead writers.
+        wait_s: seconds, in all, for the adoption of journals, also by other processes; 0: do not wait for others, and
+            adopt without a limit.
         tuning: sizes of batches and caches.
 
     Attributes:
@@ -245,6 +246,7 @@ class DeadWriters:
     ) -> None:
         self.lives = Lives(storage, dead_hosts)
         self._until = time.monotonic() + wait_s
+        self._is_limited = wait_s > 0
         self._adoption = adoption_beside(storage, tuning)
         self._adopted: dict[str, bool] = {}
 
@@ -255,9 +257,16 @@ class DeadWriters:
         if self._adoption is None:
             return True
         if writer_id not in self._adopted:
+            left_s = self._until - time.monotonic()
             try:
-                self._adoption.adopt(writer_id=writer_id, wait_s=max(0.0, self._until - time.monotonic()))
+                if left_s > 0 or not self._is_limited or not self._adopted:
+                    most_s = left_s if self._is_limited else None
+                    self._adoption.adopt(writer_id=writer_id, wait_s=max(0.0, left_s), most_s=most_s)
             except StorageError as error:
                 log.warning("the journal of writer %s could not be read now: %s", writer_id, error)
             self._adopted[writer_id] = self._adoption.is_adopted(writer_id)
         return self._adopted[writer_id]
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many dead writers have journals that are not adopted, and their size in bytes."""
+        return (0, 0) if self._adoption is None else self._adoption.waiting()

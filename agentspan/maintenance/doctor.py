@@ -1,13 +1,15 @@
 """Examines a file after a crash: closes the runs and spans of dead programs, and lists refused changes."""
 
+import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context, Plan
-from agentspan.errors import DatabaseBusy, NotFound
+from agentspan.errors import DatabaseBusy, NotFound, StorageError
 from agentspan.journal.names import Closer
 from agentspan.journal.writers import DeadWriters, Life, why_unknown
 from agentspan.maintenance.prune import Upkeep, keep_partitions
@@ -16,7 +18,7 @@ from agentspan.model.changes import OPEN, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.storage.access import expect, scan
 from agentspan.storage.answers import Found
-from agentspan.storage.questions import Damage, Find, Query, SpansOf
+from agentspan.storage.questions import Damage, Find, Mend, Query, SpansOf
 from agentspan.tuning import STANDARD, Tuning
 
 LATEST = 20
@@ -61,6 +63,11 @@ class Report:
         damage: the latest parts of killed programs' journals that could not be read, the latest first.
         damage_total: the number of all parts that could not be read.
         partitions: the partitions that were made, and how many are missing.
+        mended_agents: how many agents were missing, and have their id as name now.
+        mended_spans: how many spans had another agent than their run, and have that of their run now.
+        waiting_journals: how many dead programs have journals that are not recovered yet, because the time was over.
+        waiting_bytes: the size of these journals.
+        waiting_runs: how many open runs were not examined, because the time was over.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -70,6 +77,11 @@ class Report:
     damage: list[RefusedChangeRow] = field(default_factory=list)
     damage_total: int = 0
     partitions: Upkeep = field(default_factory=Upkeep)
+    mended_agents: int = 0
+    mended_spans: int = 0
+    waiting_journals: int = 0
+    waiting_bytes: int = 0
+    waiting_runs: int = 0
 
 
 def examine(
@@ -86,6 +98,8 @@ def examine(
     of operations by id, of live programs, or of programs that cannot be judged (on other hosts, in other containers or
     time namespaces). But all open spans of a terminated run are closed.
 
+    Journals are recovered, and runs closed, for a limited time: the report has what waits for the next call.
+
     Args:
         dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
@@ -96,16 +110,22 @@ def examine(
         DatabaseBusy: others kept locks of some runs, and all other runs were examined; or they locked the storage.
     """
     report = Report()
+    closing = _Closing(ctx, dead_hosts, idle_since, tuning)
     if Damage in ctx.storage.capabilities().answers:
         report.problems = ctx.storage.ask(Damage())
+    if report.problems and not dry_run and Mend in ctx.storage.capabilities().answers:
+        with suppress(StorageError):  # of a file that is damaged otherwise
+            report.mended_agents, report.mended_spans = ctx.storage.ask(Mend(ctx.wait_s))
+            report.problems = ctx.storage.ask(Damage())
     report.partitions = keep_partitions(ctx.storage, ctx.wait_s, dry_run=dry_run)
-    closing = _Closing(ctx, dead_hosts, idle_since, tuning)
     report.runs, locked = closing.close_all(_with_open(ctx), dry_run=dry_run)
+    report.waiting_runs = closing.waiting
     if locked:
         runs, locked = closing.close_all(locked, dry_run=dry_run)
         report.runs = sorted(report.runs + runs, key=lambda each: each.run.id)
     if locked:
         raise DatabaseBusy(f"others kept a lock of {len(locked)} runs, such as {locked[0]}; the others were examined")
+    report.waiting_journals, report.waiting_bytes = closing.dead_writers.waiting()
     for why in UNREAD:
         query = Query("refused_change", {"why": why}, descending=True, limit=LATEST, with_total=True)
         page = ctx.storage.ask(query)
@@ -134,7 +154,9 @@ class _Closing:
     def __init__(self, ctx: Context, dead_hosts: Collection[str], idle_since: str | None, tuning: Tuning) -> None:
         self._ctx = ctx
         self._idle_since = idle_since
-        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=tuning.doctor_adopt_wait_s, tuning=tuning)
+        self._until = time.monotonic() + tuning.doctor_s
+        self.waiting = 0
+        self.dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=tuning.doctor_s, tuning=tuning)
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close_all(self, instance_ids: Collection[str], *, dry_run: bool) -> tuple[list[RunReport], list[str]]:
@@ -146,7 +168,10 @@ class _Closing:
         reports: list[RunReport] = []
         locked: list[str] = []
         has_row_locks = self._ctx.storage.capabilities().concurrency > 1
-        for instance_id in instance_ids:
+        for number, instance_id in enumerate(instance_ids):
+            if number and time.monotonic() > self._until:
+                self.waiting = len(instance_ids) - number
+                break
             try:
                 run = self._close(instance_id, dry_run=dry_run)
             except NotFound:  # another process has removed it meanwhile
@@ -162,15 +187,15 @@ class _Closing:
 
     def _close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
         """Close a run and its spans if dead programs left them open. Return None if nothing in the run is open."""
-        self._dead_writers.lives.look_again()
+        self.dead_writers.lives.look_again()
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         writers = {instance.writer_id, *(span.writer_id for span in open_spans)}
         for each in writers:
-            self._dead_writers.has(each)
+            self.dead_writers.has(each)
         instance = self._ctx.row(AgentInstanceRow, instance_id)  # a recovered journal may have had the run's end
         writer_id = instance.writer_id
-        lives = self._dead_writers.lives
+        lives = self.dead_writers.lives
         run = RunReport(instance, lives.writer(writer_id), lives.of(writer_id))
         unknown = (lives.writer(each) for each in sorted(filter(None, writers)) if lives.of(each) == "unknown")
         run.not_judged = [(writer, why_unknown(writer)) for writer in unknown if writer is not None]
@@ -190,14 +215,14 @@ class _Closing:
             if instance.status == "terminated":
                 error = {"type": "Terminated", "message": instance.termination_reason or ""}
                 moves.append(self._closer.close(span, "terminated", error, now, now))
-            elif self._dead_writers.has(span.writer_id):
-                error = _error(self._dead_writers.lives.writer(span.writer_id))
+            elif self.dead_writers.has(span.writer_id):
+                error = _error(self.dead_writers.lives.writer(span.writer_id))
                 moves.append(self._closer.close(span, "abandoned", error, last, now))
             elif is_idle and span.writer_id is None:
                 moves.append(self._closer.close(span, "abandoned", _idle(last), last, now))
         run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
         # A run stays open as long as one of its spans does: a program may still record into it.
-        is_over = is_idle or self._dead_writers.has(instance.writer_id)
+        is_over = is_idle or self.dead_writers.has(instance.writer_id)
         run.closed_run = instance.status in OPEN and is_over and not run.left_open
         if run.closed_run:
             error = _idle(last) if is_idle else _error(run.writer)

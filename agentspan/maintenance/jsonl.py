@@ -55,7 +55,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import SOURCES
-from agentspan.schemas.aliases import MOST_USED
+from agentspan.schemas import aliases
 from agentspan.schemas.builtin import stored_aggregate
 from agentspan.storage.access import instances, scan
 from agentspan.storage.protocol import Storage
@@ -575,11 +575,11 @@ def _value(number: int, column: Column, value: Any) -> Any:
         except ValueError as error:
             raise _wrong(number, f"{name} is {error}") from None
     if column.type is float and type(value) in (int, float) and abs(value) <= 1e300:
-        return float(value)
+        return aliases.cost(value) if name == "cost_usd" else float(value)
     if type(value) is not column.type or (type(value) is int and not -(2**63) <= value < 2**63):
         raise _wrong(number, f"{name} has the wrong type")
-    if type(value) is int and abs(value) > MOST_USED:
-        return None  # as of a span that is recorded
+    if type(value) is int and name.endswith("_tokens"):
+        return aliases.count(value)  # as of a span that is recorded
     if isinstance(value, str):
         try:
             value.encode()

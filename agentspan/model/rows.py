@@ -7,7 +7,7 @@ Values have the types of a file: text, numbers, None. Rows are named tuples, bec
 bound to SQL unchanged: 0.5 µs against 2.3 for a frozen dataclass and its conversion.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 Value = str | int | float | None
@@ -533,6 +533,18 @@ Row = (
     | SessionEntryRow
     | SessionSummaryRow
 )
+
+
+def with_agents(rows: Sequence[AgentSpanRow], agents: Mapping[str, str]) -> Sequence[AgentSpanRow]:
+    """Return spans with the agent of their run. A run that is put again in another file may have another agent.
+
+    Args:
+        agents: the ids of agents, by the id of the run.
+    """
+    wrong = [row for row in rows if agents.get(row.agent_instance_id, row.agent_id) != row.agent_id]
+    if not wrong:
+        return rows
+    return [row._replace(agent_id=agents.get(row.agent_instance_id, row.agent_id)) for row in rows]
 
 
 def instance_of(row: Row) -> str:

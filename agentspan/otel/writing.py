@@ -2,7 +2,8 @@
 
 Attributes have the newest names of the GenAI conventions and the kinds of OpenInference. Other columns are attributes
 `agentspan.…`, from which another `agentspan serve` stores the same rows with the same ids (module copies). The data was
-redacted when it was recorded. A span that came from OpenTelemetry keeps its recorded kind, events and links.
+redacted when it was recorded. A span that came from OpenTelemetry keeps its events, its links, and a kind that is not
+INTERNAL, which is also the kind of a span whose instrumentor set none.
 """
 
 import re
@@ -30,12 +31,16 @@ _COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "
 
 
 class OutgoingRun(NamedTuple):
-    """A run to encode, with the names of its agent and version, and its tags."""
+    """A run to encode, with the names of its agent and version, its tags, and its first steps in order of their start.
+
+    The input of a run is that of the first of these steps that has one.
+    """
 
     row: AgentInstanceRow
     agent: str
     version: str
     tags: Sequence[str] = ()
+    first: Sequence[AgentSpanRow] = ()
 
 
 def request(
@@ -116,9 +121,10 @@ def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
     error = result.get("error") if isinstance(result, dict) else None
     written = _written(run, row, outgoing.name(row, payload), error, attributes)
     written["parentSpanId"] = span_id_of(row.parent_span_id or run.row.id)
+    written["kind"] = 1 + KINDS.index(outgoing.kind(row))
     if isinstance(payload, dict) and not ABOUT_SPAN.isdisjoint(payload):
         return _as_recorded(run, written, payload)
-    return written | {"kind": 1 + KINDS.index(outgoing.kind(row))}
+    return written
 
 
 def _sendable(payload: Any) -> Any:
@@ -140,7 +146,9 @@ def _run_span(run: OutgoingRun) -> dict[str, Any]:
     row = run.row
     about = ("status", "finished_at", "duration_ms", "result", "error", "termination_reason", "closed_by", "closed_at")
     attributes = {f"agentspan.run.{name}": getattr(row, name) for name in about}
-    attributes |= outgoing.run_attributes(row, run.agent, run.version)
+    inputs = (outgoing.asked(step, _decoded(step.payload)) for step in run.first)
+    asked = next((found for found in inputs if found is not None), row.task)
+    attributes |= outgoing.run_attributes(row, run.agent, run.version, asked)
     return _written(run, row, f"invoke_agent {run.agent}", _decoded(row.error), attributes)
 
 
@@ -176,7 +184,8 @@ def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str
     A part of the payload that has an unexpected form is left out.
     """
     otel, dropped = _members(payload.get("otel")), _members(payload.get("dropped"))
-    written["kind"] = 1 + (KINDS.index(otel["kind"]) if otel.get("kind") in KINDS else 0)
+    if otel.get("kind") in KINDS:
+        written["kind"] = 1 + KINDS.index(otel["kind"])
     if otel.get("status") == "OK" and written["status"]["code"] == _UNSET:
         written["status"] = {"code": _OK}
     if type(otel.get("trace_state")) is str:

@@ -5,7 +5,11 @@ The limits are in the metadata of the run (`budget`). Scores of the name `budget
 process adds them, so that no process overwrites what another one has written. The module recording.spending counts.
 """
 
+import mmap
 import os
+import struct
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
 from math import inf, isfinite
@@ -13,9 +17,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from agentspan.errors import BudgetExceeded, InvalidValue
 from agentspan.host import guard, log
+from agentspan.journal.records import Parts
 from agentspan.model.columns import read_payload
 from agentspan.model.rows import AgentSpanRow
+from agentspan.recording.capture.values import TRUNCATED
 from agentspan.schemas import prices
+from agentspan.schemas.aliases import cost, count
 from agentspan.text import cost_text, cut
 
 ENVIRONMENT = "AGENTSPAN_BUDGET"
@@ -242,6 +249,32 @@ def amount_text(name: str, amount: float) -> str:
     return f"{amount:,.1f}" if name == "minutes" else f"{amount:,.0f}"
 
 
+def has_usage(text: str | Parts | None) -> bool:
+    """Return whether a captured payload may hold usage: each name of one has a part of these."""
+    if type(text) is Parts:
+        return any(b"oken" in each or b"cost_usd" in each for each in text.around)
+    return text is not None and ("oken" in text or "cost_usd" in text)
+
+
+def whole_size(text: str) -> int:
+    """Return the characters of a captured payload, with those that its limits cut (see Limits)."""
+    return _size(read_payload(text)[0]) if TRUNCATED in text else len(text)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not dict and type(value) is not list:
+        return len(str(value))
+    members = [*value.values()] if type(value) is dict else value
+    sizes = [_size(each) for each in members]
+    last = value if type(value) is dict else members[-1] if members else None
+    mark = last.get(TRUNCATED) if type(last) is dict else None
+    if type(mark) is not dict:
+        return sum(sizes)
+    found = {name: count(mark.get(name)) or 0 for name in ("bytes", "characters", "items")}
+    whole = sum(sizes) + (0 if type(value) is list else found["bytes"] + found["characters"])
+    return whole + found["items"] * whole // len(sizes)  # members that were left out are as long as the others
+
+
 class Used(NamedTuple):
     """The tokens and the cost of a span.
 
@@ -259,8 +292,146 @@ def used_of_row(row: AgentSpanRow) -> Used:
     """Return the usage of a stored span. If the span has tokens and no price, its cost is estimated."""
     if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
         return Used()
-    tokens = (row.input_tokens or 0) + (row.output_tokens or 0)
-    if row.cost_usd is not None:
-        return Used(tokens, row.cost_usd)
-    about = prices.estimate(row.input_tokens, row.output_tokens)
+    tokens_in, tokens_out = count(row.input_tokens) or 0, count(row.output_tokens) or 0  # a file may hold anything
+    tokens, usd = tokens_in + tokens_out, cost(row.cost_usd)
+    if usd is not None:
+        return Used(tokens, usd)
+    about = prices.estimate(tokens_in, tokens_out)
     return Used(tokens, about, about)
+
+
+def user() -> str | None:
+    """Return the name of the user of this process, who allows more; None if it has none."""
+    import getpass  # for the one who allows more only
+
+    with guard():
+        return getpass.getuser()
+    return None
+
+
+class _Terminal:
+    """The question in the terminal. One step asks at a time; the others wait for its answer."""
+
+    def __init__(self) -> None:
+        self._asked = ""
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def answer(self, spent: BudgetExceeded) -> bool | float | None:
+        """Ask once; return the answer as soon as it has come.
+
+        Returns:
+            None without an answer; False for no; True for as much again; else the amount.
+        """
+        if self._is_over or not is_in_front() or not self._lock.acquire(blocking=False):
+            return None
+        import select  # for this question only
+
+        try:
+            question = f"{spent.run_id} {spent.limit}"
+            if self._asked != question:
+                self._asked = question
+                sys.stderr.write(f"agentspan: {spent}\nAllow more? [y: as much again, a number: so much, n: stop] ")
+                sys.stderr.flush()
+            if not select.select([sys.stdin], [], [], 0)[0]:
+                return None
+            line = sys.stdin.readline()
+            self._asked = ""  # any other text is asked again
+            text = line.strip().lower()
+            self._is_over = not line  # the end of the input: `agentspan allow` only
+            if text in ("y", "yes"):
+                return True
+            if text in ("n", "no"):
+                return False
+            with guard(InvalidValue):
+                return number_of(spent.limit, text) if text else None
+            return None
+        except (OSError, ValueError):  # stdin or stderr is closed
+            self._is_over = True
+            return None
+        finally:
+            self._lock.release()
+
+
+terminal = _Terminal()
+
+
+def is_in_front() -> bool:
+    """Return whether a person sees stderr and types into stdin: the process is in the foreground of a terminal."""
+    try:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+PLACES = 128
+"""The number of processes that may share at one time. Further ones are counted by the file."""
+_WRITERS, _PROBES = 8192, 64
+_COLUMN = struct.Struct(f"{PLACES}d")
+FIELDS = 4
+"""The number of sums of a place."""
+
+
+class Kin:
+    """The sums of a budget that a process shares with its forked children, in memory that they inherit.
+
+    Each process writes to a place of its own, without a lock. A place that a killed process leaves keeps its sums.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 8 * ((FIELDS + 1) * PLACES + _WRITERS))
+        numbers = memoryview(self._memory)
+        self._sums = numbers[: _COLUMN.size * (FIELDS + 1)].cast("d")  # each number is stored in one instruction
+        self._writers = numbers[_COLUMN.size * (FIELDS + 1) :].cast("q")
+
+    def place(self) -> int | None:
+        """Return a place for this process: a new one, or that of a dead process; None if all are taken."""
+        pid = os.getpid()
+        for each in range(pid, pid + PLACES):  # two processes begin to look at different places
+            place = each % PLACES
+            owner = int(self._sums[place])
+            if owner in (0, pid) or not _is_alive(owner):
+                self._sums[place] = pid
+                return place
+        return None
+
+    def of(self, place: int) -> list[float]:
+        """Return the sums of a place."""
+        return [self._sums[field * PLACES + place] for field in range(1, FIELDS + 1)]
+
+    def write(self, place: int, sums: list[float]) -> None:
+        """Write the sums of this process's place."""
+        at = PLACES + place
+        for each in sums:
+            self._sums[at] = each
+            at += PLACES
+
+    def all(self) -> list[float]:
+        """Return the sums of all places (3 µs)."""
+        return [sum(_COLUMN.unpack_from(self._memory, field * _COLUMN.size)) for field in range(1, FIELDS + 1)]
+
+    def has(self, writer_id: str) -> bool:
+        """Return whether a writer is one of these processes."""
+        return self._writers[self._entry(writer_id)] == hash(writer_id)
+
+    def mark(self, writer_id: str) -> None:
+        """Add a writer, whose steps are counted here and not by the file."""
+        self._writers[self._entry(writer_id)] = hash(writer_id)
+
+    def _entry(self, writer_id: str) -> int:
+        """Return the entry of a writer, or a free one for it. All forked processes have the same `hash`."""
+        mark = hash(writer_id)
+        for entry in range(mark, mark + _PROBES):
+            if self._writers[entry % _WRITERS] in (0, mark):
+                break
+        return entry % _WRITERS
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True

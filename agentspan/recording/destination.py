@@ -232,7 +232,7 @@ class Destination:
         with host.importing:
             from agentspan.journal.adopting import Adoption
 
-        adoption = Adoption(lambda: nullcontext(self.store), self._folder, tuning=self._tuning)
+        adoption = Adoption(lambda: nullcontext(self.store), self._folder, tuning=self._tuning, report=outcomes.fault)
         name = str(self.location)
         renew_lease = (lambda: self._renew_lease(writer_id())) if self.is_server else None
         around = Surroundings(name, self._folder, writer_id, new_committer, adoption, types.late, renew_lease)

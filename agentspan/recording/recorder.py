@@ -370,9 +370,8 @@ class Recorder:
         self.faults.renew()
         if self.sink is not None:
             last_id = self.ids.new()
-            for run in self.runs.active():
-                if run.spending is not None:
-                    run.spending.forked(self.writer_id, last_id)
+            for spending in self.spendings():
+                spending.forked(self.writer_id, last_id)
             runs = self.runs.inherited()
             # The parent may be killed before its writer row is stored; without the row, its runs could never be closed.
             # A journal begins with the row. `_inherited` may hold units of an earlier parent that are not recorded yet.
@@ -382,6 +381,10 @@ class Recorder:
             self.destination.renew()
             self.sink = self.destination.new_sink(self._outcomes, self._writer_id, self.types)
         self._new_writer()
+
+    def spendings(self) -> list[Any]:
+        """Return the sums of the active runs that have a budget."""
+        return [run.spending for run in self.runs.active() if run.spending is not None]
 
     def _writer_id(self) -> str:
         return self.writer_id
@@ -490,9 +493,8 @@ class Outcomes(RunListener):
     def terminations(self) -> dict[str, str]:
         """Return the reason for each active run that is terminated. Look at what other processes use of its budget."""
         runs = self._recorder.runs.active()
-        for run in runs:
-            if run.spending is not None:
-                run.spending.look()
+        for spending in self._recorder.spendings():
+            spending.look()
         return dict(self._recorder.store.ask(Find(*[run.id for run in runs])).terminated) if runs else {}
 
     def has_runs(self) -> bool:
@@ -602,5 +604,13 @@ def _renew_all() -> None:
         recorder.renew()
 
 
+def _share_all() -> None:
+    for recorder in host.members(_recorders):
+        with guard():  # without memory, each process counts by the file
+            for spending in recorder.spendings():
+                spending.share()
+
+
 atexit.register(_release_all)
+host.hold(host.Hold.IMPORTS, _share_all, lambda: None)
 host.renewal(Renewal.RECORDERS, _renew_all)

@@ -22,13 +22,13 @@ from agentspan.model.changes import OPEN, FinishStatus, Purpose, Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
-from agentspan.recording.budgets import NAME, Budget, from_environment, plain_of, stored_in
+from agentspan.recording.budgets import NAME, Budget, from_environment, is_in_front, plain_of, stored_in
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.destination import Registered, refer, register, stored_run
 from agentspan.recording.git_commit import git_commit, git_dirty
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.facts import RunFacts
-from agentspan.recording.spending import Spending, is_in_front
+from agentspan.recording.spending import Spending
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find

@@ -10,6 +10,7 @@ from agentspan.journal.records import Begin, End, Parts, read_end
 from agentspan.journal.writers import program_name
 from agentspan.model.changes import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.model.spans import check_finish
+from agentspan.recording.budgets import has_usage
 from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
@@ -324,9 +325,8 @@ class SpanState(SpanFacts):
                 if (
                     spending is not None
                     and spending.counts_usage
-                    and result is not None
-                    # Each name of a usage has one of these; looked for here, a call without usage costs 2 % less.
-                    and (self.schema_name not in spending.plain or "oken" in result or "cost_usd" in result)
+                    # Looked for here, a call without usage costs 2 % less.
+                    and (self.schema_name not in spending.plain or has_usage(result) or has_usage(self.payload))
                 ):
                     spending.spend(self, result)
             else:

@@ -17,8 +17,8 @@ from importlib import import_module
 from math import inf
 from typing import Any
 
-from agentspan import clock, host, jsontext
-from agentspan.errors import BudgetExceeded, InvalidValue
+from agentspan import clock, host
+from agentspan.errors import BudgetExceeded
 from agentspan.host import guard, log
 from agentspan.journal.records import Parts
 from agentspan.model.changes import Put, unit_of
@@ -27,6 +27,7 @@ from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import Source, judgement, score_row
 from agentspan.recording.budgets import (
     ALLOWED,
+    FIELDS,
     LIMITS,
     MOST,
     NAME,
@@ -34,15 +35,19 @@ from agentspan.recording.budgets import (
     PAUSED,
     SPENT,
     Budget,
+    Kin,
     OnSpent,
     Used,
     amount_text,
     amounts_of,
     amounts_text,
-    number_of,
+    has_usage,
     parse_amounts,
     stored_in,
+    terminal,
     used_of_row,
+    user,
+    whole_size,
 )
 from agentspan.schemas import prices
 from agentspan.schemas.span_types import usage_of
@@ -149,6 +154,12 @@ class Spending:
         self._lock = threading.RLock()
         self._calls: dict[int, _Call] = {}
         self._looks_here = not self._has_looker
+        self._kin: Kin | None = None
+        self._pid = self._place = 0
+        self._marked = ""
+        self._sync = threading.RLock()
+        # Of the sums here, what others used; of that, what kin wrote; and what the place of this process had before.
+        self._foreign, self._seen, self._kept = [0.0] * FIELDS, [0.0] * FIELDS, [0.0] * FIELDS
         self._begin(budget or _NO_LIMIT, 0)
 
     @property
@@ -159,7 +170,7 @@ class Spending:
     def _begin(self, budget: Budget, elapsed_ns: int) -> None:
         """Set the limits of a run that began `elapsed_ns` ago."""
         self.budget = budget
-        self.most: dict[str, float] = dict.fromkeys(LIMITS, inf) | amounts_of(budget)
+        self.most: dict[str, float] = dict.fromkeys(LIMITS, inf) | {"steps": MOST} | amounts_of(budget)
         self.steps_left = self.most["steps"]
         self.counts_usage = budget.usd is not None or budget.tokens is not None
         self.compares = budget.repeats is not None
@@ -171,7 +182,8 @@ class Spending:
     def _settle(self) -> None:
         """Decide whether a step needs no more than a look at the steps that are left."""
         has_room = self.usd < self.most["usd"] and self.tokens < self.most["tokens"]
-        self._has_room = has_room and self.above is None and not self._is_unread and not self._looks_here
+        is_alone = self.above is None and not self._is_unread and not self._looks_here and self._kin is None
+        self._has_room = has_room and is_alone
         self.is_open = self._has_room and not self.compares
 
     def take_over(self, run_id: str) -> None:
@@ -180,23 +192,77 @@ class Spending:
         self._is_unread = True
         self._settle()
 
-    def forked(self, writer_id: str, last_id: str) -> None:
-        """In a forked child: note that the sums include the spans that the parent began before the fork.
+    def share(self) -> None:
+        """Before a fork: share the sums with the children."""
+        if self._kin is None and not self._is_unread:
+            kin = Kin()
+            self._place, self._pid, self._kin = kin.place() or 0, os.getpid(), kin
+            self._settle()
+        if self._kin is not None:
+            self._publish()
+        if self.above is not None:
+            self.above.share()
 
-        With a file, the first step looks at what others used: a short-lived child ends before its drain thread looks.
+    def forked(self, writer_id: str, last_id: str) -> None:
+        """In a forked child: take a place beside the parent, whose sums so far are in those of the child.
+
+        Without one, the first step looks into the file: a short-lived child ends before its drain thread looks.
 
         Args:
             writer_id: the id of the parent.
             last_id: an id that is greater than those of the parent's spans.
         """
         self._counted[writer_id] = last_id
-        self._lock = threading.RLock()
+        self._lock, self._sync = threading.RLock(), threading.RLock()
         self._waiting = self._next_look_ns = 0
-        if not self._recorder.destination.is_remote:  # behind a spool no call waits for the server
+        if self._kin is not None and self._pid != os.getpid():
+            place = self._kin.place()
+            if place is None:
+                self._kin = None
+            else:
+                used = self._sums()
+                seen = [now - theirs + read for now, theirs, read in zip(used, self._foreign, self._seen, strict=True)]
+                kept = self._kin.of(place)
+                self._foreign, self._seen, self._kept, self._place, self._pid = used, seen, kept, place, os.getpid()
+        if (
+            self._kin is None and not self._recorder.destination.is_remote
+        ):  # behind a spool no call waits for the server
             self._looks_here = True
         self._settle()
         if self.above is not None:
             self.above.forked(writer_id, last_id)
+
+    def _sums(self) -> list[float]:
+        return [self.most["steps"] - self.steps_left, self.usd, self.tokens, self.estimated]
+
+    def _publish(self) -> list[float]:
+        """Write what this process used to its place, and return it."""
+        own = [used - theirs for used, theirs in zip(self._sums(), self._foreign, strict=True)]
+        assert self._kin is not None
+        if self._marked != self._recorder.writer_id:
+            self._marked = self._recorder.writer_id
+            self._kin.mark(self._marked)
+        self._kin.write(self._place, [each + kept for each, kept in zip(own, self._kept, strict=True)])
+        return own
+
+    def _share(self) -> None:
+        """Publish what this process used, and count what its kin have used since the last look."""
+        kin = self._kin
+        if kin is None:
+            return
+        with self._sync:
+            own = self._publish()
+            now = [all_ - mine for all_, mine in zip(kin.all(), own, strict=True)]
+            more = [all_ - read for all_, read in zip(now, self._seen, strict=True)]
+            self._seen = now
+            self._take_foreign(*more)
+
+    def _take_foreign(self, steps: float, usd: float, tokens: float, estimated: float) -> None:
+        """Count what another process used."""
+        foreign = self._foreign
+        self._foreign = [foreign[0] + steps, foreign[1] + usd, foreign[2] + tokens, foreign[3] + estimated]
+        self.steps_left -= steps
+        self._plus(Used(int(tokens), usd, estimated))
 
     def is_of(self, run: Any) -> bool:
         """Return whether a run has this budget itself, and is not inside of the run that has it."""
@@ -232,6 +298,7 @@ class Spending:
     def count(self) -> None:
         """Count a step that cannot be stopped any more."""
         self.steps_left -= 1
+        self._share()
         if self.above is not None:
             self.above.count()
 
@@ -279,6 +346,7 @@ class Spending:
 
     def _take(self, call: _Call | None) -> str | None:
         """Count a step, and return None; or return the name of the limit that has no room for it."""
+        self._share()
         for limit in ("minutes", "usd", "tokens"):
             if not self.has_room(limit):
                 return limit
@@ -291,6 +359,7 @@ class Spending:
         self.steps_left = left - 1
         if call is not None:
             call.made += 1
+        self._share()
         return None
 
     def has_room(self, limit: str) -> bool:
@@ -356,7 +425,7 @@ class Spending:
         if type(more) is Budget and error.limit in amounts_of(more):
             self.allow(amounts_of(more), source="code")
         else:
-            self._raise({error.limit: inf})
+            self._raise({error.limit: MOST})
 
     def _say(self, error: BudgetExceeded) -> None:
         """Record, and log, that a limit is spent: once until somebody allows more."""
@@ -427,7 +496,7 @@ class Spending:
     def _learn(self, terminations: Mapping[str, str]) -> None:
         if self._run.id in terminations:
             self._run.learn(terminations[self._run.id])
-            self._raise(dict.fromkeys(LIMITS, inf))  # the step begins, and raises AgentTerminated
+            self._raise(dict.fromkeys(LIMITS, MOST))  # the step begins, and raises AgentTerminated
 
     def _events(self, storage: Any) -> list[ScoreRow]:
         return list(storage.ask(Query("score", {"agent_instance_id": self.id, "name": NAME})).rows)
@@ -453,7 +522,7 @@ class Spending:
         Raises:
             BudgetExceeded: the answer is no.
         """
-        answer = _terminal.answer(spent)
+        answer = terminal.answer(spent)
         if answer is None:
             return
         if not answer:
@@ -491,29 +560,25 @@ class Spending:
             span: the span, with its status and its captured payload.
             result: its captured result, as JSON text.
         """
-        if result is None:
-            return
         name = span.schema_name
         is_model = name not in self.plain and span.span_type.label_field == "model"
         if not is_model:
             self.plain.add(name)
-        if is_model or "oken" in result or "cost_usd" in result:
+        if is_model or has_usage(result) or has_usage(span.payload):
             with self._recorder.faults.adding(reraise=False):
                 self._add(self._used(span, result, is_model=is_model))
 
-    def _used(self, span: Any, result: str, *, is_model: bool) -> Used:
+    def _used(self, span: Any, result: str | None, *, is_model: bool) -> Used:
         sent = span.payload
-        if type(sent) is Parts:  # without the elements of its lists, which hold no usage
-            payload = jsontext.decode(b"[]".join(sent.around).decode())
-            size = sent.size
-        else:
-            payload, size = read_payload(sent)[0], len(sent)
-        span_type = span.span_type
-        tokens_in, tokens_out, usd = usage_of(span_type, payload, read_payload(result)[0])
+        # Without the elements of its lists, which hold no usage.
+        text = b"[]".join(sent.around).decode() if type(sent) is Parts else sent
+        answer = None if result is None else read_payload(result)[0]
+        tokens_in, tokens_out, usd = usage_of(span.span_type, read_payload(text)[0], answer)
         if tokens_in is None and tokens_out is None and usd is None:
             if not is_model or span.status != "complete":
                 return Used()
-            tokens_in, tokens_out = size // CHARACTERS, len(result) // CHARACTERS
+            text = sent.text() if type(sent) is Parts else sent
+            tokens_in, tokens_out = whole_size(text) // CHARACTERS, whole_size(result or "") // CHARACTERS
             self._warn(span.schema_name, "reports no tokens; they are estimated by its texts")
         tokens = (tokens_in or 0) + (tokens_out or 0)
         if usd is not None:
@@ -530,13 +595,17 @@ class Spending:
             log.warning("budget of run %s: a call of type %s %s", self.id, schema_name, what)
 
     def _add(self, used: Used) -> None:
+        self._plus(used)
+        self._share()
+        if self.above is not None:
+            self.above._add(used)
+
+    def _plus(self, used: Used) -> None:
         self.tokens += used.tokens
         self.usd += used.usd
         self.estimated += used.estimated
         if self.usd >= self.most["usd"] or self.tokens >= self.most["tokens"]:
             self._has_room = self.is_open = False
-        if self.above is not None:
-            self.above._add(used)
 
     def _read(self) -> None:
         """Read the limits and the sums of a run that began in another process. It may have died with its journal."""
@@ -587,13 +656,16 @@ class Spending:
                 writer = row.writer_id
                 if writer == mine or (writer in counted and row.id <= counted[writer]) or row.status == "pending":
                     continue
+                if self._kin is not None and writer is not None and self._kin.has(writer):
+                    continue
                 if row.id not in others:
                     others[row.id] = False
                     if row.status != "cancelled":
-                        self.steps_left -= 1
+                        self._take_foreign(1, 0, 0, 0)
                 if not others[row.id] and row.status != "active":
                     others[row.id] = True
-                    self._add(used_of_row(row))
+                    used = used_of_row(row)  # a run around this one reads it itself: this one is a part of it
+                    self._take_foreign(0, used.usd, used.tokens, used.estimated)
         self._since = clock.to_text(now_ns - int(OVERLAP_S * 1e9))
 
 
@@ -610,69 +682,3 @@ def _is_in_loop() -> bool:
     except (AttributeError, RuntimeError):  # another thread imports it just now, so no loop runs in this one
         return False
     return True
-
-
-def user() -> str | None:
-    """Return the name of the user of this process, who allows more; None if it has none."""
-    import getpass  # for the one who allows more only
-
-    with guard():
-        return getpass.getuser()
-    return None
-
-
-class _Terminal:
-    """The question in the terminal. One step asks at a time; the others wait for its answer."""
-
-    def __init__(self) -> None:
-        self._asked = ""
-        self._is_over = False
-        self._lock = threading.Lock()
-
-    def answer(self, spent: BudgetExceeded) -> bool | float | None:
-        """Ask once; return the answer as soon as it has come.
-
-        Returns:
-            None without an answer; False for no; True for as much again; else the amount.
-        """
-        if self._is_over or not is_in_front() or not self._lock.acquire(blocking=False):
-            return None
-        import select  # for this question only
-
-        try:
-            question = f"{spent.run_id} {spent.limit}"
-            if self._asked != question:
-                self._asked = question
-                sys.stderr.write(f"agentspan: {spent}\nAllow more? [y: as much again, a number: so much, n: stop] ")
-                sys.stderr.flush()
-            if not select.select([sys.stdin], [], [], 0)[0]:
-                return None
-            line = sys.stdin.readline()
-            self._asked = ""  # any other text is asked again
-            text = line.strip().lower()
-            self._is_over = not line  # the end of the input: `agentspan allow` only
-            if text in ("y", "yes"):
-                return True
-            if text in ("n", "no"):
-                return False
-            with guard(InvalidValue):
-                return number_of(spent.limit, text) if text else None
-            return None
-        except (OSError, ValueError):  # stdin or stderr is closed
-            self._is_over = True
-            return None
-        finally:
-            self._lock.release()
-
-
-_terminal = _Terminal()
-
-
-def is_in_front() -> bool:
-    """Return whether a person sees stderr and types into stdin: the process is in the foreground of a terminal."""
-    try:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return False
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (AttributeError, OSError, ValueError):
-        return False

@@ -4,12 +4,13 @@ The names of the built-in types take precedence: this table is read only for a p
 names are not in this table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-MOST_USED = 10**12
-"""The most tokens, or US dollars, of a call: a database cannot sum a few of the largest integers, so each command would
-fail."""
+MOST_USED = 10**10
+"""The most tokens of a step that are counted. No session of a coding agent has so many."""
+MOST_USD = 10**6
+"""The highest cost of a step that is counted, in US dollars."""
 
 
 class Alias(NamedTuple):
@@ -128,14 +129,36 @@ def label_of(payload: Mapping[str, Any], field: str) -> str | None:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None."""
+    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None.
+
+    What others report is not trusted: a negative or absurd number is None, too.
+    """
     if type(value) is int:
-        return value if -MOST_USED <= value <= MOST_USED else None
+        return value if 0 <= value <= MOST_USED else None
     if type(value) is dict:  # Vercel AI SDK 6: {"total": 812, "noCache": 700, "cacheRead": 112}
         value = value.get("total")
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and -MOST_USED <= value <= MOST_USED else None
+    return value if type(value) is int and 0 <= value <= MOST_USED else None
+
+
+def cost(value: Any) -> float | None:
+    """Return a cost in US dollars; None for what is no number, negative or absurd."""
+    return float(value) if type(value) in (int, float) and 0 <= value <= MOST_USD else None
+
+
+def refused(context: Mapping[str, Any], used: Sequence[float | None]) -> Iterator[str]:
+    """Yield the JSON paths of usage that is not counted: negative, absurd or no finite number.
+
+    Args:
+        used: the tokens and the cost of the span. Only fields that are None there are looked for.
+    """
+    for field in (field for field, value in zip(_USED, used, strict=True) if value is None):
+        usable = cost if field == "cost_usd" else count
+        for path in ((field,), *_PATHS[field]):
+            value = _at(context, path)
+            if value is not None and type(value) is not dict and usable(value) is None:
+                yield "$." + ".".join(path)
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

@@ -7,7 +7,7 @@ one is stored, and reported with the reason. Payloads are then unchecked, and sp
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from agentspan.model.changes import check_text, without_nul
 from agentspan.model.registration import SpanTypeSchema
 from agentspan.model.rows import AgentSpanRow, Meaning, Side, Violation
 from agentspan.schemas import aliases, prices
-from agentspan.schemas.aliases import ERROR_TYPES, MOST_USED, NAME_MEMBERS, USAGE_MEMBERS, count
+from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn, built_in_part, has_own_tokens, is_aggregate
 from agentspan.schemas.conformance import Conformance, JSONSchema, problem_of
 from agentspan.schemas.templates import (
@@ -386,6 +386,8 @@ _REASONS = ("finish_reason", "stop_reason", "stopReason")
 _no_reason = frozenset(_REASONS).isdisjoint
 _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
+MCP_CALL = "tools/call"
+"""The method of MCP that calls a tool."""
 MAX_LABEL = 200
 """The most characters of a label; more are cut with `…`."""
 _WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
@@ -447,6 +449,8 @@ def describe(
     if _no_usage(context):  # the common case
         return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     used = _used(context)
+    if None in used:
+        violations += tuple(_refused(payload, result, used, violations, check))
     if used == _NOTHING_USED and "response_id" not in context:
         return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     tokens_in, tokens_out, dollars = used
@@ -455,6 +459,18 @@ def describe(
     get = context.get
     answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
     return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, reason, violations))
+
+
+def _refused(
+    payload: Any, result: Any, used: "Usage", known: Sequence[Violation], check: tuple[bool, bool]
+) -> Iterator[Violation]:
+    """Yield a violation for each usage of the new payloads that is not counted."""
+    marked = {(each.side, each.path) for each in known}
+    sides: tuple[Side, ...] = "payload", "result_payload"
+    for side, sent, is_new in zip(sides, (payload, result), check, strict=True):
+        for path in aliases.refused(sent, used) if is_new and type(sent) is dict else ():
+            if (side, path) not in marked:
+                yield Violation(side, path, "usage", "is not counted: no finite number, negative or absurdly large")
 
 
 class Usage(NamedTuple):
@@ -495,7 +511,7 @@ def _used(context: dict[str, Any]) -> Usage:
         input_tokens = aliases.tokens_of(context, "input_tokens") if input_tokens is None else input_tokens
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
-    return _new(Usage, (count(input_tokens), count(output_tokens), _cost(cost)))
+    return _new(Usage, (count(input_tokens), count(output_tokens), aliases.cost(cost)))
 
 
 def _with_outcome(
@@ -532,13 +548,18 @@ def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | N
 
 
 def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
-    """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
+    """Return the label of a span, such as the model's or tool's name; None if its type has no label.
+
+    A call over MCP has the name of the tool, `target`; other requests over MCP have their method.
+    """
     field = span_type.label_field or ""
     value = payload.get(field)
     if field == "name" and not _no_other_name(payload):  # other packages name the span `name`, not the tool
         value = aliases.label_of(payload, field) or value
     elif type(value) is not str and field == "model":
         value = aliases.label_of(payload, field)
+    elif value == MCP_CALL and field == "method":  # the tool says more than the method, which all calls have in common
+        value = target if type(target := payload.get("target")) is str and target else value
     if type(value) is not str:
         return None
     return _label(value) if len(value) <= MAX_LABEL else one_line(value, MAX_LABEL)
@@ -548,10 +569,6 @@ def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
 def _label(value: str) -> str:
     """Return a short label on one line: most are one of a few names of models and tools."""
     return one_line(value, MAX_LABEL)
-
-
-def _cost(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and -MOST_USED <= value <= MOST_USED else None
 
 
 def _response_id(value: Any) -> str | None:

@@ -142,7 +142,7 @@ class Conversations:
             # What is open may change while the marks of its spans stay the same.
             is_open = run.status in OPEN or any(mark.status in OPEN for mark in marks)
             if known is None or is_open or (run, marks) != known.state:
-                known = _Turns(conversation.stored(self._storage, run.id), (run, marks))
+                known = _Turns(conversation.stored(self._storage, run), (run, marks))
             known.stamp = stamp
         self._kept[run.id] = known
         while len(self._kept) > 1 and (

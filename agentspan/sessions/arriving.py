@@ -9,7 +9,7 @@ A session that another one started as a sub-agent is stored in the run of that s
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
@@ -47,6 +47,7 @@ from agentspan.sessions.session_rows import (
     score_of,
     sums_of_agents,
     update_of,
+    with_facts,
 )
 from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
@@ -64,6 +65,8 @@ and bytes of their lines, that are decoded before they are stored. More would no
 _TOO_DEEP = "a step that is nested too deep"
 _UNPLACED = "a step of a session that was not decoded before it"
 _run_of = attrgetter("agent_instance_id")
+_SAID = ("text", "tool_calls", "thinking", "blocks", "output", "messages", "error")
+"""The members of the result of a model call that say what the model answered."""
 _MESSAGES = 20
 """Among how many first messages the first prompt is looked for: instructions may stand before it."""
 _MOST_PROMPTED = 256
@@ -82,6 +85,7 @@ class Arrived:
         cost_usd: the cost of the new spans.
         unread: how often each thing was not understood.
         no_price: calls of models without a price, by model.
+        no_tokens, no_text: the spans of calls of models that have no tokens, and those that have no text and no tools.
         stated: the sums of the stated and of our own cost, by model, of calls that have both.
     """
 
@@ -93,6 +97,8 @@ class Arrived:
     cost_usd: float = 0.0
     unread: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     no_price: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    no_tokens: set[str] = field(default_factory=set)
+    no_text: set[str] = field(default_factory=set)
     stated: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
 
 
@@ -147,17 +153,21 @@ class Arrival:
     Args:
         ctx: the context of the storage.
         surroundings: finds parts of the fingerprint that a session's file lacks; None to find none.
+        again: all sources are read again: of several copies of a session, only the first one replaces what is stored.
 
     Attributes:
         waits_for_parents: raise ParentMissing for a sub-agent whose session has not arrived, instead of storing it as a
             run of its own.
         replaces_ends: replace what is stored of the ends of sessions even if it is of a later time: it was read from a
             part of the session.
+        replaces: replace what is stored of steps even if it ended later: nobody has read more of their source.
         steps: how many steps were decoded.
+        calls, uncounted, empty: how many calls of models the source has, how many of them have no tokens, and how many
+            neither tokens nor text.
     """
 
-    def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None, again: bool = False) -> None:
+        self._ctx, self._again = ctx, again
         self._surroundings = surroundings
         self._schema = registration.fields_of(REGISTRY.items())
         self._placed: dict[tuple[str, str], _Placed] = {}
@@ -173,8 +183,9 @@ class Arrival:
         self._unsummed: set[str] = set()
         self._now = clock.now()
         self.waits_for_parents = False
-        self.replaces_ends = False
-        self.steps = 0
+        self.replaces_ends = self.replaces = False
+        self._replaced: set[tuple[str, str]] = set()
+        self.steps = self.calls = self.uncounted = self.empty = 0
         self.arrived = Arrived()
 
     def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
@@ -206,11 +217,14 @@ class Arrival:
 
     def forget(self) -> None:
         """Forget the sessions that have arrived, and steps that are not committed because their source failed."""
+        if self._again:
+            self._replaced |= self._placed.keys()
         self._placed.clear()
         self._open.clear()
         self._waiting, self._bytes = {}, 0
         self._unredacted, self._unredacted_bytes, self._is_due = {}, 0, False
-        self.replaces_ends = False
+        self.replaces_ends = self.replaces = False
+        self.calls = self.uncounted = self.empty = 0
 
     def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
         """Commit all steps, and the ends of the sessions that have arrived.
@@ -265,12 +279,17 @@ class Arrival:
             else:
                 lost += 1  # its run was removed meanwhile
         again = [row for row in rows if row.id in known] if known else []
-        moves = [move for row in again if (move := update_of(row, known[row.id])) is not None]
+        moves = [move for row in again if (move := update_of(row, known[row.id], replaces=self._replaces)) is not None]
         outcomes = ctx.storage.apply([Unit((move,)) for move in moves], wait_s=ctx.wait_s) if moves else []
         self.arrived.changed += sum(isinstance(outcome, Applied) for outcome in outcomes)
         self.arrived.spans += len(rows) - len(known) - lost
         self._count([row for row in rows if row.id not in known] if known else rows)
         self._unsummed |= {move.instance_id for move in moves if move.instance_id is not None}
+
+    @property
+    def _replaces(self) -> bool:
+        """Whether the source replaces what is stored."""
+        return self.replaces and self._replaced.isdisjoint(self._placed)
 
     def _stored(self, rows: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:
         """Return those of many spans that are stored already, in runs that are not new. Few spans are not looked up.
@@ -300,8 +319,11 @@ class Arrival:
         session = session._replace(started_ns=in_time(session.started_ns), ended_ns=ended_ns)
         placed = self._placed.get(key)
         if placed is not None:
-            placed.session = session
-            return
+            if placed.session.agent == session.agent:
+                placed.session = session
+                return
+            self.finish(live=False)  # two agents have one session id
+            del self._placed[key]
         self._now = clock.now()
         if session.parent is not None and (above := self._parent(format, session, session.parent[0])) is not None:
             run, top = above
@@ -385,7 +407,7 @@ class Arrival:
             task=about_of(ctx, session.task),
         )
         which = wanted.agent, wanted.version.external_identifier
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             known = self._references.get(which) or self._stored_references(wanted)
             if known.agent is not None:
                 of_session = {"agent_id": known.agent.id, "external_identifier": wanted.external_identifier}
@@ -399,8 +421,13 @@ class Arrival:
                     self._references[which] = known
                 rows = [each.row for each in changes if isinstance(each, Put)]
                 return next(row for row in rows if isinstance(row, AgentInstanceRow)), True
-            if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
-                return outcome.stored, False  # another program has registered it
+            if isinstance(outcome, Refused) and isinstance(other := outcome.stored, AgentInstanceRow):
+                agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
+                if agent is not None and agent.id == other.agent_id:
+                    return other, False  # another program has registered it
+                # Another agent has a session of this id and time. Ids of spans begin with the time in their run's.
+                later_ns = session.started_ns + 1_000_000 * (attempt + 1)
+                wanted = wanted._replace(id=hashed_id(key, later_ns, ctx.account.partition))
             self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
@@ -438,6 +465,8 @@ class Arrival:
             self.arrived.inherited += 1
             return
         parent = placed.top if step.parent is None else span_id(run.id, step.session, step.parent)
+        if step.type == "tool" and step.status != "active":
+            step = with_facts(step)
         try:
             row = row_of(run, (id, parent), step, self._now)
         except ValueError:  # JSON that is nested a thousand levels deep cannot be encoded
@@ -447,7 +476,18 @@ class Arrival:
             row = row._replace(closed_by=closed_by, closed_at=row.finished_at)
         if row.is_aggregate:
             self._has_agents[run.id] = True
+        if step.type == "llm" and step.status == "complete":
+            self._count_call(row, step.result or {})
         self._wait(row, step)
+
+    def _count_call(self, row: AgentSpanRow, result: Mapping[str, Any]) -> None:
+        """Count a call of a model, and what it lacks. A later state of it may have it."""
+        has_tokens = row.input_tokens is not None or row.output_tokens is not None
+        has_text = any(map(result.get, _SAID))
+        self.calls, self.uncounted = self.calls + 1, self.uncounted + (not has_tokens)
+        self.empty += not has_tokens and not has_text
+        for lacking, has in ((self.arrived.no_tokens, has_tokens), (self.arrived.no_text, has_text)):
+            lacking.discard(row.id) if has else lacking.add(row.id)
 
     def _wait(self, row: AgentSpanRow, step: Step) -> None:
         """Let a row wait for the next commit. It is redacted before, together with others."""
@@ -524,7 +564,9 @@ class Arrival:
         before = stored[1]
         session = self._titled(placed, self._surrounded(format, placed.session, before), before)
         values = ended_run(ctx, session, live=live)
-        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "") and not self.replaces_ends
+        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "") and not (
+            self.replaces_ends or self._replaces
+        )
         if is_earlier and not live:
             values = {"started_at": values["started_at"]}
         if (before.started_at or "") < str(values["started_at"]) and not self.replaces_ends:

@@ -171,4 +171,4 @@ def _project_of(head: bytes | None) -> str | None:
         return None
 
 
-FORMATS = [Format(NAME, "Claude Code", roots, sources, lines=ClaudeDecoder, keeps_days=keeps_days)]
+FORMATS = [Format(NAME, "Claude Code", roots, sources, lines=ClaudeDecoder, keeps_days=keeps_days, version=2)]

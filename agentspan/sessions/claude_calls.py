@@ -8,13 +8,13 @@ from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_facts import MILLI, Call, Early, Recent, Thread
 from agentspan.sessions.claude_output import Output
-from agentspan.sessions.records import Status, Step
+from agentspan.sessions.records import Status, Step, as_asked
 
 _MOST_OPEN = 1000
 _MOST_EARLY = 16
 _MOST_ENDED = 5000
-_SHORT = 200
-"""The longest arguments of tool calls, in characters, that the model call repeats. All stand in the tool's step."""
+_LEAST_WAIT_MS = 1000
+"""The shortest wait that is noted between a tool call and the time that the tool took: for a person's permission."""
 
 
 class Calls:
@@ -106,11 +106,7 @@ class Calls:
         type_, payload = steps.call_of(block)
         uuid = record.get("uuid")
         key = unicode_of(f"tool:{id or uuid or millis}")
-        arguments = payload["arguments"]
-        short = arguments
-        if type(arguments) is dict:
-            short = {name: value for name, value in arguments.items() if type(value) is not str or len(value) <= _SHORT}
-        call.calls.append({"id": id, "name": block.get("name"), "arguments": short})
+        call.calls.append({"id": id, "name": block.get("name"), "arguments": as_asked(payload["arguments"])})
         if block.get("type") != "tool_use":
             payload["runs_at"] = "provider"
         open_ = self._out.thread.open
@@ -179,7 +175,8 @@ class Calls:
         payload = {"name": "unknown", "arguments": None, **({} if id is None else {"call_id": id})}
         result = steps.result_of("tool", payload, early.block, early.structured)
         at = early.start
-        self._out.records.append(Step(self._out.session, key, thread.top, "tool", at, at, "complete", payload, result))
+        status: Status = "cancelled" if steps.was_stopped(early.block, early.record) else "complete"
+        self._out.records.append(Step(self._out.session, key, thread.top, "tool", at, at, status, payload, result))
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""
@@ -192,6 +189,9 @@ class Calls:
         result = steps.result_of(step.type, step.payload, block, structured)
         status: Status = "cancelled" if steps.was_stopped(block, record) else "complete"
         end = max(step.start_ns, millis * MILLI)
+        waited_ms = (end - step.start_ns) // MILLI - steps.took_ms(block, record, structured)
+        if waited_ms >= _LEAST_WAIT_MS:
+            result["waited_ms"] = waited_ms
         self._out.emit(
             # Step._replace takes twice as long as the constructor
             Step(step.session, key, step.parent, step.type, step.start_ns, end, status, step.payload, result)

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from agentspan.schemas.json_values import object_in, part_of, text_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
+from agentspan.text import one_line
 
 AGENT = "claude-code"
 MILLI = 1_000_000
@@ -340,6 +341,8 @@ class Facts:
         """Note a prompt, or a slash command."""
         if self.task is None and text:
             self.task = task_of(text) or None
+            if text.startswith("/"):
+                self.title(-1, one_line(text, 120))
 
     def listing(self, kind: str, attachment: Mapping[str, Any]) -> None:
         """Note the prompt, tools, agents and skills that the model was sent.

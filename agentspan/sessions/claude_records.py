@@ -31,7 +31,7 @@ from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_output import Output
 from agentspan.sessions.formats import LineDecoder, Source
 from agentspan.sessions.reading import plain_path
-from agentspan.sessions.records import Record, Status, Step
+from agentspan.sessions.records import Record, Status, Step, Unread
 
 _LOADS = json.JSONDecoder(parse_constant=lambda _: None)
 _RAW_DECODE = _LOADS.raw_decode
@@ -173,6 +173,9 @@ class ClaudeDecoder(LineDecoder):
         self._held += records
         is_known = facts.id is not None and facts.started is not None
         waits = facts.version is None and not (resting and self._held) and len(self._held) < _MOST_HELD
+        if resting and not is_known:
+            lacking = ("a sessionId", self._held) if facts.id is None else ("a timestamp", self._untimed)
+            return [Unread(None, f"a record without {lacking[0]}", len(lacking[1]))] if lacking[1] else []
         if not is_known or waits:
             return []
         held, self._held, self._announced = [self._named(record) for record in self._held], [], True
@@ -589,7 +592,7 @@ class ClaudeDecoder(LineDecoder):
         call = unicode_of(f"tool:{payload.get('call_id')}")
         is_known = call in out.thread.open or str(payload.get("event")) in _TOOL_HOOKS
         parent = call if is_known and "call_id" in payload else out.thread.top
-        start = out.clock.start(max(out.clock.asked(record, millis), millis - tokens_in(payload.get("duration_ms"))))
+        start = out.clock.start(max(0, millis - tokens_in(payload.get("duration_ms"))))
         if failed and "error" not in result:
             result["error"] = {"type": "hook_error", "message": "the hook failed"}
         status: Status = "failed" if failed else "complete"

@@ -3,6 +3,7 @@
 Every function accepts any JSON: a member of the wrong type counts as missing.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -246,6 +247,15 @@ def was_stopped(block: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return "toolDenialKind" in record or (type(output) is str and output.startswith((*_REJECTED, INTERRUPTED)))
 
 
+def took_ms(block: Mapping[str, Any], record: Mapping[str, Any], structured: Any) -> float:
+    """Return how long a tool ran, as its result states: 0 for one that a person rejected; infinite if it does not."""
+    output = output_of(block.get("content"))
+    if block.get("is_error") is True and type(output) is str and output.startswith(_REJECTED):
+        return 0
+    took = object_in(structured).get("durationMs")
+    return took if isinstance(took, int | float) and took >= 0 else math.inf
+
+
 def is_limit(text: str, kind: Any) -> bool:
     """Return whether an error message of Claude Code says that a limit of usage was reached."""
     low = text.lower()
@@ -296,12 +306,15 @@ def hook_of(attachment: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
 def stop_hooks_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the payload and the result of the hooks that ran at the end of a turn."""
     infos = record.get("hookInfos")
-    commands = [each.get("command") for each in infos if type(each) is dict] if type(infos) is list else []
+    hooks = [each for each in infos if type(each) is dict] if type(infos) is list else []
+    commands = [each.get("command") for each in hooks]
     payload: dict[str, Any] = {
         "name": "Stop",
         "event": "Stop",
         "command": commands[0] if len(commands) == 1 else commands,
     }
+    if took := max((tokens_in(each.get("durationMs")) for each in hooks), default=0):  # they run at the same time
+        payload["duration_ms"] = took
     result: dict[str, Any] = {}
     for name, ours in (
         ("hookAdditionalContext", "output"),

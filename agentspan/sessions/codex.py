@@ -96,4 +96,4 @@ def _decoder(source: Source) -> LineDecoder:
     return CodexDecoder(id_of(source.path))
 
 
-FORMATS: list[Format] = [Format("codex", "Codex", roots, sources, lines=_decoder)]
+FORMATS: list[Format] = [Format("codex", "Codex", roots, sources, lines=_decoder, version=2)]

@@ -9,7 +9,7 @@ from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_answers import Answers
 from agentspan.sessions.codex_records import without
 from agentspan.sessions.codex_thread import Tape, spawn_key
-from agentspan.sessions.records import Status, Step
+from agentspan.sessions.records import Status, Step, as_asked
 
 MOST_ENDED = 32
 """The most ended calls whose end events are waited for: a command may go on in the background."""
@@ -128,7 +128,7 @@ class Calls:
         call = self._begin(id, name, arguments, time)
         if (server := values.server_of(name, payload.get("namespace"))) is not None:
             call.serve(*server, arguments)
-        self._answers.answering(time).calls.append({"id": id, "name": name})
+        self._answers.answering(time).calls.append({"id": id, "name": name, "arguments": as_asked(arguments)})
         if kind in ("web_search_call", "image_generation_call"):
             self._search = id
             self._finish(call, time, present({"output": _generated(payload.get("result"))}))

@@ -15,6 +15,7 @@ from typing import Any
 
 from agentspan.schemas.json_values import id_in, json_of, list_in, object_in, part_of, present
 from agentspan.sessions import codex_records as values
+from agentspan.sessions.claude_facts import Recent
 from agentspan.sessions.codex_answers import Answers
 from agentspan.sessions.codex_calls import Calls
 from agentspan.sessions.codex_records import texts_of
@@ -22,6 +23,8 @@ from agentspan.sessions.codex_thread import Tape, Thread
 from agentspan.sessions.formats import LineDecoder
 from agentspan.sessions.records import Record, Session, Step, Unread
 
+_MOST_SEEN = 5000
+"""The fewest lines that are known again."""
 COPIED_NS = 2_000_000_000
 """The time within which the copied begin of a fork is written, for versions whose turns have no timed ids."""
 Handler = Callable[[dict[str, Any], int], None]
@@ -68,6 +71,7 @@ class CodexDecoder(LineDecoder):
         self._pending: tuple[str, int, dict[str, Any]] | None = None
         self._prompted: str | None = None
         self._noted: set[str] = set()
+        self._seen: Recent[int, bool] = Recent(_MOST_SEEN)
         self._records: dict[str, Handler] = {
             "session_meta": self._header,
             "turn_context": self._settings,
@@ -143,12 +147,16 @@ class CodexDecoder(LineDecoder):
         tape.out = out
         tape.line += 1
         session = self._thread.id if self._thread.is_begun else None
+        if self._seen[hashed := hash(line)]:
+            return out  # as after two files were put together
         try:
             record = json_of(line)
         except (ValueError, RecursionError):
             return [Unread(session, "a line that is no JSON")]
         if type(record) is not dict:
             return [Unread(session, "a record that is no object")]
+        if "timestamp" in record:
+            self._seen.put(hashed, True)
         self._record(record)
         tape.out = []  # else it would keep what is long while that is stored
         return out

@@ -21,6 +21,7 @@ from agentspan.sessions import qwen
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, home, walk
 from agentspan.sessions.google import (
     Branch,
+    asked_of,
     call_of,
     content_of,
     outcome_of,
@@ -219,7 +220,7 @@ class _Log:
         if thinking := "\n\n".join(said) or thinking_of(parts):
             result["thinking"] = thinking
         if calls:
-            result["tool_calls"] = [{"id": each.get("id"), "name": each.get("name")} for each in map(object_in, calls)]
+            result["tool_calls"] = [asked_of(each) for each in map(object_in, calls)]
         if type(tokens := record.get("tokens")) is dict:
             get = tokens.get
             result |= tokens_of(get("input"), get("cached"), get("output"), get("thoughts"), get("tool"), get("total"))
@@ -533,6 +534,7 @@ GEMINI = Format(
     lines=GeminiDecoder,
     decode=lambda path, after: _document(path, "gemini-cli", "google"),
     keeps_days=_keeps_days,
+    version=2,
 )
 
 
@@ -559,5 +561,6 @@ QWEN = Format(
     _qwen_sources,
     lines=_qwen_lines,
     decode=lambda path, after: _document(path, qwen.AGENT, None),
+    version=2,
 )
 FORMATS: list[Format] = [GEMINI, QWEN]

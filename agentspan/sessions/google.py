@@ -2,11 +2,11 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentspan.schemas.json_values import json_of, object_in, text_in, tokens_in
-from agentspan.sessions.records import Step, Unread
+from agentspan.sessions.records import Step, Unread, as_asked
 
 KEPT_BYTES = 16 * 2**20
 """The most bytes of records whose steps are kept, for the case that a rewind marks them."""
@@ -79,6 +79,11 @@ def tokens_of(sent: Any, cached: Any, made: Any, thoughts: Any, tool: Any, total
         "output_tokens": answer if is_inside else answer + thinking,
         "reasoning_tokens": thinking,
     }
+
+
+def asked_of(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool call as the model asked for it."""
+    return {"id": call.get("id"), "name": call.get("name"), "arguments": as_asked(call.get("args"))}
 
 
 def call_of(name: str, arguments: Any, call_id: str | None, display: str | None) -> tuple[str, dict[str, Any]]:

@@ -110,13 +110,14 @@ class Importer:
         self._follows = follows
         self._wanted = wanted
         self._now = now
-        self._arrival = Arrival(ctx, surroundings=Surroundings(now))
+        self._arrival = Arrival(ctx, surroundings=Surroundings(now), again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
         self._awaiting = awaiting(self._known.values())
         came = {(row.format, row.session) for row in self._known.values()}
         self._came = [key for key in self._awaiting if key in came]
         self._is_rehoming = False
+        self._unread: dict[str, int] = {}
         self.problems: list[str] = []
         self.read = self.unchanged = self.removed = 0
 
@@ -176,7 +177,9 @@ class Importer:
             self.removed += 1
             return False
         self.read += 1
+        self._unread = dict(self.arrived.unread)
         format = self._formats[source.format]
+        self._arrival.replaces = self._again or self._has_grown(source, stamps)
         self._arrival.waits_for_parents = waits and format.lines is not None
         try:
             if format.lines is None or (format.decode is not None and plain_path(source.path).suffix == ".json"):
@@ -244,6 +247,15 @@ class Importer:
             if state.get("wanted") != wish:
                 return False
         return True
+
+    def _has_grown(self, source: Source, stamps: Mapping[Path, Stamp]) -> bool:
+        """Return whether a source has grown since it was read, and no other program has read more of it."""
+        before = ((stamps[file].size, self._known.get((source.format, noted_path(file)))) for file in stamps)
+        notes = [
+            (size, unique(self._ctx.storage, SessionFileRow, id=row.id)) for size, row in before if row is not None
+        ]
+        grown = [size - note.size for size, note in notes if note is not None]
+        return bool(grown) and max(grown) > 0 <= min(grown)
 
     def _is_removed(self, source: Source) -> bool:
         """Return whether the run of a source was removed, as by `prune`: it does not come back by itself."""
@@ -336,6 +348,18 @@ class Importer:
         states = {file: {"live": live, **wish, **position} for file in stamps}
         self._note(format, source, stamps, read_to, dict.fromkeys(stamps, ""), states)
 
+    def _lacking(self, format: Format, sessions: Sequence[Session], *, live: bool) -> str | None:
+        """Return what a source lacks of which nothing can be used, as when its format has changed; None for others."""
+        if not sessions:
+            new = sorted(what for what, n in self.arrived.unread.items() if n > self._unread.get(what, 0))
+            return f"no session was found in it: {', '.join(new)}" if new else None
+        arrival = self._arrival
+        if arrival.calls and arrival.calls == arrival.empty:
+            return "its calls of models have neither tokens nor text"
+        # Tokens come last: not while it is written, or for one call that was broken off. Documents often have none.
+        counts = format.lines is not None and not live and any(session.version for session in sessions)
+        return "its calls of models have no tokens" if counts and arrival.calls == arrival.uncounted > 1 else None
+
     def _note(
         self,
         format: Format,
@@ -359,7 +383,11 @@ class Importer:
             self._came.append((format.name, awaits))  # it may have come while this run was open
         keys = [(format.name, stored_id(ctx, each.id) or "") for each in sessions]
         self._came += [key for key in keys if key in self._awaiting]
-        more = {} if awaits is None else {"awaits": awaits}
+        live = any(state["live"] for state in states.values())
+        more: dict[str, Any] = {} if awaits is None else {"awaits": awaits}
+        if (lacking := self._lacking(format, sessions, live=live)) is not None:
+            self.problems.append(f"{source.path}: {lacking}; a later version of agentspan may read it")
+            more["version"] = None  # it is read again
         units = []
         for file, stamp in stamps.items():
             path = noted_path(file)

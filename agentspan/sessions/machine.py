@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from agentspan import jsontext
 from agentspan.errors import InvalidValue
-from agentspan.sessions.formats import About, Format, Source, head_of
+from agentspan.sessions.formats import About, Format, Source, head_of, walk
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
 from agentspan.sessions.reading import PACKED, Unreadable, opened
 from agentspan.sessions.records import Session
+from agentspan.text import repository_of
 
 ALL = "all"
 """The name that stands for all formats."""
@@ -26,6 +27,8 @@ HEAD_BYTES = (16_384, 262_144)
 """The first bytes of a file, in which its folder and its first time stand; more are read of one that begins oddly."""
 DAY_S = 86_400
 SOON_DAYS = 7
+_ENDINGS = tuple(f".{name}{packed}" for name in ("jsonl", "json") for packed in ("", *PACKED))
+"""The endings of files in a folder that are searched by their content."""
 _CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TIME = re.compile(rb'"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d))"')
 
@@ -84,7 +87,7 @@ class Choice(NamedTuple):
         Args:
             names: its path, and the name that the product has for it, as far as known.
         """
-        known = [name for name in names if name]
+        known = [*dict.fromkeys(each for name in names if name for each in (name, repository_of(name)))]
         if not known and (self.projects or self.excluded):
             return False
         if any(_matches(name, each) or _matches_mangled(name, each) for name in known for each in self.excluded):
@@ -189,9 +192,18 @@ def sources_at(place: Place, formats: Mapping[str, Format]) -> list[Source]:
     if place.format is not None:
         return [*formats[place.format].sources(place.path)]
     claimed: dict[Path, list[Source]] = {}
-    for format in formats.values():
-        for source in format.sources(place.path):
-            claimed.setdefault(source.path, []).append(source)
+
+    def claim(path: Path) -> None:
+        for format in formats.values():
+            for source in format.sources(path):
+                claimed.setdefault(source.path, []).append(source)
+
+    claim(place.path)
+    if place.path.is_dir():  # of some formats, a folder yields only files with the product's own names
+        known = {file for each in claimed.values() for source in each for file in source.files}
+        for file in walk(place.path, *_ENDINGS):
+            if file not in known:
+                claim(file)
     return [each[0] if len(each) == 1 else _by_content(each, formats) for each in claimed.values()]
 
 
@@ -263,6 +275,7 @@ def listed(
                 keeps_days is not None and each.last_ns < now_ns - (keeps_days - SOON_DAYS) * DAY_S * 10**9,
                 imported,
             )
+            row = row._replace(project=repository_of(row.project))
             key = row.format, row.project
             rows[key] = _sum(rows[key], row) if key in rows else row
     return sorted(rows.values(), key=lambda row: -row.last_ns)

@@ -32,7 +32,7 @@ from agentspan.sessions.opencode_files import (
     storage_of,
 )
 from agentspan.sessions.reading import Unreadable
-from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
+from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, as_asked, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline, ms_ns
 
 _DATABASE = re.compile(r"opencode(?:-[\w.-]+)?\.db")
@@ -277,7 +277,10 @@ class _Log:
         found = [part.data or {} for part in call.parts]
         texts = [text for each in found if each.get("type") == "text" and (text := text_in(each.get("text")))]
         thoughts = [text for each in found if each.get("type") == "reasoning" and (text := text_in(each.get("text")))]
-        tools = [{"id": each.get("callID"), "name": each.get("tool")} for each in found if each.get("type") == "tool"]
+        tools = [
+            {"id": get("callID"), "name": get("tool"), "arguments": as_asked(object_in(get("state")).get("input"))}
+            for get in (each.get for each in found if each.get("type") == "tool")
+        ]
         result: dict[str, Any] = {}
         if texts:
             result["text"] = self.answer = "\n\n".join(texts)
@@ -609,5 +612,5 @@ def _roots(environment: Mapping[str, str]) -> list[Path]:
 
 
 FORMATS: list[Format] = [
-    Format("opencode", "OpenCode", _roots, _sources, decode=decode, position=_position, about=sessions_of)
+    Format("opencode", "OpenCode", _roots, _sources, decode=decode, position=_position, about=sessions_of, version=2)
 ]

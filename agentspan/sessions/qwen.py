@@ -20,6 +20,7 @@ from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, text
 from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
 from agentspan.sessions.google import (
     Branch,
+    asked_of,
     call_of,
     content_of,
     outcome_of,
@@ -162,7 +163,7 @@ class _Log:
         if thinking := thinking_of(parts):
             result["thinking"] = thinking
         if calls:
-            result["tool_calls"] = [{"id": call.get("id"), "name": call.get("name")} for call in calls]
+            result["tool_calls"] = [*map(asked_of, calls)]
         if type(usage := record.get("usageMetadata")) is dict:
             result |= _usage(usage)
         payload: dict[str, Any] = {"model": model}

@@ -128,6 +128,16 @@ def task_of(text: str) -> str:
     return _VARIABLE.sub("#", " ".join(plain))[:_TASK_CHARACTERS].rstrip()
 
 
+def as_asked(arguments: Any) -> Any:
+    """Return the arguments of a tool call for the model's answer: the call's step has them whole.
+
+    Of a text of more than 1,000 characters, the first 200 are repeated, and `…`: as a whole it would be stored twice.
+    """
+    if type(arguments) is dict:
+        return {name: as_asked(value) if type(value) is str else value for name, value in arguments.items()}
+    return arguments if type(arguments) is not str or len(arguments) <= 1000 else f"{arguments[:200]}…"
+
+
 def unknown(session: str, key: str, parent: str | None, kind: str, time_ns: int, record: Any) -> Step:
     """Return the step that keeps a record of an unknown kind: its payload is the record.
 

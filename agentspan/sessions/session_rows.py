@@ -4,6 +4,7 @@ Functions of values: they read no storage.
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -50,6 +51,26 @@ def score_of(ctx: Context, run_id: str, session: Session, judged: Mapping[str, A
     id = hashed_id(content, session.started_ns, ctx.account.partition)
     at = clock.to_text(in_time(judged.get("at_ns") or session.ended_ns or session.started_ns))
     return score_row(id, run_id, "agent_instance", run_id, judgement, at)
+
+
+def with_facts(step: Step) -> Step:
+    """Return the step of a tool with what its source implies: the commit that it made, and the wait for a person."""
+    result, get = step.result or {}, step.payload.get
+    more: dict[str, Any] = {}
+    if get("name") in _ASKS and step.end_ns is not None:
+        more["waited_ms"] = (step.end_ns - step.start_ns) // 1_000_000
+    arguments = get("arguments")
+    command = (arguments.get("command") or arguments.get("cmd")) if type(arguments) is dict else None
+    output = result.get("output")
+    if type(output) is str and "git " in str(command) and (made := _COMMITTED.findall(output)):
+        more["git_commit"] = made[-1]
+    return step._replace(result=result | more) if more else step
+
+
+_ASKS = ("AskUserQuestion", "ExitPlanMode", "request_user_input", "ask_user", "question")
+"""The tools that ask a person."""
+_COMMITTED = re.compile(r"^\[[^\]\n]+ ([0-9a-f]{7,40})\] ", re.MULTILINE)
+"""The line that git prints for a commit: `[main abc1234] Water the beds`."""
 
 
 def left_open(step: Step) -> Step:
@@ -125,7 +146,8 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
     if end_ns is not None:
         took_ns = max(0, end_ns - start_ns)
         ended_at = clock.to_text(end_ns) if took_ns else started_at
-        duration_ms = took_ns / 1_000_000
+        waited_ms = 0 if returned is None else returned.get("waited_ms", 0)
+        duration_ms = max(0.0, took_ns / 1_000_000 - (waited_ms if type(waited_ms) is int else 0))
     span_type = REGISTRY.resolve(name)
     meaning = describe(span_type, name, status, sent, returned, duration_ms)
     put = spans.created(
@@ -196,11 +218,15 @@ def _sums_of(rows: Sequence[AgentSpanRow]) -> tuple[int | None, int | None, floa
     return sum(sent) if sent else None, sum(made) if made else None, math.fsum(costs) if costs else None
 
 
-def update_of(row: AgentSpanRow, stored: AgentSpanRow) -> Move | None:
-    """Return the move that brings a stored span to a later state of its step; None if it is not earlier than that."""
+def update_of(row: AgentSpanRow, stored: AgentSpanRow, *, replaces: bool) -> Move | None:
+    """Return the move that brings a stored span to a later state of its step; None if it is not earlier than that.
+
+    Args:
+        replaces: the row is what the source says now, whichever of them ends later.
+    """
     if row.is_aggregate and row.schema_name in AGGREGATES and stored.input_tokens is not None:
         row = _with_totals(row, stored)
-    if stored.status != "active" and _is_earlier(row, stored):
+    if stored.status != "active" and not replaces and _is_earlier(row, stored):
         return None  # another program has read more of the file
     values: dict[str, Value] = {
         name: value for name in _REWRITTEN if (value := getattr(row, name)) != getattr(stored, name)

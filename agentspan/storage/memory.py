@@ -36,6 +36,7 @@ from agentspan.model.rows import (
     SessionFileRow,
     Violation,
     instance_of,
+    with_agents,
 )
 from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
 from agentspan.storage.protocol import (
@@ -279,9 +280,12 @@ class MemoryStorage:
             found = self._rows.get(ref.id)
             if found is None or TYPE_OF[type(found)] != ref.type:
                 return Refused("missing", found)
+        if isinstance(row, AgentSpanRow):
+            run = cast(AgentInstanceRow, self._rows[row.agent_instance_id])
+            (row,) = with_agents([row], {run.id: run.agent_id})
+            if self._terminated(row) is not None:
+                late.append(row)
         self._rows[row.id] = row
-        if isinstance(row, AgentSpanRow) and self._terminated(row) is not None:
-            late.append(row)
         self._add_violations(row.id, put.violations)
         return None
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Stat,
         State,
         StepUse,
+        TimedSum,
         Width,
     )
 
@@ -401,6 +402,16 @@ class RunSums(Question["list[RunSum]"]):
     progress: Progress | None = None
 
 
+class TimedSums(Question["list[TimedSum]"]):
+    """The tokens and costs of these runs' spans by run, type, label and quarter of an hour, in any order.
+
+    Aggregates are left out.
+    """
+
+    runs: Collection[str]
+    progress: Progress | None = None
+
+
 class Search(Question["tuple[list[FoundSpan], int]"]):
     """A page of the spans that contain all terms, the latest first; and the total number of such spans.
 
@@ -486,9 +497,11 @@ class CachedCalls(Question["list[CachedCall]"]):
 
     Attributes:
         runs: the ids of the runs whose spans are read; None for all runs.
+        progress: called with the amount done and the total amount, while an index is built.
     """
 
     runs: Collection[str] | None = None
+    progress: Progress | None = None
 
 
 class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):
@@ -638,6 +651,26 @@ class RemoveRuns(Task[tuple[int, int]]):
 
     ids: Sequence[str]
     wait_s: float
+
+
+class Mend(Task[tuple[int, int]]):
+    """Put agents that are missing, under their id as name, and give spans the agent of their run; return both numbers.
+
+    An older agentspan left such spans where a backup was put in the place of a file that programs recorded into.
+    """
+
+    wait_s: float
+
+
+PUT_AGENTS = (
+    "insert into agents (id, name, status, inserted_at, updated_at) "
+    "select agent_id, agent_id, 'active', min(inserted_at), max(updated_at) from "
+    "(select agent_id, inserted_at, updated_at from agent_instances union all "
+    "select agent_id, inserted_at, updated_at from agent_versions union all "
+    "select agent_id, inserted_at, updated_at from agent_schema_versions) of_them "
+    "where agent_id not in (select id from agents) group by agent_id"
+)
+"""The SQL that puts the agents of `Mend`."""
 
 
 class RemoveKeys(Task[int]):

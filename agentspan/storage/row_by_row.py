@@ -50,6 +50,7 @@ from agentspan.storage.questions import (
     SpansWith,
     StepUses,
     Tags,
+    TimedSums,
     Touched,
     Used,
     contains_text,
@@ -57,6 +58,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.sums import (
     BOUNDS_MS,
+    QUARTER,
     CachedCall,
     FailureSum,
     FoundSpan,
@@ -67,6 +69,7 @@ from agentspan.storage.sums import (
     RunTotals,
     Stat,
     StepUse,
+    TimedSum,
     brief_of,
     bucket_of,
     plus,
@@ -129,6 +132,22 @@ def summed(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[RunSum]:
     for (name, label), group in groups.items():
         ran, failed = group.durations, group.counts["failed"]
         yield RunSum(run_id, name, label, len(ran), failed, sum(ran), *group.used, group.is_aggregate)
+
+
+def timed(run_id: str, spans: Iterable[AgentSpanRow]) -> list[TimedSum]:
+    """Return the tokens and costs of one run's spans by type, label and quarter of an hour."""
+    groups: dict[tuple[str, str | None, int, bool], tuple[int, int | None, int | None, float | None]] = {}
+    for span in spans:
+        if not span.is_aggregate:
+            group = span.schema_name, span.label or None, quarter_of(span), span.status in RAN
+            used = 1, span.input_tokens, span.output_tokens, span.cost_usd
+            groups[group] = plus(groups.get(group, (0, None, None, None)), used)
+    return [TimedSum(run_id, *group, *used) for group, used in groups.items()]
+
+
+def quarter_of(span: AgentSpanRow) -> int:
+    """Return the quarter of an hour in which a span began (see sums.TimedSum), as SQL divides: towards zero."""
+    return int(_micros(span.started_at or span.inserted_at) / QUARTER)
 
 
 def marks_of(spans: Iterable[AgentSpanRow]) -> frozenset[SpanMark]:
@@ -194,7 +213,13 @@ CACHE_FIELDS = ("cached_tokens", "cache_write_tokens")
 
 
 def cached_call(
-    run_id: str, schema_name: str, label: str | None, input_tokens: int | None, payload: str | None, result: str
+    run_id: str,
+    schema_name: str,
+    label: str | None,
+    quarter: int,
+    input_tokens: int | None,
+    payload: str | None,
+    result: str,
 ) -> CachedCall | None:
     """Return the use of a cache by a call; None if its result has no tokens of one.
 
@@ -211,7 +236,8 @@ def cached_call(
     both = {**sent, **found} if type(sent) is dict else found
     model, provider = (name if type(name := both.get(key)) is str else None for key in ("response_model", "provider"))
     hour = min(written, max(0, tokens_in(found.get("cache_write_1h_tokens")) or 0))
-    return CachedCall(run_id, schema_name, label or None, model, provider, input_tokens or 0, read, written, hour)
+    used = model, provider, input_tokens or 0, read, written, hour
+    return CachedCall(run_id, schema_name, label or None, quarter, *used)
 
 
 def cached_calls(storage: Storage, asked: CachedCalls) -> list[CachedCall]:
@@ -225,7 +251,13 @@ def cached_calls(storage: Storage, asked: CachedCalls) -> list[CachedCall]:
         if any(f'"{name}"' in span.result_payload for name in CACHE_FIELDS)
         if (
             found := cached_call(
-                run, span.schema_name, span.label, span.input_tokens, span.payload, span.result_payload
+                run,
+                span.schema_name,
+                span.label,
+                quarter_of(span),
+                span.input_tokens,
+                span.payload,
+                span.result_payload,
             )
         )
     ]
@@ -527,6 +559,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     BriefsWhere: briefs_where,
     SpanStats: span_stats,
     RunSums: lambda storage, asked: _of_each(summed, storage, dict.fromkeys(asked.runs)),
+    TimedSums: lambda storage, asked: _of_each(timed, storage, dict.fromkeys(asked.runs)),
     Search: search,
     SpansWith: spans_with,
     FailureSums: lambda storage, asked: _of_each(failures_of, storage, asked.run_ids),

@@ -184,6 +184,31 @@ class RunSum(NamedTuple):
     is_aggregate: bool
 
 
+QUARTER = 900_000_000
+"""The microseconds of a quarter of an hour: days of all zones begin with one."""
+
+
+class TimedSum(NamedTuple):
+    """The sums over the spans of a run with the same type and label that began in the same quarter of an hour.
+
+    Attributes:
+        quarter: the number of the quarter of an hour, from that with which 1970 began.
+        ran: whether the spans are complete or failed; else cancelled or open.
+        spans: the number of spans.
+        input_tokens, output_tokens, cost_usd: sums; None if no span has a value.
+    """
+
+    run_id: str
+    schema_name: str
+    label: str | None
+    quarter: int
+    ran: bool
+    spans: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
 class FoundSpan(NamedTuple):
     """A span that a search found, without the parts that earlier spans of the run contain (see text_search).
 
@@ -240,6 +265,7 @@ class CachedCall(NamedTuple):
 
     Attributes:
         label: the label of the span: the model that was asked.
+        quarter: the quarter of an hour in which it began, as in TimedSum.
         model: the model that answered (`response_model`), if it is known.
         provider: the provider in the payload, if it is known.
         input_tokens: as recorded: with or without those of the cache.
@@ -250,6 +276,7 @@ class CachedCall(NamedTuple):
     run_id: str
     schema_name: str
     label: str | None
+    quarter: int
     model: str | None
     provider: str | None
     input_tokens: int

@@ -33,7 +33,7 @@ from agentspan.evaluation.evaluating import (
     check_arguments,
     cost_of,
 )
-from agentspan.evaluation.first_run import FirstRun
+from agentspan.evaluation.first_run import FirstRun, time_limit
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import judged
 from agentspan.evaluation.verdicts import Course, Key, Stopped, planned
@@ -78,6 +78,7 @@ class Settings(NamedTuple):
     stop: str | None = None
     budget_usd: float | None = None
     seed: int = 0
+    trial_timeout_s: float | None = None
 
     @property
     def decide(self) -> bool:
@@ -169,7 +170,7 @@ def settings_of(mark: pytest.Mark) -> Settings:
     settings = Settings(**mark.kwargs)
     check_arguments(
         trials=settings.trials, show=settings.show, stop=settings.stop, against=settings.against,
-        budget_usd=settings.budget_usd,
+        budget_usd=settings.budget_usd, trial_timeout_s=settings.trial_timeout_s,
     )  # fmt: skip
     share = settings.at_least
     if share is not None and (not isinstance(share, int | float) or not 0 < share <= 1):
@@ -395,6 +396,14 @@ def keep(config: pytest.Config, trial: dict[str, Any]) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None]:
+    """End a trial that takes longer than its marker allows: it did not pass, and the other ones go on."""
+    planned = _planned(pyfuncitem)
+    with time_limit(None if planned is None else planned.settings.trial_timeout_s):
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
     """Record the trial while its test runs."""
     trial = item.stash.get(_at_work, None)
@@ -449,8 +458,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     is_interrupted = int(session.exitstatus) not in (0, 1)
     found = [_judged(group, own, is_interrupted=is_interrupted) for group, own in groups.items()]
     config.stash[_summary] = [line for _, own in found for line in own]
+    for (is_failed, own), group in zip(found, groups, strict=True):
+        if is_failed:  # as a test of its own, which is in JUnit XML and in each other report, too
+            _report_failure(config, f"{group}::verdict", "\n".join(own))
     if int(session.exitstatus) == 0 and any(is_failed for is_failed, _ in found):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _report_failure(config: pytest.Config, nodeid: str, text: str) -> None:
+    path = nodeid.partition("::")[0]
+    for when, outcome, said in (("call", "failed", text), ("teardown", "passed", None)):
+        report = pytest.TestReport(nodeid, (path, None, nodeid), {}, outcome, said, when)  # type: ignore[arg-type]
+        config.hook.pytest_runtest_logreport(report=report)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

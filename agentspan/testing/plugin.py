@@ -88,7 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "agentspan_cases(cases, *, trials, against, at_least, outcome, show, name, version, stop, budget_usd, seed): "
+        "agentspan_cases(cases, *, trials, against, at_least, outcome, show, name, version, stop, budget_usd, seed, "
+        "trial_timeout_s): "
         "call the test with each case as `case`, and judge all trials together.",
     )
 

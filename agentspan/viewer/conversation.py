@@ -13,11 +13,11 @@ from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from agentspan import clock
-from agentspan.analysis import messages
+from agentspan.analysis import messages, tree
 from agentspan.analysis.messages import Call, Message
 from agentspan.blobs import Blob, pictures_in, replaced
 from agentspan.model.changes import OPEN
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.span_types import returned_error
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf, SpanSums
@@ -111,13 +111,13 @@ class Conversation(NamedTuple):
         return next(asked, next(later, len(self.turns) - 1 if self.turns else None))
 
 
-def stored(storage: Storage, run_id: str) -> Conversation:
+def stored(storage: Storage, run: AgentInstanceRow) -> Conversation:
     """Return the conversation of a stored run. The spans beyond the limits are counted, not read."""
 
     def count() -> int:
-        return sum(each.spans for each in storage.ask(SpanSums(run_id)) if kind_of(each.schema_name) in _KEPT)
+        return sum(each.spans for each in storage.ask(SpanSums(run.id)) if kind_of(each.schema_name) in _KEPT)
 
-    return of_run(storage.ask(SpansOf(run_id)), count)
+    return of_run(storage.ask(SpansOf(run.id)), count, is_session=tree.is_session(run))
 
 
 def of_run(
@@ -127,6 +127,7 @@ def of_run(
     most_bytes: int = MOST_BYTES,
     most_steps: int = MOST_STEPS,
     most_turns: int = MOST_TURNS,
+    is_session: bool = False,
 ) -> Conversation:
     """Return the conversation of a run. Payloads of span types without turns are not kept in memory.
 
@@ -134,6 +135,7 @@ def of_run(
 
     Args:
         count: returns the number of agent, llm, message and tool spans of the run, in place of reading them all.
+        is_session: whether the run is the session of a coding agent (see messages.with_arguments).
     """
     kept: list[AgentSpanRow] = []
     missing = read = 0
@@ -152,7 +154,7 @@ def of_run(
             most_steps -= kind in _SHOWN
             read += 1
         del span
-    reader = _Reader(sorted(kept, key=lambda span: (start_of(span), span.id)), most_turns)
+    reader = _Reader(sorted(kept, key=lambda span: (start_of(span), span.id)), most_turns, is_session)
     found = reader.ordered()
     missing += reader.missing
     sections = reader.sections()
@@ -201,8 +203,9 @@ class _Reader:
         missing: the number of spans that were not read, or only in part, because there were too many turns.
     """
 
-    def __init__(self, spans: list[AgentSpanRow], most_turns: int) -> None:
+    def __init__(self, spans: list[AgentSpanRow], most_turns: int, is_session: bool) -> None:
         self.missing = 0
+        self._is_session = is_session
         self._most = most_turns
         self._spans = spans
         self._threads = Threads(spans, _opening)
@@ -223,6 +226,7 @@ class _Reader:
             call_id = turns.call_id_of(span) if kind_of(span.schema_name) == "tool" else None
             if call_id is not None:
                 self._of_call[call_id].append(span)
+        self._used = messages.arguments_by_call(one for spans_of in self._of_call.values() for one in spans_of)
         for span in spans:
             kind = kind_of(span.schema_name)
             if kind in _SHOWN and self._number >= most_turns:
@@ -310,7 +314,8 @@ class _Reader:
         ended = span.finished_at or span.updated_at
         answers: list[Turn] = []
         quiet: list[_Call] = []
-        for message in messages.answered(result):
+        whole = messages.with_arguments(result, self._used, is_session=self._is_session)
+        for message in messages.answered(whole):
             calls = [self._done(call, span, thread) for call in message["calls"]]
             if calls and all(call.is_equal for call in calls) and not (message["text"] or message["others"]):
                 quiet += calls  # each call has a turn of its tool's step

@@ -23,6 +23,7 @@ from agentspan.analysis.tree import (
     own_ms,
     session_title,
     title_of,
+    with_calls,
 )
 from agentspan.analysis.why import RunWhy, why_run
 from agentspan.blobs import described
@@ -227,6 +228,7 @@ def columns(
         rows, cursor, stalled_s = _outlines(storage, run.id, after, limit, since), None, 0.0
     else:
         rows, cursor, stalled_s = storage.ask(ChangedSpans(run.id, cursor, after, limit))
+    rows = with_calls(run, rows)
     place = {row.id: number for number, row in enumerate(rows)}
     types: dict[str, int] = {}
     labels: dict[str, int] = {}

@@ -63,7 +63,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
-    yield _block(f"conversation-{run.id}", conversation.stored(storage, run.id)._asdict())
+    yield _block(f"conversation-{run.id}", conversation.stored(storage, run)._asdict())
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield _block(f"own-{run.id}", data.own_times(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['

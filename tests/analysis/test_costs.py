@@ -1,6 +1,6 @@
 """What runs cost, by model, day, tool …, and what caches saved."""
 
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -133,7 +133,9 @@ def test_periods_are_days_weeks_or_months(db: Database, days: int, unit: str, nu
     later = f"{clock.to_datetime(times[1]) + timedelta(days=days):%Y-%m-%dT%H:%M:%S.%fZ}"
     runs: list[AgentInstanceRow] = [run._replace(id=ids.new(), started_at=at) for at in (*times, later)]
     spans = [
-        ROWS.span(each, schema_name="llm", cost_usd=1.0, input_tokens=1, label="m")._replace(status="complete")
+        ROWS.span(each, schema_name="llm", cost_usd=1.0, input_tokens=1, label="m")._replace(
+            status="complete", started_at=each.started_at
+        )
         for each in runs
     ]
     rows: list[Row] = [agent, version, schema, *runs, *spans]
@@ -147,6 +149,26 @@ def test_periods_are_days_weeks_or_months(db: Database, days: int, unit: str, nu
     berlin = costs(db.storage, by="day", zone=timezone(timedelta(hours=1)))
     assert [row.spent.runs for row in berlin.rows] == [1, 1, 1]
     assert costs(db.storage, by="day", zone=UTC).rows[-1].spent.runs == 2
+
+
+def test_a_run_over_several_days_costs_on_each_day_what_its_calls_of_the_day_cost(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    for at, model, cost in (
+        ("2026-01-01T23:30:00Z", "unheard-of", None), ("2026-01-02T00:10:00Z", "m", 2.0),
+        ("2026-01-04T12:00:00Z", "m", 3.0)
+    ):  # fmt: skip
+        used = {"input_tokens": 10, "output_tokens": 1, **({} if cost is None else {"cost_usd": cost})}
+        db.agent_spans.create(run.id, "llm", "complete", {"model": model}, used, started_at=at, finished_at=at)
+    expected: dict[tzinfo, list[tuple[str, int, float | None, int]]] = {
+        UTC: [("2026-01-04", 1, 3.0, 0), ("2026-01-02", 1, 2.0, 0), ("2026-01-01", 1, None, 1)],
+        timezone(timedelta(hours=1)): [("2026-01-04", 1, 3.0, 0), ("2026-01-02", 2, 2.0, 1)],
+    }
+    for zone, days in expected.items():
+        found = costs(db.storage, by="day", zone=zone)
+        rows = [(row.name, row.spent.calls, row.spent.cost_usd, row.spent.unpriced_calls) for row in found.rows]
+        assert rows == days
+        assert sum(row.spent.input_tokens or 0 for row in found.rows) == found.total.input_tokens == 30
+        assert costs(db.storage, zone=zone).costs == found.costs
 
 
 def test_a_run_of_the_first_or_last_year_has_a_day(db: Database) -> None:

@@ -198,7 +198,7 @@ def test_a_failure_says_more_than_that_the_tool_was_used_twice() -> None:
 
 def test_nothing_says_what_could_have_been_found() -> None:
     chance = random.Random(5)
-    for number, wanted in ((12, 150), (100, 4.04), (1000, 1.64)):
+    for number, wanted in ((12, 150), (100, 4.9), (1000, 1.64)):
         failed = {str(each): each % 2 == 0 for each in range(number)}
         strata = dict.fromkeys(failed, ("agent", None))
         features = [Feature(f"f{each}", frozenset(id for id in failed if chance.random() < 0.5)) for each in range(10)]
@@ -231,3 +231,45 @@ def test_features_that_only_spans_and_metadata_tell() -> None:
         "Tool check before Tool pay": {*range(3, 12)},
         **{f"Tool {name} longer than 1.0 s": {0, 1, 2} for name in ("check", "find", "pay")},
     }
+
+
+def test_all_that_a_step_was_given_and_returned_is_read() -> None:
+    """The first three of twelve runs differ in one value of each kind."""
+    with agentspan.open(":memory:") as db:
+        number = {}
+        for each in range(12):
+            odd = each < 3
+            run = db.agent_instances.register("a", metadata={"evaluation": {"outcome": "reward>=1"}, "trial": each % 2})
+            number[run.id] = each
+            db.agent_instances.start(run.id)
+            card = {"kind": "prepaid" if odd else "credit"}
+            arguments = {"card": card, "tags": ["new", "late"] if odd else ["new"], "total": each / 7}
+            state = "stale" if odd else "fresh"
+            for name, payload, result in (
+                ("tool", {"name": "pay", "arguments": arguments}, {"output": {"state": state}}),
+                ("mcp", {"method": "post", "arguments": {"to": "sms" if odd else "mail"}}, {"result": each / 7}),
+                ("retrieval", {"query": "q"}, {"documents": [] if odd else [{"id": "d"}]}),
+                (
+                    "llm",
+                    {"model": "m", "system": "Be kind." + " Answer in one line." * odd, "messages": []},
+                    {"text": "a long answer", "finish_reason": "length" if odd else "stop", "output_tokens": each},
+                ),
+            ):
+                times: Any = {"started_at": "2026-11-26T03:00:00.000000Z", "finished_at": "2026-11-26T03:00:00.000000Z"}
+                db.agent_spans.create(run.id, name, "complete", payload, result, **times)
+            db.agent_instances.finish(run.id, "complete")
+        found = {each.text: {number[id] for id in each.runs} for each in span_features(db.storage, [*number])}
+    first = {
+        "Tool pay with card.kind=prepaid",
+        "Tool pay with tags[]=late",
+        "Tool pay returning state=stale",
+        "MCP post with to=sms",
+        "Retrieval with an empty result",
+        "LLM returning finish_reason=length",
+        'prompt with "Answer in one line."',
+        'prompt with "answer"',
+        'prompt with "line"',
+        'prompt with "one"',
+    }
+    assert {text for text, runs in found.items() if runs == {0, 1, 2}} == first
+    assert not any(text.startswith("metadata") for text in found)

@@ -1,9 +1,16 @@
 """Statistics per type and label, on both storages."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+import agentspan
 from agentspan.analysis.runs import Rest, find_runs, shorten, stats, stats_by_version
 from agentspan.database import Database
+from agentspan.model.changes import FinishStatus
+from agentspan.storage.questions import Select
 from agentspan.storage.sums import BOUNDS_MS, Stat, bucket_of, rank
 
 T = "2026-01-01T00:00:{:09.6f}Z"
@@ -54,6 +61,31 @@ def test_a_call_that_returned_an_error_counts_as_failed(db: Database) -> None:
         ]
     (listed,) = find_runs(db.storage).runs
     assert listed.failed == 0, "a run counts the spans that failed"
+
+
+def test_the_documented_sql_counts_tools_as_stats_does(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/sessions-questions.md").read_text()
+    (sql,) = [each for each in re.findall(r'agentspan sql "\n(.*?)"\n', page, re.DOTALL) if "retried" in each]
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.register("a")
+        ended: list[tuple[FinishStatus, dict[str, Any]]] = [
+            ("complete", {"is_error": True}), ("complete", {"is_error": "true"}), ("failed", {"error": "x"}),
+            ("cancelled", {"is_error": True}), ("complete", {}),
+        ]  # fmt: skip
+        for status, result in ended:
+            for name, asked in (
+                ("tool", {"name": "Bash"}),
+                ("mcp", {"method": "tools/call", "target": "update_issue"}),
+            ):
+                db.agent_spans.create(run.id, name, status, asked, result)
+        found = {stat.label: stat for stat in stats(db.storage) if stat.label is not None}
+        counted = {tool: rest for tool, *rest in db.storage.ask(Select(sql)).rows}
+    assert counted.keys() == found.keys() == {"Bash", "update_issue"}
+    for tool, (calls, failed, percent, _) in counted.items():
+        stat = found[tool]
+        assert (
+            (calls, failed, percent) == (stat.count, stat.failed, round(100 * (stat.error_rate or 0), 1)) == (5, 2, 50)
+        )
 
 
 def test_statistics_of_a_label_and_of_its_type(db: Database, run: str) -> None:

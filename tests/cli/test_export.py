@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import re
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.cli.importing import PIPE_S
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
@@ -436,3 +440,55 @@ def test_the_report_of_a_deep_chain_is_not_wider_than_that_of_a_flat_one(tmp_pat
     assert steps[21].startswith("… 21 ")
     assert steps[119].startswith("… 119 ")
     assert "└─✓ 120 level 119" in steps[119]
+
+
+def test_a_balanced_export_has_the_failed_runs_and_as_many_that_passed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(10):
+        with tracer.run("agent", task=f"task {number}", metadata={"input": number}) as run:
+            pass
+        run.score("reward", int(number not in (2, 5)))
+    tracer.shutdown()
+    (said,) = (
+        line.strip() for line in call(path, "why", "--outcome", "reward>=1").output.splitlines() if "--bal" in line
+    )
+    assert "export all --balanced 'reward>=1' --format dataset" in said
+    for chosen in (["all"], ["--score", "reward<1"], ["--agent", "agent"]):
+        written = call(path, "export", *chosen, "--balanced", "reward>=1", "--format", "dataset").output.splitlines()
+        tasks = [json.loads(line)["task"] for line in written]
+        assert tasks == ["task 2", "task 5", "task 8", "task 9"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_a_pipe_without_a_writer_and_a_device_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "runs.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name, why in (("runs", "is a pipe that no program writes to"), ("zero", "is a device, which has no end")):
+        result = call(tmp_path / "runs.db", "import", str(tmp_path / f"{name}.jsonl"))
+        assert result.exit_code == 1
+        assert f"{name}.jsonl {why}" in result.output
+    assert not (tmp_path / "runs.db").exists()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_a_pipe_is_read_however_late_its_writer_writes(source: Path, tmp_path: Path) -> None:
+    pipe, exported = tmp_path / "pipe", tmp_path / "runs.jsonl"
+    os.mkfifo(pipe)
+    assert call(source, "export", "all", "-o", str(exported)).exit_code == 0
+    begun = threading.Event()
+
+    def write(writer: int) -> None:
+        begun.set()
+        time.sleep(2 * PIPE_S)
+        with os.fdopen(writer, "wb") as file:
+            file.write(exported.read_bytes())
+
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that the writer need not wait
+    thread = threading.Thread(target=write, args=(os.open(pipe, os.O_WRONLY),))
+    thread.start()
+    os.close(reader)
+    assert begun.wait(10)
+    assert "imported" in call(tmp_path / "new.db", "import", str(pipe)).output
+    thread.join()

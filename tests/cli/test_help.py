@@ -78,6 +78,12 @@ def test_each_command_has_two_examples_that_parse() -> None:
             assert about[-1].isalnum()
 
 
+def test_the_help_of_a_command_without_examples_has_none(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(EXAMPLES, "stats")
+    result = call(db, "stats", "--help")
+    assert (result.exit_code, "Examples" in result.output) == (0, False)
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - ELSEWHERE))
 def test_the_examples_of_a_command_work(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -5,19 +5,24 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 import agentspan
 from agentspan import clock
+from agentspan.analysis.drift import detectable_drop, outcome_p, task_pairs
 from agentspan.errors import InvalidValue
 from agentspan.evaluation import Evaluation, calls, evaluate, exact, under
+from agentspan.evaluation.verdicts import decide, planned
 from agentspan.testing import CapturedRuns, capture
 from tests.checkout import ROOT
+from tests.evaluation.simulated_evaluations import Cell, drawn, facts, lowered, probabilities
 
 CASES = [{"id": f"case {number}", "input": number, "expected": str(number)} for number in range(20)]
 
@@ -263,7 +268,9 @@ def test_an_early_stop_is_the_verdict(runs: CapturedRuns) -> None:
     evaluated(passing(), "1")
     found = evaluated(passing(but=20), against="1", stop="early", workers=1)
     assert (found.verdict, found.stopped, len(found.trials)) == ("worse", "early", 7)
-    assert "stopped early: of 7 pairs of trials 0 better, 7 worse" in str(found)
+    assert "of 7 pairs of trials, the first that differs of a case: 0 better, 7 worse" in str(found)
+    assert "worse than 1: −100 points (of the pairs that differ, 52–100% are worse, at 95 %)" in str(found)
+    assert found.interval is None
     again = evaluated(passing(but=20), against="1", stop="early")
     assert [each.was_there for each in again.trials] == [True] * 7
     assert again.verdict == "worse"
@@ -430,7 +437,60 @@ def test_cases_that_the_base_lacks_are_not_compared_and_fewer_trials_there_are_p
 
 def test_a_base_that_was_chosen_because_it_failed_is_said(runs: CapturedRuns) -> None:
     evaluated(passing(but=20), "1")
-    assert "the base passed none of these cases" in str(evaluated(passing(but=10), against="1"))
+    found = evaluated(passing(but=10), against="1")
+    assert found.verdict == "inconclusive"
+    assert "the base passed none of these cases, so that none could become worse" in str(found)
+
+
+def test_cases_that_are_the_failures_of_the_base_give_no_verdict(runs: CapturedRuns) -> None:
+    evaluated(passing(but=8), "1", trials=2)
+    wrong = {8, 9}
+    for number, tries in enumerate([1, 2]):  # two more cases fail in one trial of two
+
+        def flaky(case: int, tries: int = tries) -> str:
+            return "wrong" if tries == 1 and case in wrong else str(case)
+
+        evaluated(flaky, "0", trials=number + 1, cases=CASES[8:])
+    evaluated(passing(but=8), "0", trials=2, cases=CASES[:8])
+    chosen = evaluated(passing(), "2", against="0", cases=CASES[:10])
+    assert (chosen.verdict, chosen.comparison and chosen.comparison.tasks) == ("inconclusive", 10)
+    assert "were chosen because they failed in the base" in str(chosen)
+    assert evaluated(passing(), "2", against="0").verdict == "better"  # all cases
+    evaluated(passing(but=10), "0 again", cases=CASES[:10])
+    assert "passed none" in str(evaluated(passing(), "2", against="0 again", cases=CASES[:10]))
+
+
+def test_a_scorer_that_raises_on_wrong_answers_gives_no_verdict(runs: CapturedRuns) -> None:
+    def right(output: str, expected: str) -> bool:
+        if output == "wrong":
+            raise ValueError
+        return True
+
+    def by_answer(output: str, expected: str) -> bool:
+        return output == expected
+
+    by_answer.__name__ = "right"
+    agent = {0: passing(but=10), 1: lambda number: "wrong" if 5 <= number < 15 else str(number)}
+    evaluated(agent[0], "1", scores=[by_answer])
+    found = evaluated(agent[1], scores=[right], against="1")
+    assert found.verdict == "inconclusive"
+    assert "10 trials without an outcome decide" in str(found)
+
+
+def test_nothing_that_ran_is_said_and_trials_of_other_code_are_refused(runs: CapturedRuns, tmp_path: Path) -> None:
+    def loaded(text: str) -> Callable[[Any], Any]:
+        file = tmp_path / "program.py"
+        file.write_text(text)
+        made: dict[str, Any] = {}
+        exec(compile(text, str(file), "exec"), made)
+        agent: Callable[[Any], Any] = made["agent"]
+        return agent
+
+    evaluated(loaded("def agent(number):\n    return str(number)\n"))
+    again = evaluated(loaded("# a comment\ndef agent(number):\n    return str(number)\n"))
+    assert "nothing ran: all trials were there from before" in str(again)
+    with pytest.raises(InvalidValue, match="2 has trials of other code"):
+        evaluated(loaded("def agent(number):\n    return 'changed'\n"))
 
 
 def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: CapturedRuns) -> None:
@@ -439,3 +499,100 @@ def test_each_trial_has_the_same_number_and_order_with_the_same_seed(runs: Captu
 
     assert order(1, "1") == order(1, "2") != order(2, "3")
     assert {number for _, number in order(1, "4")[:20]} == {1}
+
+
+def test_a_trial_has_a_time_limit_and_the_other_ones_go_on(runs: CapturedRuns) -> None:
+    async def waits(number: int) -> str:
+        await asyncio.sleep(60 if number == 1 else 0)
+        return str(number)
+
+    def sleeps(number: int) -> str:
+        time.sleep(60 if number == 1 else 0)
+        return str(number)
+
+    def computes(number: int) -> str:
+        while number == 1:
+            pass
+        return str(number)
+
+    for version, (agent, workers) in enumerate([(waits, 1), (waits, 2), (sleeps, 1), (computes, 1), (computes, 2)]):
+        found = evaluated(agent, str(version), cases=CASES[:3], trial_timeout_s=0.05, workers=workers)
+        assert {each.case: (each.passed, each.is_failed) for each in found.trials} == {
+            "case 0": (True, False), "case 1": (False, True), "case 2": (True, False)
+        }  # fmt: skip
+        with agentspan.open(runs.storage) as db:
+            (row,) = db.runs(agent="agent", version=str(version), task="case 1").runs
+            assert "TrialTimeout" in (row.run.error or "")
+    with pytest.raises(InvalidValue, match="trial_timeout_s"):
+        evaluated(sleeps, trial_timeout_s=0)
+
+
+def test_a_programs_own_timeout_is_no_time_limit_of_the_trial(runs: CapturedRuns) -> None:
+    async def agent(number: int) -> str:
+        raise TimeoutError("of a client")
+
+    evaluated(agent, cases=CASES[:1], trial_timeout_s=60)
+    with agentspan.open(runs.storage) as db:
+        (row,) = db.runs(agent="agent").runs
+        assert "of a client" in (row.run.error or "")
+
+
+@pytest.mark.parametrize("outcome", [None, "status"])
+def test_a_trial_that_was_killed_before_its_score_runs_again_and_its_cost_counts(
+    runs: CapturedRuns, outcome: str | None
+) -> None:
+    def killed(output: str) -> bool:
+        raise KeyboardInterrupt  # as a process that is killed here: the run has ended, and has no score
+
+    killed.__name__ = "exact"
+    for _ in range(3):
+        found = evaluated(passing(), scores=[killed], cases=CASES[:1], budget_usd=0.008, show=1.0, outcome=outcome)
+        assert found.stopped == "interrupted"
+    found = evaluated(passing(), cases=CASES[:1], budget_usd=0.008, show=1.0, outcome=outcome)
+    assert (found.stopped, found.trials) == ("budget", ())  # three trials at $0.0028
+    found = evaluated(passing(), cases=CASES[:1], budget_usd=0.009, show=1.0, outcome=outcome)
+    assert [each.was_there for each in found.trials] == [False]
+
+
+def test_scores_from_0_to_1_without_a_rule_say_that_only_1_passes(runs: CapturedRuns) -> None:
+    def close(output: str) -> float:
+        return 0.9
+
+    said = "20 trials scored between 0 and 1 and did not pass: only 1 passes without a rule such as"
+    for _ in range(2):  # also where the trials were there
+        assert said in str(evaluated(passing(), scores=[close]))
+    assert "without a rule" not in str(evaluated(passing(), "3", scores=[close], outcome="close>=1"))
+
+
+@pytest.mark.full
+def test_the_commands_judge_drawn_outcomes_as_the_simulation_does(runs: CapturedRuns) -> None:
+    for cell in (
+        Cell("alike", 0.8, 1, 3, 0.0, 30),
+        Cell("unlike", 0.8, 3, 3, 1.0, 30),
+        Cell("alike", 0.5, 3, 1, 0.5, 30),
+    ):
+        dice, name = Random(3), f"{cell.in_base} and {cell.trials}"
+        shares = probabilities(dice, cell)
+        drawn_of = {
+            "base": drawn(dice, shares, cell.in_base, cell.repeat),
+            "head": drawn(dice, lowered(shares, 0.35), cell.trials, cell.repeat),
+        }
+        for version, trials in (("base", cell.in_base), ("head", cell.trials)):
+            left = {case: [*own] for case, own in drawn_of[version].items()}
+
+            def agent(case: str, left: dict[str, list[bool | None]] = left) -> bool:
+                return bool(left[case].pop(0))
+
+            found = evaluate(
+                agent, [{"id": case, "input": case, "expected": True} for case in shares], [exact], name=name,
+                version=version, trials=trials, against="base" if version == "head" else None,
+            )  # fmt: skip
+        simulated = decide(drawn_of["base"], drawn_of["head"], planned([*shares], cell.trials, 0), early=False)
+        assert found.comparison is not None
+        assert found.comparison.p == min(simulated.low, simulated.high)
+        with agentspan.open(runs.storage) as db:
+            diffed = db.drift(f"{name}@base", f"{name}@head", outcome="exact>=1")
+        facts_of = facts(drawn_of["base"]), facts(drawn_of["head"])
+        assert diffed.outcome is not None
+        assert diffed.outcome.p == outcome_p(*facts_of, task_pairs(*facts_of))
+        assert diffed.detectable == pytest.approx(detectable_drop(*facts_of))

@@ -1,4 +1,4 @@
-"""Forty faults that the tests must catch: one place each, that a change of the code could have got wrong.
+"""Sixty faults that the tests must catch: one place each, that a change of the code could have got wrong.
 
 A new version of the tests, or another design of the code, is held against them: it must catch all of them. Where the
 code of a fault moves or is written anew, give the fault its new place, and keep its sentence. `python -m tests.faults`
@@ -21,6 +21,8 @@ Drawn on 28 November 2026 with Cosmic Ray 8.7.0, which lists the places where a 
   finds those.
 - Put aside: a mutant that the test files nearest to its code did not catch within a minute. Some mean the same as the
   code, some cost only time, some are caught by other tests only, and some are gaps.
+
+The last twenty are written by hand: of budgets (9), evaluation (8) and the decoders of sessions (3).
 """
 
 from dataclasses import dataclass
@@ -468,5 +470,165 @@ FAULTS: tuple[Fault, ...] = (
         after="return Admitted(text, columns.unwrapped(plain) if not is_marked else plain, is_marked)",
         says="Summaries and checks of a sensitive payload see the wrapper instead of the value in it.",
         caught_by="tests/api/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+    ),
+    Fault(
+        name="a-killed-child-took-no-step",
+        file="agentspan/recording/spending.py",
+        before="            call.made += 1\n        self._share()\n        return None",
+        after="            call.made += 1\n        return None",
+        says="The last step of a child that was killed does not count in the budget of the others.",
+        caught_by="tests/recording/test_budgets.py::test_a_forked_child_goes_on_with_the_sums_of_its_parent",
+    ),
+    Fault(
+        name="a-living-process-loses-its-place",
+        file="agentspan/recording/budgets.py",
+        before="if owner in (0, pid) or not _is_alive(owner):",
+        after="if owner in (0, pid) or _is_alive(owner):",
+        says="A forked process takes the place of a living one in the shared sums of a budget.",
+        caught_by="tests/recording/test_budgets.py::test_forked_children_share_a_budget",
+    ),
+    Fault(
+        name="a-childs-sums-count-twice",
+        file="agentspan/recording/spending.py",
+        before="self._foreign, self._seen, self._kept, self._place, self._pid = used,",
+        after="self._foreign, self._seen, self._kept, self._place, self._pid = self._foreign,",
+        says="A forked child counts what its parent used as its own, too: the family stops too early.",
+        caught_by="tests/recording/test_budgets.py::test_a_forked_child_goes_on_with_the_sums_of_its_parent",
+    ),
+    Fault(
+        name="steps-that-cannot-be-stopped-miss-the-outer-budget",
+        file="agentspan/recording/spending.py",
+        before="            self.above.count()",
+        after="            pass",
+        says="Steps that cannot be stopped do not count in the budget of an outer run.",
+        caught_by="tests/recording/test_budgets.py::test_steps_that_cannot_be_stopped_count_in_an_outer_budget_too",
+    ),
+    Fault(
+        name="a-negative-cost-gives-room",
+        file="agentspan/schemas/aliases.py",
+        before="0 <= value <= MOST_USD",
+        after="-MOST_USD <= value <= MOST_USD",
+        says="A tool that reports a negative cost gives a run more room.",
+        caught_by="tests/schemas/test_meaning.py::test_what_is_no_number_or_too_large_is_no_cost",
+    ),
+    Fault(
+        name="usage-of-the-payload-is-free",
+        file="agentspan/recording/spending.py",
+        before="if is_model or has_usage(result) or has_usage(span.payload):",
+        after="if is_model or has_usage(result):",
+        says="Usage that stands in the payload of a step does not count.",
+        caught_by="tests/recording/test_budgets.py::test_usage_in_the_payload_counts",
+    ),
+    Fault(
+        name="what-limits-cut-is-free",
+        file="agentspan/recording/budgets.py",
+        before="_size(read_payload(text)[0]) if TRUNCATED in text",
+        after="_size(read_payload(text)[0]) if TRUNCATED not in text",
+        says="A call without usage is estimated by what the limits left of its text.",
+        caught_by="tests/recording/test_budgets.py::test_a_call_without_usage_is_estimated_by_its_whole_text",
+    ),
+    Fault(
+        name="a-budget-needs-both-sums-spent",
+        file="agentspan/recording/spending.py",
+        before='if self.usd >= self.most["usd"] or self.tokens >= self.most["tokens"]:',
+        after='if self.usd >= self.most["usd"] and self.tokens >= self.most["tokens"]:',
+        says="A budget of dollars is passed as long as its tokens last.",
+        caught_by="tests/recording/test_budgets.py::test_a_spent_budget_raises_in_place_of_the_next_step",
+    ),
+    Fault(
+        name="one-repetition-too-many",
+        file="agentspan/recording/spending.py",
+        before="if call is not None and call.made >= most:",
+        after="if call is not None and call.made > most:",
+        says="One more call than `repeats` allows is made.",
+        caught_by="tests/recording/test_budgets.py::test_a_spent_budget_raises_in_place_of_the_next_step",
+    ),
+    Fault(
+        name="a-killed-trial-counts-as-done",
+        file="agentspan/evaluation/evaluating.py",
+        before="has_score = row.id in scored if names else row.closed_by is None",
+        after="has_score = True if names else row.closed_by is None",
+        says="A trial that was killed before its score counts as done, without an outcome.",
+        caught_by="tests/evaluation/test_evaluating.py::test_a_trial_that_was_killed_before_its_score_runs_again_and_its_cost_counts",
+    ),
+    Fault(
+        name="a-killed-trial-was-free",
+        file="agentspan/evaluation/evaluating.py",
+        before="self.course.spent_usd += costs[row.id] or 0.0",
+        after="self.course.spent_usd += 0.0",
+        says="What trials cost that were killed or interrupted does not count for the budget.",
+        caught_by="tests/evaluation/test_evaluating.py::test_a_trial_that_was_killed_before_its_score_runs_again_and_its_cost_counts",
+    ),
+    Fault(
+        name="scores-below-1-are-blamed-under-a-rule",
+        file="agentspan/evaluation/evaluating.py",
+        before="return self._is_by_default and value is not None",
+        after="return value is not None",
+        says="An evaluation with a rule says that it has none.",
+        caught_by="tests/evaluation/test_evaluating.py::test_scores_from_0_to_1_without_a_rule_say_that_only_1_passes",
+    ),
+    Fault(
+        name="a-timeout-of-the-program-is-the-trials",
+        file="agentspan/evaluation/first_run.py",
+        before="if limit.expired():",
+        after="if not limit.expired():",
+        says="A TimeoutError of the program is taken for the time limit of the trial.",
+        caught_by="tests/evaluation/test_evaluating.py::test_a_trial_has_a_time_limit_and_the_other_ones_go_on",
+    ),
+    Fault(
+        name="a-rate-has-no-interval",
+        file="agentspan/evaluation/answers.py",
+        before="return self.rate_interval if self.comparison is None else",
+        after="return None if self.comparison is None else",
+        says="A rate without a base has no interval.",
+        caught_by="tests/evaluation/test_evaluating.py::test_without_a_base_there_is_a_rate_and_no_verdict",
+    ),
+    Fault(
+        name="trials-cost-nothing",
+        file="agentspan/evaluation/verdicts.py",
+        before="self.spent_usd += cost_usd or 0.0",
+        after="self.spent_usd -= cost_usd or 0.0",
+        says="An evaluation never reaches its budget.",
+        caught_by="tests/evaluation/test_evaluating.py::test_a_budget_is_passed_by_one_run_a_worker_at_most",
+    ),
+    Fault(
+        name="a-trial-that-failed-passes-the-session",
+        file="agentspan/testing/cases.py",
+        before="if report.failed and trial.planned.settings.decide:",
+        after="if report.failed or trial.planned.settings.decide:",
+        says="A trial that failed without a verdict over all of them is no failure.",
+        caught_by="tests/testing/test_cases.py::test_a_verdict_over_all_trials_decides_and_not_a_trial_that_failed",
+    ),
+    Fault(
+        name="a-worse-session-has-no-failed-test",
+        file="agentspan/testing/cases.py",
+        before="if is_failed:  # as a test",
+        after="if not is_failed:  # as a test",
+        says="JUnit XML of a session that is worse says that all passed, and that of another has a failure.",
+        caught_by="tests/testing/test_cases.py::test_a_worse_session_has_a_failure_in_junit_xml",
+    ),
+    Fault(
+        name="an-empty-gemini-answer-is-a-call",
+        file="agentspan/sessions/gemini.py",
+        before="if at.is_set and model is None and not tokens and not calls:",
+        after="if at.is_set and model is None and not tokens and calls:",
+        says="What Gemini CLI puts into a session by itself becomes a call of a model.",
+        caught_by="tests/sessions/test_gemini.py::test_a_compression_is_a_compaction",
+    ),
+    Fault(
+        name="codex-instructions-are-kept-once-each",
+        file="agentspan/sessions/codex_thread.py",
+        before="if text is not None and (hashed := part_of(text)) not in self.instructions:",
+        after="if text is not None and (hashed := part_of(text)) in self.instructions:",
+        says="A Codex session does not say which instructions it had.",
+        caught_by="tests/sessions/test_codex.py::test_the_session_says_what_the_thread_was",
+    ),
+    Fault(
+        name="a-codex-output-of-texts-is-lost",
+        file="agentspan/sessions/codex_records.py",
+        before="if output is None and texts:",
+        after="if output is None and not texts:",
+        says="The output of a Codex tool that is a list of texts is lost.",
+        caught_by="tests/sessions/test_codex.py::test_a_command_of_the_person_is_a_step",
     ),
 )

@@ -14,10 +14,12 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.cli.keep import _lines as lines_of
 from agentspan.errors import StorageError
 from agentspan.journal import adopting
 from agentspan.journal.adopting import Adoption
 from agentspan.journal.journal_folder import folder_of
+from agentspan.journal.records import Record, read
 from agentspan.journal.segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks.journal import JournalSink
@@ -130,12 +132,91 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
     (segment,) = segments_of(path)
     held = take_over(segment)
     assert held is not None
-    with agentspan.open(path, tuning=STANDARD._replace(doctor_adopt_wait_s=0.05)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(doctor_s=0.05)) as db:
         with held:
             (found,) = db.doctor().runs
             assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)
         (found,) = db.doctor().runs
         assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", True, 2, 0)
+
+
+LEAVES_THREE = """
+import agentspan, os, sys
+for name in "abc":
+    if os.fork() == 0:
+        tracer = agentspan.Tracer(sys.argv[1])
+        tracer.run(name).__enter__()
+        tracer.span("tool", {"name": name}).__enter__()
+        os._exit(0)
+    os.wait()
+os._exit(0)
+"""
+
+
+def test_a_read_stops_recovering_after_a_while_and_says_what_waits(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subprocess.run([sys.executable, "-c", LEAVES_THREE, str(path)], cwd=ROOT, check=True)
+    with agentspan.open(path, tuning=STANDARD._replace(read_adopts_s=0.0)) as db:
+        assert len(db.agent_instances.list()) == 1
+        assert len(db.agent_instances.list()) == 1  # the next look is due a second later
+    (warning,) = [record.getMessage() for record in caplog.records if "dead programs" in record.getMessage()]
+    assert warning.startswith("2 journals of dead programs (")
+    with agentspan.open(path) as db:
+        assert len(db.agent_instances.list()) == 3
+
+
+def test_the_doctor_says_which_journals_and_runs_wait(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", LEAVES_THREE, str(path)], cwd=ROOT, check=True)
+    with agentspan.open(path, tuning=STANDARD._replace(read_adopts_s=0.0, doctor_s=1e-9)) as db:
+        report = db.doctor()
+    assert report.waiting_journals == 2
+    assert report.waiting_bytes > 0
+    assert "! 2 journals of dead programs (" in "\n".join(lines_of(report, dry_run=False))
+    with agentspan.open(path) as db:
+        db.agent_instances.list()
+    with agentspan.open(path, tuning=STANDARD._replace(doctor_s=1e-9)) as db:
+        report = db.doctor()
+        assert (len(report.runs), report.waiting_journals, report.waiting_bytes, report.waiting_runs) == (1, 0, 0, 1)
+    assert "! 1 open run left for the next `doctor`" in lines_of(report, dry_run=True)
+    with agentspan.open(path) as db:
+        assert db.doctor().waiting_runs == 0
+    assert statuses(path) == {"failed"}
+
+
+def test_runs_of_a_journal_whose_span_types_went_with_the_file_of_before_are_stored(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the first registration in a segment has the span types. Where it was committed to a file that is gone, the
+    next runs have none; the runs of the next segment have them again, of the same agent."""
+    code = """
+import agentspan, os, sys
+from agentspan.tuning import STANDARD
+tuning = STANDARD._replace(drain_tick_s=500.0, journal_segment_bytes=64 * 1024, journal_segment_growth=1)
+tracer = agentspan.Tracer(sys.argv[1], tuning=tuning)
+for _ in range(8):
+    with tracer.run("a"), tracer.span("tool", {"name": "x", "text": "y" * 10_000}):
+        pass
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+    first, *others = [each for each in segments_of(path) if each.suffix == ".segment"]
+    assert others
+    left = take_over(first)
+    assert left is not None
+    with left:
+        found = [each for each in read(left.data, left.start, after=left.after) if isinstance(each, Record)]
+        registration = next(each for each in found if each.body[:1] == b"R")
+        left.trim(registration.end, registration.sequence + 1)  # as after its commit
+    with agentspan.open(path) as db:
+        runs = db.agent_instances.list()
+        assert len(runs) == 7
+        assert len({run.agent_schema_version_id for run in runs}) == 2
+        assert {run.agent_id for run in runs} == {agent.id for agent in db.agents.list()}
+    # Of the run that only the file of before had.
+    assert [why for _, why, *_ in refused(path)] == ["missing"] * 2
+    warning = "2 changes of dead programs came too late, or their run is not stored; `agentspan doctor` lists them"
+    assert warning in [record.getMessage() for record in caplog.records]
 
 
 def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,30 @@ def crash(path: Path, durability: str = "journal") -> None:
     )
 
 
+def test_the_doctor_gives_spans_the_agent_of_their_run_and_puts_missing_agents_again(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path)
+    for name in ("a", "b"):
+        with tracer.run(name), tracer.span("tool", {"name": "x"}):
+            pass
+    tracer.shutdown()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("update agent_spans set agent_id = 'gone' where agent_id = (select min(id) from agents)")
+        connection.execute("delete from agents where id = (select max(id) from agents)")
+    with agentspan.open(path, read_only=True) as db:
+        problems = db.doctor(dry_run=True).problems
+        assert "1 row of agent_spans with another agent than their run" in problems
+        assert "a row of agent_instances refers to a row of agents that is not there" in problems
+    with agentspan.open(path) as db:
+        report = db.doctor()
+        assert (report.mended_agents, report.mended_spans, report.problems) == (1, 1, [])
+        report = db.doctor()
+        assert (report.mended_agents, report.mended_spans, report.problems) == (0, 0, [])
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select count(*) from spans").fetchone() == (2,)
+        assert connection.execute("select count(*) from runs").fetchone() == (2,)
+
+
 @BOTH
 def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path, durability: str) -> None:
     path = tmp_path / "runs.db"

@@ -162,3 +162,27 @@ def test_nothing_is_advised_for_what_a_framework_or_the_package_itself_records()
     assert known.needs_its_own(frameworks["langchain"], "langgraph"), "a part of it imports another"
     assert not known.needs_its_own(frameworks["groq"], "langchain_groq")
     assert not known.needs_its_own(frameworks["openai"], "langfuse"), "its client records the calls"
+
+
+def test_the_traces_of_a_framework_itself_win_over_an_instrumentor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except those of a client, which have no messages."""
+    entries = {name: [EntryPoint(name, "x:X", known.GROUP)] for name in ("google-adk", "strands-agents", "anthropic")}
+    for file in ("google/adk/telemetry/tracing.py", "strands/__init__.py", "anthropic/_tracing.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "google/adk/__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(known, "_instrumentors", lambda: entries)
+    with without("google", "strands", "anthropic"):
+        found = {each.framework.name: each for each in known.available()}
+        assert {name: (found[name].entry is None, found[name].can_record) for name in entries} == {
+            "google-adk": (True, True),
+            "strands-agents": (True, True),
+            "anthropic": (False, True),
+        }
+        (tmp_path / "google/adk/telemetry/tracing.py").unlink()
+        adk = known.named("google-adk")
+        assert adk is not None
+        assert adk.entry is not None, "an older version does not trace itself"

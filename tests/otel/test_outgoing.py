@@ -1,4 +1,4 @@
-"""Spans that go out: what agentspan recorded follows the newest conventions, and what came from OpenTelemetry is equal.
+"""Spans that go out follow the newest conventions; what came from OpenTelemetry keeps its attributes, events and links.
 
 The second part imports spans, forwards them, and compares the two.
 """
@@ -279,7 +279,7 @@ def test_a_span_goes_out_as_it_came() -> None:
     about: dict[str, Any] = {"events": events, "links": links, "trace_state": "vendor=1", "dropped": {"events": 3}}
     came = span(told, "my call", "my.scope", kind="CLIENT", status="ERROR", status_message="no", **about)
     (out,) = through([came])
-    assert (out.name, out.kind, out.status, out.status_message) == ("my call", "CLIENT", "ERROR", "no")
+    assert (out.name, out.kind, out.status, out.status_message) == ("chat m", "CLIENT", "ERROR", "no")
     assert (out.links, out.trace_state, out.dropped) == (links, "vendor=1", {"events": 3})
     assert [event.name for event in out.events] == ["retry", "exception"]
     assert out.events[0] == events[0]
@@ -466,10 +466,66 @@ def test_the_answer_of_an_agent_goes_out_as_it_came() -> None:
     assert out["gen_ai.response.finish_reasons"] == ["stop"]
 
 
+NAMED = ("chat ", "embeddings ", "retrieval", "execute_tool ", "invoke_agent ", "vector_db_retrieve ")
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "langgraph-langsmith"])
-def test_names_kinds_and_statuses_of_a_recording_go_out_as_they_came(name: str) -> None:
+def test_statuses_and_links_of_a_recording_go_out_as_they_came(name: str) -> None:
     for came, out in _pairs(name):  # LangSmith says OK of calls that failed
-        assert (out.name, out.kind, out.status, out.links) == (came.name, came.kind, came.status, came.links)
+        assert (out.status, out.links) == (came.status, came.links)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_of_a_recording_go_out_with_names_and_kinds_of_the_conventions(name: str) -> None:
+    for came, out in _pairs(name):
+        type_ = out.attributes["agentspan.schema_name"]
+        if type_ in ("llm", "embedding", "retrieval", "tool", "agent"):
+            assert f"{out.name} ".startswith(NAMED)
+            assert out.name == came.name or not came.name.startswith(NAMED), "a name of the conventions stays"
+        else:
+            assert out.name == came.name
+        if type_ in ("llm", "embedding", "retrieval"):
+            assert out.kind == "CLIENT"
+        elif came.kind != "INTERNAL":
+            assert out.kind == came.kind
+
+
+def test_only_a_whole_workflow_is_one() -> None:
+    """A step inside has its own name, and no operation that the conventions have another meaning for."""
+    chain = {"openinference.span.kind": "CHAIN"}
+    graph = span(chain, "graph", "openinference.instrumentation.langchain", span_id="a" * 16)
+    inside = span(chain, "model", graph.scope.name, span_id="b" * 16, parent_span_id="a" * 16)
+    out = {each.name: each.attributes.get("gen_ai.operation.name") for each in through([graph, inside])}
+    assert out == {"graph": "invoke_workflow", "model": None}
+
+
+@pytest.mark.parametrize(
+    ("type_", "payload", "found"),
+    [
+        ("agent", {"name": "a", "input": "Where?"}, ("Where?", "text/plain")),
+        ("chain", {"name": "c", "input": {"at": 1}}, ('{"at":1}', "application/json")),
+        (
+            "llm",
+            {"model": "m", "messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "!"}]},
+            ("Where?", "text/plain"),
+        ),
+        ("retrieval", {"query": "tea"}, ("tea", "text/plain")),
+        ("tool", {"name": "look", "arguments": {"at": 1}}, ('{"at":1}', "application/json")),
+        ("message", {"role": "user", "content": "Where?"}, ("Where?", "text/plain")),
+        ("message", {"role": "assistant", "content": "Here."}, ("trip", "text/plain")),
+        ("my own type", {}, ("trip", "text/plain")),
+    ],
+)
+def test_the_span_of_a_run_has_the_input_of_its_first_step_else_its_task(
+    type_: str, payload: dict[str, Any], found: tuple[str, str]
+) -> None:
+    storage = MemoryStorage()
+    tracer = agentspan.Tracer(storage, raise_errors=True)
+    with tracer.run("guide", task="trip"), tracer.span("custom"), tracer.span(type_, payload):
+        pass
+    tracer.flush()
+    run = sent(storage)[-1].attributes
+    assert (run["input.value"], run["input.mime_type"]) == found
 
 
 RENAMED = {"gen_ai.workflow.name": "gen_ai.agent.name", "gen_ai.system": "gen_ai.provider.name"}

@@ -324,10 +324,36 @@ def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(
     assert (len(lines), code) == (2, 3)
     (line,), code = said(folder, "import dspy, crewai\nraise SystemExit(3)")
     install += " openinference-instrumentation-groq"
-    assert line == f"nothing was recorded: dspy, groq were imported and not recorded; {install}", (
+    refused = "crewai was imported and not recorded: RuntimeError: does not fit"
+    assert line == f"nothing was recorded: dspy, groq were imported and not recorded; {install}; {refused}", (
         "CrewAI's has no calls"
     )
     assert code == 3
+
+
+TRACES_ITSELF = """
+import openai  # with an instrumentor that records nothing of this import
+from opentelemetry import trace
+def ask(question):
+    with trace.get_tracer("traces_itself.telemetry").start_as_current_span("chat m") as span:
+        span.set_attributes({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"})
+"""
+
+
+def test_what_a_framework_recorded_itself_is_not_said_to_be_missing(folder: Path) -> None:
+    (folder / "packages" / "openai.py").rename(folder / "packages" / "groq.py")
+    (folder / "packages" / "traces_itself.py").write_text(TRACES_ITSELF.replace("openai", "groq"))
+    lines, _ = said(folder, "import traces_itself; traces_itself.ask('a')")
+    assert [line.partition(" ")[0] for line in lines] == ["run"]
+    lines, _ = said(folder, "import groq, traces_itself; traces_itself.ask('a')")
+    assert lines[0].startswith("groq was imported and not recorded"), "the program may call it, too"
+
+
+def test_a_program_that_instruments_itself_is_recorded_once(folder: Path) -> None:
+    """Its instrumentor imports the framework, and `record` turns instrumentors on at this import."""
+    program = "import agentspan; agentspan.instrument('openai'); import openai; openai.ask('a')"
+    said(folder, program)
+    assert stored(folder) == [("llm", "complete", 5)]
 
 
 @pytest.mark.full

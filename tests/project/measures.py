@@ -1,4 +1,4 @@
-"""Measures how much there is to read: `python -m tests.project.measures` prints it."""
+"""Measures how much there is to read, in all and in each room: `python -m tasks measures` prints it."""
 
 import ast
 import re
@@ -6,7 +6,9 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import agentspan
 
@@ -29,7 +31,44 @@ call = agentspan.span(lambda: 1)
 call()
 agentspan.flush()
 """
+GROUND_FLOOR = ("leaves", "model", "schemas", "storage", "journal", "recording", "api")
+"""The rooms that record, keep and read."""
 _OWN = "; import sys; print(sum(name.partition('.')[0] == 'agentspan' for name in sys.modules))"
+
+
+class Room(NamedTuple):
+    """How much there is to read in one room of the package.
+
+    Attributes:
+        lines: net lines: without blank lines, comments, docstrings and imports.
+        files: modules.
+    """
+
+    lines: int
+    files: int
+
+
+def room_of(path: Path) -> str:
+    """Return the room of a module: its folder below the package; `postgres` and `leaves` are rooms of their own."""
+    parts = path.relative_to(PACKAGE).parts
+    if len(parts) == 1:
+        return "leaves"
+    return "postgres" if parts[:2] == ("storage", "postgres") else parts[0]
+
+
+def rooms() -> dict[str, Room]:
+    """Return the size of each room, by its name; the ground floor's first."""
+    found = dict.fromkeys(GROUND_FLOOR, Room(0, 0))
+    for path, lines in _lines().items():
+        before = found.get(room_of(path), Room(0, 0))
+        found[room_of(path)] = Room(before.lines + lines, before.files + 1)
+    return found
+
+
+@cache
+def _lines() -> dict[Path, int]:
+    texts = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+    return {path: len(_code(text, list(ast.walk(ast.parse(text))))) for path, text in texts.items()}
 
 
 def measures(folder: Path) -> dict[str, float]:
@@ -40,11 +79,10 @@ def measures(folder: Path) -> dict[str, float]:
     """
     texts = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
     nodes = {path: list(ast.walk(ast.parse(text))) for path, text in texts.items()}
-    lines = {path: len(_code(text, nodes[path])) for path, text in texts.items()}
     functions = [_length(node) for each in nodes.values() for node in each if isinstance(node, _FUNCTIONS)]
     found: dict[str, float] = {
         "files": len(texts),
-        "lines of code": sum(lines.values()),
+        "lines of code": sum(_lines().values()),
         "median of functions": statistics.median(functions),
         "median of files": statistics.median(text.count("\n") for text in texts.values()),
         f"files over {LONG_FILE} lines": sum(text.count("\n") > LONG_FILE for text in texts.values()),
@@ -101,6 +139,10 @@ def _modules(program: str, folder: Path) -> int:
 if __name__ == "__main__":
     import tempfile
 
+    for each, room in rooms().items():
+        sys.stdout.write(f"{each:<28}{room.lines:>10,}{room.files:>6}\n")
+    floor = [rooms()[each] for each in GROUND_FLOOR]
+    sys.stdout.write(f"{'ground floor':<28}{sum(r.lines for r in floor):>10,}{sum(r.files for r in floor):>6}\n\n")
     with tempfile.TemporaryDirectory() as temporary:
         for name, value in measures(Path(temporary)).items():
             sys.stdout.write(f"{name:<28}{value:>10,.0f}\n")

@@ -1,25 +1,71 @@
-"""The house does not grow unseen: no measure is worse than what stands here. Whoever makes one better lowers it."""
+"""The house does not grow unseen: no room is larger, and no measure worse, than what stands here."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.project.measures import measures
+from tests.project.measures import Room, measures, rooms
 
+ROOMS = {
+    "leaves": Room(1_455, 14),
+    "model": Room(1_089, 8),
+    "schemas": Room(2_326, 14),
+    "storage": Room(5_996, 34),
+    "journal": Room(2_411, 12),
+    "recording": Room(6_916, 27),
+    "api": Room(2_384, 12),
+    "analysis": Room(8_760, 42),
+    "cli": Room(5_401, 31),
+    "evaluation": Room(1_253, 8),
+    "maintenance": Room(1_216, 8),
+    "mcp": Room(856, 7),
+    "otel": Room(6_900, 35),
+    "serve": Room(3_122, 18),
+    "sessions": Room(9_558, 46),
+    "postgres": Room(3_029, 13),
+    "testing": Room(2_960, 19),
+    "viewer": Room(2_597, 20),
+}
+"""The most net lines and files of each room: 2 % above what stood when the limit was set."""
+RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 MOST = {
-    "files": 368,
-    "lines of code": 66_541,
     "median of functions": 7,
-    "files over 700 lines": 3,
+    "files over 700 lines": 4,
     "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 92,
+    "guard": 94,
     "except Exception": 67,
     "own modules at import": 1,
     "own modules of a call": 86,
 }
+
+
+def excess(found: dict[str, Room], most: dict[str, Room]) -> list[str]:
+    """Return a sentence for each room that has more lines or files than its limit, or that has no limit."""
+    over = {room: [have - limit for have, limit in zip(found[room], most[room], strict=True)] for room in most}
+    sentences = [
+        f"{room} has {more} {what} more than its limit: {RECIPE}"
+        for room, each in over.items()
+        for more, what in zip(each, ("net lines", "files"), strict=True)
+        if more > 0
+    ]
+    return sentences + [f"{room} has no limit: give it one" for room in found if room not in most]
+
+
+@pytest.mark.full
+def test_no_room_is_larger_than_its_limit() -> None:
+    assert excess(rooms(), ROOMS) == []
+
+
+def test_a_room_that_grew_is_named_with_its_excess_and_what_to_do() -> None:
+    found = {"otel": Room(110, 2), "model": Room(90, 3), "cellar": Room(1, 1)}
+    assert excess(found, {"otel": Room(100, 2), "model": Room(100, 2)}) == [
+        f"otel has 10 net lines more than its limit: {RECIPE}",
+        f"model has 1 files more than its limit: {RECIPE}",
+        "cellar has no limit: give it one",
+    ]
 
 
 @pytest.mark.full

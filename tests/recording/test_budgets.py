@@ -1,10 +1,12 @@
 """A run with a budget is stopped, warned about, or paused before the step that costs too much."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import termios
@@ -18,6 +20,8 @@ import pytest
 import agentspan
 from agentspan import Budget, BudgetExceeded, InvalidValue, Run, Tracer
 from agentspan.otel import extract, inject
+from agentspan.recording import budgets
+from agentspan.recording.budgets import PLACES, Kin
 from agentspan.recording.tracer import recorder_of
 from tests.recording.stored import runs_of, spans_of
 from tests.waiting import until
@@ -496,4 +500,162 @@ def test_a_run_that_cannot_be_recorded_does_not_wait(tmp_path: Path) -> None:
     with tracer.run("a", budget=Budget(steps=1, on_spent="pause")):
         use(tracer)
         with pytest.raises(BudgetExceeded):
+            use(tracer)
+
+
+def _forked(tracer: Tracer, work: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BudgetExceeded:
+            pass
+        finally:
+            tracer.flush()
+            os._exit(0)
+    return pid
+
+
+def _killed(tracer: Tracer) -> None:
+    use(tracer, 2)
+    tracer.span("llm", {"model": "gpt-4.1"}).__enter__()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("children", [4, pytest.param(16, marks=pytest.mark.full)])
+@pytest.mark.parametrize(("budget", "kind"), [(Budget(steps=30), "steps"), (Budget(usd=20), "usd")])
+def test_forked_children_share_a_budget(
+    tmp_path: Path, durability: Any, together: bool, children: int, budget: Budget, kind: str
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability=durability)
+    pids: list[int] = []
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=budget):
+        for number in range(children):
+            killed = number % 2 == 0
+            pids.append(_forked(tracer, lambda k=killed: _killed(tracer) if k else use(tracer, 100)))  # type: ignore[misc]
+            if not together:
+                os.waitpid(pids.pop(), 0)
+        for pid in pids:
+            os.waitpid(pid, 0)
+        use(tracer, 100)
+    assert tracer.flush()
+    agentspan.open(tmp_path / "runs.db").runs()  # reads the journals of the dead
+    spans = spans_of(tracer)
+    paid = sum(span.cost_usd or 0 for span in spans)
+    in_flight = children if together else 0
+    if kind == "steps":
+        assert 30 <= len(spans) <= 30 + in_flight
+    else:
+        assert 20 <= paid <= 20 + in_flight
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_grandchild_and_a_nested_budget_count_in_the_budget_of_the_family(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+
+    def child() -> None:
+        with tracer.run("inner", budget=Budget(steps=4)):
+            use(tracer, 2)
+            os.waitpid(_forked(tracer, lambda: use(tracer, 9)), 0)
+            use(tracer, 9)
+
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(steps=6)):
+        os.waitpid(_forked(tracer, child), 0)
+        use(tracer, 9)
+    assert tracer.flush()
+    assert len(spans_of(tracer)) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_one_of_a_family_was_allowed_or_ended_leaves_the_sums(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(steps=5)) as run:
+        os.waitpid(_forked(tracer, lambda: use(tracer, 3)), 0)
+        assert tracer.flush()
+        allow(tracer, run, "steps +2")
+        use(tracer, 9)
+    assert tracer.flush()
+    assert len(spans_of(tracer)) == 7
+
+
+def test_steps_of_another_process_count_once_in_a_nested_budget(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+    with tracer.run("outer", budget=Budget(usd=3.5)), tracer.run("inner", budget=Budget(usd=100)):
+        elsewhere = Tracer(tmp_path / "runs.db", durability="commit")
+        with extract(inject({}, tracer=tracer), tracer=elsewhere):
+            use(elsewhere, 1)
+        for state in recorder_of(tracer).spendings():
+            state._next_look_ns = 0
+            state.look()
+        use(tracer, 2)
+        with pytest.raises(BudgetExceeded, match=r"usd: \$4\.00 of \$3\.50"):
+            use(tracer, 5)
+
+
+def test_places_of_dead_processes_are_taken_and_keep_their_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    kin = Kin()
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 7)  # above the largest pid: dead at once
+    place = kin.place()
+    assert place is not None
+    kin.write(place, [1.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 7 + PLACES)
+    assert kin.place() == place
+    assert kin.of(place) == kin.all() == [1.0, 2.0, 3.0, 4.0]
+    monkeypatch.setattr(budgets, "_is_alive", lambda pid: True)
+    for pid in range(1, PLACES):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        assert kin.place() is not None
+    monkeypatch.setattr(os, "getpid", lambda: PLACES + 1)
+    assert kin.place() is None
+
+
+@pytest.mark.parametrize("cost", [-5, -0.01, float("nan"), float("-inf"), 1e300])
+@pytest.mark.parametrize("tokens", [-(10**6), 10**15])
+def test_usage_of_strangers_gives_no_room(tracer: Tracer, cost: float, tokens: int) -> None:
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(usd=6, tokens=10_000)):
+        for _ in range(50):
+            with tracer.span("tool", {"name": "t"}) as span:
+                span.set_result({"cost_usd": cost, "input_tokens": tokens})
+            use(tracer)
+    assert tracer.flush()
+    spans = spans_of(tracer)
+    assert len(spans) == 12
+    assert {span.cost_usd for span in spans if span.schema_name == "tool"} == {None}
+
+
+@pytest.mark.parametrize("schema", ["llm", "tool"])
+@pytest.mark.parametrize("result", [None, {"text": "hi"}])
+def test_usage_in_the_payload_counts(tracer: Tracer, schema: str, result: dict[str, Any] | None) -> None:
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(usd=3)):
+        for _ in range(9):
+            with tracer.span(schema, {"name": "n", "cost_usd": 1.0}) as span:
+                if result is not None:
+                    span.set_result(result)
+    assert tracer.flush()
+    assert len(spans_of(tracer)) == 3
+
+
+@pytest.mark.parametrize("side", ["payload", "result"])
+def test_a_call_without_usage_is_estimated_by_its_whole_text(tmp_path: Path, side: str) -> None:
+    tracer = Tracer(tmp_path / "runs.db", limits=agentspan.Limits(value=1000, items=10))
+    for text in ("word " * 60_000, ["word " * 600] * 100, {str(number): "word " * 600 for number in range(100)}):
+        with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(tokens=70_000)) as run:
+            for _ in range(5):
+                with tracer.span("llm", {"model": "m", "messages": text if side == "payload" else ""}) as span:
+                    span.set_result({"text": text if side == "result" else ""})
+        assert tracer.flush()
+        assert len([span for span in spans_of(tracer) if span.agent_instance_id == run.id]) == 1, type(text)
+
+
+def test_steps_that_cannot_be_stopped_count_in_an_outer_budget_too(tracer: Tracer) -> None:
+    with tracer.run("outer", budget=Budget(steps=3)), tracer.run("inner", budget=Budget(steps=100)):
+        outer, inner = sorted(recorder_of(tracer).spendings(), key=lambda each: float(each.steps_left))
+        for _ in range(2):
+            inner.count()
+        assert (outer.steps_left, inner.steps_left) == (1, 98)
+        use(tracer)
+        with pytest.raises(BudgetExceeded, match="steps: 3 of 3"):
             use(tracer)

@@ -287,6 +287,33 @@ def test_a_copy_over_the_file_is_a_fault_until_a_sound_file_is_there(tmp_path: P
 
 
 @BOTH
+@pytest.mark.parametrize("change", [renamed_over, changing.restored, copied_over])
+def test_spans_follow_the_agent_that_another_program_puts_into_a_backup(
+    tmp_path: Path, durability: Any, change: Callable[[Path, Path], Any]
+) -> None:
+    """Both programs believe that the agent has the id that it had in the file of before."""
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    with agentspan.open(path) as db:
+        db.agent_instances.register("another")
+    back_up(path, backup)
+    first, second = (Tracer(path, durability=durability, tuning=LOOKS_ALWAYS) for _ in range(2))
+    with first.run("shared"), second.run("shared"):
+        stored(first, 1, "before")
+        stored(second, 1, "before")
+        change(path, backup)
+        for tracer in (second, first):
+            assert flushed_within(tracer, 20)
+            spans(tracer, 5, "after")
+            assert flushed_within(tracer, 20)
+    for tracer in (first, second):
+        tracer.shutdown()
+    assert names(path)["after"] == 10
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        shown = "select count(*) from spans where agent = 'shared' and payload ->> '$.name' = 'after'"
+        assert connection.execute(shown).fetchall() == [(10,)]
+
+
+@BOTH
 def test_a_change_is_noticed_by_a_flush_though_nothing_is_recorded(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability, tuning=STANDARD._replace(drain_tick_s=500.0))  # no thread looks first

@@ -303,12 +303,12 @@ def test_what_takes_much_memory_in_the_viewer_is_made_one_at_a_time(
     under_way, most = [0], [0]
 
     def noting(original: Any) -> Any:
-        def noted(*given: Any) -> Any:
+        def noted(*given: Any, **named: Any) -> Any:
             under_way[0] += 1
             most[0] = max(most[0], under_way[0])
             time.sleep(0.01)
             try:
-                return original(*given)
+                return original(*given, **named)
             finally:
                 under_way[0] -= 1
 

@@ -438,7 +438,7 @@ def test_a_conversation_is_read_once_until_its_run_changes(
 ) -> None:
     reads: list[str] = []
     read = conversation.stored
-    monkeypatch.setattr(conversation, "stored", lambda storage, id: reads.append(id) or read(storage, id))
+    monkeypatch.setattr(conversation, "stored", lambda storage, row: reads.append(row.id) or read(storage, row))
     client = make()
 
     def shown(query: str = "") -> tuple[int, int, list[str]]:

@@ -27,10 +27,10 @@ def llm(key: str, at: int, *, session: str = "s", parent: str | None = None, tok
     return Step(session, key, parent, "llm", start, start + SECOND, "complete", {"model": "gpt-4o"}, result)
 
 
-def tool(key: str, at: int, *, session: str = "s", parent: str | None = None, output: Any = None) -> Step:
+def tool(key: str, at: int, *, session: str = "s", parent: str | None = None, output: Any = None, **more: Any) -> Step:
     """Return a call of a tool: active without an output."""
     start = T0 + at * SECOND
-    payload = {"name": "Bash", "arguments": {"command": "make"}, "call_id": key}
+    payload = {"name": "Bash", "arguments": {"command": "make"}, "call_id": key, **more}
     if output is None:
         return Step(session, key, parent, "tool", start, None, "active", payload)
     return Step(session, key, parent, "tool", start, start + SECOND, "complete", payload, {"output": output})

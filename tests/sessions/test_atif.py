@@ -16,19 +16,12 @@ from agentspan.sessions.importing import Importer
 from agentspan.sessions.records import Session, Step, Unread
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import SpansOf
-from tests.sessions.trajectories import MEMBERS, arrived, read
+from tests.sessions.trajectories import MEMBERS, arrived, document, read
 from tests.strategies import any_text, json_objects, json_values
 from tests.tiers import examples
 
 TIME = "2026-03-01T10:00:00Z"
 TIME_NS = 1_772_359_200 * 10**9
-
-
-def document(*steps: dict[str, Any], **members: Any) -> dict[str, Any]:
-    """Return a trajectory of an agent with these steps, which are numbered."""
-    numbered = [{"step_id": number, **step} for number, step in enumerate(steps, start=1)]
-    agent = {"name": "tinker", "version": "2.0", "model_name": "gpt-4o"}
-    return {"schema_version": "ATIF-v1.6", "session_id": "s-1", "agent": agent, "steps": numbered, **members}
 
 
 def call(id: str, name: str = "look", **arguments: Any) -> dict[str, Any]:

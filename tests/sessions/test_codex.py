@@ -149,7 +149,10 @@ def test_an_answer_has_its_text_once_and_its_tokens() -> None:
     assert first.result == {
         "text": "I list the files.",
         "thinking": "Look first",
-        "tool_calls": [{"id": "c1", "name": "exec_command"}, {"id": "c2", "name": "exec_command"}],
+        "tool_calls": [
+            {"id": "c1", "name": "exec_command", "arguments": {"cmd": "ls"}},
+            {"id": "c2", "name": "exec_command", "arguments": {"cmd": "false"}},
+        ],
         "input_tokens": 1000,
         "cached_tokens": 800,
         "output_tokens": 50,

@@ -3,7 +3,7 @@
 import json
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agentspan.sessions import gemini, google
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.records import Record, Session, Step, Unread
+from tests.sessions.gemini_logs import answered, asked, at, called, header
 from tests.sessions.stored_rows import stored
 from tests.tiers import examples
 
@@ -25,30 +26,6 @@ GEMINI, QWEN = gemini.FORMATS
 FORMATS = {"gemini": GEMINI, "qwen": QWEN}
 FILE = Path("chats", "session-2026-03-04T05-06-abcdef12.jsonl")
 SUB = Path("chats", "abcdef12-main", "scout-1.jsonl")
-
-
-def at(second: float) -> str:
-    return f"2026-03-04T05:{int(second) // 60:02}:{int(second) % 60:02}.{int(second * 1000) % 1000:03}Z"
-
-
-def header(id: str = "abcdef12-main", second: float = 0, **more: Any) -> dict[str, Any]:
-    return {"sessionId": id, "projectHash": "f00", "startTime": at(second), "lastUpdated": at(second), **more}
-
-
-def asked(id: str, second: float, text: str, **more: Any) -> dict[str, Any]:
-    return {"id": id, "timestamp": at(second), "type": "user", "content": [{"text": text}], **more}
-
-
-def answered(id: str, second: float, text: str, calls: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
-    tokens = {"input": 100, "output": 20, "cached": 40, "thoughts": 5, "tool": 0, "total": 125}
-    record = {"id": id, "timestamp": at(second), "type": "gemini", "content": text, "model": "gemini-2.5-pro"}
-    return {**record, "tokens": tokens, **({"toolCalls": list(calls)} if calls else {}), **more}
-
-
-def called(id: str, second: float, name: str = "read_file", status: str = "success", **more: Any) -> dict[str, Any]:
-    response = {"functionResponse": {"id": id, "name": name, "response": {"output": f"output of {id}"}}}
-    call = {"id": id, "name": name, "args": {"path": "keel.txt"}, "result": [response], "status": status}
-    return {**call, "timestamp": at(second), "resultDisplay": "", "displayName": "ReadFile", **more}
 
 
 def results(id: str, second: float, *calls: str) -> dict[str, Any]:
@@ -114,7 +91,7 @@ def test_an_answer_is_a_model_call_and_its_tools() -> None:
     assert of["gemini:g1"].result == {
         "text": "",
         "thinking": "**Seams** Which?",
-        "tool_calls": [{"id": "c1", "name": "read_file"}, {"id": "c2", "name": "read_file"}],
+        "tool_calls": [{"id": id, "name": "read_file", "arguments": {"path": "keel.txt"}} for id in ("c1", "c2")],
         "input_tokens": 100,
         "cached_tokens": 40,
         "output_tokens": 25,
@@ -433,7 +410,7 @@ def test_qwens_records() -> None:
     assert of["c"].result == {
         "text": "Look.",
         "thinking": "Seams?",
-        "tool_calls": [{"id": "c1", "name": "read_file"}],
+        "tool_calls": [{"id": "c1", "name": "read_file", "arguments": {}}],
         "input_tokens": 100,
         "cached_tokens": 0,
         "output_tokens": 20,

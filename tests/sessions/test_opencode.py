@@ -69,7 +69,7 @@ def test_a_message_is_its_model_calls_and_tools(tmp_path: Path) -> None:
     assert of["m2"].payload == {"model": "gpt-4o", "provider": "openai", "mode": "build"}
     assert of["m2"].result == {
         "thinking": "Which seam?",
-        "tool_calls": [{"id": "call_look_5", "name": "look"}],
+        "tool_calls": [{"id": "call_look_5", "name": "look", "arguments": {"of": "look"}}],
         "finish_reason": "tool-calls",
         "input_tokens": 17,
         "cached_tokens": 3,

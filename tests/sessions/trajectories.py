@@ -159,3 +159,10 @@ def _node(node: Node) -> list[Any]:
     times = [span.started_at or span.inserted_at, span.finished_at]
     below = sorted(map(_node, node.children), key=json.dumps)
     return [*times, span.schema_name, span.status, payload, json.dumps(result, sort_keys=True), below]
+
+
+def document(*steps: dict[str, Any], **members: Any) -> dict[str, Any]:
+    """Return a trajectory of an agent with these steps, which are numbered."""
+    numbered = [{"step_id": number, **step} for number, step in enumerate(steps, start=1)]
+    agent = {"name": "tinker", "version": "2.0", "model_name": "gpt-4o"}
+    return {"schema_version": "ATIF-v1.6", "session_id": "s-1", "agent": agent, "steps": numbered, **members}

@@ -17,7 +17,7 @@ from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Counts, Damage, Find, Notes, Query, Select, SpansOf
+from agentspan.storage.questions import Account, Counts, Damage, Find, Mend, Notes, Query, Select, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import T0, T1, Rows, finish
 from tests.checkout import ROOT
@@ -286,6 +286,20 @@ def test_open_and_finished_spans_are_one_relation(storage: Storage, asked: Calla
     storage.apply([Unit((PutSpans(spans),))])
     assert asked("select (select count(*) from open_spans), (select count(*) from finished_spans)") == [(2, 2)]
     assert storage.ask(Query("agent_span", {"agent_instance_id": run.id})).rows == spans
+
+
+def test_spans_have_the_agent_of_their_run_and_get_it_again(
+    storage: Storage, asked: Callable[[str], list[Any]]
+) -> None:
+    run, rows = run_in(storage), Rows()
+    spans = [rows.span(run)._replace(agent_id="gone") for _ in range(3)]
+    for unit in (Unit((Put(spans[0], minted=True),)), Unit((PutSpans(spans[1:]),))):
+        assert isinstance(storage.apply([unit])[0], Applied)
+    assert {span.agent_id for span in storage.ask(SpansOf(run.id))} == {run.agent_id}
+    asked("update open_spans set agent_id = 'gone' returning id")
+    assert storage.ask(Damage()) == ["3 of agent_spans have another agent than their run"]
+    assert storage.ask(Mend(5.0)) == (0, 3)
+    assert storage.ask(Damage()) == []
 
 
 def test_a_history_is_stored_whole_in_each_span(storage: Storage, asked: Callable[[str], list[Any]]) -> None:

@@ -9,8 +9,9 @@ import agentspan
 from agentspan.model.rows import AgentSpanRow
 
 COLUMNS = ", ".join(AgentSpanRow._fields)
-MARKS = ", ".join("?" * len(AgentSpanRow._fields))
-INSERT = f"insert into agent_spans ({COLUMNS}) values ({MARKS})"
+AGENT = "coalesce((select agent_id from agent_instances where id = ?3), ?2)"
+MARKS = ", ".join(AGENT if number == 2 else f"?{number}" for number in range(1, len(AgentSpanRow._fields) + 1))
+INSERT = f"insert into agent_spans ({COLUMNS}) select {MARKS}"
 FINISH = (
     "update agent_spans set status = ?, result_payload = ?, summary = ?, finished_at = ?, duration_ms = ?, "
     "input_tokens = ?, output_tokens = ?, cost_usd = ?, updated_at = ? where id = ? and status in ('active')"

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
         run.score("passed", True)
         with tracer.run("poor", version="1.0", task=f"double {number}") as run:
             pass
-        run.score("passed", False)
+        run.score("passed", number == 0)
     tracer.shutdown()
     return tmp_path
 
@@ -80,20 +81,20 @@ def test_dear(case):
     done = finished_pytest(folder, "-rs", agent=AGENT, test_it=test)
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
-    assert "25 passed, 11 skipped, 3 not passed" in said
+    assert "26 passed, 10 skipped, 3 not passed" in said
     assert "? test_it.py::test_double: doubler 1.1: inconclusive against 1.0: −12 points" in said
     assert "worse in 1 case: double 3 (2/2 → 0/2)" in said
     assert "not passed: test_it.py::test_double[double 3-2]: AssertionError: assert -1 == 6 · run " in said
     assert "✓ test_it.py::test_steps: steps 7: 50% of 2 trials passed" in said
-    assert "✓ test_it.py::test_better: poor 2: better than 1.0: +100 points" in said
-    assert "7 of 16 trials; passed by passed>=1; stopped early: of 7 pairs of trials 7 better, 0 worse" in said
+    assert "✓ test_it.py::test_better: poor 2: better than 1.0: +88 points" in said
+    assert "8 of 16 trials; passed by passed>=1; stopped early: of 8 pairs of trials, the first" in said
     assert "100% of 2 trials passed (95 % interval 16% … 100%); no base to compare with; the budget of $0.0005" in said
-    assert re.search(r"SKIPPED \[9\] test_it.py:\d+: not run: the verdict is clear", said)
+    assert re.search(r"SKIPPED \[8\] test_it.py:\d+: not run: the verdict is clear", said)
     assert "not run: the budget is spent" in said
     assert "· test_it.py::test_records_nothing: test_records_nothing: 100% of 1 trial passed" in said
     assert "  1 trial without a known cost, for the budget $0: record models and usage in the run" in said
     with agentspan.open(folder / KEPT) as db:
-        assert db.runs(agent="poor", version="2").total == 7
+        assert db.runs(agent="poor", version="2").total == 8
         assert {each.run.purpose for each in db.runs(agent="helper").runs} == {"live"}  # only the outer run is a trial
         (steps,) = db.runs(agent="steps", version="7", task="a").runs
         assert (steps.run.purpose, steps.spans) == ("eval", 2)
@@ -118,7 +119,7 @@ from agent import double
 
 @pytest.mark.agentspan_cases("cases.jsonl", trials=20, against="1.0", stop="early")
 def test_worse(case):
-    assert double(case.input, "1.2", wrong=range(6)) == case.expected
+    assert double(case.input, "1.2", wrong=range(7)) == case.expected
 
 @pytest.mark.agentspan_cases("cases.jsonl", against="0.9")
 def test_no_base(case):
@@ -132,11 +133,11 @@ def test_rarely(case):
     said = done.stdout
     assert done.returncode == 1, said + done.stderr
     assert " skipped, " in said
-    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −78 points" in said  # of 9 pairs
-    assert "of 160 trials; passed by passed>=1; stopped early: of 9 pairs of trials 0 better, 7 worse" in said
+    assert "✗ test_it.py::test_worse: doubler 1.2: worse than 1.0: −88 points" in said  # of 8 pairs
+    assert "of 160 trials; passed by passed>=1; stopped early: of 8 pairs of trials, the first" in said
     assert "✗ test_it.py::test_no_base: not compared: against: 0.9 has no run" in said
     assert "✗ test_it.py::test_rarely: doubler 1.3: 75% of 8 trials passed" in said
-    assert said.count("agentspan show") == 2
+    assert said.count("agentspan show") == 6  # in the failures, in that of the session, and in the summary
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,30 @@ def test_rarely(case):
 def test_a_wrong_argument_of_the_marker_is_named(args: tuple[Any, ...], named: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         settings_of(pytest.Mark("agentspan_cases", args, named, _ispytest=True))
+
+
+def test_a_worse_session_has_a_failure_in_junit_xml(folder: Path) -> None:
+    test = """
+import pytest, time
+from agent import double
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+def test_worse(case):
+    assert double(case.input, "1.2", wrong=range(8)) == case.expected
+
+@pytest.mark.agentspan_cases("cases.jsonl", trials=2, against="1.0")
+def test_alike(case):
+    assert double(case.input, "1.3") == case.expected
+
+@pytest.mark.agentspan_cases([{"input": 0}, {"input": 60}], trial_timeout_s=0.05, at_least=0.5)
+def test_slow(case):
+    time.sleep(case.input)
+"""
+    done = finished_pytest(folder, "--junitxml=report.xml", agent=AGENT, test_it=test)
+    assert done.returncode == 1, done.stdout + done.stderr
+    root = ElementTree.parse(folder / "report.xml").getroot()
+    failed = [each for each in root.iter("testcase") if each.find("failure") is not None]
+    assert [each.get("name") for each in failed] == ["verdict"]
+    assert "worse than 1.0" in ElementTree.tostring(failed[0], encoding="unicode")
+    assert root[0].get("failures") == "1"
+    assert "TrialTimeout" in done.stdout

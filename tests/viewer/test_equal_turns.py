@@ -36,6 +36,15 @@ def test_a_step_that_differs_from_what_the_model_asked_is_shown_beside_it(record
     )
 
 
+def test_a_recorded_call_that_got_more_arguments_than_the_model_asked_for_still_differs(recorded: Recorded) -> None:
+    asked = {"id": "c1", "name": "pay", "arguments": {"to": "bob"}}
+    recorded.add("llm", {"model": "m", "messages": [user("Pay")]}, {"tool_calls": [asked]})
+    recorded.add(
+        "tool", {"name": "pay", "arguments": {"to": "bob", "note": 300 * "x"}, "call_id": "c1"}, {"output": "ok"}
+    )
+    assert [turn["differs"] for turn in recorded.turns()] == [[], [], [2]]
+
+
 def test_a_step_of_another_name_differs_too(recorded: Recorded) -> None:
     called(recorded, name="steal")
     asked, tool = recorded.turns()[1:]

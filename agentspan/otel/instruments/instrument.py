@@ -152,6 +152,8 @@ class Instrumented(NamedTuple):
 
 _lock = threading.RLock()
 _on: dict[str, tuple[Instrumented, Callable[[], Any]]] = {}
+_turning_on: dict[str, str] = {}
+"""The frameworks that were turned on, each with the reason why that failed; "" if it has not failed."""
 _provider: Any = None
 
 
@@ -186,7 +188,7 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
         if not chosen or any(each.needs_sdk for each in chosen):
             using = _provider_for(provider, tracer)
             _carry_context()
-        turned_on = (_turn_on(each, using, tracer) for each in chosen if each.framework.name not in _on)
+        turned_on = (_turn_on(each, using, tracer) for each in chosen)
         return tuple(each for each in turned_on if each is not None)
 
 
@@ -195,6 +197,7 @@ def uninstrument(*names: str) -> None:
     with _lock:
         for name in [known_name for known_name in _on if not names or known_name in names]:
             _, undo = _on.pop(name)
+            _turning_on.pop(name, None)
             with guard(report=partial(log.warning, "uninstrument: %s could not be turned off: %s", name)):
                 undo()
         if not _on:
@@ -267,12 +270,15 @@ def _close() -> None:
 
 def _turn_on(found: Available, provider: Any, tracer: Tracer | None) -> Instrumented | None:
     name = found.framework.name
-    with guard(report=partial(_warn_of, name)), host.importing:  # another package may not fit the installed framework
+    if name in _on or _turning_on.get(name) == "":  # an instrumentor imports its framework, which `record` waits for
+        return None
+    _turning_on[name] = ""
+    with guard(report=partial(_refused, name)), host.importing:  # another package may not fit the installed framework
         if found.entry is None:
             turned_on = _OWN.get(name, _traces_itself(name))(provider, tracer)
         else:
             instrumentor = found.entry.load()()
-            instrumentor.instrument(tracer_provider=provider)
+            instrumentor.instrument(tracer_provider=provider, raise_exception_on_conflict=True)
             turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
         additions = import_module("agentspan.otel.instruments.additions").ADDITIONS if found.needs_sdk else {}
         if name in additions and (found.has_own or not found.framework.own):
@@ -282,8 +288,9 @@ def _turn_on(found: Available, provider: Any, tracer: Tracer | None) -> Instrume
     return None
 
 
-def _warn_of(name: str, error: Exception) -> None:
-    log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
+def _refused(name: str, error: Exception) -> None:
+    _turning_on[name] = f"{type(error).__name__}: {error}"
+    log.warning("instrument: %s could not be turned on: %s", name, _turning_on[name])
 
 
 def _carry_context() -> None:
@@ -354,18 +361,20 @@ def start() -> Waiting:
 
 def _instrument(name: str) -> Any:
     def turn_on(module: ModuleType) -> None:
-        note("recorded", name)
         with guard(report=partial(log.warning, "record: %s is not recorded: %s", name)):
             instrument(name)
+        why = _turning_on.get(name)
+        note("refused" if why else "recorded", f"{name} {why}" if why else name)
 
     return turn_on
 
 
 def _miss(found: known.Available) -> Any:
     def tell(module: ModuleType) -> None:
-        if known.needs_its_own(found.framework, _importer()):
+        importer = _importer()
+        if known.needs_its_own(found.framework, importer):
             package = "" if found.can_record else found.framework.package
-            note("missing", f"{found.framework.name} {package}")
+            note("missing", f"{found.framework.name} {package} {importer}")
 
     return tell
 

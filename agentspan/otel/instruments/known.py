@@ -36,6 +36,7 @@ class Framework(NamedTuple):
         package: the instrumentor package to install; "" if every version of the framework traces itself.
         entries: the names of the entry points of its instrumentors.
         own: a file in the framework's package that exists in the versions that trace themselves; "" if none do.
+        is_whole: whether the framework's own traces are used even if an instrumentor is installed.
     """
 
     name: str
@@ -43,10 +44,11 @@ class Framework(NamedTuple):
     package: str
     entries: frozenset[str]
     own: str = ""
+    is_whole: bool = False
 
 
-def _framework(name: str, module: str, package: str, *others: str, own: str = "") -> Framework:
-    return Framework(name, module, package, frozenset({name, *others}), own)
+def _framework(name: str, module: str, package: str, *others: str, own: str = "", is_whole: bool = False) -> Framework:
+    return Framework(name, module, package, frozenset({name, *others}), own, is_whole)
 
 
 _OI = "openinference-instrumentation-"
@@ -59,7 +61,7 @@ FRAMEWORKS = (
     _framework("cohere", "cohere", "opentelemetry-instrumentation-cohere"),
     _framework("crewai", "crewai", f"{_OI}crewai"),
     _framework("dspy", "dspy", f"{_OI}dspy"),
-    _framework("google-adk", "google.adk", f"{_OI}google-adk"),
+    _framework("google-adk", "google.adk", f"{_OI}google-adk", own="telemetry/tracing.py", is_whole=True),
     _framework("google-genai", "google.genai", f"{_OI}google-genai", "google-generativeai"),
     _framework("groq", "groq", f"{_OI}groq"),
     _framework("haystack", "haystack", f"{_OI}haystack"),
@@ -70,9 +72,11 @@ FRAMEWORKS = (
     _framework("mistralai", "mistralai", f"{_OI}mistralai"),
     _framework("ollama", "ollama", "opentelemetry-instrumentation-ollama"),
     _framework("openai", "openai", f"{_OI}openai", "openai-v2"),
-    _framework("openai-agents", "agents", f"{_OI}openai-agents", own="tracing/processor_interface.py"),
+    _framework("openai-agents", "agents", f"{_OI}openai-agents", own="tracing/processor_interface.py", is_whole=True),
     _framework("pydantic-ai", "pydantic_ai", ""),
+    _framework("semantic-kernel", "semantic_kernel", ""),
     _framework("smolagents", "smolagents", f"{_OI}smolagents"),
+    _framework("strands-agents", "strands", ""),
     _framework("vertexai", "vertexai", f"{_OI}vertexai"),
 )
 WITHOUT_SDK = frozenset({"openai-agents"})
@@ -85,7 +89,7 @@ _WITHOUT_CALLS = frozenset({"crewai"})
 """The frameworks whose instrumentors record no calls of models: they need the client's instrumentor, too."""
 _WITH_CALLS = re.compile(
     r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|fuse|graph)\w*|litellm|llama_index"
-    r"|pydantic_ai|smolagents|openinference|opentelemetry|agentspan)\Z"
+    r"|pydantic_ai|semantic_kernel|smolagents|strands|openinference|opentelemetry|agentspan)\Z"
 )
 """The packages whose imports of a client need no instrumentor: they record its calls themselves, or make none."""
 _TOO_COMMON = frozenset({"bedrock"})
@@ -143,7 +147,7 @@ def _available(framework: Framework, found: "dict[str, list[EntryPoint]]") -> Av
     is_installed = not framework.module or is_importable(framework.module)
     has_own = is_installed and _has_own(framework)
     entries = [entry for name in framework.entries for entry in found.get(name, ())]
-    if not entries:
+    if not entries or (has_own and (framework.is_whole or not framework.package)):
         return Available(framework, is_installed, has_own=has_own)
     entry = min(entries, key=lambda each: (_rank(each), each.value))
     package, version = _distribution(entry)

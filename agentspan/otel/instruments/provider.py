@@ -25,12 +25,14 @@ MOST = 10_000
 _CONTENT = {
     "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
+    "SEMANTICKERNEL_EXPERIMENTAL_GENAI_ENABLE_OTEL_DIAGNOSTICS_SENSITIVE": "true",
     "USE_OTEL_LITELLM_REQUEST_SPAN": "true",
 }
 """Environment variables that make instrumentors record messages on spans.
 
 Without the first two, OpenTelemetry's own instrumentors leave messages out or send them as log records. Without the
-third, LiteLLM's callback writes each call on the program's span around it, over the call before.
+third, Semantic Kernel makes no spans of agents and calls of models. Without the last, LiteLLM's callback writes each
+call on the program's span around it, over the call before.
 """
 
 

@@ -34,11 +34,13 @@ _KINDS = {
 }
 _CLIENTS = frozenset({"llm", "embedding", "retrieval", "memory", "mcp"})
 _NAMED_BY = {"llm": "model", "embedding": "model", "rerank": "model", "retrieval": "source", "memory": ""}
+_ASKED_BY = {"retrieval": "query", "rerank": "query", "tool": "arguments", "mcp": "arguments"}
 _CONVERSING = frozenset({"agent", "chain", "llm"})
+_RENAMED = genai.OPERATIONS.keys() - {"chain"}
 _MEMORY = {ours: theirs for theirs, ours in genai.MEMORY.items()}
 _TARGETS = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 """The attribute with the target of a method of MCP. The target of any other method is the URI of a resource."""
-_CALL = "tools/call"
+_CALL, _WORKFLOW = "tools/call", genai.OPERATIONS["chain"]
 _ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 Write = Callable[[Any], Any]
 
@@ -122,22 +124,27 @@ _FIELDS = {
 
 
 def name(row: AgentSpanRow, payload: Any) -> str:
-    """Return the name of an exported span: the recorded name, else operation and subject, as in the conventions."""
-    fields = payload if isinstance(payload, dict) else {}
+    """Return the name of an exported span: operation and subject, as in the conventions.
+
+    A recorded name is kept if it begins with an operation, and for types without an operation of the conventions.
+    """
+    fields, type_ = payload if isinstance(payload, dict) else {}, _type_of(row)
     recorded = _members(fields, "otel").get("name")
     if type(recorded) is str and recorded:
-        return recorded
-    type_ = _type_of(row)
+        word, _, subject = recorded.partition(" ")
+        if type_ not in _RENAMED or (subject and word in genai.KINDS):
+            return recorded
     if type_ == "mcp" and type(fields.get("method")) is str:
         head, about = fields["method"], fields.get("target") if fields["method"] in _TARGETS else None
     else:
-        head = _operation(type_, fields) or row.schema_name
+        operation = _members(fields, "attributes").get(genai.OPERATION) or _operation(row, type_, fields)
+        head = operation if type(operation) is str else row.schema_name
         about = fields.get(_NAMED_BY.get(type_, "name"))
     return f"{head} {about}" if type(about) is str and about else head
 
 
 def kind(row: AgentSpanRow) -> str:
-    """Return the kind of a span that agentspan recorded itself: CLIENT for a request to another process."""
+    """Return the kind of a span that has none: CLIENT for a request to another process."""
     return "CLIENT" if _type_of(row) in _CLIENTS else "INTERNAL"
 
 
@@ -161,7 +168,7 @@ def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceR
         "output.value": row.result_payload,
         "output.mime_type": None if row.result_payload is None else "application/json",
     }
-    written = {"session.id": run.session, "user.id": run.user, **_of_fields(type_, fields, run)}
+    written = {"session.id": run.session, "user.id": run.user, **_of_fields(row, type_, fields, run)}
     if row.finish_reason is not None and genai.REASONS in written:  # the result may have the reason by another name
         written[genai.REASONS] = written[genai.REASONS] or [row.finish_reason]
     error = fields.get("error")
@@ -171,9 +178,23 @@ def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceR
     return ours | written | _recorded(fields) | ours
 
 
-def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str, Any]:
-    """Return the attributes of the root span that a run is exported as."""
+def asked(row: AgentSpanRow, payload: Any) -> Any:
+    """Return the input of a step that may be that of its run, such as a user's last message; None without one."""
+    fields, type_ = payload if isinstance(payload, dict) else {}, _type_of(row)
+    said = fields.get("messages") if type_ == "llm" else None
+    of_user = (each for each in said if type(each) is dict and each.get("role") == "user") if type(said) is list else ()
+    if (last := next(reversed([*of_user]), None)) is not None:
+        return last.get("content")
+    if row.schema_name == "message":
+        return fields.get("content") if fields.get("role") == "user" else None
+    return fields.get(_ASKED_BY.get(type_, "input"))
+
+
+def run_attributes(row: AgentInstanceRow, agent: str, version: str, asked: Any) -> dict[str, Any]:
+    """Return the attributes of the root span that a run is exported as; `asked` is the input of the run, or None."""
     return {
+        "input.value": _json(asked),
+        "input.mime_type": None if asked is None else "text/plain" if type(asked) is str else "application/json",
         "openinference.span.kind": "AGENT",
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": agent,
@@ -187,16 +208,19 @@ def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str,
     }
 
 
-def _of_fields(type_: str, fields: Mapping[str, Any], run: AgentInstanceRow) -> dict[str, Any]:
+def _of_fields(row: AgentSpanRow, type_: str, fields: Mapping[str, Any], run: AgentInstanceRow) -> dict[str, Any]:
     written = {out.attribute: out.write(fields.get(field)) for field, out in _FIELDS.get(type_, {}).items()}
-    written[genai.OPERATION] = _operation(type_, fields)
+    written[genai.OPERATION] = _operation(row, type_, fields)
     if type_ in _CONVERSING:
         written["gen_ai.conversation.id"] = written.get("gen_ai.conversation.id") or run.session
         written |= _messages(fields) if type_ == "llm" else _input_and_output(fields)
     return written | (_of_mcp(fields) if type_ == "mcp" else {})
 
 
-def _operation(type_: str, fields: Mapping[str, Any]) -> str | None:
+def _operation(row: AgentSpanRow, type_: str, fields: Mapping[str, Any]) -> str | None:
+    if type_ == "chain" and row.parent_span_id is not None:  # a step of a workflow
+        recorded = _members(fields, "otel").get("name")
+        return _WORKFLOW if type(recorded) is str and recorded.startswith(_WORKFLOW) else None
     if type_ == "memory":
         return _MEMORY.get(str(fields.get("operation")))
     if type_ == "mcp":

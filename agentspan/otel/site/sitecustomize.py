@@ -13,7 +13,8 @@ WANTED = frozenset(
     {
         *("agents", "agno", "anthropic", "autogen_agentchat", "boto3", "claude_agent_sdk", "cohere", "crewai", "dspy"),
         *("google.adk", "google.genai", "groq", "haystack", "langchain_core", "litellm", "llama_index.core", "mcp"),
-        *("mistralai", "ollama", "openai", "opentelemetry.trace", "pydantic_ai", "smolagents", "vertexai"),
+        *("mistralai", "ollama", "openai", "opentelemetry.trace", "pydantic_ai", "semantic_kernel", "smolagents"),
+        *("strands", "vertexai"),
     }
 )
 """The modules of all known frameworks, and `opentelemetry.trace`, with which a program sets its own provider."""

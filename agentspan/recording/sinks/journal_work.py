@@ -459,7 +459,7 @@ class JournalWork:
         ticks.burst = 0
         self.drain.run(self._wait_s)
         self.terminations.look()
-        self._adoption.look()
+        self._adoption.look(most_s=LOOK_EVERY_S)
         self._log.look_after_files()
         return False
 

@@ -20,6 +20,7 @@ from agentspan.storage import row_by_row
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import Cursor, Part, current, late
+from agentspan.storage.postgres.reads import QUARTERS
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -31,6 +32,7 @@ from agentspan.storage.questions import (
     RunsWhere,
     SpanStats,
     StepUses,
+    TimedSums,
     Used,
 )
 from agentspan.storage.sums import (
@@ -46,6 +48,7 @@ from agentspan.storage.sums import (
     SpanGroup,
     Stat,
     StepUse,
+    TimedSum,
     brief_of,
     groups_of,
 )
@@ -164,6 +167,11 @@ select agent_instance_id, schema_name, nullif(label, ''), count(*), count(*) fil
        sum({_DURATION}), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate) = 1
 from agent_spans where agent_instance_id = any(%s) and {_RAN} group by 1, 2, 3
 """
+_TIMED_SUMS = f"""
+select agent_instance_id, schema_name, nullif(label, ''), {QUARTERS}, {_RAN}, count(*), sum(input_tokens)::bigint,
+       sum(output_tokens)::bigint, sum(cost_usd)
+from agent_spans where agent_instance_id = any(%s) and is_aggregate = 0 group by 1, 2, 3, 4, 5
+"""
 _HAS_TAG = "exists (select 1 from tags t where t.agent_instance_id = i.id and t.tag = %s)"
 
 
@@ -224,6 +232,12 @@ def run_sums(connections: Connections, asked: RunSums) -> list[RunSum]:
     """Return the sums of the asked runs by run, span type and label."""
     with connections.reading() as connection:
         return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
+
+
+def timed_sums(connections: Connections, asked: TimedSums) -> list[TimedSum]:
+    """Return the tokens and costs of the asked runs by run, span type, label and quarter of an hour."""
+    with connections.reading() as connection:
+        return [*map(TimedSum._make, rows_of(connection, _TIMED_SUMS, (storable(list(asked.runs)),)))]
 
 
 FINE = 16
@@ -415,6 +429,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
     BriefsWhere: briefs_where,
     SpanStats: span_stats,
     RunSums: run_sums,
+    TimedSums: timed_sums,
     FailureSums: failure_sums,
     StepUses: step_uses,
     Used: used,

@@ -75,7 +75,7 @@ from agentspan.storage.questions import (
     Violations,
 )
 from agentspan.storage.row_by_row import cached_call
-from agentspan.storage.sums import CachedCall, Changed
+from agentspan.storage.sums import QUARTER, CachedCall, Changed
 
 T = TypeVar("T")
 Answers = Mapping[type[Question[Any]], Callable[[Any, Any], Any]]
@@ -91,8 +91,10 @@ _TOOL_CALLS = (
     "select agent_instance_id, schema_name, payload from agent_spans where position(%s in payload) > 0 and "
     "(schema_name in ('tool', 'mcp') or strpos(schema_name, ':tool') > 0 or strpos(schema_name, ':mcp') > 0)"
 )
-_CACHED_CALLS = """
-select agent_instance_id, schema_name, label, input_tokens,
+QUARTERS = f"(extract(epoch from coalesce(started_at, inserted_at)) * 1000000)::bigint / {QUARTER}"
+"""The SQL expression of the quarter of an hour in which a span began (see sums.TimedSum)."""
+_CACHED_CALLS = f"""
+select agent_instance_id, schema_name, label, {QUARTERS}, input_tokens,
        case when strpos(payload, '"provider"') > 0 or strpos(payload, '"response_model"') > 0 then payload end,
        result_payload
 from agent_spans where is_aggregate = 0

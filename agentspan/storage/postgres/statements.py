@@ -83,7 +83,8 @@ LOCK_ID = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 VERSION = "select version from storage_version"
 SHARE_RUNS = "select 1 from agent_instances where id = any(%s) order by id for share"
 LOCK_RUNS = (
-    "select id, status, termination_reason from agent_instances where id = any(%s) order by id for no key update"
+    "select id, status, termination_reason, agent_id from agent_instances where id = any(%s) order by id "
+    "for no key update"
 )
 RUNS_OF_SPANS = "select distinct agent_instance_id from agent_spans where id = any(%s)"
 TERMINATED = "select termination_reason from agent_instances where id = %s and status = 'terminated'"
@@ -256,7 +257,9 @@ def put(
     beside += _beside(has_key=has_key, has_violations=has_violations)
     run, source, reason = "", "", "null"
     if is_span:
-        run = "run as materialized (select status, termination_reason from agent_instances where id = %s for share), "
+        run = "run as materialized (select status, termination_reason, agent_id as agent from agent_instances "
+        run += "where id = %s for share), "
+        casts = {**casts, "agent_id": f"coalesce(run.agent, {casts['agent_id']})"}
         source, reason = " from run", _REASON.format("run", "")
     return (
         f"with {run}put as (insert into {table} ({listed(fields)}) select {', '.join(casts[each] for each in fields)}"

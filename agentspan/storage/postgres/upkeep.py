@@ -7,8 +7,19 @@ from agentspan.model.columns import columns_of
 from agentspan.model.rows import REFERENCES, ROWS, ResourceType
 from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.statements import KEY_COLUMNS, NOTE_REWRITTEN, compared, quoted, table_of
-from agentspan.storage.questions import Damage, ForgetNotes, Notes, NotesCount, PutKeys, PutNote, RemoveKeys, RemoveRuns
+from agentspan.storage.postgres.statements import KEY_COLUMNS, NOTE_REWRITTEN, SPAN_TABLES, compared, quoted, table_of
+from agentspan.storage.questions import (
+    PUT_AGENTS,
+    Damage,
+    ForgetNotes,
+    Mend,
+    Notes,
+    NotesCount,
+    PutKeys,
+    PutNote,
+    RemoveKeys,
+    RemoveRuns,
+)
 
 # FOR UPDATE waits for a span that is being put, whose run is locked FOR SHARE; the next statement sees that span.
 _LOCK = (
@@ -29,6 +40,7 @@ _STORE = (
 _REPLACE = _STORE.format("excluded.value", "excluded.expires_at")
 _KEEP = _STORE.format("notes.value", "notes.expires_at")  # an update that changes nothing returns the stored value
 _WAIT_S = 5.0
+_OTHER_AGENT = "i.id = s.agent_instance_id and s.agent_id <> i.agent_id"
 
 
 def remove_runs(connections: Connections, asked: RemoveRuns) -> tuple[int, int]:
@@ -56,6 +68,27 @@ def remove_keys(connections: Connections, asked: RemoveKeys) -> int:
             count: int = rows_of(connection, f"select count(*) {old}", values)[0][0]
             return count
     return connections.transact(lambda connection: connection.execute(f"delete {old}", values).rowcount, asked.wait_s)
+
+
+def mend(connections: Connections, asked: Mend) -> tuple[int, int]:
+    """Mend references to agents, and return the numbers of agents and spans (see questions.Mend)."""
+    wrong = f"select distinct i.id from agent_spans s join agent_instances i on {_OTHER_AGENT}"
+    with connections.reading() as connection:
+        runs = [id for (id,) in rows_of(connection, wrong)]
+
+    def mended(connection: Connection) -> tuple[int, int]:
+        connection.execute(NOTE_REWRITTEN, (runs,))
+        spans = sum(
+            connection.execute(
+                f"update {table} s set agent_id = i.agent_id from agent_instances i where {_OTHER_AGENT} "
+                "and i.id = any(%s)",
+                (runs,),
+            ).rowcount
+            for table in SPAN_TABLES
+        )
+        return connection.execute(PUT_AGENTS).rowcount, spans
+
+    return connections.transact(mended, asked.wait_s)
 
 
 def put_keys(connections: Connections, asked: PutKeys) -> int:
@@ -115,6 +148,8 @@ _PROBLEMS = {
         for type_, references in REFERENCES.items()
         for column, to in references.items()
     },
+    f"select count(*) from agent_spans s join agent_instances i on {_OTHER_AGENT}": "of agent_spans have another agent "
+    "than their run",
 }
 """SQL that counts rows with a problem, and the sentence for them."""
 

@@ -39,6 +39,7 @@ from agentspan.model.rows import (
     Row,
     Violation,
     instance_of,
+    with_agents,
 )
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
@@ -507,11 +508,11 @@ def _put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refuse
         return Refused("missing")
     if len(set(ids)) < len(ids) or _are_used(connection, rows, runs):
         return Refused("id_used")
-    _insert(connection, rows)
+    _insert(connection, with_agents(rows, {id: agent_id for id, *_, agent_id in found}))
     if put.violations:
         run_of = {row.id: row.agent_instance_id for row in rows}
         _copy(connection, statements.COPY_VIOLATIONS, [(run_of[id], id, *each) for id, each in put.violations])
-    terminated = {id for id, status, _ in found if status == "terminated"}
+    terminated = {id for id, status, *_ in found if status == "terminated"}
     if terminated:
         late.append(next(row for row in rows if row.agent_instance_id in terminated))
     return None

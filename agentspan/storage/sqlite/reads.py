@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan.model.columns import json_columns
 from agentspan.model.rows import (
@@ -35,7 +35,6 @@ from agentspan.storage.answers import (
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     Account,
-    CachedCalls,
     Counts,
     Find,
     LatestScores,
@@ -54,9 +53,6 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.migrations import table_of
-
-if TYPE_CHECKING:
-    from agentspan.storage.sums import CachedCall
 
 T = TypeVar("T")
 
@@ -245,16 +241,6 @@ def _touched(connection: sqlite3.Connection, asked: Touched) -> frozenset[str]:
     return frozenset(id for id, schema_name, payload in rows if touches(schema_name, payload, path))
 
 
-def _cached_calls(connection: sqlite3.Connection, asked: CachedCalls) -> "list[CachedCall]":
-    from agentspan.storage.row_by_row import cached_call  # few programs ask
-
-    if asked.runs is None:
-        rows: Iterable[Any] = connection.execute(statements.CACHED_CALLS)
-    else:
-        rows = rows_of_each(connection, statements.CACHED_CALLS_OF, [*dict.fromkeys(asked.runs)])
-    return [found for row in rows if (found := cached_call(*row)) is not None]
-
-
 def _span_marks(connection: sqlite3.Connection, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
     found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
     for id, *mark in rows_of_each(connection, statements.MARKS, asked.instance_ids):
@@ -285,7 +271,6 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     LatestScores: _latest_scores,
     Tags: _tags,
     Touched: _touched,
-    CachedCalls: _cached_calls,
     SpanMarks: _span_marks,
     SpansWith: _spans_with,
     StoredKeys: _stored_keys,

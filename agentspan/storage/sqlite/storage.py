@@ -23,6 +23,7 @@ from agentspan.storage.questions import (
     Compact,
     Damage,
     FileBytes,
+    Mend,
     PutKeys,
     Query,
     Question,
@@ -238,7 +239,7 @@ class SQLiteStorage(Reads, Beside):
             return refused_put(connections.writer(), cast(Put, change), error)
 
 
-_TASKS = frozenset({BackUp, Compact, Damage, FileBytes, PutKeys, RemoveKeys, RemoveRuns, Select, UsedBytes})
+_TASKS = frozenset({BackUp, Compact, Damage, FileBytes, Mend, PutKeys, RemoveKeys, RemoveRuns, Select, UsedBytes})
 _ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, WaitAtMost, *ANSWERS, *INDEXED, *_TASKS})
 
 

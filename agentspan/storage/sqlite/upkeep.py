@@ -14,10 +14,12 @@ from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.storage.questions import (
+    PUT_AGENTS,
     BackUp,
     Compact,
     Damage,
     FileBytes,
+    Mend,
     PutKeys,
     Question,
     RemoveKeys,
@@ -34,7 +36,7 @@ from agentspan.storage.sqlite.index.answers import parts_of
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 from agentspan.storage.sqlite.joining import BIT, damage, missing
 from agentspan.storage.sqlite.migrations import table_of
-from agentspan.storage.sqlite.statements import INSERT_KEY
+from agentspan.storage.sqlite.statements import INSERT_KEY, SET_AGENT_OF_SPANS
 from agentspan.storage.sqlite.writes import removed
 from agentspan.storage.sums import Answer
 
@@ -188,6 +190,7 @@ def problems(connections: Connections, asked: Damage) -> list[str]:
                 (PARTS, "row{s} of contents cannot be read"),
             ]
         ]
+        counts.append((connection.execute(f"select count(*) {_APART}").fetchone()[0], _OTHER_AGENT))
         for column in BIT:
             (count,) = connection.execute(missing(column)).fetchone()
             counts.append((count, f"reference{{s}} of {column} to contents that are not there"))
@@ -195,6 +198,24 @@ def problems(connections: Connections, asked: Damage) -> list[str]:
             if count:
                 found.append(f"{count} {problem.format(s='s' * (count != 1))}")
         return found + damage(connection)
+
+
+_OTHER_AGENT = "row{s} of agent_spans with another agent than their run"
+_APART = "from agent_spans s join agent_instances i on i.id = s.agent_instance_id where s.agent_id <> i.agent_id"
+
+
+def mend(connections: Connections, asked: Mend) -> tuple[int, int]:
+    """Mend references to agents, and return the numbers of agents and spans (see questions.Mend)."""
+    with connections.snapshot() as connection:
+        runs = connection.execute(f"select distinct i.agent_id, i.id {_APART}").fetchall()
+
+    def mended(connection: sqlite3.Connection) -> tuple[int, int]:
+        if runs:
+            removed(connection, [id for _, id in runs])  # the caches by agent must drop the runs
+        spans = sum(connection.execute(f"{SET_AGENT_OF_SPANS} and agent_id <> ?1", run).rowcount for run in runs)
+        return connection.execute(PUT_AGENTS).rowcount, spans
+
+    return connections.transact(mended, asked.wait_s)
 
 
 def _is_text(value: bytes) -> bool:
@@ -302,6 +323,7 @@ TASKS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
     FileBytes: file_bytes,
     Compact: compact,
     Damage: problems,
+    Mend: mend,
     BackUp: back_up,
     Select: select,
 }

@@ -22,7 +22,7 @@ from agentspan.model.changes import (
     Unit,
     over_of,
 )
-from agentspan.model.rows import AT_END, ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value, Violation
+from agentspan.model.rows import AT_END, ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value, Violation, with_agents
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.contents import LEAST, Numbering, are_large, recent_of, remove_contents, stored_row
 from agentspan.storage.sqlite.joining import BIT
@@ -199,7 +199,13 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     """
     rows, start = put.rows, 0
     instances = set(map(_instance_id, rows))
-    terminated = {id for (id,) in rows_of_each(connection, statements.TERMINATED_RUNS, tuple(instances))}
+    agents: dict[str, str] = {}
+    terminated = set()
+    for id, agent_id, is_terminated in rows_of_each(connection, statements.RUNS_OF_SPANS, tuple(instances)):
+        agents[id] = agent_id
+        if is_terminated:
+            terminated.add(id)
+    rows = with_agents(rows, agents)
     try:
         large = _stored(connection, rows)
         columns = _with_values(rows)

@@ -37,6 +37,7 @@ from agentspan.storage.questions import (
     SpansWith,
     StepUses,
     Tags,
+    TimedSums,
     Touched,
     Used,
 )
@@ -129,7 +130,8 @@ class Answering(Base):
         for asked in (None, ids, ids[1:], [ids[0], "nothing"], []):
             found, wanted = storage.ask(CachedCalls(asked)), row_by_row.answer(storage, CachedCalls(asked))
             assert sorted(found, key=repr) == sorted(wanted, key=repr)
-        name = runs[0].id, self.rows.span(runs[0]).schema_name, "m"
+        span = self.rows.span(runs[0])
+        name = runs[0].id, span.schema_name, "m", row_by_row.quarter_of(span)
         assert sorted(storage.ask(CachedCalls(ids[:1])), key=repr) == [
             (*name, "m-1", None, 0, 7, 0, 0), (*name, None, "p", 1, 0, 9, 4), (*name, None, "p", 7, 2, 1, 1),
         ]  # fmt: skip
@@ -187,6 +189,7 @@ class Answering(Base):
             assert_same(StepUses(asked), in_order=False)
         for wanted in (ids, some, []):
             assert_same(RunSums(wanted), in_order=False)
+            assert_same(TimedSums(wanted), in_order=False)
         for name in (*MODELS, "*", "g*", "*[", "G*", "\ud800"):
             for types in (("llm",), ("tool", "agent"), ()):
                 assert_same(Used(frozenset(types), name or ""))

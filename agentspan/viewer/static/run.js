@@ -467,7 +467,7 @@ export class RunPage {
     const sums = this.spans.sums();
     const took = run.duration_ms ?? (this._isActive() && run.started_at ? this.now() : null);
     setText(byId("fact-started"), format.moment(run.started_at ?? run.inserted_at));
-    setText(byId("fact-took"), format.duration(took) || (run.left_open && this.lastEnd ? `≥ ${format.duration(this.lastEnd)}` : "–"));
+    setText(byId("fact-took"), this._took(took) || (run.left_open && this.lastEnd ? `≥ ${format.duration(this.lastEnd)}` : "–"));
     const counts = run.spans ?? { total: 0, failed: 0 };
     setText(byId("fact-spans"), run.spans ? format.whole(counts.total) : "…");
     setText(byId("fact-failed"), counts.failed ? format.whole(counts.failed) : "–");
@@ -480,6 +480,15 @@ export class RunPage {
     byId("live").hidden = !this._isActive();
     if (this.follows && !this._isActive()) this.follows = false;
     this._drawFollow();
+  }
+
+  /**
+   * Return a duration as text, with the time in which a step went on if that is less than half of it.
+   * @param {number | null} took
+   */
+  _took(took) {
+    const active = this.spans.isWhole && took !== null && took >= 60_000 ? this.spans.active() : Infinity;
+    return format.duration(took) + (took !== null && active < took / 2 ? ` (${format.duration(active)} active)` : "");
   }
 
   _drawCase() {

@@ -444,6 +444,18 @@ export class Spans {
     return this.length < counts.total || finished < counts.finished;
   }
 
+  /** Return for how many ms at least one step went on. Agents and others that sum up steps do not count. */
+  active() {
+    const { start_ms, duration_ms, aggregate } = this.columns;
+    let [covered, reached] = [0, 0];
+    for (const at of [...start_ms.keys()].sort((one, other) => start_ms[one] - start_ms[other])) {
+      if (aggregate[at]) continue;
+      const end = Math.max(reached, start_ms[at] + (duration_ms[at] ?? 0));
+      [covered, reached] = [covered + end - Math.max(start_ms[at], reached), end];
+    }
+    return covered;
+  }
+
   /** Add up tokens and cost; an aggregate repeats those of the spans in it. */
   sums() {
     const { aggregate, input_tokens, output_tokens, cost_usd } = this.columns;

@@ -243,7 +243,8 @@ class CallsOfAggregatesUseACache(Capable):
             for span in spans
             if (
                 found := row_by_row.cached_call(
-                    span.agent_instance_id, span.schema_name, span.label, span.input_tokens, span.payload,
+                    span.agent_instance_id, span.schema_name, span.label, row_by_row.quarter_of(span),
+                    span.input_tokens, span.payload,
                     span.result_payload or "",
                 )
             )

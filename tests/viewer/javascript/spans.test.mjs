@@ -292,6 +292,16 @@ test("tokens and cost are added up without aggregates, and unknown is not zero",
   assert.deepEqual(spansOf([{ id: "a" }]).sums(), { tokens: null, cost: null });
 });
 
+test("the active time is that in which a step went on, without what sums up steps", () => {
+  const rows = [
+    { id: "a", start: 0, took: 90, aggregate: true },
+    { id: "b", start: 50, took: 10 },
+    { id: "c", start: 0, took: 20 },
+    { id: "d", start: 10, took: 20 },
+  ];
+  assert.equal(spansOf(rows).active(), 40);
+});
+
 // Hooks and events of a coding agent's session
 
 test("hooks and notices have no rows in a quiet tree, until one of them is shown", () => {

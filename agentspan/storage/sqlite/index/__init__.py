@@ -4,6 +4,7 @@ from typing import Any
 
 from agentspan.storage.questions import (
     BriefsWhere,
+    CachedCalls,
     FailureSums,
     Question,
     RunSums,
@@ -11,10 +12,11 @@ from agentspan.storage.questions import (
     Search,
     SpanStats,
     StepUses,
+    TimedSums,
     Used,
 )
 
 INDEXED: frozenset[type[Question[Any]]] = frozenset(
-    {RunsWhere, BriefsWhere, SpanStats, RunSums, FailureSums, StepUses, Used, Search}
+    {RunsWhere, BriefsWhere, SpanStats, RunSums, TimedSums, FailureSums, StepUses, Used, CachedCalls, Search}
 )
 """The questions that it answers."""

@@ -16,6 +16,7 @@ from agentspan.host import guard
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.questions import (
     BriefsWhere,
+    CachedCalls,
     FailureSums,
     Question,
     RunFilter,
@@ -25,6 +26,7 @@ from agentspan.storage.questions import (
     Search,
     SpanStats,
     StepUses,
+    TimedSums,
     Used,
     contains_text,
     has_meta,
@@ -415,9 +417,11 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     BriefsWhere: briefs_where,
     SpanStats: span_stats,
     RunSums: span_sums.run_sums,
+    TimedSums: span_sums.timed_sums,
     FailureSums: span_sums.failure_sums,
     StepUses: span_sums.step_uses,
     Used: span_sums.used,
+    CachedCalls: span_sums.cached_calls,
     Search: full_text.search,
 }
 """Type of a question → function that answers it over a connection to the updated index, with the file attached."""

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
-from agentspan.storage.questions import FailureSums, RunSums, StepUses, Used
+from agentspan.storage.questions import CachedCalls, FailureSums, RunSums, StepUses, TimedSums, Used
+from agentspan.storage.row_by_row import CACHE_FIELDS, cached_call
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.reads import Rewrites
 from agentspan.storage.sqlite.statements import column_of
-from agentspan.storage.sums import BOUNDS_MS, CANCELLED, FailureSum, RunSum, StepUse
+from agentspan.storage.sums import BOUNDS_MS, CANCELLED, QUARTER, CachedCall, FailureSum, RunSum, StepUse, TimedSum
 
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
@@ -56,11 +57,15 @@ TABLES = {
     "run_groups": "(run integer not null, grp integer not null, spans integer not null, cancelled integer not null, "
     "failed integer not null, ms real not null, input_tokens integer, output_tokens integer, cost real, "
     "last integer not null, reason text, histogram text not null, primary key (run, grp)) without rowid",
+    "cached": "(row integer primary key, run integer not null, grp integer not null, quarter integer not null, "
+    "model text, provider text, input_tokens integer not null, read integer not null, written integer not null, "
+    "written_1h integer not null)",
 }
 """The tables by name; `cells` has the sums by group and bucket. `run_groups` has the sums of each run by group, for
 comparisons of many runs. A run has few groups, so it has a third as many rows as there are spans. Cancelled spans are
 counted apart, in `cancelled`. `last` is the latest start of a span. `reason` is the start and the `finish_reason` of
-the latest span that has one. `histogram` has one letter per complete or failed span, for its bucket: four bytes a row.
+the latest span that has one. `cached` has the calls that used the cache of a provider.
+`histogram` has one letter per complete or failed span, for its bucket: four bytes a row.
 It gives the statistics of some runs without reading all facts."""
 FAILURE_TABLES = {
     "signatures": "(sig integer primary key, id text not null unique, text text not null)",
@@ -178,7 +183,18 @@ insert or ignore into open_spans select s.rowid from temp.gone cross join record
 where s.agent_instance_id = temp.gone.id and s.rowid <= ?
 """
 FORGET_ABOVE = "delete from open_spans where row > ?"
+# Of a call, only plain members at the top of its texts are needed, which are never stored as parts.
+CACHED = f"""
+select f.row, r.run, g.grp, f.run, f.schema_name, f.label, f.at / {QUARTER}, f.input_tokens,
+       case when instr(s.payload, '"provider"') or instr(s.payload, '"response_model"') then s.payload end,
+       s.result_payload
+from temp.fresh f cross join recorded.agent_spans s cross join groups g cross join main.runs r
+where s.rowid = f.row and not f.is_aggregate and r.id = f.run and (g.schema_name, g.label) = (f.schema_name, f.label)
+and ({" or ".join(f"instr(s.result_payload, '{chr(34)}{name}{chr(34)}')" for name in CACHE_FIELDS)})
+"""
+ADD_CACHED = "insert or replace into cached values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 FORGET = (
+    "delete from cached where run in (select run from temp.gone)",
     "delete from facts where run in (select run from temp.gone)",
     "delete from run_groups where run in (select run from temp.gone)",
     "delete from main.runs where run in (select run from temp.gone)",
@@ -249,6 +265,14 @@ def _mark_passed_on(connection: sqlite3.Connection, errors: dict[int, ErrorParts
     connection.executemany(PASSES_ON, [(row,) for row in sorted(marked)])
 
 
+def _add_cached(connection: sqlite3.Connection) -> None:
+    rows = []
+    for row, run, group, *call in connection.execute(CACHED):
+        if (found := cached_call(*call)) is not None:
+            rows.append((row, run, group, *found[3:]))
+    connection.executemany(ADD_CACHED, rows)
+
+
 class SpanSums(Part):
     """The part of the index with the numbers of finished spans (see the module's docstring)."""
 
@@ -256,6 +280,7 @@ class SpanSums(Part):
     statements = (
         *(*CREATE, FRESH, EMPTY_FRESH, TAKE_CLOSED, FORGET_CLOSED, TAKE_NEW, LIST_OPEN, *TAKE),
         *(GONE, ADD_GONE, LIST_GONE, FORGET_ABOVE, *FORGET),
+        *(CACHED, ADD_CACHED),
         *(*CREATE_FAILURES, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERROR, PASSES_ON, FORGET_FAILURES),
     )
     other = signatures.VERSION
@@ -276,6 +301,7 @@ class SpanSums(Part):
             connection.execute(LIST_OPEN, (after, until))
         for statement in TAKE:
             connection.execute(statement)
+        _add_cached(connection)
         add_failures(connection)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
@@ -293,6 +319,24 @@ RUN_SUMS = """
 select u.run, u.grp, u.spans, u.failed, u.ms, u.input_tokens, u.output_tokens, u.cost
 from temp.wanted_numbers w cross join run_groups u where u.run = w.run and u.spans > 0
 """
+TIMED = f"""
+select run, grp, at / {QUARTER}, bucket >= 0, count(*), sum(input_tokens), sum(output_tokens), sum(cost) from facts
+where grp in (select grp from groups where not is_aggregate) and {index_file.OF_FACT} group by 1, 2, 3, 4
+"""
+# Of a group with aggregates, some spans may be none: those of agents that have tokens of their own.
+TIMED_MIXED = f"""
+select f.run, f.grp, f.at / {QUARTER}, f.bucket >= 0, count(*), sum(f.input_tokens), sum(f.output_tokens), sum(f.cost)
+from facts f cross join recorded.agent_spans s
+where f.grp in (select grp from groups where is_aggregate) and f.{index_file.OF_FACT} and s.rowid = f.row
+and not s.is_aggregate group by 1, 2, 3, 4
+"""
+TIMED_OPEN = f"""
+select s.agent_instance_id, s.schema_name, nullif(s.label, ''), ({AT}) / {QUARTER}, count(*), sum(input_tokens),
+       sum(output_tokens), sum(cost_usd)
+from main.open_spans o cross join recorded.agent_spans s
+where s.rowid = o.row and {USED} and {index_file.OF_SPAN} group by 1, 2, 3, 4
+"""
+CACHED_CALLS = "select run, grp, quarter, model, provider, input_tokens, read, written, written_1h from cached"
 FAILURE_SUMS = f"""
 select f.run, f.sig, count(*), min(f.at), max(f.at), max(f.span) from failures f
 where not f.passes_on and f.{index_file.OF_FACT} group by f.run, f.sig
@@ -323,6 +367,30 @@ def run_sums(connection: sqlite3.Connection, asked: RunSums) -> list[RunSum]:
         name, label, is_aggregate = names[group]
         found.append(RunSum(ids[run], name, label, spans, failed, ms, input_tokens, output_tokens, cost, is_aggregate))
     return found
+
+
+def timed_sums(connection: sqlite3.Connection, asked: TimedSums) -> list[TimedSum]:
+    """Return the tokens and costs of these runs by run, type, label and quarter of an hour, in any order."""
+    index_file.restrict(connection, asked.runs)
+    ids, names = index_file.numbered(connection, asked.runs), group_names(connection)
+    found = [
+        TimedSum(ids[run], *names[group][:2], quarter, bool(ran), *sums)
+        for sql in (TIMED, TIMED_MIXED)
+        for run, group, quarter, ran, *sums in connection.execute(sql)
+    ]
+    for run, name, label, quarter, *sums in connection.execute(TIMED_OPEN):
+        found.append(TimedSum(run, name, label, quarter, False, *sums))
+    return found
+
+
+def cached_calls(connection: sqlite3.Connection, asked: CachedCalls) -> list[CachedCall]:
+    """Return the calls of these runs that used a provider's cache, in any order."""
+    names, sql = group_names(connection), CACHED_CALLS
+    if asked.runs is None:
+        ids = dict(connection.execute("select run, id from runs").fetchall())
+    else:
+        ids, sql = index_file.numbered(connection, asked.runs), f"{sql} where {index_file.OF_FACT}"
+    return [CachedCall(ids[run], *names[group][:2], *call) for run, group, *call in connection.execute(sql)]
 
 
 def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[FailureSum]:
