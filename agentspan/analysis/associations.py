@@ -9,7 +9,7 @@ A feature is true or false for each run, such as whether a tool was used. The nu
 so is the number of runs whose payloads are read, so runs are sampled: whole tasks, first those with failed and passed
 runs, because only they can distinguish a cause from a hard task.
 
-Features are, for example: a tool was used, was called often, with a certain value, a number above a limit, repeatedly, in
+Features are, for example: a tool was used, was called often, with a certain value, a large number, repeatedly, in
 a certain order, slowly, with a certain or an empty result, or with a failing exit code; a model was sent a certain
 sentence, or stopped for a certain reason; tests were run, or failed; the run has a certain member in its metadata, or
 more steps or tokens than half of the runs. The tools that a run used come from the index. Payloads are read of some
@@ -427,6 +427,7 @@ class _Reader:
         self._numbers: dict[str, dict[str, set[float]]] = defaultdict(dict)
         self._prompts: dict[str, set[str]] = defaultdict(set)
         self._messages: dict[tuple[str, str], Any] = {}
+        self._returning: dict[str, set[str]] = defaultdict(set)
         self._sent: set[tuple[str, Any]] = set()
 
     def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
@@ -443,7 +444,9 @@ class _Reader:
             result = None if span.result_payload is None else _decoded(span.result_payload)
             self._read_values(run, f"{step} with", _parameters(payload, kind), span.label)
             if span.status == "complete":
-                self._read_values(run, f"{title if kind == 'llm' else step} returning", _returned(result, kind))
+                returning = f"{title if kind == 'llm' else step} returning"
+                self._returning[returning].add(run)
+                self._read_values(run, returning, _returned(result, kind))
             if kind == "llm":
                 self._read_prompt(run, payload)
             elif span.status == "complete" and span.result_payload is not None and _is_empty(_output(result)):
@@ -528,7 +531,8 @@ class _Reader:
                     for value in values:
                         self._values[f"{name}={value}"].add(run)
         for text, runs in _most(self._values, known, MAX_VALUES):
-            yield Feature(text, frozenset(runs), known)
+            returning = text[: text.find(" returning ") + len(" returning")]
+            yield Feature(text, frozenset(runs), frozenset(self._returning.get(returning, known)))
 
     def surprises(self, known: frozenset[str]) -> Iterator[Feature]:
         """Yield a feature for each tool that a run called again with the same arguments, or that returned nothing."""

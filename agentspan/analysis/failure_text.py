@@ -27,7 +27,7 @@ def total_of(groups: Sequence[Group]) -> int:
 
 def head(found: FailedShare) -> str:
     """Return how many runs failed as one sentence; a Why also has the number of runs without a failed step."""
-    by = "" if found.outcome is None else f" {found.outcome}"
+    by = "" if (rule := found.outcome or found.by_agent) is None else f" {rule}"
     unknown = _unknown(found)
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"

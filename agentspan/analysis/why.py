@@ -16,9 +16,11 @@ from agentspan.analysis.outcomes import (
     Missed,
     OutcomeRule,
     Pair,
+    Rules,
     check_known,
     decided,
     missed_rule,
+    one,
     outcomes,
     pair_of,
     parse,
@@ -90,6 +92,7 @@ class FailedShare:
         unknown: the number of runs without an outcome. They count only here, and in the groups if no run failed.
         open: the number of runs without an outcome that have not ended.
         missed: if the status decides: a rule over a score that some runs missed; None if there is no rule.
+        by_agent: the rules of the agents, `reward>=1 or by status`, if they differ; None if one judges all runs.
     """
 
     outcome: str | None
@@ -99,6 +102,7 @@ class FailedShare:
     unknown: int
     open: int
     missed: Missed | None
+    by_agent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +162,19 @@ def failed_share(
 
 
 def _share(
-    storage: Storage, found: Sequence[RunBrief], passed: Mapping[str, bool | None], rule: OutcomeRule | None
-) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None]:
+    storage: Storage, found: Sequence[RunBrief], passed: Mapping[str, bool | None], rule: OutcomeRule | Rules | None
+) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None, str | None]:
     counts = Counter(passed[run.id] for run in found)
     known, failed = counts[True] + counts[False], counts[False]
     return (
-        None if rule is None else str(rule),
+        one(rule),
         known,
         failed,
         wilson(failed, known) if known else None,
         counts[None],
         sum(passed[run.id] is None and run.status in OPEN for run in found),
         missed_rule(storage, found) if rule is None else None,
+        str(rule) if isinstance(rule, Rules) else None,
     )
 
 

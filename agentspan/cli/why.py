@@ -52,7 +52,7 @@ from agentspan.text import dotted, noun, one_line
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """The number of findings over all runs together that are shown if nothing was found within tasks."""
-COUNTS = ("outcome", "runs", "failed", "unknown", "open", "silent", "with_step")
+COUNTS = ("outcome", "by_agent", "runs", "failed", "unknown", "open", "silent", "with_step")
 """The first members of the document of `--json`: fields of Why that are copied unchanged."""
 BAR_COLUMNS = 24
 """The columns beside the bars of a histogram."""
@@ -176,6 +176,8 @@ def _ways(storage: Storage, found: Why, options: Sequence[str], columns: int) ->
     if found.pair is not None:
         pair = by_name.short_ids(storage, found.pair)
         yield from hint("where the latest parts from one that passed", to_copy("diff", *pair.values()), columns)
+    if found.by_agent is not None:
+        return  # no one rule selects them
     cases = ["export", *(options or ["all"]), "--balanced", found.outcome or "status", "--format", "dataset"]
     yield from hint("cases: the failed runs, and as many that passed", to_copy(*cases), columns)
 
