@@ -9,8 +9,8 @@ A feature is true or false for each run, such as whether a tool was used. The nu
 so is the number of runs whose payloads are read, so runs are sampled: whole tasks, first those with failed and passed
 runs, because only they can distinguish a cause from a hard task.
 
-Features are, for example: a tool was used, was called often, with a certain value, a large number, repeatedly, in
-a certain order, slowly, with a certain or an empty result, or with a failing exit code; a model was sent a certain
+Features are, for example: a tool was used, was called often, with a certain value, a number above a limit, repeatedly,
+in a certain order, slowly, with a certain or an empty result, or with a failing exit code; a model was sent a certain
 sentence, or stopped for a certain reason; tests were run, or failed; the run has a certain member in its metadata, or
 more steps or tokens than half of the runs. The tools that a run used come from the index. Payloads are read of some
 runs only, so features that come from them are known only for these runs.

@@ -6,6 +6,7 @@ Where each coding agent reads them is in AGENTS; docs/coding-agents.md names the
 import difflib
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -179,12 +180,20 @@ def setup_command(ctx: click.Context, /, agent: str, *, project: bool, remove: b
             with suppress(OSError):  # a person has put other files beside it
                 each.path.parent.rmdir()
     echo_lines([f"changed {noun(len(changes), 'file')}; restart {to.title}, if it runs"])
-    if not remove and importlib.util.find_spec("mcp") is None:
+    if not remove and not _has_mcp() and words[0] != _UVX[0]:
         echo_lines([needs_extra("answering over MCP", "mcp")])
 
 
+_UVX = ("uvx", "--from", "agentspan-sqlite[mcp]", NAME)
+
+
+def _has_mcp() -> bool:
+    """Return whether the SDK of MCP is here in a version that serves: a framework may need an older one."""
+    return importlib.util.find_spec("mcp_types") is not None
+
+
 def server_command(location: Location | None, *, shared: bool) -> list[str]:
-    """Return the command that the coding agent starts.
+    """Return the command that the coding agent starts: with `uvx`, if it is there, where the extra is not installed.
 
     Args:
         location: the storage for `--db`; None for the one of the folder in which the coding agent works.
@@ -196,6 +205,8 @@ def server_command(location: Location | None, *, shared: bool) -> list[str]:
     own = Path(sys.executable).with_name("agentspan")
     # Not `-m agentspan` alone: without -P that would import modules from the folder in which the agent works.
     words = [NAME] if shared else [str(own)] if own.exists() else [sys.executable, "-P", "-m", "agentspan"]
+    if not _has_mcp() and shutil.which(_UVX[0]):
+        words = [*_UVX]
     if location is None:
         return [*words, "mcp"]
     if location.path is None and str(location) != location.text:

@@ -4,6 +4,7 @@ Each span is on disk when it starts, and completed when it ends.
 """
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -20,7 +21,15 @@ from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
 from agentspan.otel.mapping.judgements import RESULT, scores_in
-from agentspan.otel.mapping.mapped import NO_HINTS, Mapped, begun_type, conversation_of, hints_of, map_span
+from agentspan.otel.mapping.mapped import (
+    NO_HINTS,
+    Mapped,
+    begun_type,
+    conversation_of,
+    hints_of,
+    is_of_framework,
+    map_span,
+)
 from agentspan.otel.mapping.sdks import is_step
 from agentspan.otel.processor_traces import (
     Key,
@@ -44,6 +53,14 @@ from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import SpanState, going_on, inner_of
 from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
 
+_OF_LOOP = 0
+
+
+def _thread() -> int:
+    """Return the id of this thread; _OF_LOOP for each thread of the pool of asyncio's loops."""
+    thread = threading.current_thread()
+    return _OF_LOOP if thread.name.startswith("asyncio_") else thread.ident or _OF_LOOP
+
 
 class LiveRecording:
     """Records OpenTelemetry spans into one recorder.
@@ -60,6 +77,7 @@ class LiveRecording:
         self.users = 0
         self._grace_s = recorder.tuning.otel_grace_s
         self._active: dict[Key, SpanState] = {}
+        self._calls: dict[Key, tuple[SpanState, int]] = {}  # open calls that frameworks record, with their threads
         self._traces = Traces(recorder)
         self._waiting: deque[tuple[float, Trace]] = deque()
         self._writer = Writer(recorder.capture)
@@ -84,6 +102,8 @@ class LiveRecording:
         context, parent, _, scope, end_ns, _, _, _ = end
         key = context[:2]
         node, around = self._active.pop(key, None), None
+        if self._calls:
+            self._calls.pop(key, None)
         if node is None:
             if not is_step(attributes):
                 return
@@ -175,11 +195,13 @@ class LiveRecording:
         """
         recorder = self.recorder
         context, parent, name, _, scope, started_ns = start
-        key = context[:2]
+        key, scope_name = context[:2], "" if scope is None else scope.name or ""
         outer = None if parent is None else self._active.get((key[0], parent[1]))
         if around is None:
             current = recorder.current.get()
             around = outer if current is None else inner_of(going_on(current), outer)
+            if around is None and parent is None and self._calls:
+                around = self._call_around(begun_type(scope_name, name), scope_name)
         trace = self._traces.going_on.get(key[0]) or self._traces.get(key[0])
         if trace is None:
             trace = self._traces.begin(span, around)
@@ -193,8 +215,10 @@ class LiveRecording:
             above = parent_id(run.id, trace.id, parent)
         if run.spending is not None:
             run.spending.admit(name, "{}") if looks else run.spending.count()
-        node = SpanState(recorder, run, above, begun_type("" if scope is None else scope.name or "", name))
+        node = SpanState(recorder, run, above, begun_type(scope_name, name))
         node.outer = around
+        if node.schema_name == "llm" and is_of_framework(scope_name):
+            self._calls[key] = node, _thread()
         id = span_id_of_number(run.id, trace.id, key[1])
         written = self._writer.begin(start, attributes) if self._keeps_raw else None
         if written is not None:
@@ -206,6 +230,21 @@ class LiveRecording:
         if run.termination_reason is not None:
             run.tell()
         return node
+
+    def _call_around(self, type_: str, scope: str) -> SpanState | None:
+        """Return the open call of a framework that a client's call without a parent is inside of; None without one.
+
+        LangChain's instrumentor does not make its spans current, so the client's instrumentor begins a trace. A
+        framework calls its client in the thread of its span. In a loop of asyncio, LangChain makes the span in a thread
+        of the loop's pool. Of several calls there, the first that has no client yet is returned.
+        """
+        if type_ != "llm" or is_of_framework(scope):
+            return None
+        loops, here = sys.modules.get("asyncio"), {_thread()}
+        if loops is not None and loops._get_running_loop() is not None:
+            here.add(_OF_LOOP)
+        key = next((key for key, (_, thread) in [*self._calls.items()] if thread in here), None)
+        return None if key is None else self._calls.pop(key, (None, 0))[0]
 
     def _end(self, node: SpanState, span: Any, end: AtEnd, attributes: dict[str, Any], *, may_be_judged: bool) -> None:
         end_ns, status = end[4], end[5]

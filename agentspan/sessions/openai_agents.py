@@ -65,6 +65,7 @@ class TraceDecoder:
         self.models: dict[str, None] = {}
         self.error: dict[str, Any] | None = None
         self._latest: dict[str, Any] | None = None
+        self._broken: dict[str | None, bool] = {}  # of open agents: whether their latest turn had an error of its own
         self._seen: Counter[str] = Counter()
         self._calls: deque[tuple[str, Any, str]] = deque(maxlen=_MOST_CALLS)
         self._failed: dict[str, str] = {}  # of spans that have not ended: the span inside that failed
@@ -88,7 +89,10 @@ class TraceDecoder:
         if made in ("generation", "response"):
             yield from self._messages(data.get("input"), parent, start)
         status = self._failure(item, key, parent, result)
+        if made == "turn":
+            self._broken[parent] = "error" in result  # such as of a guardrail: the run of the agent raises it
         if made == "agent":
+            status = "failed" if self._broken.pop(key, False) else status
             self.error = self._latest if status == "failed" else None
         if made == "generation" and not result and status == "complete":
             status = "failed"  # a call without an answer: the error stands on the agent
@@ -318,7 +322,9 @@ def answer_of(outputs: list[Any]) -> dict[str, Any]:
     thinking: list[str] = []
     calls: list[dict[str, Any]] = []
     others: list[Any] = []
-    for item in map(object_in, outputs):
+    items = map(object_in, outputs)  # a streamed chat completion is exported as a whole response
+    flat = (each for item in items for each in (list_in(item.get("output")) if _is_response(item) else [item]))
+    for item in map(object_in, flat):
         kind = item.get("type")
         if kind == "function_call":
             calls.append(present(_call(item.get("call_id"), item)))
@@ -336,6 +342,10 @@ def answer_of(outputs: list[Any]) -> dict[str, Any]:
             others.append(dict(item))
     found = {"text": "\n".join(texts), "thinking": "\n".join(thinking) or None}
     return {**found, "tool_calls": calls or None, "content": others or None}
+
+
+def _is_response(item: Mapping[str, Any]) -> bool:
+    return item.get("object") == "response" and type(item.get("output")) is list
 
 
 def _call(id: Any, function: Mapping[str, Any]) -> dict[str, Any]:
@@ -376,7 +386,10 @@ def _plain(content: Any) -> str:
 
 
 def usage_of(found: Any) -> dict[str, Any]:
-    """Return the tokens of a usage, in the names of the Responses API or of chat completions."""
+    """Return the tokens of a usage, in the names of the Responses API or of chat completions.
+
+    The SDK writes zeros where a stream reported no usage: then no tokens are known.
+    """
     usage = object_in(found)
     counts = {
         "input_tokens": count_in(usage.get("input_tokens", usage.get("prompt_tokens"))),
@@ -387,7 +400,7 @@ def usage_of(found: Any) -> dict[str, Any]:
         counts[name] = next((value for value in values if value is not None), None)
     for name in ("cached_input_tokens", "cache_write_input_tokens"):
         counts[name.replace("_input", "")] = counts[name.replace("_input", "")] or count_in(usage.get(name))
-    return present(counts)
+    return present(counts) if any(counts.values()) else {}
 
 
 # Files

@@ -77,7 +77,8 @@ def test_the_client_of_the_sdk_in_memory(planted: Path, mode: str) -> None:
 def test_a_process_on_stdio(planted: Path) -> None:
     stdio = pytest.importorskip("mcp.client.stdio", reason="needs mcp")
     words = ["-W", "error", "-m", "agentspan", "mcp", "--db", str(planted)]
-    check(asked(stdio.StdioServerParameters(command=sys.executable, args=words), listing_and_calls))
+    started = stdio.stdio_client(stdio.StdioServerParameters(command=sys.executable, args=words))
+    check(asked(started, listing_and_calls))
 
 
 def test_a_process_over_http_with_its_token(planted: Path) -> None:

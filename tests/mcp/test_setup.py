@@ -29,6 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "APPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(setup, "_has_mcp", lambda: True)
     return tmp_path
 
 
@@ -38,6 +39,21 @@ def run(*args: str, stdin: str = "") -> Result:
 
 def files_in(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_without_the_extra_the_server_runs_in_an_environment_of_its_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "_has_mcp", lambda: False)
+    monkeypatch.setenv("PATH", str(home))
+    assert "agentspan-sqlite[mcp]" in run("setup", "claude", "--yes").output.splitlines()[-1], "what to install"
+    (home / "uvx").touch(0o755)
+    done = run("setup", "claude", "--db", "a.db", "--yes").output
+    assert "install" not in done.splitlines()[-1]
+    entry = json.loads((home / ".claude.json").read_text())["mcpServers"]["agentspan"]
+    assert [entry["command"], *entry["args"][:-1]] == [
+        "uvx", "--from", "agentspan-sqlite[mcp]", "agentspan", "mcp", "--db",
+    ]  # fmt: skip
 
 
 PLACES = {

@@ -33,6 +33,39 @@ def test_a_plain_span_whose_name_means_a_type_is_custom(name: str) -> None:
     assert mapped({}, name).type == "custom"
 
 
+def test_an_id_in_a_name_makes_no_type() -> None:
+    ids = ("15be94af-5e1d-4236-8f2c-925f4578eaff", "0f" * 16, "20261202")
+    names = [f"autogen process one_{id}.({id})-A" for id in ids]
+    found = [map_span(span({}, name)) for name in names]
+    assert {each.schema_name for each in found} == {"autogen process one_*.(*)-A"}
+    assert [each.payload["otel"]["name"] for each in found] == names
+    assert map_span(span({}, "step 12 of v1.2")).schema_name == "step 12 of v1.2"
+
+
+def test_zeros_for_tokens_are_no_usage() -> None:
+    zeros = {"llm.token_count.prompt": 0, "llm.token_count.completion": 0, "llm.cost.total": 0.0}
+    call = {"openinference.span.kind": "LLM", "llm.model_name": "m", **zeros}
+    assert (map_span(span(call)).result_payload or {}).keys() == {"response_model"}
+    one = map_span(span({**call, "llm.token_count.prompt": 3})).result_payload or {}
+    assert (one["input_tokens"], one["output_tokens"], one["cost_usd"]) == (3, 0, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("EMBEDDING", "get_query_embedding"), ("RETRIEVER", "retrieve")])
+def test_llama_index_embeds_and_retrieves_once(kind: str, method: str) -> None:
+    scope = "openinference.instrumentation.llama_index"
+    both = [
+        map_span(span({"openinference.span.kind": kind}, f"A.{name}", scope)).type for name in (method, f"_{method}")
+    ]
+    assert both == ["embedding" if kind == "EMBEDDING" else "retrieval", "chain"]
+
+
+def test_to_create_an_agent_is_no_run() -> None:
+    made, called = (
+        {"gen_ai.operation.name": f"{verb}_agent", "gen_ai.agent.name": "a"} for verb in ("create", "invoke")
+    )
+    assert [map_span(span(each)).run.is_own for each in (made, called)] == [False, True]
+
+
 def test_openinference_before_genai_field_by_field() -> None:
     told = mapped(
         {

@@ -1,15 +1,19 @@
 """LiteLLM's own callback beside another instrumentor: each call of a model stands once, in the run that it is of."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import StatusCode, set_span_in_context
 
 import agentspan
 from agentspan.api.context import Context
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import OtelSpan
@@ -129,3 +133,88 @@ def test_alone_it_is_the_call(tmp_path: Path, storage: Storage) -> None:
     for each in (storage, tracer.storage):
         assert [(row.schema_name, row.input_tokens, row.cost_usd) for row in spans_in(each)] == [("llm", 10, 0.5)]
     tracer.shutdown()
+
+
+FRAMEWORK, CLIENT = "openinference.instrumentation.langchain", "openinference.instrumentation.openai"
+ASKED: dict[str, str | int] = {"openinference.span.kind": "LLM", "llm.model_name": "m", "llm.token_count.prompt": 5}
+
+
+class _Program:
+    """A program whose framework has an instrumentor that makes no span current, and whose client has one, too."""
+
+    def __init__(self, storage: Path) -> None:
+        self.tracer = agentspan.Tracer(storage, raise_errors=True)
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(SpanProcessor(self.tracer))
+        self.graph = self.provider.get_tracer(FRAMEWORK).start_span("graph")
+
+    def begin(self) -> Any:
+        """Begin a call of the framework."""
+        return self.provider.get_tracer(FRAMEWORK).start_span("AzureChatOpenAI", set_span_in_context(self.graph))
+
+    def ask(self) -> None:
+        """Call the client, which knows of no other span."""
+        with self.provider.get_tracer(CLIENT).start_as_current_span("ChatCompletion", attributes=ASKED):
+            pass
+
+    def call(self) -> None:
+        """Call the model by the framework."""
+        called = self.begin()
+        self.ask()
+        called.set_attributes(ASKED)
+        called.end()
+
+    def ended(self) -> tuple[list[AgentInstanceRow], list[AgentSpanRow]]:
+        """End the program; return its runs, and the steps that call a model."""
+        self.graph.set_attribute("openinference.span.kind", "CHAIN")
+        self.graph.set_status(StatusCode.ERROR, "no station")
+        self.graph.end()
+        self.provider.shutdown()
+        assert self.tracer.flush()
+        return runs_in(self.tracer.storage), [
+            each for each in spans_in(self.tracer.storage) if each.schema_name == "llm"
+        ]
+
+
+def test_a_client_that_knows_no_span_of_its_framework_makes_no_second_run(tmp_path: Path) -> None:
+    program = _Program(tmp_path / "a.db")
+    program.call()
+    program.call()
+    (run,), calls = program.ended()
+    assert run.status == "failed"
+    assert [call.input_tokens for call in calls] == [5, 5]
+
+
+def test_calls_in_threads_and_of_a_loop_stand_once(tmp_path: Path) -> None:
+    program = _Program(tmp_path / "a.db")
+
+    async def ask() -> None:
+        called = await asyncio.to_thread(program.begin)  # as LangChain calls its handlers
+        await asyncio.sleep(0)
+        program.ask()
+        called.set_attributes(ASKED)
+        called.end()
+
+    async def many() -> None:
+        await asyncio.gather(*(ask() for _ in range(3)))
+
+    asyncio.run(many())
+    with ThreadPoolExecutor(3) as pool:
+        [*pool.map(lambda _: program.call(), range(3))]
+    runs, calls = program.ended()
+    assert (len(runs), len(calls)) == (1, 6)
+
+
+def test_a_call_that_no_framework_makes_is_in_the_run_of_the_program(tmp_path: Path) -> None:
+    """Before, after, or in another thread than the framework's call."""
+    program = _Program(tmp_path / "a.db")
+    program.ask()
+    program.call()
+    program.ask()
+    called = program.begin()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(program.ask).result()
+    called.end()
+    runs, calls = program.ended()
+    assert sorted(run.status for run in runs) == ["complete", "failed"]
+    assert sum(call.input_tokens or 0 for call in calls) == 4 * 5

@@ -14,7 +14,7 @@ ROOMS = {
     "journal": Room(2_411, 12),
     "recording": Room(6_916, 27),
     "api": Room(2_384, 12),
-    "analysis": Room(8_574, 42),
+    "analysis": Room(8_760, 42),
     "cli": Room(5_401, 31),
     "evaluation": Room(1_253, 8),
     "maintenance": Room(1_216, 8),
@@ -30,7 +30,7 @@ ROOMS = {
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 MOST = {
     "median of functions": 7,
-    "files over 700 lines": 3,
+    "files over 700 lines": 4,
     "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 9,

@@ -160,6 +160,36 @@ def test_an_error_counts_once() -> None:
     assert handled.outcome == "answered", "the agent went on after its tool failed"
 
 
+def test_a_turn_that_a_guardrail_ends_fails_its_agent_and_the_run() -> None:
+    tripped = {"message": "Guardrail tripwire triggered", "data": {"guardrail": "no_secret"}}
+    other = [
+        span("turn9", "agent9", 1.0, 1.2, custom("turn")),
+        span("agent9", None, 0.9, 1.6, {"type": "agent", "name": "B"}),
+    ]
+    spans = [
+        span("guard1", "turn1", 1.1, 1.2, {"type": "guardrail", "name": "no_secret", "triggered": True}),
+        span("turn1", "agent1", 1.0, 1.3, custom("turn"), tripped),
+        *other,
+        span("agent1", None, 0.9, 1.7, {"type": "agent", "name": "A"}),
+    ]
+    records = decoded([TRACE, *spans])
+    assert session_of(records).outcome == "error"
+    assert {key: step.status for key, step in steps_of(records).items()} == {
+        "guard1": "complete", "turn1": "failed", "turn9": "complete", "agent9": "complete", "agent1": "failed",
+    }  # fmt: skip
+    again = [spans[1], span("turn2", "agent1", 1.4, 1.5, custom("turn")), spans[-1]]
+    assert session_of(decoded([TRACE, *again])).outcome == "answered", "a later turn went well"
+
+
+def test_a_streamed_answer_has_its_text_and_zeros_are_no_usage() -> None:
+    whole = {"object": "response", "id": "__fake_id__", "output": [ANSWERED, CALLED]}
+    none = {"input_tokens": 0, "output_tokens": 0, "input_tokens_details": {"cached_tokens": 0}}
+    result = steps_of(decoded([TRACE, span("llm1", None, 1, 2, generation(output=[whole], usage=none))]))["llm1"].result
+    assert result == {
+        "text": "Sunny.", "tool_calls": [{"id": "k1", "name": "look", "arguments": {"at": "Rome"}}],
+    }  # fmt: skip
+
+
 def test_lines_that_grow_give_the_steps_of_the_whole() -> None:
     assert steps_of(decoded(ITEMS, each=True)) == steps_of(decoded(ITEMS))
     assert session_of(decoded(ITEMS, each=True)) == session_of(decoded(ITEMS))

@@ -1,5 +1,7 @@
 """Adds facts that instrumentors leave out to their spans. Makes no span itself.
 
+- Claude Agent SDK: the cost that the SDK reports, which knows of models and requests that the messages leave out. The
+  instrumentor leaves the cost out, because it is a sum of the session.
 - DSPy: tokens and cost of calls. DSPy writes them to its history while the span of the call is current. A program that
   turns the history off gets no tokens.
 - LlamaIndex: the name of an agent, on the span of its run.
@@ -61,6 +63,30 @@ def _dspy_history(module: Any) -> None:
 
 
 DSPY = Wrapping({"dspy.clients.base_lm": _dspy_history})
+
+
+_COST = "llm.cost.total"
+
+
+def _claude_messages(module: Any) -> None:
+    sums: dict[Any, float] = {}
+
+    def wrap(process: Any) -> Any:
+        def recorded(message: Any, span: Any, *args: Any, **kwargs: Any) -> Any:
+            with unharmed:
+                total, session = getattr(message, "total_cost_usd", None), getattr(message, "session_id", None)
+                if isinstance(total, int | float):
+                    before = sums.get(session, 0.0)
+                    sums[session] = total
+                    span.set_attribute(_COST, total - before if total >= before else total)
+            return process(message, span, *args, **kwargs)
+
+        return recorded
+
+    CLAUDE.replace(module, "_process_message", wrap)
+
+
+CLAUDE = Wrapping({"openinference.instrumentation.claude_agent_sdk._wrappers": _claude_messages})
 
 
 AGENT = "agent.name"
@@ -248,5 +274,5 @@ def _passed_on() -> dict[str, str]:
 MCP = Wrapping(
     {"mcp.shared.jsonrpc_dispatcher": _mcp_client, "mcp.server._otel": _mcp_server, "mcp.client.stdio": _mcp_stdio}
 )
-ADDITIONS = {"dspy": DSPY, "llama-index": LLAMA_INDEX, "mcp": MCP, "smolagents": SMOLAGENTS}
+ADDITIONS = {"claude-agent-sdk": CLAUDE, "dspy": DSPY, "llama-index": LLAMA_INDEX, "mcp": MCP, "smolagents": SMOLAGENTS}
 """The wrappers of each framework, by its name."""

@@ -56,7 +56,7 @@ _RULES = tuple(
         (r".*[Ee]mbed(ding)?s?\b|\w*Embedding\.", "embedding"),
         (r".*[Rr]erank", "rerank"),
         (r"chat |text_completion |generate_content |openai\.|anthropic\.|messages\.(create|stream)", "llm"),
-        (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
+        (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|\w*Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
         (r"\w+\.(a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
         (r".*_agent$|[Aa]gent\b.*|.* agent$", "agent"),
     )
@@ -88,9 +88,15 @@ def is_root_call(span: OtelSpan, type_: str | None) -> bool:
         type_ == "chain"
         and span.parent_span_id is None
         and (scope.startswith(_STARTS) or scope in _NAMED_SCOPES)
-        and any(name in scope for name in _FRAMEWORKS)
+        and is_of_framework(scope)
         and not _PARTS.match(span.name)
     )
+
+
+@lru_cache(1024)
+def is_of_framework(scope: str) -> bool:
+    """Return whether an instrumentor is one of a framework, by its name; one of a client of models is none."""
+    return any(name in scope for name in _FRAMEWORKS)
 
 
 def guess(span: OtelSpan) -> str | None:
@@ -101,7 +107,7 @@ def guess(span: OtelSpan) -> str | None:
     found = next((type_ for rule, type_ in _RULES if rule.match(span.name)), None)
     if found is not None:
         return found
-    if any(name in scope for name in _FRAMEWORKS):
+    if is_of_framework(scope):
         return "chain"
     return "llm" if any(name in scope for name in _CLIENTS) else None
 
@@ -131,6 +137,10 @@ _PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task
 _SUFFIXES = (
     *(".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool"),
     *(".kickoff", ".aforward", ".forward", ".aquery", ".query"),
+)
+_USAGE = ("input_tokens", "output_tokens", "cost_usd")
+_ID = re.compile(
+    r"(?<![0-9A-Za-z])([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}|\d{6,})(?![0-9A-Za-z])"
 )
 _UNIQUE = re.compile(r"_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """The unique end of the name that CrewAI gives an unnamed crew. It is cut off, else each run would have a new agent."""
@@ -281,9 +291,13 @@ def joins(event_name: str) -> bool:
     return event_name in genai.READ_EVENTS
 
 
+@lru_cache(1024)
 def plain_name(name: str) -> str:
-    """Return the schema_name of a `custom` span: its own name, or `custom` if the name means a built-in type."""
-    shown = one_line(name, MAX_NAME)
+    """Return the schema_name of a `custom` span: its own name, or `custom` if the name means a built-in type.
+
+    An id in the name becomes `*`: else each run would have types of its own.
+    """
+    shown = one_line(_ID.sub("*", name), MAX_NAME)
     is_free = shown and fallback(shown) is BUILT_IN_TYPES[PLAIN] and shown.isprintable()
     return shown if is_free else PLAIN
 
@@ -296,6 +310,9 @@ def _finish_fields(draft: Draft) -> None:
     """Set fields that no attribute has: a name from the span's name, a model, and the final text of an agent."""
     if draft.type in _NAMED and "name" not in draft.payload:
         draft.payload = {"name": _shortened(draft.span.name), **draft.payload}
+    if draft.type == "llm" and draft.result.get("input_tokens") == 0 == draft.result.get("output_tokens"):
+        for name in _USAGE:  # instrumentors write zeros where a stream reported no usage
+            draft.result.pop(name, None)
     if draft.type == "llm" and "model" not in draft.payload and "response_model" in draft.result:
         draft.payload["model"] = draft.result["response_model"]
     if draft.type == "agent" and (state := messages.state(draft.result.get("output"))) is not None:
@@ -358,6 +375,8 @@ def _about_span(span: OtelSpan, *, is_plain: bool) -> dict[str, Any]:
         for key, value in (("name", span.name), ("scope", scope.name), ("version", scope.version)):
             if value:
                 found[key] = value
+    elif "*" in plain_name(span.name):
+        found["name"] = span.name
     if span.kind != "INTERNAL":
         found["kind"] = span.kind
     if span.status == "OK":
@@ -390,6 +409,8 @@ def _event(event: Event) -> dict[str, Any]:
 def _run_facts(draft: Draft) -> RunFacts:
     run, name = draft.run, draft.payload.get("name")
     is_agent = draft.type == "agent"
+    if is_agent and draft.span.attributes.get(genai.OPERATION) == "create_agent":
+        return _NO_FACTS  # a program makes its agents before they run
     if not run and draft.type not in ("agent", "chain") and draft.span.kind != "SERVER":  # most spans
         return _NO_FACTS
     agent = name if is_agent and type(name) is str else run.get("agent")

@@ -1,5 +1,6 @@
 """Maps OpenInference's attributes: flat names, `llm.input_messages.0.message.role`, and whole inputs and outputs."""
 
+import re
 from typing import Any
 
 from agentspan.otel.mapping import messages
@@ -28,6 +29,8 @@ _HANDOFF = "handoff to "
 _LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _PREPARES = "._prepare_chat_with_tools"
 """The end of the name of a LlamaIndex span that is marked as a model call, but only prepares a call's arguments."""
+_HALF = re.compile(r"\._a?(get_|retrieve)")
+"""Part of the name of a LlamaIndex span of a private method, in which the span of the public one is a second time."""
 _WITHOUT_CALLS = frozenset({"openinference.instrumentation.claude_agent_sdk"})
 """The instrumentors of agents whose model calls run in another program: only the spans of agents have the tokens."""
 _HIDES_FAILURES = "openinference.instrumentation.smolagents"
@@ -95,6 +98,8 @@ def _kind(span: OtelSpan) -> str | None:
     kind = span.attributes.get(KIND)
     found = KINDS.get(kind.upper()) if type(kind) is str else None
     if found == "llm" and span.name.endswith(_PREPARES):
+        return "chain"
+    if found in ("embedding", "retrieval") and span.scope.name == _LLAMA_INDEX and _HALF.search(span.name):
         return "chain"
     if found == "chain" and "agent.name" in span.attributes and span.scope.name == _LLAMA_INDEX:
         return "agent"
