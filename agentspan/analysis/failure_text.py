@@ -159,6 +159,11 @@ def finding(each: Finding) -> tuple[str, str]:
     return f"{counts}, of {noun(each.tasks, 'task')}", f"odds within a task {effect}{turned}"
 
 
+def also(each: Finding) -> str:
+    """Return what says no more than a finding, in words; "" without any."""
+    return f"says no more: {'; '.join(each.also)}" if each.also else ""
+
+
 def ratio(value: float) -> str:
     """Return an odds ratio in few digits."""
     return "∞" if value == inf else f"{value:.2g}" if value < 10 else f"{value:,.0f}"

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
@@ -28,17 +28,19 @@ from agentspan.analysis.outcomes import (
 from agentspan.analysis.periods import Periods, periods_of
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
-from agentspan.analysis.tree import build, every, title_of
+from agentspan.analysis.tree import build, every, run_error, span_error, title_of
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import FailureSums, RunFilter, SpansOf, Tags
+from agentspan.storage.questions import FailureSums, Find, RunFilter, SpansOf, Tags
 from agentspan.storage.row_by_row import names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
-from agentspan.text import noun
+from agentspan.text import noun, one_line
 
 Kind = Literal["step", "run", "ending"]
+MOST_EXAMPLES, MAX_EXAMPLE = 100, 300
+"""The number of groups with an example, and the most characters of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Group:
         recovered: whether every run recovered from every such failure; False if unknown.
         agents: the number of the runs of each agent.
         histogram: the number of the runs that started in each of the `periods` of `Why`.
+        example: the latest of these errors as it was recorded, in one line; None if `text` leaves out no value.
     """
 
     signature: str
@@ -78,6 +81,7 @@ class Group:
     recovered: bool = False
     agents: Mapping[str, int] = field(default_factory=dict)
     histogram: tuple[int, ...] = ()
+    example: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +221,7 @@ def why(
         *_by_step(looked_at, sums, others, errors, periods),
         *_by_ending(storage, own, without, others, len(failed), periods),
     ]
-    groups = [each for each in groups if each[0].signature.startswith(wanted)]
+    groups = with_examples(storage, [each for each in groups if each[0].signature.startswith(wanted)])
     explained, implied = failed, frozenset[str]()
     if wanted:
         inside = {run.id for _, runs in groups for run in runs}
@@ -264,6 +268,22 @@ def why(
         filter.signature,
         pair_of(candidates, passed),
     )
+
+
+def with_examples(
+    storage: Storage, groups: Sequence[tuple[Group, list[RunBrief]]]
+) -> list[tuple[Group, list[RunBrief]]]:
+    """Add the latest error of each group whose text leaves out values, of at most MOST_EXAMPLES groups."""
+    largest = sorted((group for group, _ in groups if "<" in group.text), key=lambda group: -group.runs)[:MOST_EXAMPLES]
+    ids = {group.span_id or group.run_id for group in largest if group.kind != "ending"}
+    rows = storage.ask(Find(*ids)).rows if ids else {}
+    found = []
+    for group, runs in groups:
+        _, row = rows.get(group.span_id or group.run_id, (None, None))
+        error = span_error(row) if isinstance(row, AgentSpanRow) else None
+        error = run_error(row) if isinstance(row, AgentInstanceRow) and group.kind == "run" else error
+        found.append((replace(group, example=None if error is None else one_line(error, MAX_EXAMPLE)), runs))
+    return found
 
 
 def _implied(group: Group) -> Iterator[str]:

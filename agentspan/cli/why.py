@@ -128,7 +128,7 @@ def plain(found: Why) -> dict[str, Any]:
 def _plain_finding(each: Finding) -> dict[str, Any]:
     effect, low, high = (None if value == inf else value for value in (each.odds_ratio, each.low, each.high))
     counts = ("q", "stratified", "failed_with", "failed", "passed_with", "passed", "tasks")
-    named = {name: getattr(each, name) for name in counts}
+    named = {name: getattr(each, name) for name in (*counts, "also")}
     return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
@@ -188,6 +188,8 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
     yield from (f"{indent}{line}" for line in title[1:])
+    if group.example is not None:
+        yield indent + fit(f"latest: {group.example}", columns - len(indent))
     for line in wrap(failure_text.where(group, found), columns - len(indent), 2):
         yield indent + line
     example = f"{'run' if group.runs == 1 else 'latest run'} {short[group.run_id]}"
@@ -244,6 +246,8 @@ def _finding(each: Finding, columns: int) -> Iterator[str]:
         yield f"  {fit(each.feature, columns - 2)}"
         for part in facts:
             yield from (f"    {line}" for line in wrap(part, columns - 4, 2))
+    if each.also:
+        yield from (f"    {line}" for line in wrap(failure_text.also(each), columns - 4, 3))
 
 
 def _short(ids: list[str]) -> dict[str, str]:

@@ -407,7 +407,8 @@ def test_an_error_of_the_run_itself_is_a_group_though_a_step_failed_and_was_reco
     text = "\n".join(shown)
     assert shown[2] == "failed runs, by what failed (a run can be in several)"
     assert shown[3].endswith("  Run: ValueError: bad final answer <n>")
-    assert shown[4].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
+    assert shown[4].strip() == "latest: ValueError: bad final answer 1"
+    assert shown[5].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
     assert "in 2 of 2 failed runs, and in 2 of 2 that passed; recovered in all of them\n" in text
     own, step = document(recovered)["groups"]
     assert (own["kind"], own["recovered"], step["kind"], step["recovered"]) == ("run", False, "step", True)
