@@ -44,6 +44,14 @@ def head(found: FailedShare) -> str:
     return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
 
 
+def unrecorded(found: FailedShare) -> str:
+    """Return, in words, that results hold what reads as a score, and how to record it; "" without such a member."""
+    if found.in_result is None or found.missed is not None:
+        return ""
+    name = found.in_result
+    return f'the results of runs hold {name}, which judges nothing: run.score("{name}", …) records it as a score'
+
+
 def interval_text(interval: Interval) -> str:
     """Return an interval of a share in percent, `6–14%`; with a decimal if both ends were the same: `99.2–99.9%`."""
     low, high = 100 * interval.low, 100 * interval.high

@@ -27,6 +27,8 @@ LOOKED_AT = 2000
 """The number of latest runs whose scores are examined to find a rule that runs missed."""
 RECENT = 20
 """The number of latest runs that are examined for the names of the scores by which evaluations judge."""
+IN_RESULTS = ("reward", "score", "passed", "success", "correct")
+"""Members of a run's result that read as its score."""
 FEW = 200
 """The number of runs up to which their scores are read one by one: those of 20,000 runs take 0.1 s."""
 
@@ -387,6 +389,19 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
             passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
             return Missed(rule, passed.count(False), len(passed)) if False in passed else None
     return None
+
+
+def in_result(storage: Storage, runs: Sequence[Run]) -> str | None:
+    """Return the name of a number in the results of the latest of these runs that reads as a score; None without one.
+
+    It judges nothing: only what `run.score` records is a score.
+    """
+    rows = storage.ask(Find(*(run.id for run in runs[:RECENT]))).rows.values()
+    texts = [row.result for _, row in rows if isinstance(row, AgentInstanceRow) and row.result is not None]
+    results = [jsontext.decode(text) for text in texts if any(f'"{name}"' in text for name in IN_RESULTS)]
+    members = [result for result in results if type(result) is dict]
+    found = (name for name in IN_RESULTS if any(type(each.get(name)) in (int, float, bool) for each in members))
+    return next(found, None)
 
 
 def _values_of(storage: Storage, name: str, agent_id: str) -> set[float]:

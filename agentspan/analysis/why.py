@@ -19,6 +19,7 @@ from agentspan.analysis.outcomes import (
     Rules,
     check_known,
     decided,
+    in_result,
     missed_rule,
     one,
     outcomes,
@@ -97,6 +98,8 @@ class FailedShare:
         open: the number of runs without an outcome that have not ended.
         missed: if the status decides: a rule over a score that some runs missed; None if there is no rule.
         by_agent: the rules of the agents, `reward>=1 or by status`, if they differ; None if one judges all runs.
+        in_result: if the status decides: the name of a number in the results of runs that reads as a score, such as
+            `reward`, and is none; None without one.
     """
 
     outcome: str | None
@@ -107,6 +110,7 @@ class FailedShare:
     open: int
     missed: Missed | None
     by_agent: str | None
+    in_result: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ def failed_share(
 
 def _share(
     storage: Storage, found: Sequence[RunBrief], passed: Mapping[str, bool | None], rule: OutcomeRule | Rules | None
-) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None, str | None]:
+) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None, str | None, str | None]:
     counts = Counter(passed[run.id] for run in found)
     known, failed = counts[True] + counts[False], counts[False]
     return (
@@ -179,6 +183,7 @@ def _share(
         sum(passed[run.id] is None and run.status in OPEN for run in found),
         missed_rule(storage, found) if rule is None else None,
         str(rule) if isinstance(rule, Rules) else None,
+        in_result(storage, found) if rule is None else None,
     )
 
 

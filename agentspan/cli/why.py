@@ -52,7 +52,7 @@ from agentspan.text import dotted, noun, one_line
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """The number of findings over all runs together that are shown if nothing was found within tasks."""
-COUNTS = ("outcome", "by_agent", "runs", "failed", "unknown", "open", "silent", "with_step")
+COUNTS = ("outcome", "by_agent", "in_result", "runs", "failed", "unknown", "open", "silent", "with_step")
 """The first members of the document of `--json`: fields of Why that are copied unchanged."""
 BAR_COLUMNS = 24
 """The columns beside the bars of a histogram."""
@@ -144,6 +144,7 @@ def _lines(
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
         yield from hint(f"{numbers} missed {rule}", to_copy("why", *options, "--outcome", rule), columns)
+    yield from wrap(text, columns, 3) if (text := failure_text.unrecorded(found)) else ()
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]

@@ -334,6 +334,24 @@ def scored(path: Path, tasks: str) -> None:
     tracer.shutdown()
 
 
+def test_a_reward_that_stands_in_the_result_is_no_score_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for reward in (0, 1):
+        with tracer.run("shop") as run:
+            run.set_result({"reward": reward})
+    tracer.flush()
+    said = 'the results of runs hold reward, which judges nothing: run.score("reward", …)'
+    assert said in " ".join(lines(path, "why"))
+    assert document(path)["in_result"] == "reward"
+    for reward in (0, 1):
+        with tracer.run("shop") as run:
+            run.set_result({"reward": reward})
+            run.score("reward", reward)
+    tracer.shutdown()
+    assert said not in " ".join(lines(path, "why"))
+
+
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [

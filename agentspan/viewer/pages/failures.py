@@ -31,7 +31,9 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
     found = failed_share(storage, address.filter(), rule_in(address))
     missed = found.missed
     return {
-        "sentence": failure_text.head(found) if found.runs or found.unknown else "",
+        "sentence": ". ".join(filter(None, (failure_text.head(found), failure_text.unrecorded(found))))
+        if found.runs or found.unknown
+        else "",
         "rule": rule,
         "is_empty": not (found.runs or found.unknown),
         "missed": missed and f"{missed.missed:,} of {missed.runs:,} missed {missed.rule}",
