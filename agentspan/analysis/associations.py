@@ -20,7 +20,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from math import inf
 from statistics import median_low
@@ -143,7 +143,7 @@ class Feature(NamedTuple):
 
 FDR = 0.10
 """The accepted share of false findings among all findings."""
-FALSE_ALARMS = 0.025
+FALSE_ALARMS = 0.02
 """The accepted share of false alarms: sets of runs without any cause in which something is found nevertheless.
 
 FDR alone would allow 10 %, because any finding in such a set is false. So the clearest p must be one that so few sets
@@ -172,6 +172,8 @@ class Finding:
         q: the share of false findings among the findings that are at least as clear, corrected for all tested features.
         stratified: True if runs were compared within tasks; False if within agents.
         tasks: the number of informative tasks (or agents).
+        also: the names of further findings that say no more: among the runs with the feature, and among those without
+            it, they do not go with failure.
     """
 
     feature: str
@@ -185,6 +187,11 @@ class Finding:
     q: float
     stratified: bool
     tasks: int
+    also: tuple[str, ...] = ()
+
+    def over(self, other: "Finding") -> "Finding":
+        """Return this finding, which says all that another one does."""
+        return replace(self, also=(*self.also, other.feature, *other.also))
 
     @property
     def is_turned(self) -> bool:
@@ -238,7 +245,7 @@ def find(
         return Findings(pooled, (), len(failed), 0, tested_pooled, False, tested_pooled, detectable)
     within = {id: is_failed for id, is_failed in failed.items() if id in tasks}
     found, tested, detectable = _tested(features, within, tasks, stratified=True)
-    names = {each.feature for each in found}
+    names = {name for each in found for name in (each.feature, *each.also)}
     others = tuple(each for each in pooled if each.feature not in names)
     return Findings(found, others, len(within), mixed, tested, True, tested_pooled, detectable)
 
@@ -268,8 +275,27 @@ def _tested(
     if tested:
         most = max((each for _, _, each in tested), key=lambda each: each.variance)
         detectable = most.detectable(_level([each for _, _, each in tested]), POWER)
-    findings = tuple(_finding(feature, found, q, stratified) for q, (_, feature, found) in clear)
-    return findings, len(tested), detectable
+    findings: list[tuple[Feature, Finding]] = []
+    order = {feature.text: place for place, feature in enumerate(features)}
+    for q, (_, feature, found) in clear:
+        one = _finding(feature, found, q, stratified)
+        for place, (first, finding) in enumerate(findings):
+            if not _says_more(feature, first, failed, strata):
+                if order[feature.text] < order[first.text] and not _says_more(first, feature, failed, strata):
+                    findings[place] = feature, one.over(finding)  # either says all: the earlier one tells more
+                else:
+                    findings[place] = first, finding.over(one)
+                break
+        else:
+            findings.append((feature, one))
+    return tuple(finding for _, finding in findings), len(tested), detectable
+
+
+def _says_more(feature: Feature, first: Feature, failed: Mapping[str, bool], strata: Mapping[str, Hashable]) -> bool:
+    """Return whether a feature goes with failure among the runs with the first one, or among those without it."""
+    known = failed.keys() if first.known is None else first.known & failed.keys()
+    parts = {id: (strata[id], id in first.runs) for id in known}
+    return Strata(_tables(feature, {id: failed[id] for id in known}, parts)).p() <= DECIDABLE
 
 
 def _by_chance(
@@ -427,6 +453,7 @@ class _Reader:
         self._numbers: dict[str, dict[str, set[float]]] = defaultdict(dict)
         self._prompts: dict[str, set[str]] = defaultdict(set)
         self._messages: dict[tuple[str, str], Any] = {}
+        self._returning: dict[str, set[str]] = defaultdict(set)
         self._sent: set[tuple[str, Any]] = set()
 
     def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
@@ -443,7 +470,9 @@ class _Reader:
             result = None if span.result_payload is None else _decoded(span.result_payload)
             self._read_values(run, f"{step} with", _parameters(payload, kind), span.label)
             if span.status == "complete":
-                self._read_values(run, f"{title if kind == 'llm' else step} returning", _returned(result, kind))
+                returning = f"{title if kind == 'llm' else step} returning"
+                self._returning[returning].add(run)
+                self._read_values(run, returning, _returned(result, kind))
             if kind == "llm":
                 self._read_prompt(run, payload)
             elif span.status == "complete" and span.result_payload is not None and _is_empty(_output(result)):
@@ -528,7 +557,8 @@ class _Reader:
                     for value in values:
                         self._values[f"{name}={value}"].add(run)
         for text, runs in _most(self._values, known, MAX_VALUES):
-            yield Feature(text, frozenset(runs), known)
+            returning = text[: text.find(" returning ") + len(" returning")]
+            yield Feature(text, frozenset(runs), frozenset(self._returning.get(returning, known)))
 
     def surprises(self, known: frozenset[str]) -> Iterator[Feature]:
         """Yield a feature for each tool that a run called again with the same arguments, or that returned nothing."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from agentspan.analysis.failures import OwnErrors
-from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Run, missed_rule, scores_of
+from agentspan.analysis.outcomes import Judge, OutcomeRule, Rules, Run, missed_rules, rule_for, scores_of
 from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
@@ -74,8 +74,10 @@ class Verdict(NamedTuple):
         return f"{self.mark} {self.text}"
 
 
-def rule_text(rule: OutcomeRule) -> str:
-    """Return a rule as people write it: `reward ≥ 1`."""
+def rule_text(rule: OutcomeRule | Rules) -> str:
+    """Return a rule as people write it: `reward ≥ 1`; of several agents `reward ≥ 1 or exact ≥ 1`."""
+    if isinstance(rule, Rules):
+        return " or ".join(dict.fromkeys(map(rule_text, rule.by_agent.values())))
     source = "" if rule.source is None else f"@{rule.source}"
     wanted = rule.wanted if isinstance(rule.wanted, str) else f"{rule.wanted:.6g}"
     return f"{rule.name}{source} {_SIGNS[rule.op]} {wanted}"
@@ -90,23 +92,33 @@ def opposite(rule: OutcomeRule) -> str:
 class Scored:
     """The newest score of each of some runs that a rule judges. Without a rule, no run has such a score."""
 
-    def __init__(self, storage: Storage, rule: OutcomeRule | None, runs: Collection[str]) -> None:
-        self.rule = rule
-        self._scores = {} if rule is None else scores_of(storage, rule, runs)
+    def __init__(self, storage: Storage, rule: OutcomeRule | Rules | None, runs: Collection[Run]) -> None:
+        self._rules = {run.id: own for run in runs if (own := rule_for(run, rule)) is not None}
+        of: dict[OutcomeRule, list[str]] = {}
+        for id, own in self._rules.items():
+            of.setdefault(own, []).append(id)
+        self._scores: dict[str, LatestScore] = {}
+        for own, ids in of.items():
+            found = scores_of(storage, own, ids)
+            self._scores |= {id: found[id] for id in ids if id in found}
+
+    def rule(self, run_id: str) -> OutcomeRule | None:
+        """Return the rule that judges a run; None if its status does."""
+        return self._rules.get(run_id)
 
     def met(self, run_id: str) -> bool | None:
-        """Return whether a run met the rule; None without a score, or without a rule."""
+        """Return whether a run met its rule; None without a score, or without a rule."""
         score = self._scores.get(run_id)
-        return None if score is None or self.rule is None else self.rule.holds(score)
+        return None if score is None else self._rules[run_id].holds(score)
 
     def missed_text(self, run_id: str) -> str:
-        """Return how a run missed the rule: `reward 0 < 1`; "" if it did not."""
-        if self.rule is None or self.met(run_id) is not False:
+        """Return how a run missed its rule: `reward 0 < 1`; "" if it did not."""
+        if self.met(run_id) is not False:
             return ""
-        score: LatestScore = self._scores[run_id]
-        value = score.label if score.value is None or isinstance(self.rule.wanted, str) else f"{score.value:.6g}"
-        wanted = self.rule.wanted if isinstance(self.rule.wanted, str) else f"{self.rule.wanted:.6g}"
-        return one_line(f"{self.rule.name} {value} {_MISSED_SIGNS[self.rule.op]} {wanted}", MAX_CAUSE)
+        score, rule = self._scores[run_id], self._rules[run_id]
+        value = score.label if score.value is None or isinstance(rule.wanted, str) else f"{score.value:.6g}"
+        wanted = rule.wanted if isinstance(rule.wanted, str) else f"{rule.wanted:.6g}"
+        return one_line(f"{rule.name} {value} {_MISSED_SIGNS[rule.op]} {wanted}", MAX_CAUSE)
 
 
 def verdict(run: Run, scored: Scored, left: Collection[str]) -> Verdict:
@@ -118,10 +130,10 @@ def verdict(run: Run, scored: Scored, left: Collection[str]) -> Verdict:
     if run.id in left:
         return Verdict("left", _TEXTS["left"])
     kind = _KINDS[run.status]
-    if kind == "passed" and scored.rule is not None:
+    if kind == "passed" and (rule := scored.rule(run.id)) is not None:
         met = scored.met(run.id)
         if met is False:
-            return Verdict("missed", f"missed {rule_text(scored.rule)}")
+            return Verdict("missed", f"missed {rule_text(rule)}")
         if met is None:
             kind = "unscored"
     return Verdict(kind, _TEXTS[kind])
@@ -135,23 +147,19 @@ def verdicts_on(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge
             runs of its agent, missed (see outcomes.missed_rule).
     """
     left = left_open(storage, runs)
+    scored = Scored(storage, _rule(storage, runs, judge), runs)
+    return {run.id: verdict(run, scored, left) for run in runs}
+
+
+def _rule(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge) -> OutcomeRule | Rules | None:
+    """Return the rule that judges each agent's runs: also the latest other runs of the agent may have missed it."""
     if judge is not None:
-        scored = Scored(storage, _rule(storage, runs, judge), [run.id for run in runs])
-        return {run.id: verdict(run, scored, left) for run in runs}
-    found = {}
+        return judge if isinstance(judge, OutcomeRule) else None
+    every = {run.id: run for run in runs}
     for agent_id in {run.agent_id for run in runs}:
-        own = [run for run in runs if run.agent_id == agent_id]
         latest = storage.ask(Query("agent_instance", {"agent_id": agent_id}, descending=True, limit=SIBLINGS)).rows
-        others = [row for row in latest if isinstance(row, AgentInstanceRow) and row not in own]
-        scored = Scored(storage, _rule(storage, [*own, *others], None), [run.id for run in own])
-        found.update({run.id: verdict(run, scored, left) for run in own})
-    return found
-
-
-def _rule(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge) -> OutcomeRule | None:
-    if judge is None and (missed := missed_rule(storage, runs)) is not None:
-        return missed.rule
-    return judge if isinstance(judge, OutcomeRule) else None
+        every = {row.id: row for row in latest if isinstance(row, AgentInstanceRow)} | every
+    return missed_rules(storage, [*every.values()])
 
 
 def left_open(storage: Storage, runs: Iterable[AgentInstanceRow]) -> set[str]:
@@ -299,17 +307,16 @@ class Judged(NamedTuple):
 
     verdicts: Mapping[str, Verdict]
     causes: Mapping[str, RunCause]
-    rule: OutcomeRule | None
+    rule: OutcomeRule | Rules | None
 
 
 def page_of(storage: Storage, runs: Sequence[RunSummary], judge: Judge = None) -> Judged:
     """Return the verdicts and causes of a page of runs.
 
     Args:
-        judge: decides whether a run that completed passed; when left out, a rule that runs of the page missed (see
-            outcomes.missed_rule).
+        judge: decides whether a run that completed passed; when left out, as for verdicts_on.
     """
     rows = [run.run for run in runs]
     rule = _rule(storage, rows, judge)
-    verdicts = verdicts_on(storage, rows, STATUS if rule is None else rule)
-    return Judged(verdicts, causes(storage, runs, Scored(storage, rule, [row.id for row in rows])), rule)
+    scored, left = Scored(storage, rule, rows), left_open(storage, rows)
+    return Judged({run.id: verdict(run, scored, left) for run in rows}, causes(storage, runs, scored), rule)

@@ -28,7 +28,7 @@ from agentspan.analysis.drift_metrics import (
     value_of,
     values_of,
 )
-from agentspan.analysis.outcomes import Judge, Missed, decided, missed_rule, outcomes
+from agentspan.analysis.outcomes import Judge, Missed, decided, missed_rule, one, outcomes
 from agentspan.analysis.power import ALPHA, GroupSizes
 from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.statistics import (
@@ -257,7 +257,7 @@ def drift(
         matched=(of_base.total, of_head.total),
         shared=len(of_base.runs) - len(rows[1]),
         missed=missed_rule(storage, [*rows[0], *rows[1]]) if rule is None else None,
-        rule=None if rule is None else str(rule),
+        rule=one(rule),
     )
     if not with_calls:
         return found

@@ -27,7 +27,7 @@ def total_of(groups: Sequence[Group]) -> int:
 
 def head(found: FailedShare) -> str:
     """Return how many runs failed as one sentence; a Why also has the number of runs without a failed step."""
-    by = "" if found.outcome is None else f" {found.outcome}"
+    by = "" if (rule := found.outcome or found.by_agent) is None else f" {rule}"
     unknown = _unknown(found)
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
@@ -42,6 +42,14 @@ def head(found: FailedShare) -> str:
     number = found.silent if isinstance(found, Why) else 0
     silent = f" · {number:,} of them without a failed step" if number else ""
     return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
+
+
+def unrecorded(found: FailedShare) -> str:
+    """Return, in words, that results hold what reads as a score, and how to record it; "" without such a member."""
+    if found.in_result is None or found.missed is not None:
+        return ""
+    name = found.in_result
+    return f'the results of runs hold {name}, which judges nothing: run.score("{name}", …) records it as a score'
 
 
 def interval_text(interval: Interval) -> str:
@@ -157,6 +165,11 @@ def finding(each: Finding) -> tuple[str, str]:
         return counts, f"odds {effect}"
     turned = ", though all together point the other way" if each.is_turned else ""
     return f"{counts}, of {noun(each.tasks, 'task')}", f"odds within a task {effect}{turned}"
+
+
+def also(each: Finding) -> str:
+    """Return what says no more than a finding, in words; "" without any."""
+    return f"says no more: {'; '.join(each.also)}" if each.also else ""
 
 
 def ratio(value: float) -> str:

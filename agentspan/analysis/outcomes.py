@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
 from agentspan.errors import InvalidValue
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import SOURCES
 from agentspan.storage.access import scan
 from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, LatestScores, NewestScores
+from agentspan.storage.questions import Find, LatestScores, NewestScores, Query
 from agentspan.storage.sums import RunBrief
 from agentspan.text import one_line
 
@@ -26,6 +27,8 @@ LOOKED_AT = 2000
 """The number of latest runs whose scores are examined to find a rule that runs missed."""
 RECENT = 20
 """The number of latest runs that are examined for the names of the scores by which evaluations judge."""
+IN_RESULTS = ("reward", "score", "passed", "success", "correct")
+"""Members of a run's result that read as its score."""
 FEW = 200
 """The number of runs up to which their scores are read one by one: those of 20,000 runs take 0.1 s."""
 
@@ -83,6 +86,25 @@ class OutcomeRule(NamedTuple):
             truth = _TRUTHS.get(self.wanted.lower())
             return None if truth is None else _COMPARE[self.op](score.value, truth)
         return None if judged is None else _COMPARE[self.op](judged, self.wanted)
+
+
+class Rules(NamedTuple):
+    """The rules of agents, by the agent's id. A run of another agent is judged by its status."""
+
+    by_agent: Mapping[str, OutcomeRule]
+
+    def __str__(self) -> str:
+        return " or ".join([*dict.fromkeys(map(str, self.by_agent.values())), "by status"])
+
+
+def rule_for(run: Run, rule: OutcomeRule | Rules | None) -> OutcomeRule | None:
+    """Return the rule that judges a run; None if its status does."""
+    return rule.by_agent.get(run.agent_id) if isinstance(rule, Rules) else rule
+
+
+def one(rule: OutcomeRule | Rules | None) -> str | None:
+    """Return the text of the rule that judges all runs; None if there is none, or agents have rules of their own."""
+    return str(rule) if isinstance(rule, OutcomeRule) else None
 
 
 Judge = OutcomeRule | Literal["status"] | None
@@ -152,11 +174,11 @@ def judged_by(run: AgentInstanceRow) -> JudgedBy:
     return JudgedBy(*(value if type(value := known.get(name)) is str else None for name in JudgedBy._fields))
 
 
-def decided(storage: Storage, runs: Sequence[Run], judge: Judge) -> OutcomeRule | None:
+def decided(storage: Storage, runs: Sequence[Run], judge: Judge) -> OutcomeRule | Rules | None:
     """Return the rule that decides whether these runs passed; None if their status decides.
 
-    If `judge` is None, it is a rule over a score that some of them missed (see missed_rule), unless one of them failed
-    by its status: then the status decides.
+    If `judge` is None, each agent has its own: a rule over a score that some of its runs missed (see missed_rule),
+    unless one of them failed by its status: then the status decides.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
@@ -164,8 +186,26 @@ def decided(storage: Storage, runs: Sequence[Run], judge: Judge) -> OutcomeRule 
     if judge is not None:
         check_known(storage, judge)
         return judge if isinstance(judge, OutcomeRule) else None
-    missed = None if False in outcomes(storage, runs).values() else missed_rule(storage, runs)
-    return None if missed is None else missed.rule
+    failed = {run.agent_id for run in runs if run.status == "failed"}
+    return missed_rules(storage, runs, without=failed)
+
+
+def missed_rules(storage: Storage, runs: Sequence[Run], *, without: Collection[str] = ()) -> OutcomeRule | Rules | None:
+    """Return the rules over scores that runs missed, of each agent but some; a single one if there is one agent."""
+    groups = _by_agent(runs)
+    found = {
+        id: missed.rule
+        for id, own in groups.items()
+        if id not in without and (missed := missed_rule(storage, own)) is not None
+    }
+    return next(iter(found.values())) if len(groups) == len(found) == 1 else Rules(found) if found else None
+
+
+def _by_agent(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.agent_id].append(run)
+    return groups
 
 
 def check_known(storage: Storage, rule: Judge, *, of: str = "") -> None:
@@ -230,17 +270,25 @@ def scores_of(storage: Storage, rule: OutcomeRule, runs: Collection[str]) -> Map
     }
 
 
-def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:
+def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | Rules | None = None) -> dict[str, bool | None]:
     """Return the outcome of each run by its id: True if it passed, False if it failed, None if unknown.
 
     Args:
-        rule: decides by the newest score; the outcome of a run without the score is unknown. Without a rule the
-            status decides: complete runs passed, failed runs failed, and all others are unknown.
+        rule: decides by the newest score; the outcome of an open run, and of one without the score, is unknown.
+            Without a rule the status decides: complete runs passed, failed runs failed, and all others are unknown.
     """
+    if isinstance(rule, Rules):
+        groups = _by_agent(runs).items()
+        return {
+            id: each for agent, own in groups for id, each in outcomes(storage, own, rule.by_agent.get(agent)).items()
+        }
     if rule is None:
         return {run.id: _BY_STATUS.get(run.status) for run in runs}
     scores = scores_of(storage, rule, [run.id for run in runs])
-    return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
+    return {
+        run.id: None if run.status in OPEN or (score := scores.get(run.id)) is None else rule.holds(score)
+        for run in runs
+    }
 
 
 class Pair(NamedTuple):
@@ -315,8 +363,13 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
 
     Runs with the lower value missed the rule. Of several such scores, the one that most of the latest runs have wins;
     of those, the one by which an evaluation judges its trials.
-    If all these runs have the same value, as runs that match a filter may, the other value may be of any run.
+    If all these runs have the same value, as runs that match a filter may, the other value may be of any of the latest
+    runs of their agent. Of runs of several agents it is the rule of the agent with the most runs that missed one.
     """
+    groups = _by_agent(runs)
+    if len(groups) > 1:
+        each = [found for own in groups.values() if (found := missed_rule(storage, own)) is not None]
+        return max(each, key=lambda found: found.missed, default=None)
     values: dict[str, set[float]] = defaultdict(set)
     counts: Counter[str] = Counter()
     for row in storage.ask(NewestScores([run.id for run in runs[:LOOKED_AT]])):
@@ -327,7 +380,7 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
     for name in sorted(counts, key=lambda name: (-counts[name], name not in decides, name)):
         own = known = values[name]
         if len(own) == 1:
-            known = {score.value for score in storage.ask(LatestScores(name)).values() if score.value is not None}
+            known = _values_of(storage, name, runs[0].agent_id)
             known = own if max(known) in own else known  # all runs have the highest value
         if len(known) == 1 and name in decides:
             return None
@@ -336,6 +389,27 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
             passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
             return Missed(rule, passed.count(False), len(passed)) if False in passed else None
     return None
+
+
+def in_result(storage: Storage, runs: Sequence[Run]) -> str | None:
+    """Return the name of a number in the results of the latest of these runs that reads as a score; None without one.
+
+    It judges nothing: only what `run.score` records is a score.
+    """
+    rows = storage.ask(Find(*(run.id for run in runs[:RECENT]))).rows.values()
+    texts = [row.result for _, row in rows if isinstance(row, AgentInstanceRow) and row.result is not None]
+    results = [jsontext.decode(text) for text in texts if any(f'"{name}"' in text for name in IN_RESULTS)]
+    members = [result for result in results if type(result) is dict]
+    found = (name for name in IN_RESULTS if any(type(each.get(name)) in (int, float, bool) for each in members))
+    return next(found, None)
+
+
+def _values_of(storage: Storage, name: str, agent_id: str) -> set[float]:
+    """Return the values of a score of the latest runs of an agent."""
+    latest = storage.ask(Query("agent_instance", {"agent_id": agent_id}, descending=True, limit=LOOKED_AT)).rows
+    scores = storage.ask(NewestScores([row.id for row in latest]))
+    of_runs = [row for row in scores if row.target_type == "agent_instance" and row.name == name]
+    return {row.value for row in of_runs if row.value is not None}
 
 
 def _judging(storage: Storage, runs: Sequence[Run]) -> set[str]:

@@ -19,7 +19,17 @@ from agentspan.analysis.causes import (
     short_message,
     verdict,
 )
-from agentspan.analysis.outcomes import STATUS, Judge, OutcomeRule, Pair, check_known, missed_rule, pair_of, parse
+from agentspan.analysis.outcomes import (
+    STATUS,
+    Judge,
+    OutcomeRule,
+    Pair,
+    Rules,
+    check_known,
+    missed_rules,
+    pair_of,
+    parse,
+)
 from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
@@ -103,8 +113,8 @@ class Overview:
         lately: whether the range is the last 24 hours; else it ends with the last run, or the filter set it.
         runs: the number of runs.
         verdicts: the number of runs of each kind of verdict: `passed`, `failed`, `missed`, `running`, `left` …
-        rule: the rule over a score that runs missed, such as `reward>=1`; None if there is none.
-        goal: the same rule for a sentence: `reward ≥ 1`; "" without one.
+        rule: the rule over a score that runs missed, such as `reward>=1`; None if there is none, or several.
+        goal: the rules of all agents for a sentence: `reward ≥ 1`; "" without one.
         with_failed_step: the number of passed runs in which a step failed.
         totals: the sums over the runs.
         buckets: when the runs began, in up to 48 ranges of the same width, without gaps.
@@ -169,8 +179,8 @@ class Overview:
     def parts(self) -> list[tuple[str, str]]:
         """The kinds of verdicts that are no success, each with its number in words: `116 missed reward ≥ 1`."""
         names = {"missed": f"missed {self.goal}", "left": "left open"}
-        if self.rule is not None:
-            names["unscored"] = f"without {parse(self.rule).name}"
+        if self.goal:
+            names["unscored"] = f"without {'a score' if self.rule is None else parse(self.rule).name}"
         return [
             (kind, f"{self.verdicts[kind]:,} {names.get(kind, kind)}") for kind in _COUNTED if self.verdicts.get(kind)
         ]
@@ -242,10 +252,8 @@ def overview(
     filter = by_ids(storage, filter or RunFilter())
     filter, lately = _lately(storage, filter, progress)
     found = storage.ask(BriefsWhere(filter, progress))
-    rule: OutcomeRule | None = None if judge == STATUS else judge
-    if judge is None and (missed := missed_rule(storage, found)) is not None:
-        rule = missed.rule
-    scored = Scored(storage, rule, [run.id for run in found])
+    rule = missed_rules(storage, found) if judge is None else None if judge == STATUS else judge
+    scored = Scored(storage, rule, found)
     verdicts = verdicts_of(storage, found, scored)
     counts: Counter[str] = Counter(each.kind for each in verdicts.values())
     totals = storage.ask(RunsWhere(filter, 1, 0, "started", progress)).totals if found else RunTotals()
@@ -258,10 +266,16 @@ def overview(
         causes = tuple(_only_in_one(storage, _frequent(bad, each, _versions(found)), found))
         silent = len(bad) - sum(cause.signature is not None for cause in each.values())
     return Overview(
-        filter.since, filter.until, lately, len(found), counts, None if rule is None else str(rule),
+        filter.since, filter.until, lately, len(found), counts, _only_rule(rule),
         "" if rule is None else rule_text(rule), stepped, totals, tuple(histogram(found, verdicts)), causes, silent,
         pair_of(found, {id: _PASSED.get(each.kind) for id, each in verdicts.items()}),
     )  # fmt: skip
+
+
+def _only_rule(rule: OutcomeRule | Rules | None) -> str | None:
+    """Return the text of the only rule; None if agents have different ones."""
+    texts = {*map(str, rule.by_agent.values())} if isinstance(rule, Rules) else {str(rule)} if rule else set()
+    return texts.pop() if len(texts) == 1 else None
 
 
 def _lately(storage: Storage, filter: RunFilter, progress: Progress | None) -> tuple[RunFilter, bool]:

@@ -12,7 +12,7 @@ from agentspan.analysis.causes import Verdict, page_of
 from agentspan.analysis.dataset import INPUT, as_text
 from agentspan.analysis.messages import Message, sent, spoken
 from agentspan.analysis.messages import first_prompt as prompt_in
-from agentspan.analysis.outcomes import Judge, check_known
+from agentspan.analysis.outcomes import Judge, check_known, one
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import in_time, session_title, title_of, trial_of
 from agentspan.errors import NotFound
@@ -94,8 +94,7 @@ def session_runs(
 
     Args:
         filter: further conditions of the runs.
-        judge: decides whether a run that completed passed; when left out, a rule that runs of the page
-            missed (see outcomes.missed_rule).
+        judge: decides whether a run that completed passed; when left out, as for causes.verdicts_on.
         offset: the number of runs to skip.
         limit: the largest number of runs.
 
@@ -127,7 +126,7 @@ def session_runs(
     return SessionRuns(
         session,
         next((title for row in rows if (title := session_title(row)) is not None), None),
-        None if judged.rule is None else str(judged.rule),
+        one(judged.rule),
         runs,
         every.total,
         every.totals,

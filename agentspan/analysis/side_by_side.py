@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from agentspan.analysis.causes import RunCause, Verdict, page_of
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.outcomes import STATUS, Judge, decided, outcomes
+from agentspan.analysis.outcomes import STATUS, Judge, decided, outcomes, rule_for
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.why import Nearest, why_run
 from agentspan.errors import InvalidValue
@@ -97,4 +97,8 @@ def suggestion(storage: Storage, filter: RunFilter | None = None, judge: Judge =
     rule = decided(storage, [run.run for run in runs], judge)
     passed = outcomes(storage, [run.run for run in runs], rule)
     failed = next((run for run in runs if passed[run.run.id] is False), None)
-    return None if failed is None else Suggestion(failed, why_run(storage, failed.run, rule or STATUS).nearest)
+    return (
+        None
+        if failed is None
+        else Suggestion(failed, why_run(storage, failed.run, rule_for(failed.run, rule) or STATUS).nearest)
+    )

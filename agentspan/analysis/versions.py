@@ -12,7 +12,7 @@ from agentspan.analysis.drift import LEAST, Drift, drift
 from agentspan.analysis.drift_metrics import Measure
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part
-from agentspan.analysis.outcomes import Judge, decided, missed_rule, outcomes
+from agentspan.analysis.outcomes import Judge, decided, missed_rule, one, outcomes
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.errors import InvalidValue
@@ -171,7 +171,7 @@ def versions(
     missed = missed_rule(storage, rows) if rule is None else None
     return Versions(
         found[0].agent if found else agent,
-        None if rule is None else str(rule),
+        one(rule),
         tuple(every[:MOST_VERSIONS]),
         max(0, len(every) - MOST_VERSIONS),
         None if missed is None else str(missed.rule),

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
@@ -16,9 +16,12 @@ from agentspan.analysis.outcomes import (
     Missed,
     OutcomeRule,
     Pair,
+    Rules,
     check_known,
     decided,
+    in_result,
     missed_rule,
+    one,
     outcomes,
     pair_of,
     parse,
@@ -26,17 +29,19 @@ from agentspan.analysis.outcomes import (
 from agentspan.analysis.periods import Periods, periods_of
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
-from agentspan.analysis.tree import build, every, title_of
+from agentspan.analysis.tree import build, every, run_error, span_error, title_of
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import FailureSums, RunFilter, SpansOf, Tags
+from agentspan.storage.questions import FailureSums, Find, RunFilter, SpansOf, Tags
 from agentspan.storage.row_by_row import names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
-from agentspan.text import noun
+from agentspan.text import noun, one_line
 
 Kind = Literal["step", "run", "ending"]
+MOST_EXAMPLES, MAX_EXAMPLE = 100, 300
+"""The number of groups with an example, and the most characters of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Group:
         recovered: whether every run recovered from every such failure; False if unknown.
         agents: the number of the runs of each agent.
         histogram: the number of the runs that started in each of the `periods` of `Why`.
+        example: the latest of these errors as it was recorded, in one line; None if `text` leaves out no value.
     """
 
     signature: str
@@ -76,6 +82,7 @@ class Group:
     recovered: bool = False
     agents: Mapping[str, int] = field(default_factory=dict)
     histogram: tuple[int, ...] = ()
+    example: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,9 @@ class FailedShare:
         unknown: the number of runs without an outcome. They count only here, and in the groups if no run failed.
         open: the number of runs without an outcome that have not ended.
         missed: if the status decides: a rule over a score that some runs missed; None if there is no rule.
+        by_agent: the rules of the agents, `reward>=1 or by status`, if they differ; None if one judges all runs.
+        in_result: if the status decides: the name of a number in the results of runs that reads as a score, such as
+            `reward`, and is none; None without one.
     """
 
     outcome: str | None
@@ -99,6 +109,8 @@ class FailedShare:
     unknown: int
     open: int
     missed: Missed | None
+    by_agent: str | None
+    in_result: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +170,20 @@ def failed_share(
 
 
 def _share(
-    storage: Storage, found: Sequence[RunBrief], passed: Mapping[str, bool | None], rule: OutcomeRule | None
-) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None]:
+    storage: Storage, found: Sequence[RunBrief], passed: Mapping[str, bool | None], rule: OutcomeRule | Rules | None
+) -> tuple[str | None, int, int, Interval | None, int, int, Missed | None, str | None, str | None]:
     counts = Counter(passed[run.id] for run in found)
     known, failed = counts[True] + counts[False], counts[False]
     return (
-        None if rule is None else str(rule),
+        one(rule),
         known,
         failed,
         wilson(failed, known) if known else None,
         counts[None],
         sum(passed[run.id] is None and run.status in OPEN for run in found),
         missed_rule(storage, found) if rule is None else None,
+        str(rule) if isinstance(rule, Rules) else None,
+        in_result(storage, found) if rule is None else None,
     )
 
 
@@ -212,7 +226,7 @@ def why(
         *_by_step(looked_at, sums, others, errors, periods),
         *_by_ending(storage, own, without, others, len(failed), periods),
     ]
-    groups = [each for each in groups if each[0].signature.startswith(wanted)]
+    groups = with_examples(storage, [each for each in groups if each[0].signature.startswith(wanted)])
     explained, implied = failed, frozenset[str]()
     if wanted:
         inside = {run.id for _, runs in groups for run in runs}
@@ -259,6 +273,22 @@ def why(
         filter.signature,
         pair_of(candidates, passed),
     )
+
+
+def with_examples(
+    storage: Storage, groups: Sequence[tuple[Group, list[RunBrief]]]
+) -> list[tuple[Group, list[RunBrief]]]:
+    """Add the latest error of each group whose text leaves out values, of at most MOST_EXAMPLES groups."""
+    largest = sorted((group for group, _ in groups if "<" in group.text), key=lambda group: -group.runs)[:MOST_EXAMPLES]
+    ids = {group.span_id or group.run_id for group in largest if group.kind != "ending"}
+    rows = storage.ask(Find(*ids)).rows if ids else {}
+    found = []
+    for group, runs in groups:
+        _, row = rows.get(group.span_id or group.run_id, (None, None))
+        error = span_error(row) if isinstance(row, AgentSpanRow) else None
+        error = run_error(row) if isinstance(row, AgentInstanceRow) and group.kind == "run" else error
+        found.append((replace(group, example=None if error is None else one_line(error, MAX_EXAMPLE)), runs))
+    return found
 
 
 def _implied(group: Group) -> Iterator[str]:

@@ -21,7 +21,7 @@ from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part, plain_change, sentences
-from agentspan.analysis.outcomes import STATUS, rule_of
+from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.side_by_side import Side, sides, with_divergences
 from agentspan.analysis.tree import judgement_text, run_name
@@ -406,7 +406,7 @@ def _verdict(
         known = "" if lacking is None else unmatched(storage, lacking)
         raise Unanswered(drift_text.sentence(found, base, head) + known)
     about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
-    by_case = cases_of_groups(storage, names, filters, rule_of(found.rule or STATUS)) if cases else None
+    by_case = cases_of_groups(storage, names, filters, rule_of(found.rule) or judge) if cases else None
     if as_json:
         more = {} if by_case is None else {"cases": asdict(by_case)}
         document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}) | more)

@@ -52,7 +52,7 @@ from agentspan.text import dotted, noun, one_line
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """The number of findings over all runs together that are shown if nothing was found within tasks."""
-COUNTS = ("outcome", "runs", "failed", "unknown", "open", "silent", "with_step")
+COUNTS = ("outcome", "by_agent", "in_result", "runs", "failed", "unknown", "open", "silent", "with_step")
 """The first members of the document of `--json`: fields of Why that are copied unchanged."""
 BAR_COLUMNS = 24
 """The columns beside the bars of a histogram."""
@@ -128,7 +128,7 @@ def plain(found: Why) -> dict[str, Any]:
 def _plain_finding(each: Finding) -> dict[str, Any]:
     effect, low, high = (None if value == inf else value for value in (each.odds_ratio, each.low, each.high))
     counts = ("q", "stratified", "failed_with", "failed", "passed_with", "passed", "tasks")
-    named = {name: getattr(each, name) for name in counts}
+    named = {name: getattr(each, name) for name in (*counts, "also")}
     return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
@@ -144,6 +144,7 @@ def _lines(
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
         yield from hint(f"{numbers} missed {rule}", to_copy("why", *options, "--outcome", rule), columns)
+    yield from wrap(text, columns, 3) if (text := failure_text.unrecorded(found)) else ()
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
@@ -176,6 +177,8 @@ def _ways(storage: Storage, found: Why, options: Sequence[str], columns: int) ->
     if found.pair is not None:
         pair = by_name.short_ids(storage, found.pair)
         yield from hint("where the latest parts from one that passed", to_copy("diff", *pair.values()), columns)
+    if found.by_agent is not None:
+        return  # no one rule selects them
     cases = ["export", *(options or ["all"]), "--balanced", found.outcome or "status", "--format", "dataset"]
     yield from hint("cases: the failed runs, and as many that passed", to_copy(*cases), columns)
 
@@ -186,6 +189,8 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
     yield from (f"{indent}{line}" for line in title[1:])
+    if group.example is not None:
+        yield indent + fit(f"latest: {group.example}", columns - len(indent))
     for line in wrap(failure_text.where(group, found), columns - len(indent), 2):
         yield indent + line
     example = f"{'run' if group.runs == 1 else 'latest run'} {short[group.run_id]}"
@@ -242,6 +247,8 @@ def _finding(each: Finding, columns: int) -> Iterator[str]:
         yield f"  {fit(each.feature, columns - 2)}"
         for part in facts:
             yield from (f"    {line}" for line in wrap(part, columns - 4, 2))
+    if each.also:
+        yield from (f"    {line}" for line in wrap(failure_text.also(each), columns - 4, 3))
 
 
 def _short(ids: list[str]) -> dict[str, str]:

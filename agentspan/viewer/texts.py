@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agentspan.analysis.causes import Verdict, VerdictKind
-from agentspan.analysis.outcomes import Judge, decided, rule_of
+from agentspan.analysis.outcomes import Judge, OutcomeRule, decided, rule_of
 from agentspan.analysis.runs import run_briefs
 from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, count_text, duration_text
@@ -35,7 +35,7 @@ def judged(storage: Storage, address: Address) -> tuple[Address, str]:
     if address.get("outcome"):
         return address, ""
     rule = decided(storage, run_briefs(storage, address.filter()._replace(signature=None)), None)
-    if rule is None:
+    if not isinstance(rule, OutcomeRule):  # each agent has its own: the pages find them again
         return address, ""
     return address._replace(own=(*address.own, ("outcome", str(rule)))), str(rule)
 

@@ -273,3 +273,22 @@ def test_all_that_a_step_was_given_and_returned_is_read() -> None:
     }
     assert {text for text, runs in found.items() if runs == {0, 1, 2}} == first
     assert not any(text.startswith("metadata") for text in found)
+
+
+def test_one_fact_is_said_once_and_a_second_cause_stays() -> None:
+    """Slow runs are mostly those that take the wrong way; a full disk is a cause of its own."""
+    chance = random.Random(3)
+    wrong, slow, full, failed = set(), set(), set(), {}
+    for number in range(400):
+        id = str(number)
+        if chance.random() < 0.3:
+            wrong.add(id)
+        if (id in wrong) == (chance.random() < 0.93):
+            slow.add(id)
+        if chance.random() < 0.3:
+            full.add(id)
+        failed[id] = chance.random() < 0.1 + 0.4 * (id in wrong) + 0.4 * (id in full)
+    features = [Feature(name, frozenset(runs)) for name, runs in (("wrong", wrong), ("full", full), ("slow", slow))]
+    for order in (features, features[::-1]):
+        found = find(order, failed, dict.fromkeys(failed, ("agent", None)))
+        assert {each.feature: each.also for each in found.findings} == {"wrong": ("slow",), "full": ()}

@@ -1,17 +1,22 @@
 """Outcomes of runs: the grammar of rules, which score decides, and the status where no rule is given."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentspan
+from agentspan.analysis import causes
 from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, pair_of, parse
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.versions import versions
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
 from agentspan.storage.sums import RunBrief
 from tests.cli.calling import call, lines
 
@@ -62,7 +67,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
 def registered(storage: Storage, number: int) -> list[AgentInstanceRow]:
     db = agentspan.open(storage)
     for _ in range(number):
-        db.agent_instances.register("planner")
+        run = db.agent_instances.register("planner")
+        db.agent_instances.start(run.id)
+        db.agent_instances.finish(run.id, "complete")
     return [*scan(storage, AgentInstanceRow)]
 
 
@@ -182,3 +189,31 @@ def test_a_failed_run_is_paired_with_the_latest_of_its_task_that_passed() -> Non
     assert pair_of(runs[:1] + runs[2:5], passed) == ("p2", "f3")
     assert pair_of(runs[-1:], passed) is None
     assert pair_of(runs, {}) is None
+
+
+def test_agents_in_one_file_are_judged_by_their_own_scores() -> None:
+    """One fails by its status, one misses a reward of 0 or 1, and one has three values of the same score: no rule."""
+    with agentspan.open(":memory:") as db:
+        for agent, status, values in (
+            ("crashes", "failed", [None, None]),
+            ("misses", "complete", [0, 1, 0]),
+            ("grades", "complete", [0, 0.5, 1]),
+        ):
+            for value in values:
+                run = db.agent_instances.register(agent)
+                db.agent_instances.start(run.id)
+                db.agent_instances.finish(run.id, status)
+                if value is not None:
+                    db.scores.record(run.id, "reward", value=value, by="code")
+        still_open = db.agent_instances.register("misses")
+        db.agent_instances.start(still_open.id)
+        db.scores.record(still_open.id, "reward", value=0, by="code")
+        why = db.why()
+        assert (why.runs, why.failed, why.open, why.outcome) == (8, 4, 1, None)
+        assert why.by_agent == "reward>=1 or by status"
+        assert why.missed is None
+        counted = db.overview(since="2000-01-01")
+        assert (counted.failed, counted.missed, counted.open, counted.rule) == (2, 2, 1, "reward>=1")
+        listed = causes.page_of(db.storage, find_runs(db.storage, RunFilter(), limit=None).runs).verdicts.values()
+        assert Counter(each.kind for each in listed) == {"passed": 4, "missed": 2, "failed": 2, "running": 1}
+        assert (versions(db.storage, "misses").versions[0].known, db.why(agent="misses").open) == (3, 1)

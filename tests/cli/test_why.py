@@ -334,6 +334,24 @@ def scored(path: Path, tasks: str) -> None:
     tracer.shutdown()
 
 
+def test_a_reward_that_stands_in_the_result_is_no_score_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for reward in (0, 1):
+        with tracer.run("shop") as run:
+            run.set_result({"reward": reward})
+    tracer.flush()
+    said = 'the results of runs hold reward, which judges nothing: run.score("reward", …)'
+    assert said in " ".join(lines(path, "why"))
+    assert document(path)["in_result"] == "reward"
+    for reward in (0, 1):
+        with tracer.run("shop") as run:
+            run.set_result({"reward": reward})
+            run.score("reward", reward)
+    tracer.shutdown()
+    assert said not in " ".join(lines(path, "why"))
+
+
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [
@@ -407,7 +425,8 @@ def test_an_error_of_the_run_itself_is_a_group_though_a_step_failed_and_was_reco
     text = "\n".join(shown)
     assert shown[2] == "failed runs, by what failed (a run can be in several)"
     assert shown[3].endswith("  Run: ValueError: bad final answer <n>")
-    assert shown[4].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
+    assert shown[4].strip() == "latest: ValueError: bad final answer 1"
+    assert shown[5].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
     assert "in 2 of 2 failed runs, and in 2 of 2 that passed; recovered in all of them\n" in text
     own, step = document(recovered)["groups"]
     assert (own["kind"], own["recovered"], step["kind"], step["recovered"]) == ("run", False, "step", True)

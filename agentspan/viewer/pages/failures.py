@@ -31,7 +31,9 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
     found = failed_share(storage, address.filter(), rule_in(address))
     missed = found.missed
     return {
-        "sentence": failure_text.head(found) if found.runs or found.unknown else "",
+        "sentence": ". ".join(filter(None, (failure_text.head(found), failure_text.unrecorded(found))))
+        if found.runs or found.unknown
+        else "",
         "rule": rule,
         "is_empty": not (found.runs or found.unknown),
         "missed": missed and f"{missed.missed:,} of {missed.runs:,} missed {missed.rule}",
@@ -94,7 +96,7 @@ def _group(group: Group, short: Mapping[str, str], found: Why, address: Address)
     about: str = "" if found.periods is None else f"runs per {failure_text.length_text(found.periods)}"
     return {
         "signature": signature,
-        "text": group.text,
+        "text": group.text if group.example is None else f"{group.text} (latest: {group.example})",
         "runs": runs.link(),
         "number": f"{group.runs:,} of {of:,}",
         "share": share_text(group.runs, of),
@@ -139,7 +141,7 @@ def _findings(found: Why) -> dict[str, Any]:
 def _finding(each: Finding) -> dict[str, str]:
     odds, low, high = map(failure_text.ratio, (each.odds_ratio, each.low, each.high))
     return {
-        "feature": each.feature,
+        "feature": " · ".join(filter(None, (each.feature, failure_text.also(each)))),
         "failed": f"{each.failed_with:,} of {each.failed:,}",
         "passed": f"{each.passed_with:,} of {each.passed:,}",
         "odds": f"×{odds} ({low}–{high})",
