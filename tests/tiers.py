@@ -10,6 +10,7 @@ nightly  A law has a hole that few meet: very long forms, the real programs of o
 
 import importlib
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -85,6 +86,11 @@ def settle(config: pytest.Config) -> None:
     if config.option.tier is None:
         config.option.tier = os.environ.get(ENVIRONMENT) or ("full" if _names_files(config) else "quick")
     os.environ[ENVIRONMENT] = config.option.tier
+    if config.option.tier == "nightly" and not config.option.hypothesis_seed:
+        import hypothesis.core
+
+        config.option.hypothesis_seed = str(random.getrandbits(32))  # the same in each process
+        hypothesis.core.global_force_seed = int(config.option.hypothesis_seed)  # type: ignore[assignment]
     config.option.loadscopereorder = False  # pytest-xdist would start the files with the most tests first
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_LastLines(config), "last-lines")
@@ -137,6 +143,7 @@ def _turn(path: Path, most: int) -> int:
     return turn if most == 0 else -turn
 
 
+MOST_AGAIN = 20
 _LEFT = pytest.StashKey[Counter[str]]()
 
 
@@ -147,7 +154,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class _LastLines:
-    """Names a test the moment that it fails, and at the end what did not run, and why."""
+    """Names a test the moment that it fails, and at the end how to run it again, what did not run, and why."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -181,6 +188,12 @@ class _LastLines:
             line("skipped for want of " + ", ".join(f"{name} ({many})" for name, many in wanted.most_common()))
         if others:
             line(f"skipped where a test does not apply: {others} (-rs says why)")
+        failed = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
+        # Without a seed, a property has the same examples each time.
+        option = self._config.option
+        again = f" --tier {option.tier} --hypothesis-seed={option.hypothesis_seed}" if option.hypothesis_seed else ""
+        for report in failed[:MOST_AGAIN]:
+            line(f"to run it again: python -m pytest '{report.nodeid}'{again}", red=True)
         left = self._left or self._config.stash.get(_LEFT, Counter())
         if left:
             parts = [f"{left[tier]} tests of the {tier} tier ({COMMANDS[tier]})" for tier in TIERS if left[tier]]

@@ -67,7 +67,7 @@ def with_facts(step: Step) -> Step:
     return step._replace(result=result | more) if more else step
 
 
-_ASKS = frozenset({"AskUserQuestion", "ExitPlanMode", "request_user_input", "ask_user", "question"})
+_ASKS = ("AskUserQuestion", "ExitPlanMode", "request_user_input", "ask_user", "question")
 """The tools that ask a person."""
 _COMMITTED = re.compile(r"^\[[^\]\n]+ ([0-9a-f]{7,40})\] ", re.MULTILINE)
 """The line that git prints for a commit: `[main abc1234] Water the beds`."""

@@ -31,6 +31,8 @@ psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 SIZE = STANDARD.journal_segment_bytes
+PATIENT = STANDARD._replace(recording_wait_s=9.0)
+"""Calls wait for a server that answers late because the machine is busy."""
 SMALL = STANDARD._replace(journal_limit_bytes=SIZE, backlog_units=10)
 
 
@@ -339,7 +341,7 @@ def test_a_limit_that_was_never_ended_and_is_dropped_by_another_thread_changes_n
 def test_by_commits_what_a_server_that_is_away_did_not_take_waits_in_memory(
     between: Proxy, postgres_server: Emptied
 ) -> None:
-    tracer = Tracer(between.url, durability="commit")
+    tracer = Tracer(between.url, durability="commit", tuning=PATIENT)
     record(tracer)
     assert stored(between.url) == ["n"]  # each transition was committed before its call returned
     between.refuses = True
@@ -361,7 +363,7 @@ def test_where_there_can_be_no_spool_each_transition_is_committed_and_that_is_sa
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(without_journals))
     for _ in range(2):
-        tracer = Tracer(between.url)
+        tracer = Tracer(between.url, tuning=PATIENT)
         record(tracer)
         assert list(without_journals.rglob("*.segment")) == []
         tracer.shutdown()

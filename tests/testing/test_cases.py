@@ -137,7 +137,7 @@ def test_rarely(case):
     assert "of 160 trials; passed by passed>=1; stopped early: of 8 pairs of trials, the first" in said
     assert "✗ test_it.py::test_no_base: not compared: against: 0.9 has no run" in said
     assert "✗ test_it.py::test_rarely: doubler 1.3: 75% of 8 trials passed" in said
-    assert said.count("agentspan show") == 4  # in the failures, and in the summary
+    assert said.count("agentspan show") == 6  # in the failures, in that of the session, and in the summary
 
 
 @pytest.mark.parametrize(
