@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -193,12 +193,13 @@ def test_a_failed_run_is_paired_with_the_latest_of_its_task_that_passed() -> Non
 
 def test_agents_in_one_file_are_judged_by_their_own_scores() -> None:
     """One fails by its status, one misses a reward of 0 or 1, and one has three values of the same score: no rule."""
+    rows: list[tuple[str, Literal["complete", "failed"], list[float | None]]] = [
+        ("crashes", "failed", [None, None]),
+        ("misses", "complete", [0, 1, 0]),
+        ("grades", "complete", [0, 0.5, 1]),
+    ]
     with agentspan.open(":memory:") as db:
-        for agent, status, values in (
-            ("crashes", "failed", [None, None]),
-            ("misses", "complete", [0, 1, 0]),
-            ("grades", "complete", [0, 0.5, 1]),
-        ):
+        for agent, status, values in rows:
             for value in values:
                 run = db.agent_instances.register(agent)
                 db.agent_instances.start(run.id)
