@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.api.context import Context
-from agentspan.cli.app import main
+from agentspan.cli import main
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import Log, OtelSpan
