@@ -324,7 +324,13 @@ def _judged(found: Decision, *, show: float, early: bool) -> tuple[Verdict, Inte
     if found.stop.is_clear and found.verdict is not None:
         return found.verdict, None
     interval = _interval(found.cases, 1 - 2 * (EARLY_ALPHA if early else ALPHA))
-    return found.verdict or ("no difference" if interval.low > -show else "inconclusive"), interval
+    if found.verdict is not None:
+        return found.verdict, interval
+    # Corrected for continuity: without it, a drop of `show` is ruled out in up to 7 % where trials of a case repeat.
+    steps = [abs(each.difference) for each in found.cases if each.difference and min(each.base, each.head) > 1]
+    half = min(steps) / 2 if len(steps) >= FEWEST_TASKS else 0  # the bounds of fewer are exact
+    low, high = (float(end + side * half / len(found.cases)) for end, side in ((interval.low, -1), (interval.high, 1)))
+    return "no difference" if low > -show else "inconclusive", Interval(low, high)
 
 
 def _filled(
