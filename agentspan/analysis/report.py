@@ -28,7 +28,7 @@ from agentspan.analysis.tree import (
     span_error,
     sums,
     title_of,
-    took_text,
+    took_and_active,
     walk,
 )
 from agentspan.blobs import described
@@ -182,7 +182,7 @@ def transcript(storage: Storage, run: RunSummary) -> Iterator[str]:
         run_name(run.agent, run.version),
         ", ".join(models),
         f"{began[:10]} {began[11:16]} UTC",
-        "" if run.duration_ms is None else took_text(run.duration_ms, spans),
+        "" if run.duration_ms is None else took_and_active(run.duration_ms, spans),
         noun(run.spans, "step"),
         *amounts((run.input_tokens or 0) + (run.output_tokens or 0) or None, run.cost_usd),
     )

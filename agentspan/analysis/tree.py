@@ -144,7 +144,7 @@ LONG_MS = 60_000
 """The least duration of a run whose active time is worth a look."""
 
 
-def took_text(duration_ms: float, spans: Iterable[AgentSpanRow]) -> str:
+def took_and_active(duration_ms: float, spans: Iterable[AgentSpanRow]) -> str:
     """Return how long a run took, with its active time if that is less than half: `38h 2m (2h 05m active)`."""
     took = duration_text(duration_ms)
     if duration_ms >= LONG_MS and (active := active_ms(spans)) < duration_ms / 2:

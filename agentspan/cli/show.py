@@ -32,7 +32,7 @@ from agentspan.analysis.tree import (
     sums,
     test_of,
     title_of,
-    took_text,
+    took_and_active,
     trial_of,
     walk,
 )
@@ -227,7 +227,7 @@ class Picture:
         text = dotted(
             name,
             f"{word}, its program died" if is_left else word,
-            "" if run.duration_ms is None else took_text(run.duration_ms, self.spans),
+            "" if run.duration_ms is None else took_and_active(run.duration_ms, self.spans),
             noun(total.spans, "span"),
             f"{total.failed:,} failed" if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
