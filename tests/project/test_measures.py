@@ -14,7 +14,7 @@ ROOMS = {
     "journal": Room(2_411, 12),
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
-    "analysis": Room(8_960, 44),
+    "analysis": Room(8_980, 44),
     "cli": Room(5_401, 32),
     "evaluation": Room(1_253, 8),
     "maintenance": Room(1_216, 8),
