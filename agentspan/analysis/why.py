@@ -36,7 +36,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, Find, RunFilter, SpansOf, Tags
-from agentspan.storage.row_by_row import names_of, uses_of
+from agentspan.storage.row_by_row import has_failed, names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
 from agentspan.text import noun, one_line
 
@@ -529,7 +529,7 @@ def why_run(
         None if rule is None else str(rule),
         passed,
         len(spans),
-        sum(span.status == "failed" for span in spans),
+        sum(map(has_failed, spans)),
         found,
         step,
         _own_error(run, failed),

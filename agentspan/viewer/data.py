@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from agentspan import clock, jsontext
+from agentspan import clock
 from agentspan.analysis import why_text
 from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.cases import CaseOfTrial, CaseRun, case_of
@@ -24,6 +24,7 @@ from agentspan.analysis.tree import (
     judgement_text,
     own_ms,
     session_title,
+    span_error,
     title_of,
     with_calls,
 )
@@ -34,13 +35,13 @@ from agentspan.model.changes import OPEN, SPAN_STATUSES
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow, Violation
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
-from agentspan.schemas.span_types import error_text, fallback
+from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.access import outlines_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansWith, Violations
-from agentspan.storage.row_by_row import labels_of
+from agentspan.storage.row_by_row import has_failed, labels_of
 from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
 from agentspan.viewer.address import Address
@@ -358,7 +359,7 @@ def _number(known: dict[str, int], text: str | None) -> int | None:
 
 
 def _failure(known: dict[tuple[str, str], int], row: AgentSpanRow) -> int | None:
-    if row.status != "failed":
+    if not has_failed(row):
         return None
     error = inline(error_without_values(error_parts(row.result_payload)), MAX_ERROR)
     return known.setdefault((signature(row).id, error), len(known))
@@ -374,10 +375,7 @@ def _since(origin: datetime, time: str) -> float:
 
 
 def _error(row: AgentSpanRow) -> str | None:
-    if row.status != "failed" or row.result_payload is None:
-        return None
-    result = jsontext.decode(row.result_payload)
-    text = error_text(result) if isinstance(result, dict) else None
+    text = span_error(row)
     return inline(text, MAX_ERROR) if text else None
 
 
