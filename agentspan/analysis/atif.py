@@ -21,9 +21,7 @@ from agentspan import jsontext
 from agentspan.analysis import messages
 from agentspan.analysis.messages import SENT, Message, value_of
 from agentspan.analysis.tree import Node, build, every, in_time
-from agentspan.blobs import blobs_in, described, ending_of
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.atif_objects import (
+from agentspan.arriving.atif_objects import (
     MCP,
     OWN,
     UNKNOWN,
@@ -34,8 +32,10 @@ from agentspan.schemas.atif_objects import (
     tool_call_of,
     whole,
 )
+from agentspan.arriving.json_values import object_in
+from agentspan.blobs import blobs_in, described, ending_of
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.json_values import object_in
 from agentspan.schemas.span_types import error_text
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage

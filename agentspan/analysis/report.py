@@ -35,11 +35,11 @@ from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.span_types import error_of, error_text, returned_error
+from agentspan.schemas.span_types import error_text
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
-from agentspan.storage.row_by_row import summaries_of
+from agentspan.storage.row_by_row import has_failed, summaries_of
 from agentspan.storage.sums import RunSummary
 from agentspan.text import amounts, cost_text, dotted, duration_text, noun, one_line, printable
 
@@ -241,8 +241,8 @@ def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
 def _used(node: Node, kind: str, result: dict[str, Any], depth: int) -> Iterator[str]:
     """Yield a call of a tool with its input and result, or a sub-agent with its conversation, folded."""
     span = node.span
-    error = span_error(span) or (error_text(result) if error_of(result) is not None else None)
-    mark = "✗ " if span.status == "failed" or returned_error(span) else ""
+    error = span_error(span) or error_text(result)
+    mark = "✗ " if has_failed(span) else ""
     title = one_line(title_of(span, TITLE).removeprefix(f"{span.schema_title} ").partition(" → ")[0], TITLE)
     if kind == "agent":
         total = sums(each.span for each in every(node.children))

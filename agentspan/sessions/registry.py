@@ -11,8 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from agentspan.arriving.records import Record
 from agentspan.sessions.formats import Format, Source
-from agentspan.sessions.records import Record
 
 GROUP = "agentspan.sessions"
 _OWN = {

@@ -12,10 +12,10 @@ import click
 import pytest
 
 import agentspan
+from agentspan.arriving.arrival import Arrived
 from agentspan.cli import app, main
 from agentspan.cli.importing import is_of_sessions
 from agentspan.cli.sessions import show_arrived
-from agentspan.sessions.arriving import Arrived
 from agentspan.sessions.importing import Importer
 from tests.cli.calling import call, lines
 from tests.sessions.claude_entries import answer, prompt, text, written

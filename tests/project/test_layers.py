@@ -37,6 +37,7 @@ LAYERS = [
     {"api"},
     {"maintenance"},
     {"recording"},
+    {"arriving"},
     {"otel"},
     {"analysis"},
     {"evaluation"},

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.cli import main
 from agentspan.sessions import inspect_logs, llm_logs, openai_agents
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.reading import lines_of
-from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.stored import stored
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_SESSIONS")
