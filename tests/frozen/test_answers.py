@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
         ("check", "agent=shop version=1.1", "--config", "CONFIG"),
         ("check", "agent=shop version=1.1", "--config", "CONFIG", "--markdown"),
     ],
-    "context": [("show", "-#1", "--context"), ("diff", "-#3", "--context")],
+    "context": [("show", "-#1", "--context"), ("diff", "PASSED#4", "--context")],
 }
 PAGES = [
     "failures",
@@ -53,6 +53,8 @@ PAGES = [
     "answer.json",
 ]
 UTC = "--utc"
+NAMES = re.compile("FAILED|PASSED|CONFIG")
+"""What stands in calls and addresses for what only the file knows."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def said(db: Path, args: Sequence[str], columns: int = 80, *, colors: bool = Fal
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_command_says(story: Path, name: str) -> None:
     known, told = placeholders(story), []
-    calls = [[known.get(each, each) for each in args] for args in COMMANDS[name]]
+    calls = [[NAMES.sub(lambda found: known[found[0]], each) for each in args] for args in COMMANDS[name]]
     for args in calls:
         told += [said(story, args, columns) for columns in (60, 80, 120)]
     args = calls[0]
@@ -142,6 +144,6 @@ def test_what_pages_say(story: Path) -> None:
     known, told = placeholders(story), []
     with Client(create_app(str(story))) as client:
         for page in PAGES:
-            answer = client.get("/" + re.sub("FAILED|PASSED", lambda name: known[name[0]], page))
+            answer = client.get("/" + NAMES.sub(lambda found: known[found[0]], page))
             told += [f"== {page}: {answer.status_code}", *Words(answer.text).lines]
     frozen.check("answers/pages.txt", re.sub(r"\?v=\w+", "", "\n".join(told)) + "\n")
