@@ -1,9 +1,11 @@
 """The house does not grow unseen: no room is larger, and no measure worse, than what stands here."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.project.measures import Room, measures, rooms
 
 ROOMS = {
@@ -74,3 +76,13 @@ def test_no_measure_of_the_house_is_worse_than_before(tmp_path: Path) -> None:
     found = measures(tmp_path)
     worse = {name: (found[name], most) for name, most in MOST.items() if found[name] > most}
     assert not worse, f"measures that are worse, and what they were: {worse}"
+
+
+@pytest.mark.full
+def test_architecture_says_how_many_lines_record(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    said = re.search(r"About ([\d,]+) of ([\d,]+) net lines record", text)
+    assert said is not None
+    found = measures(tmp_path)
+    for number, name in zip(said.groups(), ("lines of a call", "lines of code"), strict=True):
+        assert float(number.replace(",", "")) == pytest.approx(found[name], rel=0.02), name
