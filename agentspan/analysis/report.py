@@ -241,7 +241,7 @@ def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
 def _used(node: Node, kind: str, result: dict[str, Any], depth: int) -> Iterator[str]:
     """Yield a call of a tool with its input and result, or a sub-agent with its conversation, folded."""
     span = node.span
-    error = span_error(span) or error_text(result)
+    error = error_text(result)
     mark = "✗ " if has_failed(span) else ""
     title = one_line(title_of(span, TITLE).removeprefix(f"{span.schema_title} ").partition(" → ")[0], TITLE)
     if kind == "agent":

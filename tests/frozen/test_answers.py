@@ -26,7 +26,6 @@ NONE = ("--agent", "nobody")
 COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
     "cost": [("cost",), *[("cost", "--by", by) for by in ("day", "agent", "project", "tool", "version", "session")]],
     "versions": [("versions",), ("versions", "shop"), ("versions", "shop", "--cases"), ("versions", "shop", "--full")],
-    "overview": [("overview",), ("overview", "--outcome", "reward>=1")],
     "why": [("why",), ("why", "--outcome", "reward>=1"), ("why", "--agent", "clerk"), ("why", "-"), ("why", "FAILED")],
     "diff": [("diff", "shop@1.0", "shop@1.1"), ("diff", "shop@1.0", "shop@1.1", "--markdown"), ("diff", "FAILED", "-")],
     "search": [("search", "parcel"), ("search", "parcel", "--by-run"), ("search", "nothing")],
