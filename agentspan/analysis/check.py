@@ -401,8 +401,9 @@ def _compared(
         found = group_sizes(of_base, of_head)
         return "inconclusive" if found is None or found.drop(one_sided=True) > drop else "no difference"
 
-    verdict: Verdict = _VERDICTS.get(judged(baseline.runs, runs.runs), "inconclusive")
-    doubt = outcome_doubt(baseline.runs, runs.runs, judged)
+    found = judged(baseline.runs, runs.runs)
+    verdict: Verdict = _VERDICTS.get(found, "inconclusive")
+    doubt = outcome_doubt(baseline.runs, runs.runs, found, judged)
     chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
     of = noun(len(before), "run") + (f" of {agents}" if agents else "")
     overall = _Shares(0, *(sum(each) / len(each) for each in (after, before)))

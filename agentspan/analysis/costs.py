@@ -379,7 +379,7 @@ def _add_days(
 
 
 class _Prompt(NamedTuple):
-    """What a row says of a prompt (see CostRow)."""
+    """A prompt that has a row, with the values that its CostRow takes."""
 
     name: str
     run_id: str

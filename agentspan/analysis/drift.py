@@ -9,6 +9,7 @@ benchmarks/bench_verdicts.py).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from math import fsum, inf, sqrt
 from statistics import fmean, mean, pvariance, stdev
@@ -322,11 +323,13 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
     ]
     mix = tool_mix(base.runs, head.runs, tasks, seed=seed) if base.runs and head.runs else None
     outcome = [place for place in tested if metrics[place] == PASSED]
-    doubt = None
-    if base.runs and head.runs:
-        doubt = outcome_doubt(base.runs, head.runs, lambda before, after: _outcome_verdict(before, after, seed))
     for place in outcome:
         ps[place] = outcome_p(base.runs, head.runs, tasks, seed=seed)
+    doubt = None
+    if base.runs and head.runs:
+        judged = partial(_outcome_verdict, seed=seed)
+        found = judged(base.runs, head.runs, p=ps[outcome[0]] if outcome else None)
+        doubt = outcome_doubt(base.runs, head.runs, found, judged)
     smallest = [least.get(metric.measure, 0.0) for metric in metrics]
     rows = [_row(metric, ratio, in_base) for metric, ratio in zip(metrics, ratios, strict=True)]
     if tasks:
@@ -366,14 +369,17 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
 _Runs = Sequence[RunFacts]
 
 
-def outcome_doubt(base: _Runs, head: _Runs, judged: Callable[[_Runs, _Runs], doubts.Verdict]) -> str | None:
+def outcome_doubt(
+    base: _Runs, head: _Runs, verdict: doubts.Verdict, judged: Callable[[_Runs, _Runs], doubts.Verdict]
+) -> str | None:
     """Return why the verdict on the outcomes of two groups of runs is withheld (see doubt_of); None if it stands.
 
     An outcome is missing where a run completed or failed without one. If less than half of all runs have an outcome,
     the runs that have one are a sample that somebody judged, and only those of trials are missing.
 
     Args:
-        judged: returns the verdict on the outcomes of the base and of the head.
+        verdict: the verdict on these outcomes.
+        judged: returns the verdict on other outcomes, of the base and of the head.
     """
     runs = [*base, *head]
     lacking = [run for run in runs if PASSED not in run.values and run.status in ("complete", "failed")]
@@ -390,7 +396,6 @@ def outcome_doubt(base: _Runs, head: _Runs, judged: Callable[[_Runs, _Runs], dou
             for run in side
         ]
 
-    verdict = judged(base, head)
     tasks = [
         {
             task: [each[0] > 0 if (each := run.values.get(PASSED)) else None for run in own]
@@ -411,11 +416,12 @@ def outcome_doubt(base: _Runs, head: _Runs, judged: Callable[[_Runs, _Runs], dou
     )
 
 
-def _outcome_verdict(base: _Runs, head: _Runs, seed: int) -> doubts.Verdict:
+def _outcome_verdict(base: _Runs, head: _Runs, *, seed: int, p: float | None = None) -> doubts.Verdict:
+    """Return the verdict on two groups' outcomes; `p` is what `outcome_p` returns for them, if it is known."""
     tasks = task_pairs(base, head)
     if not outcomes_of(base) or not outcomes_of(head):
         return "inconclusive"
-    if outcome_p(base, head, tasks, seed=seed) > ALPHA:
+    if (outcome_p(base, head, tasks, seed=seed) if p is None else p) > ALPHA:
         return "no difference"
     cases = outcome_cases(tasks)
     change = fsum(each.difference for each in cases) if cases else mean(outcomes_of(head)) - mean(outcomes_of(base))

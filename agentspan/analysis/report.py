@@ -241,8 +241,9 @@ def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
 def _used(node: Node, kind: str, result: dict[str, Any], depth: int) -> Iterator[str]:
     """Yield a call of a tool with its input and result, or a sub-agent with its conversation, folded."""
     span = node.span
-    error = error_text(result)
-    mark = "✗ " if has_failed(span) else ""
+    is_failed = has_failed(span)
+    error = error_text(result) if is_failed else None
+    mark = "✗ " if is_failed else ""
     title = one_line(title_of(span, TITLE).removeprefix(f"{span.schema_title} ").partition(" → ")[0], TITLE)
     if kind == "agent":
         total = sums(each.span for each in every(node.children))

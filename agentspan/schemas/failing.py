@@ -1,6 +1,6 @@
 """Decides whether a step failed, and finds the text of its error. The status alone does not say it.
 
-The same condition in SQL is `FAILED` of each backend's `statements.py`. Whether a run failed is something else.
+The same condition in SQL is `failed_step` of each backend. Whether a run failed is something else.
 """
 
 import json

@@ -69,6 +69,12 @@ def test_words_are_words_and_tools_and_thinking_are_folded() -> None:
     assert '{"' not in shown
 
 
+def test_a_tool_that_completed_with_a_member_error_did_not_fail() -> None:
+    shown = session(said("go"), ("tool", {"name": "lint"}, {"error": "none was found"}, None))
+    assert "✗" not in shown
+    assert "failed" not in shown
+
+
 def test_a_sub_agent_is_folded_in_its_call_with_its_own_conversation_and_sums() -> None:
     shown = session(
         said("go"),

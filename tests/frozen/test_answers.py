@@ -26,6 +26,7 @@ NONE = ("--agent", "nobody")
 COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
     "cost": [("cost",), *[("cost", "--by", by) for by in ("day", "agent", "project", "tool", "version", "session")]],
     "versions": [("versions",), ("versions", "shop"), ("versions", "shop", "--cases"), ("versions", "shop", "--full")],
+    "overview": [("overview",), ("overview", "--outcome", "reward>=1")],
     "why": [("why",), ("why", "--outcome", "reward>=1"), ("why", "--agent", "clerk"), ("why", "-"), ("why", "FAILED")],
     "diff": [("diff", "shop@1.0", "shop@1.1"), ("diff", "shop@1.0", "shop@1.1", "--markdown"), ("diff", "FAILED", "-")],
     "search": [("search", "parcel"), ("search", "parcel", "--by-run"), ("search", "nothing")],
@@ -63,13 +64,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = folder / "story.jsonl"
     lines.write_bytes(gzip.decompress(FILE.read_bytes()))
     assert call(folder / "story.db", "import", str(lines)).exit_code == 0
-    with agentspan.open(folder / "empty.db"):
-        return folder / "story.db"
+    with agentspan.open(folder / "empty.db") as empty:
+        empty.agents.create("nobody")
+    return folder / "story.db"
 
 
 @pytest.fixture(autouse=True)
-def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Freeze the time of day, in a zone that is not UTC."""
+def now(story: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Freeze the time of day, in a zone that is not UTC, and call from the folder: lines break where a path ends."""
+    monkeypatch.chdir(story.parent)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     with freeze_time(NOW, ignore=["asyncio"]):
@@ -80,23 +83,22 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def placeholders(story: Path) -> dict[str, str]:
     """Return what stands for the last runs of shop that failed and passed, and for the settings of `check`."""
-    config = story.with_name("check.toml")
-    config.write_text(
+    story.with_name("check.toml").write_text(
         '[budget]\ncost_usd = 1\nerror_rate = 0.1\n[calls]\nrequired = ["track"]\n'
         '[baseline]\nfilter = "agent=shop version=1.0"\n'
     )
     with agentspan.open(story) as db:
         failed, passed = (db.runs(agent="shop", status=status).runs[0].run.id for status in ("failed", "complete"))
-    return {"FAILED": failed, "PASSED": passed, "CONFIG": str(config)}
+    return {"FAILED": failed, "PASSED": passed, "CONFIG": "check.toml"}
 
 
 def said(db: Path, args: Sequence[str], columns: int = 80, *, colors: bool = False) -> str:
     """Return what a command prints, with the call above it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agentspan.cli.output.colored", lambda: colors)
-        done = call(db, *args, columns=columns)
+        done = call(Path(db.name), *args, columns=columns)
     name = f"$ {' '.join(args)} · {db.stem}, {columns} columns{', colours' * colors}, exit {done.exit_code}"
-    return f"{name}\n{done.output}".replace(str(db.parent), "/runs").replace("\x1b", "␛")
+    return f"{name}\n{done.output}".replace("\x1b", "␛")
 
 
 @pytest.mark.full
@@ -146,3 +148,18 @@ def test_what_pages_say(story: Path) -> None:
             answer = client.get("/" + NAMES.sub(lambda found: known[found[0]], page))
             told += [f"== {page}: {answer.status_code}", *Words(answer.text).lines]
     frozen.check("answers/pages.txt", re.sub(r"\?v=\w+", "", "\n".join(told)) + "\n")
+
+
+@pytest.mark.full
+def test_what_a_notebook_says(story: Path) -> None:
+    with agentspan.open(story) as db:
+        results: dict[str, Any] = {
+            "overview": db.overview(),
+            "why": db.why(),
+            "stats": db.stats(),
+            "cost": db.costs(),
+            "cost by prompt": db.costs("prompt"),
+            "diff": db.diff("shop@1.0", "shop@1.1"),
+        }
+        told = [line for name, found in results.items() for line in (f"== {name}", *Words(found._repr_html_()).lines)]
+    frozen.check("answers/notebook.txt", "\n".join(told) + "\n")

@@ -44,3 +44,11 @@ def test_the_format_of_the_page_is_imported_by_its_path(tmp_path: Path) -> None:
     assert importing(write(tmp_path, FIRST)) == {"runs": 1, "steps": 1, "not_understood": {}}
     grown = write(tmp_path, FIRST, LATER, "{broken")
     assert importing(grown) == {"runs": 0, "steps": 1, "not_understood": {"a line that is no chat": 1}}
+
+
+def test_decoders_of_0_2_0_find_the_records_under_their_old_name() -> None:
+    from agentspan.arriving import records
+    from agentspan.sessions import records as old
+
+    assert {name: getattr(old, name) for name in old.__all__} == {name: getattr(records, name) for name in old.__all__}
+    assert {"Record", "Session", "Step", "Unread"} <= {*old.__all__}
