@@ -30,6 +30,7 @@ def finished_pytest(folder: Path, *options: str, ini: str = "", **files: str) ->
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "AGENTSPAN_"))}
     # Without the entry point, which would be the same plugin under a second name.
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    environment["CI"] = "true"  # else pytest cuts the lines of its summary to the width of the terminal
     return subprocess.run(
         [*command, "-W", "error", "--strict-markers", *options],
         cwd=folder,
