@@ -14,7 +14,7 @@ from agentspan.schemas.signatures import error_parts, error_without_values, sign
 from agentspan.schemas.span_types import error_text, returned_error
 from agentspan.schemas.templates import MAX_SUMMARY, arguments_text, inline
 from agentspan.storage.row_by_row import has_failed
-from agentspan.text import cut, one_line
+from agentspan.text import cut, duration_text, one_line
 
 
 @dataclass(slots=True)
@@ -138,6 +138,18 @@ def active_ms(spans: Iterable[AgentSpanRow]) -> float:
         end = max(reached, start + span.duration_ms)
         covered, reached = covered + end - max(start, reached), end
     return covered
+
+
+LONG_MS = 60_000
+"""The least duration of a run whose active time is worth a look."""
+
+
+def took_and_active(duration_ms: float, spans: Iterable[AgentSpanRow]) -> str:
+    """Return how long a run took, with its active time if that is less than half: `38h 2m (2h 05m active)`."""
+    took = duration_text(duration_ms)
+    if duration_ms >= LONG_MS and (active := active_ms(spans)) < duration_ms / 2:
+        took += f" ({duration_text(active)} active)"
+    return took
 
 
 _OF_OTEL = frozenset({"attributes", "events", "links", "dropped", "otel"})

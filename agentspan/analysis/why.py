@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
-from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
+from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find
 from agentspan.analysis.causes import MARKS, STATUS_MARKS, rule_text
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
+from agentspan.analysis.features import run_features
 from agentspan.analysis.outcomes import (
     STATUS,
     Judge,

@@ -33,9 +33,10 @@ from agentspan.cli.output import (
 from agentspan.model.rows import SessionFileRow
 from agentspan.sessions import machine
 from agentspan.sessions.arriving import Arrived
-from agentspan.sessions.formats import Format, Source, formats, home
+from agentspan.sessions.formats import Format, Source, home
 from agentspan.sessions.importing import Importer, import_all, noted_path
 from agentspan.sessions.machine import Choice, Listed
+from agentspan.sessions.registry import formats
 from agentspan.storage.access import scan
 from agentspan.text import cost_text, dotted, noun, size_text
 

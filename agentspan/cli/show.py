@@ -18,7 +18,6 @@ from agentspan.analysis.outcomes import Judge
 from agentspan.analysis.tree import (
     Node,
     Slow,
-    active_ms,
     build,
     closed_text,
     every,
@@ -33,6 +32,7 @@ from agentspan.analysis.tree import (
     sums,
     test_of,
     title_of,
+    took_and_active,
     trial_of,
     walk,
 )
@@ -140,8 +140,6 @@ FACT_LINES = 3
 """The largest number of lines for commit, task, session, user and tags of a run."""
 SCORE_LINES = 2
 """The largest number of lines of a score in a picture."""
-LONG_MS = 60_000
-"""The shortest run of which the head says for how long it was active, if that is less than half of its time."""
 BUDGET_LINES = 3
 """The largest number of lines for a budget and who allowed more."""
 MOST_TRIALS = 10
@@ -226,13 +224,10 @@ class Picture:
         run, total = self.run, sums(self.spans)
         mark, word = verdict.beside(run.status)
         is_left = run.status in OPEN and run.writer_id in self.dead
-        took = "" if run.duration_ms is None else duration_text(run.duration_ms)
-        if (run.duration_ms or 0) >= LONG_MS and (active := active_ms(self.spans)) < (run.duration_ms or 0) / 2:
-            took += f" ({duration_text(active)} active)"
         text = dotted(
             name,
             f"{word}, its program died" if is_left else word,
-            took,
+            "" if run.duration_ms is None else took_and_active(run.duration_ms, self.spans),
             noun(total.spans, "span"),
             f"{total.failed:,} failed" if total.failed else "",
             *amounts(total.tokens, total.cost_usd),

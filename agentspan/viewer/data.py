@@ -6,6 +6,7 @@ labels, statuses) are listed once and referenced by index. Payloads are sent for
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from agentspan.analysis import why_text
 from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.cases import CaseOfTrial, CaseRun, case_of
 from agentspan.analysis.causes import verdicts_on
+from agentspan.analysis.costs import prompts_of
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
     closed_text,
@@ -270,7 +272,7 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
     """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets.
 
     `left` tells why a row is shown only on request: "once" or "more" (see shorten); else it is "". `rests` has the
-    number of such rows of each type, of which at most 500 are sent.
+    number of such rows of each type, of which at most 500 are sent. `prompts` has the use of each prompt.
     """
     found = stats(storage, run=run_id)
     short = shorten(found, ROWS)
@@ -287,6 +289,9 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
         "bounds_ms": BOUNDS_MS,
         "stats": rows,
         "rests": [each._asdict() for each in short if isinstance(each, Rest)],
+        "prompts": [
+            {"name": each.name, "span": each.span_id, **asdict(each.spent)} for each in prompts_of(storage, run_id)
+        ],
     }
 
 

@@ -509,7 +509,7 @@ def test_a_fault_of_a_decoder_stops_no_other_session(
     db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty: Format = CLAUDE._replace(lines=_Faulty)
-    monkeypatch.setattr("agentspan.sessions.formats.formats", lambda: {"claude": faulty})
+    monkeypatch.setattr("agentspan.sessions.registry.formats", lambda: {"claude": faulty})
     with ClaudeSessionStore(db) as store:
         run(store.append({**KEY, "session_id": "other"}, [{"type": "break"}]))
         run(store.append(KEY, turn(1)))

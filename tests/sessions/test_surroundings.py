@@ -11,8 +11,8 @@ import agentspan
 from agentspan import jsontext
 from agentspan.api.context import Context
 from agentspan.sessions.arriving import Arrival
-from agentspan.sessions.formats import formats
 from agentspan.sessions.importing import Importer
+from agentspan.sessions.registry import formats
 from agentspan.sessions.surroundings import NONE, Surroundings, surroundings
 from tests.sessions.steps import Told, runs_of
 
