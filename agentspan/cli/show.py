@@ -234,7 +234,7 @@ class Picture:
             f"{word}, its program died" if is_left else word,
             took,
             noun(total.spans, "span"),
-            f"{total.failed:,} failed" if total.failed else "",
+            noun(total.failed, "failed step") if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
         )
         text = fit(f"{mark} {text}", self.width)
