@@ -218,7 +218,7 @@ def totals_text(total: int, totals: RunTotals) -> str:
     return dotted(
         noun(total, "run"),
         noun(totals.spans, "step"),
-        f"{totals.failed:,} failed" if totals.failed else "",
+        noun(totals.failed, "failed step") if totals.failed else "",
         f"{totals.open:,} open" if totals.open else "",
         *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
     )

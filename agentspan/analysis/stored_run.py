@@ -108,7 +108,7 @@ class StoredRun:
             word,
             *amounts(None, None, self.duration_ms),
             noun(self.spans, "step"),
-            f"{self.failed:,} failed" if self.failed else "",
+            noun(self.failed, "failed step") if self.failed else "",
             *amounts(self.tokens, self.cost_usd),
         )
 

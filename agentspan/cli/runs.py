@@ -207,7 +207,7 @@ def _runs_total(found: RunList, offset: int) -> str:
     text = dotted(
         f"{shown}, from number {offset + 1} on" if offset and found.runs else shown,
         noun(totals.spans, "span"),
-        f"{totals.failed:,} failed" if totals.failed else "",
+        noun(totals.failed, "failed step") if totals.failed else "",
         f"{totals.open:,} open" if totals.open else "",
         *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
     )
@@ -330,7 +330,7 @@ def _stats_total(found: list[Stat]) -> str:
     costs = [stat.cost_usd for stat in counted if stat.cost_usd is not None]
     return dotted(
         noun(sum(stat.count for stat in types), "span"),
-        f"{failed:,} failed" if failed else "",
+        noun(failed, "failed step") if failed else "",
         f"{open_:,} open" if open_ else "",
         f"of {noun(len(types), 'type')}",
         *amounts(sum(tokens) if tokens else None, sum(costs) if costs else None),

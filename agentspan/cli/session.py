@@ -92,7 +92,7 @@ def _lines(found: SessionRuns, short: dict[str, str], offset: int) -> Iterator[s
             f"{at:%m-%d %H:%M:%S} {zone}",
             each.verdict.text,
             noun(run.spans, "step"),
-            f"{run.failed:,} failed" if run.failed else "",
+            noun(run.failed, "failed step") if run.failed else "",
             *amounts(tokens_of(run), run.cost_usd, row.duration_ms),
         )
         for line in wrap(facts, columns - 2, 3):

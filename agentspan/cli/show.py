@@ -229,7 +229,7 @@ class Picture:
             f"{word}, its program died" if is_left else word,
             "" if run.duration_ms is None else took_and_active(run.duration_ms, self.spans),
             noun(total.spans, "span"),
-            f"{total.failed:,} failed" if total.failed else "",
+            noun(total.failed, "failed step") if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
         )
         text = fit(f"{mark} {text}", self.width)

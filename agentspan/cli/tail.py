@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import click
 
-from agentspan import clock, jsontext
+from agentspan import clock
 from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.causes import verdicts_on
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.tree import run_error, run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import outcome_rule
@@ -38,7 +38,8 @@ from agentspan.journal.writers import Lives
 from agentspan.model import columns
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.span_types import Registry, describe, error_text
+from agentspan.schemas.failing import error_of
+from agentspan.schemas.span_types import Registry, describe
 from agentspan.storage.access import scan
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Storage
@@ -328,20 +329,19 @@ class _Tail:
                 mark, word = verdict.beside(status)
                 mark = verdict_style(mark, verdict, status)
                 text = f"run {row.id} {word}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
-            result = row.error and {"error": jsontext.decode(row.error)}
+            error = run_error(row) if status == "failed" else None
         else:
             text = "  " * min(depth + 1, columns // 8) + self._title(row, status)
-            result = jsontext.decode(row.result_payload) if status == "failed" and row.result_payload else None
+            error = error_of(status, row.result_payload)
         end = (
             "" if row.duration_ms is None or status in OPEN or status == "cancelled" else duration_text(row.duration_ms)
         )
-        error = error_text(result) if status == "failed" and isinstance(result, dict) else None
         indent = text[: len(text) - len(text.lstrip(" "))]
         shown = indent + fit(text, max(8, columns - 15 - len(indent) - (len(end) + 2 if end else 0)))
         line = f"{local(at).isoformat(timespec='milliseconds')[11:23]} {mark} "
         line += style(shown, bold=True) if isinstance(row, AgentInstanceRow) else shown
         line += f"  {end}" if end else ""
-        if error is not None and error not in text:
+        if error and error not in text:
             line += f"\n{' ' * 15}{indent}" + status_style(fit(error, max(8, columns - 15 - len(indent))), "failed")
         return line
 

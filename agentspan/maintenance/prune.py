@@ -18,6 +18,7 @@ from agentspan.storage.access import count, pages
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
+    BriefsWhere,
     Compact,
     Counts,
     DropPartitions,
@@ -27,6 +28,7 @@ from agentspan.storage.questions import (
     Query,
     RemoveKeys,
     RemoveRuns,
+    RunFilter,
     UsedBytes,
 )
 from agentspan.storage.sums import Dropped, Made
@@ -214,6 +216,7 @@ def _batches(
     """Yield the runs to remove, the oldest first, in batches for one commit each, until no more need to go."""
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0
+    failed = {run.id for run in ctx.storage.ask(BriefsWhere(RunFilter(failed=True)))} if keep_failed else ()
     dead_writers = DeadWriters(ctx.storage)
     is_any_old = only is not None and older_than is None and not left.is_limited
     newest = ctx.storage.ask(Query("agent_instance", descending=True, limit=1)).rows
@@ -223,7 +226,7 @@ def _batches(
         wanted = None if only is None else only(chunk)
         counts = ctx.storage.ask(Counts([row.id for row in chunk]))
         for row in chunk:
-            if not _may_go(row, counts[row.id], keep_failed):
+            if row.id in failed or not _may_go(row, counts[row.id], keep_failed):
                 continue
             if wanted is not None and row.id not in wanted:
                 continue

@@ -184,7 +184,7 @@ def _count(found: RunList, offset: int) -> str:
 def _sums(totals: RunTotals) -> list[str]:
     parts = [noun(totals.spans, "span")] if totals.spans else []
     if totals.failed:
-        parts.append(f"{totals.failed:,} failed")
+        parts.append(noun(totals.failed, "failed step"))
     tokens = tokens_text(tokens_of(totals))
     return parts + ([f"{tokens} tokens"] if tokens else []) + ([usd_text(totals.cost_usd)] if totals.cost_usd else [])
 

@@ -45,7 +45,7 @@ class ShownRuns(Shown, RunList):
         yield dotted(
             f"{len(self.runs):,} of {noun(self.total, 'run')}",
             noun(totals.spans, "step"),
-            f"{totals.failed:,} failed" if totals.failed else "",
+            noun(totals.failed, "failed step") if totals.failed else "",
             f"{totals.open:,} open" if totals.open else "",
             *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
         )

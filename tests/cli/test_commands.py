@@ -72,7 +72,7 @@ def test_show_draws_the_run(db: Path) -> None:
     lines = [re.sub(r" {2,}(?=\S+( ms)?$)", "  ", line) for line in text.splitlines()]
     assert lines == [
         f"run {run.id}",
-        "✗ researcher 1.2 · failed · 13 ms · 7 spans · 1 failed · 907 tok · $0.0100",
+        "✗ researcher 1.2 · failed · 13 ms · 7 spans · 1 failed step · 907 tok · $0.0100",
         "    ValueError: out of �[2Jluck",
         "#1 ├─✓ Agent researcher: find the cause → done in 4 steps  9.0 ms",
         '#2 │ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  1.0 ms',
@@ -147,7 +147,7 @@ def test_runs_says_how_many_there_are(db: Path) -> None:
     run = record(db)
     result = call(db, "runs")
     lines = result.output.splitlines()
-    assert lines[-1].startswith("50 of 56 runs · 7 spans · 1 failed · 2 open · 907 tok · $0.0100 · ")
+    assert lines[-1].startswith("50 of 56 runs · 7 spans · 1 failed step · 2 open · 907 tok · $0.0100 · ")
     assert len(lines) == 53  # the header, the reason of the one that failed, and the totals
     assert "✗ failed" in lines[1]
     assert re.search(r" 7 +1  researcher", lines[1])

@@ -40,9 +40,9 @@ def test_runs_are_filtered_and_the_totals_are_of_all_that_match(db: Path) -> Non
     def total(*args: str) -> str:
         return re.sub(r" · \d[\d.]* [mµ]?s$", "", lines(db, "runs", *args)[-1])
 
-    assert total() == "4 of 4 runs · 8 spans · 1 failed · 4.0k tok · $2.0000"
-    assert total("--agent", "odd", "--limit", "1") == "1 of 2 runs · 4 spans · 1 failed · 2.0k tok · $1.0000"
-    assert total("--failed") == "1 of 1 run · 2 spans · 1 failed · 1.0k tok · $0.5000"
+    assert total() == "4 of 4 runs · 8 spans · 1 failed step · 4.0k tok · $2.0000"
+    assert total("--agent", "odd", "--limit", "1") == "1 of 2 runs · 4 spans · 1 failed step · 2.0k tok · $1.0000"
+    assert total("--failed") == "1 of 1 run · 2 spans · 1 failed step · 1.0k tok · $0.5000"
     assert lines(db, "runs", "--grep", "t-2", columns=300)[-2].startswith("1 of 1 run · 2 spans · 1.0k tok · $0.5000")
     assert total("--status", "failed") == "no run matches status=failed"
     assert total("--since", "1h").startswith("4 of 4 runs")
@@ -118,8 +118,8 @@ def test_statistics_name_what_fails_and_what_takes_long(db: Path) -> None:
     assert book.split()[1:3] == ["4", "25%"]
     (model,) = [line for line in shown if line.startswith("  m ")]
     assert model.split()[-2:] == ["4.0k", "$2.0000"]
-    assert shown[-1] == "8 spans · 1 failed · of 2 types · 4.0k tok · $2.0000"
-    assert lines(db, "stats", "-")[-1] == "2 spans · 1 failed · of 2 types · 1.0k tok · $0.5000"
+    assert shown[-1] == "8 spans · 1 failed step · of 2 types · 4.0k tok · $2.0000"
+    assert lines(db, "stats", "-")[-1] == "2 spans · 1 failed step · of 2 types · 1.0k tok · $0.5000"
     assert lines(db, "stats", "--until", "2020-01-01")[-1] == "0 spans · of 0 types"
     document = json.loads(call(db, "stats", "--json", "--since", "2020-01-01").output)
     assert document["total"] == len(document["stats"]) == 4

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from tests.recording.secrets import forms
 from tests.recording.secrets.corpus import HARMLESS, SECRETS, cases, is_kept_out, stored
 
@@ -30,7 +32,18 @@ def test_the_published_forms_of_keys_are_kept_out() -> None:
     assert len(missed) <= (1 - WANTED) * len(kinds), sorted(missed)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "fewest"), [pytest.param(forms.KEYS, 60, id="new"), pytest.param(forms.OLD | forms.NAMED, 75, id="old")]
+)
+def test_keys_are_kept_out_in_json_environments_headers_urls_logs_and_yaml(kinds: dict[str, str], fewest: int) -> None:
+    drawn = [*forms.in_settings(kinds, random.Random(17))]
+    missed = [case.kind for case, shown in zip(drawn, stored(drawn), strict=True) if not is_kept_out(case, shown)]
+    assert len(kinds) >= fewest
+    assert len(missed) <= (1 - WANTED) * len(drawn), sorted(set(missed))
+
+
 def test_texts_that_only_name_a_secret_stay_as_they_are() -> None:
     drawn = [*forms.harmless(random.Random(17))]
     changed = [case for case, shown in zip(drawn, stored(drawn), strict=True) if shown != {"input": case.payload}]
+    assert len(forms.PLAIN) >= 60
     assert changed == []

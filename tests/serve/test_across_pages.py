@@ -268,7 +268,7 @@ def test_an_id_leads_to_its_run_or_step(client: Client, ids: dict[str, str]) -> 
 def test_a_session_of_any_characters_has_its_runs_in_order(client: Client, ids: dict[str, str]) -> None:
     html = page(client, "sessions", session=SESSION)
     shown = text_of(html)
-    assert f"Session {SESSION} 3 runs · 6 steps · 1 failed · 6.0 s" in shown
+    assert f"Session {SESSION} 3 runs · 6 steps · 1 failed step · 6.0 s" in shown
     assert [link for link in links(html) if link.startswith("runs/")] == [f"runs/{ids[f'run {n}']}" for n in range(3)]
     assert "book 0 <script>alert(1)</script>" in shown
     assert f"./?{urlencode({'session': SESSION})}" in links(html)

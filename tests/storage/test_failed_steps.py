@@ -123,3 +123,12 @@ def test_a_file_of_before_counts_the_same_steps(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("pragma user_version").fetchone() == (CURRENT,)
     connection.close()
+
+
+def test_prune_keeps_a_run_with_a_failed_step(db: Database) -> None:
+    run = recorded(db)
+    passed = db.agent_instances.register("a")
+    db.agent_instances.start(passed.id)
+    db.agent_instances.finish(passed.id)
+    db.prune(older_than="9999-01-01T00:00:00Z", keep_failed=True)
+    assert [each.run.id for each in db.runs().runs] == [run]

@@ -156,7 +156,7 @@ class _Kind(NamedTuple):
     detect: str
     cut: str
     judge: Callable[[re.Match[str]], str | None] = lambda match: "secret"
-    matches: Callable[[re.Pattern[str], str], Iterator[re.Match[str]]] = re.Pattern.finditer
+    matches: Callable[[re.Pattern[str], str], Iterator[re.Match[str]]] = lambda pattern, text: pattern.finditer(text)
 
 
 # --- Keys with a known begin
@@ -301,14 +301,20 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         "(?:dtn_|key_|dose|rootly_|signkey-[a-z]{3,8}-)[0-9a-f]{32,}",  # Daytona, Runway, Databricks, Inngest
         f"(?:luma|xa[ap]t)-{_U}",  # Luma, Axiom
         f"CC(?:DB1|IPAT|IPRJ)_{_W}{{16,}}_{_W}{{30,}}",  # CockroachDB, CircleCI
+        rf"sdk-{_U}",  # LaunchDarkly
+        ("/12[0-9]{14}:[0-9a-f]{32}", "2/[0-9]{16}/12[0-9]{14}:[0-9a-f]{32}"),  # Asana
         rf"snyk_[a-z]{{3}}\.[0-9a-f]{{8}}\.{_C}{{40,}}",
         "IQoJb3JpZ2lu[A-Za-z0-9+/]{100,}={0,2}",  # AWS
         (r"\|eyJ2MiI6", rf"(?:prod|dev|preview|project):[a-z0-9-]{{3,60}}\|eyJ2MiI6{_B}{{20,}}={{0,2}}"),  # Convex
-        ("p[0-9a-f]{6}jsn", "[0-9a-f]{10}msh[0-9a-f]{15}p[0-9a-f]{6}jsn[0-9a-f]{12}"),  # RapidAPI
+        ("jsn[0-9a-f]{12}", "[0-9a-f]{10}msh[0-9a-f]{15}p[0-9a-f]{6}jsn[0-9a-f]{12}"),  # RapidAPI
     ),
     (
         "(?:pylf_v[0-9]_[a-z]{2,9}_|paig_|vtwn_|llx-|m0-|ck-|apify_[a-z]{2,5}_|ste-|cio|cmVmdGtu|dd(?:app|pat)_"
         f"|hc[abx][ilm]k_|polar_[a-z_]{{2,6}}_|tr_[a-z]{{2,7}}_|retool_|EZ[AT]K|aio_){_W}{{20,}}",  # Pydantic, Apify …
+    ),
+    (
+        "(?:bt-st-|nk-|a[ks]-|cal_live_|vercel_blob_rw_|pdl_(?:live|sdbx)_apikey_|tsec_|unkey_|opk_|bxt_|pit_|KGAT_|zpka_"
+        f"|hl_sk_|apk_user_|sgamp_user_|lin_wh_|fig(?:o|u)_|vc[air]_|z_1dWlkI|essu_|dG9rOj|cflt){_W}{{20,}}",
     ),
 )
 """The patterns of keys with a known begin; for keys with a known part inside, a pair: the part, and the whole key.
@@ -322,7 +328,7 @@ _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key b
 _ESCAPED = lazy_pattern(rf"{_ESCAPE}\Z")
 
 _LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "live_", "API-", "fw_", "secret", "pa-")
-_SHORT = ("BSA", "cio", "tr_", "pa-", "m0-", "ck-", "ste-")
+_SHORT = ("BSA", "cio", "tr_", "pa-", "m0-", "ck-", "ste-", "nk-", "ak-", "as-")
 """Begins that are so short that a key must have letters of both cases and digits, too."""
 
 
@@ -817,7 +823,13 @@ def _group(kinds: Iterable[_Kind], found: str = "") -> Group:
 
 
 def _ready(kind: _Kind) -> Ready:
-    return Ready(search(kind.detect), partial(kind.matches, re.compile(kind.cut, re.ASCII)), kind.judge)
+    return Ready(_search_later(kind.detect), partial(kind.matches, lazy_pattern(kind.cut, re.ASCII)), kind.judge)
+
+
+def _search_later(pattern: str) -> Found:
+    """Return `search` that is compiled at its first use. To compile all kinds takes a quarter of a second."""
+    compiled = cache(lambda: search(pattern))
+    return lambda text: compiled()(text)
 
 
 def search(pattern: str) -> Found:

@@ -266,7 +266,7 @@ def _beyond_ascii() -> Callable[[bytes], bool]:
             (letters(rest) and _names_beyond_ascii()(data))
             or (odd_letters(rest) and odd(data))
             or (signs(rest) and _wide_signs()(data))
-            or (escaped(data) and _escaped_beyond_ascii()(data))
+            or ((b"\\u" in data or b"\\U" in data) and escaped(data) and _escaped_beyond_ascii()(data))
         )
 
     return found

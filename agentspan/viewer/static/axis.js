@@ -160,7 +160,7 @@ export class Axis extends TimeRange {
     if (!context) return; // a browser that is out of memory
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const { kind, status, start_ms } = spans.columns;
+    const { kind, signature, start_ms } = spans.columns;
     const all = this.end - this.start;
     const n = spans.length;
     const step = Math.max(1, Math.ceil(n / 20_000));
@@ -168,7 +168,7 @@ export class Axis extends TimeRange {
     for (const failed of [false, true]) {
       for (let number = 0; number < n; number += failed ? 1 : step) {
         const at = spans.order[number];
-        if ((status[at] === "failed") !== failed) continue;
+        if ((signature[at] !== null) !== failed) continue;
         const x = Math.min(((start_ms[at] - this.start) / all) * width, width - 2);
         const w = Math.max(2, ((spans.end(at, now) - start_ms[at]) / all) * width);
         context.fillStyle = failed ? colors.failed : (colors[kind[at]] ?? colors.custom);

@@ -10,7 +10,7 @@ const ALIKE_FROM = 4; // as FOLD_FROM in analysis/tree.py
  * @param {Spans} spans
  */
 export function causesOf(spans) {
-  const { status, error, start_ms } = spans.columns;
+  const { signature, error, start_ms } = spans.columns; // only failed spans have a signature
   const n = spans.length;
   const failedUntil = new Float64Array(n).fill(-Infinity); // when the last failed child ended
   const begunAt = new Float64Array(n).fill(-Infinity); // when the last child began
@@ -19,14 +19,14 @@ export function causesOf(spans) {
     const above = spans.parents[at];
     if (above < 0) continue;
     begunAt[above] = Math.max(begunAt[above], start_ms[at]);
-    if (status[at] !== "failed") continue;
+    if (signature[at] === null) continue;
     failedUntil[above] = Math.max(failedUntil[above], spans.end(at, 0));
     if (error[at] === error[above]) hasPassed[above] = 1;
   }
   /** @type {Set<number>} */
   const causes = new Set();
   for (let at = 0; at < n; at++) {
-    if (status[at] === "failed" && !hasPassed[at] && (failedUntil[at] === -Infinity || begunAt[at] > failedUntil[at])) causes.add(at);
+    if (signature[at] !== null && !hasPassed[at] && (failedUntil[at] === -Infinity || begunAt[at] > failedUntil[at])) causes.add(at);
   }
   return causes;
 }
@@ -37,7 +37,7 @@ export function causesOf(spans) {
  * @param {Spans} spans
  */
 export function alikeOf(spans) {
-  const { status, signature } = spans.columns;
+  const { signature } = spans.columns;
   const { order, size, parents } = spans;
   /** @type {Map<number, number[]>} */
   const groups = new Map();
@@ -45,11 +45,11 @@ export function alikeOf(spans) {
   const taken = new Set();
   for (let number = 0; number < order.length; number++) {
     const at = order[number];
-    if (status[at] !== "failed" || taken.has(at)) continue;
+    if (signature[at] === null || taken.has(at)) continue;
     const others = [];
     for (let next = number + size[at]; next < order.length; next += size[order[next]]) {
       const other = order[next];
-      if (status[other] !== "failed" || parents[other] !== parents[at] || signature[other] !== signature[at]) break;
+      if (parents[other] !== parents[at] || signature[other] !== signature[at]) break;
       others.push(other);
     }
     if (others.length + 1 < ALIKE_FROM) continue;

@@ -468,10 +468,10 @@ export class RunPage {
     const took = run.duration_ms ?? (this._isActive() && run.started_at ? this.now() : null);
     setText(byId("fact-started"), format.moment(run.started_at ?? run.inserted_at));
     setText(byId("fact-took"), this._took(took) || (run.left_open && this.lastEnd ? `≥ ${format.duration(this.lastEnd)}` : "–"));
-    const counts = run.spans ?? { total: 0, failed: 0 };
-    setText(byId("fact-spans"), run.spans ? format.whole(counts.total) : "…");
-    setText(byId("fact-failed"), counts.failed ? format.whole(counts.failed) : "–");
-    byId("fact-failed").classList.toggle("bad", counts.failed > 0);
+    const failed = Math.max(sums.failed, run.spans?.failed ?? 0); // the server counts by status, also spans that are not here yet
+    setText(byId("fact-spans"), run.spans ? format.whole(run.spans.total) : "…");
+    setText(byId("fact-failed"), failed ? format.whole(failed) : "–");
+    byId("fact-failed").classList.toggle("bad", failed > 0);
     setText(byId("fact-tokens"), sums.tokens === null ? "–" : format.count(sums.tokens));
     setText(byId("fact-cost"), sums.cost === null ? "–" : format.cost(sums.cost));
     byId("allow").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active" || !run.budget;

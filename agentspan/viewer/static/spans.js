@@ -456,14 +456,16 @@ export class Spans {
     return covered;
   }
 
-  /** Add up tokens and cost; an aggregate repeats those of the spans in it. */
+  /** Count the failed spans, and add up tokens and cost; an aggregate repeats those of the spans in it. */
   sums() {
-    const { aggregate, input_tokens, output_tokens, cost_usd } = this.columns;
+    const { aggregate, input_tokens, output_tokens, cost_usd, signature } = this.columns;
+    let failed = 0;
     /** @type {number | null} */
     let tokens = null;
     /** @type {number | null} */
     let cost = null;
     for (let at = 0; at < this.length; at++) {
+      if (signature[at] !== null) failed++;
       if (aggregate[at]) continue;
       if (input_tokens[at] !== null || output_tokens[at] !== null) {
         tokens = (tokens ?? 0) + (input_tokens[at] ?? 0) + (output_tokens[at] ?? 0);
@@ -471,6 +473,6 @@ export class Spans {
       const usd = cost_usd[at];
       if (usd !== null) cost = (cost ?? 0) + usd;
     }
-    return { tokens, cost };
+    return { failed, tokens, cost };
   }
 }

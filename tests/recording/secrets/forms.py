@@ -8,7 +8,7 @@ import base64
 import random
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.recording.secrets.corpus import Case
 
@@ -83,7 +83,7 @@ KEYS = {
     "Trigger.dev": "tr_prod_<W20>",
     "Inngest": "signkey-prod-<h64>",
     "Stytch": "secret-live-<C36>=",
-    "Asana": "2/<N16>/<N16>:<h32>",
+    "Asana": "2/<N16>/12<N14>:<h32>",
     "Atlassian": "ATATT3xFfGF0<C170>=<U8>",
     "Azure DevOps": "<W52>JQQJ99<W10>ACAAAAA<W11>AZDO<W4>",
     "Databricks, OAuth": "dose<h32>",
@@ -106,10 +106,127 @@ KEYS = {
     "Adafruit": "aio_<W28>",
     "Rootly": "rootly_<h64>",
     "age": "AGE-SECRET-KEY-1<U58>",
+    "Braintrust": "bt-st-<W48>",
+    "Cal.com": "cal_live_<h32>",
+    "Tigris": "tsec_<W64>",
+    "Unkey": "unkey_<W24>",
+    "OpenPipe": "opk_<h40>",
+    "Prime Intellect": "pit_<h64>",
+    "Brex": "bxt_<W36>",
+    "Humanloop": "hl_sk_<h48>",
+    "Kaggle": "KGAT_<h32>",
+    "LaunchDarkly": "sdk-<u>",
     "JWE": "eyJ<W60>..<C16>.<C120>.<C22>",
     "JWE with a key": "eyJ<W60>.<C342>.<C16>.<C120>.<C22>",
 }
 """The keys of providers and formats that show what they are wherever they stand."""
+OLD = {
+    "AWS": "AKIA<U16>",
+    "AWS, temporary": "ASIA<U16>",
+    "GitHub": "ghp_<W36>",
+    "GitHub, OAuth": "gho_<W36>",
+    "GitHub, server": "ghs_<W36>",
+    "GitHub, refresh": "ghr_<W76>",
+    "GitLab": "glpat-<C20>",
+    "GitLab, runner": "GR1348941<C20>",
+    "GitLab, trigger": "glptt-<h40>",
+    "Slack, bot": "xoxb-<N12>-<N12>-<W24>",
+    "Slack, user": "xoxp-<N12>-<N12>-<N12>-<h32>",
+    "Slack, app": "xapp-1-A<U10>-<N13>-<h64>",
+    "Stripe": "sk_live_<W24>",
+    "Stripe, test": "sk_test_<W99>",
+    "Stripe, restricted": "rk_live_<W24>",
+    "OpenAI": "sk-<W20>T3BlbkFJ<W20>",
+    "OpenAI, project": "sk-proj-<C74>T3BlbkFJ<C74>",
+    "Google": "AIza<C35>",
+    "Google, OAuth": "ya29.<C120>",
+    "Google, client": "GOCSPX-<C28>",
+    "Google, refresh": "1//0<C80>",
+    "Hugging Face": "hf_<W34>",
+    "Replicate": "r8_<W37>",
+    "Twilio": "SK<h32>",
+    "SendGrid": "SG.<C22>.<C43>",
+    "Mailgun": "key-<h32>",
+    "Mailchimp": "<h32>-us14",
+    "Brevo": "xkeysib-<h64>-<W16>",
+    "npm": "npm_<W36>",
+    "PyPI": "pypi-AgEIcHlwaS5vcmc<C120>",
+    "NuGet": "oy2<l43>",
+    "RubyGems": "rubygems_<h48>",
+    "Docker": "dckr_pat_<C27>",
+    "DigitalOcean": "dop_v1_<h64>",
+    "Heroku": "HRKU-AA<C58>",
+    "Vault": "hvs.<C95>",
+    "Terraform": "<W14>.atlasv1.<C67>",
+    "Telegram": "<N10>:AA<C33>",
+    "Shopify": "shpat_<h32>",
+    "Square": "EAAA<C60>",
+    "Square, client": "sq0csp-<C43>",
+    "Airtable": "pat<W14>.<h64>",
+    "Notion": "secret_<W43>",
+    "Linear": "lin_api_<W40>",
+    "Figma": "figd_<C40>",
+    "Databricks": "dapi<h32>",
+    "Dropbox": "sl.<C135>",
+    "Grafana, cloud": "glc_eyJ<W80>",
+    "New Relic": "NRAK-<U27>",
+    "Postman": "PMAK-<h24>-<h34>",
+    "Sentry, organisation": "sntrys_eyJpYXQiOjE<W80>_<B43>",
+    "Pulumi": "pul-<h40>",
+    "Doppler": "dp.pt.<W43>",
+    "PlanetScale": "pscale_tkn_<C43>",
+    "Supabase, user": "sbp_<h40>",
+    "Fly, old": "fo1_<C43>",
+    "Groq": "gsk_<W52>",
+    "Perplexity": "pplx-<W48>",
+    "xAI": "xai-<W80>",
+    "Dynatrace": "dt0c01.<U24>.<U64>",
+    "Bitbucket": "ATBB<W32>",
+    "HubSpot": "pat-na1-<u>",
+    "Typeform": "tfp_<C44>_<C14>",
+    "Plaid": "access-sandbox-<u>",
+    "Braintree": "access_token$production$<l16>$<h32>",
+    "Facebook": "EAACEdEose0cBA<W120>",
+    "Azure, application": "<W3>8Q~<C34>",
+    "Alibaba": "LTAI<W20>",
+    "JFrog": "AKCp<W69>",
+    "LangSmith, old": "ls__<h32>",
+    "Contentful": "CFPAT-<C43>",
+    "Flutterwave": "FLWSECK-<h32>-X",
+    "Octopus": "API-<U26>",
+    "MaxMind": "<W6>_<W29>_mmk",
+    "JWT": "eyJ<W34>.<C90>.<C43>",
+    "Cloudflare, origin": "v1.0-<h24>-<h146>",
+    "SonarQube": "squ_<h40>",
+    "Sourcegraph": "sgp_<h16>_<h40>",
+    "Tailscale, API": "tskey-api-k<W16>-<W32>",
+    "1Password": "ops_eyJ<B200>",
+}
+"""The keys of providers that are older than 2025."""
+NAMED = {
+    "aws_secret_access_key": "<B40>",
+    "password": "<W14>",
+    "client_secret": "<C32>",
+    "api_key": "<h32>",
+    "access_token": "<W64>",
+    "refresh_token": "<C60>",
+    "secret_key": "<W40>",
+    "db_password": "<W12>7!",
+    "account_key": "<B86>==",
+    "signing_secret": "<h32>",
+    "bot_token": "<W50>",
+    "session_token": "<B120>",
+}
+"""Credentials that only their name shows."""
+SETTINGS = (
+    ('{"of": "team", "k": "{}"}', '{"of": "team", "NAME": "{}"}'),
+    ("export X={}\nmake run", "export ENV_NAME={}\nmake run"),
+    ("curl https://a.example/v1 -H 'X-K: {}'", "curl https://a.example/v1 -H 'X-DASHED: {}'"),
+    ("GET https://a.example/v1?k={}&page=2 200", "GET https://a.example/v1?NAME={}&page=2 200"),
+    ("2026-03-01 12:00:00 INFO client: {} answers 401", "2026-03-01 12:00:00 INFO client: NAME={} answers 401"),
+    ("client:\n  k: {}\n  retries: 3\n", "client:\n  NAME: {}\n  retries: 3\n"),
+)
+"""JSON, an environment, a header, a URL, a log and YAML: for keys, and for credentials with a name."""
 CONTEXTS = {
     "a token for a name in a URL": ("git clone https://{}@git.example/a/b.git", "<W40>"),
     "a token and x-oauth-basic": ("https://{}:x-oauth-basic@git.example/a/b", "<h40>"),
@@ -173,6 +290,38 @@ PLAIN = {
     "a model": "voyage-3.5-lite pa-instruct-embedding-model-large-2026",
     "a schedule": "dose-response curve of doseabcdef and key_metrics_dashboard",
     "a Windows path": r"C:\Users\ann\AppData\Local\Temp\<l12>\file.txt",
+    "a price": "USD 1,299.00 a month, 12 % off with code SPRING-<N4>; order 2026-<N10>",
+    "prose": "Choose a password of 12 characters. A token is a piece of a word; the secret of soup is salt.",
+    "a message's id": "msg_01<W22> toolu_01<W22> call_<W24> chatcmpl-<W29> resp_<h48> req_011<W21> file-<W22>",
+    "a blob": "index <h7>..<h7> 100644 and tree <h40>",
+    "a version": "agent-sdk-1.4.0-py3-none-any.whl pit_stop_count api-2026-03-01-preview",
+    "a JWT's claim": "The claims are iss, sub, aud and exp; eyJ is how a token begins.",
+    "a name of a variable": "os.environ['OPENAI_API_KEY'] and ${GITHUB_TOKEN} and %(password)s and secrets.STRIPE_KEY",
+    "a table": "| total_tokens | 1,024 |\n| cache_read | <N6> |\n| tokens/s | 88.1 |",
+    "a type": "password: string; token: str | None; apiKey?: string;",
+    "a MAC address": "eth0 02:42:ac:11:00:02 inet6 fe80::42:acff:fe11:2/64",
+    "a colour": "#<h6> rgba(0, 0, 0, .5) --color-key: #<h6>;",
+    "a phone": "+49 30 <N8> or +1 (555) <N3>-<N4>",
+    "a bitcoin address": "bc1q<l38>",
+    "a Git remote": "origin git@git.example:shop/shop.git (fetch) <h9> main -> main",
+    "an SVG": '<path d="M12.<N3> 2.<N3>c-<N2>.5 0-10 4.48-10 10s4.48 10 10 10 10-4.48 10-10"/>',
+    "a font": "data:font/woff2;base64,d09GMgABAAAAA<B300>",
+    "a source map": '{"version":3,"mappings":"AAAA;AACA,SAAS,<W40>"}',
+    "a hash of npm": "registry.npmjs.org/a/-/a-1.0.0.tgz#<h40>",
+    "a container": "<h12> shop:latest sha256:<h64> Up 3 hours",
+    "a process": "root <N5> 0.3 1.2 <N7> python -m agentspan serve",
+    "a Slack channel": "C0<U9> U0<U9> T0<U9>",
+    "a DOI": "https://doi.org/10.<N4>/s<N5>-026-<N5>-x",
+    "a stack": 'File "/app/auth/token.py", line <N3>, in refresh_token',
+    "a test": "tests/test_auth.py::test_password_is_wrong[key-<N2>] PASSED",
+    "a CSS class": "css-<l6> sk-toggleable__label-arrow sk-estimator-doc-link bt-sticky-header-container",
+    "a cron": "0 3 * * 1-5 /usr/bin/backup --keep 7",
+    "an encoded path": "/v1/files/%2Fhome%2Fann%2Fnotes%2F<l12>.md",
+    "a ULID": "01<U24>",
+    "a Jaeger header": "uber-trace-id: <h32>:<h16>:0:1",
+    "a query": "SELECT key, value FROM settings WHERE token_count > <N4> AND pass = true",
+    "a certificate": "-----BEGIN CERTIFICATE-----\nMII<B200>\n-----END CERTIFICATE-----",
+    "a public key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI<B43> ann@laptop",
     "an S3 address": "s3://bucket-<l12>/<h32>/part-00000-<u>.snappy.parquet",
 }
 """Texts in which nothing is secret, or that only name one."""
@@ -206,6 +355,16 @@ def secrets(chance: random.Random) -> Iterator[Case]:
         for _ in PROSE:
             secret = drawn(form, chance)
             yield Case(kind, context.format(secret), secret)
+
+
+def in_settings(forms: Mapping[str, str], chance: random.Random) -> Iterator[Case]:
+    """Yield an example of each of these forms of KEYS, OLD or NAMED in each of SETTINGS."""
+    for kind, form in forms.items():
+        for of_key, with_name in SETTINGS:
+            secret, text = drawn(form, chance), with_name if kind in NAMED else of_key
+            for place, name in (("ENV_NAME", kind.upper()), ("DASHED", kind.replace("_", "-")), ("NAME", kind)):
+                text = text.replace(place, name)
+            yield Case(kind, text.replace("{}", secret), secret)
 
 
 def harmless(chance: random.Random) -> Iterator[Case]:
