@@ -299,7 +299,8 @@ class Database:
         """Return the costs of runs, and the savings by the caches of models' providers.
 
         Args:
-            by: the kind of the rows: `model`, `day` (in UTC), `agent`, `project`, `tool`, `version` or `session`.
+            by: the kind of the rows: `model`, `day` (in UTC), `agent`, `project`, `tool`, `prompt`, `version`
+                or `session`.
             filter: keywords that select the runs (see `runs`).
 
         Raises:

@@ -19,9 +19,10 @@ from pathlib import Path
 import agentspan
 from agentspan.api.context import Context
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.sessions.formats import Format, Source, formats
+from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.reading import Line, lines_of, opened
+from agentspan.sessions.registry import formats
 
 WORDS = (
     "water the beds",

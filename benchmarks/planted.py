@@ -15,7 +15,8 @@ from typing import Any
 
 import agentspan
 from agentspan import clock, ids
-from agentspan.analysis.associations import find, run_features
+from agentspan.analysis.associations import find
+from agentspan.analysis.features import run_features
 from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.why import why
 from agentspan.model.changes import Put, Unit

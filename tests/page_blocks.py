@@ -18,7 +18,7 @@ from typing import Any
 def run_blocks(blocks: list[tuple[str, int, str, str]]) -> None:
     """Run blocks, each with its page, its line, its kind and its code; exit with a sentence at the first that fails."""
     commands = multiprocessing.get_context("forkserver")
-    commands.set_forkserver_preload(["agentspan.cli.app", "agentspan.analysis", "agentspan.recording"])
+    commands.set_forkserver_preload(["agentspan.cli", "agentspan.analysis", "agentspan.recording"])
     names: dict[str, Any] = {"__name__": "__main__"}
     for page, line, kind, code in blocks:
         where = f"{page}:{line}"

@@ -19,11 +19,9 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import messages
-from agentspan.analysis.messages import SENT, Message
+from agentspan.analysis.messages import SENT, Message, value_of
 from agentspan.analysis.tree import Node, build, every, in_time
-from agentspan.blobs import blobs_in, described, ending_of
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.atif_objects import (
+from agentspan.arriving.atif_objects import (
     MCP,
     OWN,
     UNKNOWN,
@@ -34,8 +32,10 @@ from agentspan.schemas.atif_objects import (
     tool_call_of,
     whole,
 )
+from agentspan.arriving.json_values import object_in
+from agentspan.blobs import blobs_in, described, ending_of
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.json_values import object_in
 from agentspan.schemas.span_types import error_text
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
@@ -185,7 +185,7 @@ class Trajectory:
     def _write(self, nodes: Sequence[Node]) -> None:
         rows, agents = _own_rows(nodes, nested=self._depth >= DEEPEST)
         for row in in_time([*rows, *(node.span for node in agents.values())]):
-            kind, payload, result = built_in_part(row.schema_name), _decoded(row.payload), _decoded(row.result_payload)
+            kind, payload, result = built_in_part(row.schema_name), value_of(row.payload), value_of(row.result_payload)
             repeats = isinstance(payload, dict) and "duplicate_of" in payload
             if row.cost_usd is not None and not row.is_aggregate:
                 self._costs.append(row.cost_usd)
@@ -215,7 +215,7 @@ class Trajectory:
         """Return the facts about the agent's span for which ATIF has no member; {} for a run."""
         if self._owner is None:
             return {}
-        payload, result = _decoded(self._owner.payload), _decoded(self._owner.result_payload)
+        payload, result = value_of(self._owner.payload), value_of(self._owner.result_payload)
         return {"span": self._own(self._owner, payload, result, *agent_of(document))}
 
     @property
@@ -380,7 +380,7 @@ class Trajectory:
 
     def _dispatched(self, row: AgentSpanRow, name: str, arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a step of its own for a tool span, and its call."""
-        id = object_in(_decoded(row.payload)).get("call_id")
+        id = object_in(value_of(row.payload)).get("call_id")
         call: dict[str, Any] = {
             "tool_call_id": whole(id) if isinstance(id, str) and id else row.id,
             "function_name": name,
@@ -394,7 +394,7 @@ class Trajectory:
         below = Trajectory(self._document, row, node.children, self._depth + 1)
         if below.cost_usd is not None:
             self._costs.append(below.cost_usd)
-        given = object_in(_decoded(row.payload))
+        given = object_in(value_of(row.payload))
         texts = {name: value for name in ("name", "version") if isinstance(value := given.get(name), str) and value}
         agent = {"name": whole(texts.get("name", row.schema_title)), "version": whole(texts.get("version", UNKNOWN))}
         document = {"schema_version": VERSION, "trajectory_id": row.id, "agent": agent, **below.members(agent)}
@@ -452,10 +452,6 @@ def _own_rows(nodes: Sequence[Node], *, nested: bool) -> tuple[list[AgentSpanRow
             rows.append(node.span)
             stack += node.children
     return rows, agents
-
-
-def _decoded(text: str | None) -> Any:
-    return None if text is None else jsontext.decode(text)
 
 
 def _time(row: AgentSpanRow) -> str:

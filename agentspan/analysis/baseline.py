@@ -21,6 +21,7 @@ from agentspan.analysis.tree import Node, build
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
+from agentspan.storage.row_by_row import has_failed
 
 
 class Pair(NamedTuple):
@@ -61,7 +62,7 @@ def collapse(steps: Sequence[Step]) -> list[Step]:
     found: list[Step] = []
     for step in steps:
         before = found[-1] if found else None
-        if before is not None and before.span.status == "failed" and before.key.exact == step.key.exact:
+        if before is not None and has_failed(before.span) and before.key.exact == step.key.exact:
             found[-1] = step._replace(attempts=before.attempts + 1)
         else:
             found.append(step)
@@ -352,7 +353,7 @@ def against(
             continue
         reached += 1
         goes_on = None if step is None else token(step)
-        is_failed = step is not None and step.type == "tool" and step.span.status == "failed"
+        is_failed = step is not None and step.type == "tool" and has_failed(step.span)
         for side in (0, 1):
             counts[side] += goes_on == wanted[side]
             failed[side] += is_failed and goes_on == wanted[side]

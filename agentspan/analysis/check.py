@@ -13,8 +13,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NamedTuple
 
+from agentspan.analysis import doubts
 from agentspan.analysis.by_name import some
-from agentspan.analysis.drift import PASSED, group_sizes, outcome_cases, outcomes_of, task_pairs, task_values
+from agentspan.analysis.drift import (
+    PASSED,
+    group_sizes,
+    outcome_cases,
+    outcome_doubt,
+    outcomes_of,
+    task_pairs,
+    task_values,
+)
 from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.power import ALPHA, MOST_TIMES, GroupSizes
@@ -159,6 +168,7 @@ MEASURED = {
     "error_rate": "calls",
 }
 """The name of the quantity that each budget limits."""
+_VERDICTS: Mapping[doubts.Verdict, Verdict] = {"worse": "fail", "better": "pass", "no difference": "pass"}
 UNITS = {"cost_usd": (1, "$", ""), "error_rate": (100, "", "%"), "duration_s": (1000, "", " ms")}
 """How to write the value of a budget: a factor, a prefix and a suffix."""
 
@@ -382,6 +392,17 @@ def _compared(
     assert sizes is not None  # both sides have outcomes
     detectable = sizes.drop(one_sided=True)
     p = drop_p(runs.runs, baseline.runs)
+
+    def judged(of_base: Sequence[RunFacts], of_head: Sequence[RunFacts]) -> doubts.Verdict:
+        if drop_p(of_head, of_base) <= ALPHA:
+            return "worse"
+        if drop_p(of_base, of_head) <= ALPHA:
+            return "better"
+        found = group_sizes(of_base, of_head)
+        return "inconclusive" if found is None or found.drop(one_sided=True) > drop else "no difference"
+
+    verdict: Verdict = _VERDICTS.get(judged(baseline.runs, runs.runs), "inconclusive")
+    doubt = outcome_doubt(baseline.runs, runs.runs, judged)
     chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
     of = noun(len(before), "run") + (f" of {agents}" if agents else "")
     overall = _Shares(0, *(sum(each) / len(each) for each in (after, before)))
@@ -393,10 +414,10 @@ def _compared(
     )
     is_drop = p <= ALPHA or shares.after < shares.before
     parts = _sentences(shares, overall, whole, chance if is_drop else "no drop")
-    is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or the share rose by more than chance
-    verdict: Verdict = "fail" if p <= ALPHA else "pass" if is_clear else "inconclusive"
     missing = 0
-    if verdict == "inconclusive":
+    if doubt is not None:
+        verdict, parts = "inconclusive", [*parts, doubt]
+    elif verdict == "inconclusive":
         blind = "with this few runs no drop would show"
         missed = f"{missed_drop(detectable)} would be missed more than once in five times"
         missing, more = _missing(sizes, drop)

@@ -1,4 +1,4 @@
-"""Sums up the costs of runs: by model, day, agent, project, tool, version or session; and the savings of caches.
+"""Sums up the costs of runs: by model, day, agent, prompt, tool, version …; and the savings of caches.
 
 Sums leave out aggregates, spans that repeat the tokens and costs of the spans in them. So the calls of a sub-agent are
 counted once, for the run that called it. A call of a model without a known price has no cost: it
@@ -8,8 +8,8 @@ A cost belongs to the day on which its call began. A filter chooses whole runs, 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -19,23 +19,29 @@ from agentspan.analysis.by_name import AT
 from agentspan.analysis.filter_words import in_zone
 from agentspan.analysis.periods import plausible
 from agentspan.analysis.runs import MODELS, TOOLS, find_runs, folder_of
+from agentspan.analysis.tree import began, build, every, numbers
 from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.prices import cache_effect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import CachedCalls, Outlines, RunFilter, RunSums, TimedSums
 from agentspan.storage.sums import QUARTER, CachedCall, Progress, RunSum, RunSummary, TimedSum, plus
 
-By = Literal["model", "day", "agent", "project", "tool", "version", "session"]
+By = Literal["model", "day", "agent", "project", "tool", "prompt", "version", "session"]
 BYS: tuple[By, ...] = get_args(By)
-OF_CALLS = frozenset({"model", "day", "tool"})
+BY_STEPS = frozenset({"tool", "prompt"})
+"""The kinds of rows for which the steps of each run are read. No use of a cache is known by them, so it is by model."""
+OF_CALLS = frozenset({"model", "day", *BY_STEPS})
 """The kinds of rows that are about single calls. The others are about whole runs."""
 Unit = Literal["day", "week", "month"]
 
 MOST_PERIODS = 31
 """The largest number of periods: beyond it, days become weeks, and weeks become months."""
 READ_SPANS = 200_000
-"""The largest number of spans that are read to find the tool around each model call: those of the latest runs."""
+"""The largest number of spans that are read for the tools or prompts of model calls: those of the latest runs."""
+PROMPT = "user: "
+"""The begin of the summary of a prompt: a message of the user. A command of a session is one, too: `/init`."""
 LEAST = 1e-9
 """The smallest cost in dollars that is no error of rounding."""
 
@@ -78,17 +84,21 @@ class CostRow:
     """The costs of one model, day, agent …
 
     Attributes:
-        name: its name; None for the rest: spans that are no calls of a model, calls outside of all tools, runs without
-            a folder or a session.
-        filter: the names and values of the filter that finds its runs; None without a name.
+        name: its name, of a prompt the begin of its text; None for the rest: spans that are no calls of a model, calls
+            outside of all tools, steps before the first prompt, runs without a prompt, a folder or a session.
+        filter: the names and values of the filter that finds its runs; None without a name, and of a prompt.
         spent: the sums.
         costs: the cost in each period of `Costs.periods`; None if none is known.
+        run_id, span_id, step: of a prompt: its run, its step, and the number of the step as `agentspan show` prints it.
     """
 
     name: str | None
     filter: Mapping[str, str] | None
     spent: Spent
     costs: tuple[float | None, ...]
+    run_id: str | None = None
+    span_id: str | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,7 @@ class Costs:
         periods: all periods from the first run to the last one, at most 31, unless months are more.
         costs: the cost of all runs in each period.
         unpriced: the models without known prices, the most tokens first.
-        read_runs: by tool: the number of runs whose spans were read, the latest ones; else all.
+        read_runs: by tool or prompt: the number of runs whose spans were read, the latest ones; else all.
         cache: the use of providers' caches, the most saved first; the first row is the sum over all; empty if no call
             used one.
     """
@@ -202,7 +212,7 @@ def costs(
         by: the kind of the rows, one of BYS.
         zone: the zone of days; None for the machine's own zone.
         cache: also add up the savings of caches, which reads the results of all calls that used one.
-        most_spans: by tool: the largest number of spans that are read, those of the latest runs.
+        most_spans: by tool or prompt: the largest number of spans that are read, those of the latest runs.
         progress: called with (done, total) while an index is built.
 
     Raises:
@@ -242,15 +252,15 @@ def costs(
                     rows.setdefault(model, _Row()).book(day, part.cost_usd)
         elif by == "day":
             _add_days(rows, run, timed[run.run.id], {(each.schema_name, each.label) for each in without}, zone)
-        elif by != "tool":
+        elif by not in BY_STEPS:
             name, filters[name] = _group(run, by)
             row = rows.setdefault(name, _Row())
             row.add(run.run.id, _used(run), _spans(calls), _unpriced(without))
             for day, part in timed[run.run.id]:
                 row.book(day, part.cost_usd)
-    read_runs = len(runs)
-    if by == "tool":
-        read_runs = _add_tools(storage, rows, runs, zone, sums, most_spans)
+    read_runs, prompts = len(runs), dict[str | None, _Prompt]()
+    if by in BY_STEPS:
+        read_runs = _add_steps(storage, rows, runs, zone, sums, most_spans, prompts if by == "prompt" else None)
     if by in ("model", "tool"):
         filters = {name: {by: name} for name in rows if name is not None}
     unit, periods = _periods(first, zone)
@@ -266,6 +276,7 @@ def costs(
         found.sort(key=lambda row: row.name or "", reverse=True)
     else:
         found.sort(key=_dearest)
+    found = [replace(row, **prompts[row.name]._asdict()) if row.name in prompts else row for row in found]
     return Costs(
         by,
         total.spent(),
@@ -367,46 +378,120 @@ def _add_days(
         rows.setdefault(_day(run.run.started_at or run.run.inserted_at, zone), _Row()).add(run.run.id, NOTHING)
 
 
-def _add_tools(
+class _Prompt(NamedTuple):
+    """What a row says of a prompt (see CostRow)."""
+
+    name: str
+    run_id: str
+    span_id: str
+    step: int
+
+
+def _add_steps(
     storage: Storage,
     rows: dict[str | None, _Row],
     runs: Sequence[RunSummary],
     zone: tzinfo | None,
     sums: Mapping[str, Sequence[RunSum]],
     room: int,
+    prompts: dict[str | None, _Prompt] | None,
 ) -> int:
-    """Add the use of each tool's calls, with all steps inside them; return the number of runs that were read."""
+    """Add the use of each tool's calls, or of each prompt, with all steps inside; return the number of runs read.
+
+    Args:
+        prompts: gets the prompts that have rows, by the names of these rows. None for rows of tools.
+    """
     for number, run in enumerate(runs):
         id, room = run.run.id, room - run.spans
         if room < 0:
             return number
-        for each in sums.get(id, ()):
+        own = sums.get(id, ())
+        for each in own if prompts is None else ():
             if each.label is not None and built_in_part(each.schema_name) in TOOLS:
                 rows.setdefault(each.label, _Row()).add(id, NOTHING, each.spans)
-        if run.input_tokens is run.output_tokens is run.cost_usd is None:
+        if _used(run) == NOTHING and not any(is_model(each.schema_name) for each in own):
             continue
-        spans = {span.id: span for span in storage.ask(Outlines(id))}
-        around: dict[str, str | None] = {}
-        for span in spans.values():
-            used = span.input_tokens, span.output_tokens, span.cost_usd
-            if span.is_aggregate or used == NOTHING:
-                continue
-            tool, at, seen = None, span, set[str]()
-            while at.id not in seen:  # a damaged run may have a circle of parents
-                seen.add(at.id)
-                tool = at.label if built_in_part(at.schema_name) in TOOLS and at.label else tool
-                above = spans.get(at.parent_span_id or "")
-                if above is None:
-                    break
-                at = above
-            around[span.id] = tool
-            priced = used[2] is not None or not is_model(span.schema_name) or not (used[0] or used[1])
-            unpriced = (0, 0) if priced else (1, (used[0] or 0) + (used[1] or 0))
-            own_calls = int(tool is None and is_model(span.schema_name))
-            row = rows.setdefault(tool, _Row())
-            row.add(id, used, own_calls, unpriced)
-            row.book(_day(span.started_at or span.inserted_at, zone), used[2])
+        spans = storage.ask(Outlines(id, bare=True))
+        around = _tools(spans) if prompts is None else _prompts(spans, prompts)
+        _add_used(rows, spans, around, zone, is_by_tool=prompts is None)
     return len(runs)
+
+
+def _add_used(
+    rows: dict[str | None, _Row],
+    spans: Iterable[AgentSpanRow],
+    around: Mapping[str, str | None],
+    zone: tzinfo | None,
+    *,
+    is_by_tool: bool,
+) -> None:
+    """Add each call of a model, and each other step with tokens or a cost, to the row of its tool or prompt."""
+    for span in spans:
+        used = span.input_tokens, span.output_tokens, span.cost_usd
+        is_call = is_model(span.schema_name) and span.status in ("complete", "failed")
+        if span.is_aggregate or (used == NOTHING and not is_call):
+            continue
+        name, tokens = around[span.id], (used[0] or 0) + (used[1] or 0)
+        is_priced = used[2] is not None or not is_call or not tokens
+        row = rows.setdefault(name, _Row())
+        calls = int(is_call and (name is None or not is_by_tool))
+        row.add(span.agent_instance_id, used, calls, (0, 0) if is_priced else (1, tokens))
+        row.book(_day(span.started_at or span.inserted_at, zone), used[2])
+
+
+def _tools(spans: Iterable[AgentSpanRow]) -> dict[str, str | None]:
+    """Return the outermost tool around each step, by the id of the step."""
+    found: dict[str, str | None] = {}
+    for node in every(build(spans)):
+        is_tool = built_in_part(node.span.schema_name) in TOOLS
+        own = found.setdefault(node.span.id, (node.span.label or None) if is_tool else None)
+        if own is not None:
+            found.update((child.span.id, own) for child in node.children)
+    return found
+
+
+def _prompts(spans: Iterable[AgentSpanRow], known: dict[str | None, _Prompt]) -> dict[str, str | None]:
+    """Return the id of the prompt that each step belongs to, by the id of the step; add the prompts to `known`.
+
+    Prompts are those of the outermost level that has one, because a sub-agent's are written by an agent. A step belongs
+    to the latest prompt before it, and a step inside another one to the prompt of that one.
+    """
+    level = roots = build(spans)
+    above: list[AgentSpanRow] = []
+    while level and not any(_is_prompt(node.span) for node in level):
+        above += [node.span for node in level]
+        level = [child for node in level for child in node.children]
+    prompts = sorted((node.span for node in level if _is_prompt(node.span)), key=began)
+    place = numbers(roots) if prompts else {}
+    for span in prompts:
+        text = (span.summary or "").partition(": ")[2]
+        known[span.id] = _Prompt(text, span.agent_instance_id, span.id, place[span.id])
+    begins = [began(span) for span in prompts]
+
+    def latest(span: AgentSpanRow) -> str | None:
+        before = bisect_right(begins, began(span))
+        return prompts[before - 1].id if before else None
+
+    found = {span.id: latest(span) for span in above}
+    for node in level:
+        found.update(dict.fromkeys((each.span.id for each in every([node])), latest(node.span)))
+    return found
+
+
+def _is_prompt(span: AgentSpanRow) -> bool:
+    kind, summary = built_in_part(span.schema_name), span.summary or ""
+    return (kind == "message" and summary.startswith(PROMPT)) or (kind == "event" and span.label == "command")
+
+
+def prompts_of(storage: Storage, run_id: str) -> Iterator[CostRow]:
+    """Yield what each prompt of a run cost, in their order; first the steps before all prompts. Nothing without one."""
+    rows, prompts = dict[str | None, _Row](), dict[str | None, _Prompt]()
+    spans = storage.ask(Outlines(run_id, bare=True))
+    _add_used(rows, spans, _prompts(spans, prompts), UTC, is_by_tool=False)
+    for name in (None, *prompts) if prompts else ():
+        if (row := rows.get(name)) is not None:
+            own = prompts[name]._asdict() if name in prompts else {"name": None}
+            yield CostRow(filter=None, spent=row.spent(), costs=(), **own)
 
 
 def _of_day(day: str, first: str, zone: tzinfo | None) -> Mapping[str, str]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from agentspan.analysis.costs import CacheRow, CostRow, Costs, Period, Unit
+from agentspan.analysis.by_name import STEP
+from agentspan.analysis.costs import BY_STEPS, CacheRow, CostRow, Costs, Period, Unit
 from agentspan.text import cost_text, count_text, noun, one_line, printable, share_text
 
 MAX_NAME = 80
@@ -12,6 +13,7 @@ MOST_MODELS = 5
 NO_NAME: Final = {
     "model": "not a call of a model",
     "tool": "outside of all tools",
+    "prompt": "outside of all prompts",
     "project": "no folder is known",
     "session": "no session",
 }
@@ -26,17 +28,17 @@ def sentences(found: Costs) -> Iterator[str]:
     yield total(found)
     if found.unpriced:
         yield unpriced(found)
-    if found.by == "tool" and (note := unread(found)):
+    if found.by in BY_STEPS and (note := unread(found)):
         yield note
     if found.cache:
         yield cache(found.cache[0])
 
 
 def unread(found: Costs) -> str:
-    """Return the sentence about the runs whose spans were not read for their tools; "" if all were."""
+    """Return the sentence about the runs whose spans were not read for their tools or prompts; "" if all were."""
     if found.read_runs >= found.total.runs:
         return ""
-    return f"Tools are those of the latest {noun(found.read_runs, 'run')}: more spans are not read."
+    return f"{found.by.capitalize()}s are those of the latest {noun(found.read_runs, 'run')}: more spans are not read."
 
 
 def total(found: Costs) -> str:
@@ -78,17 +80,23 @@ def row_name(row: CostRow | CacheRow, by: str) -> str:
 
 
 def cells(row: CostRow, found: Costs) -> list[str]:
-    """Return runs, calls, tokens in and out, cost, and its share of the whole as texts."""
+    """Return runs (of a prompt its step), calls, tokens in and out, cost, and its share of the whole as texts."""
     spent = row.spent
+    runs = noun(spent.runs, "run") if found.by == "prompt" else f"{spent.runs:,}"
     share = share_text(spent.cost_usd or 0.0, found.total.cost_usd or 0.0)
     return [
-        f"{spent.runs:,}",
+        runs if row.run_id is None else f"{row.run_id}{STEP}{row.step}",
         f"{spent.calls:,}" if spent.calls else "",
         _count(spent.input_tokens),
         _count(spent.output_tokens),
         cost_or_dash(spent.cost_usd, partly=bool(spent.unpriced_calls)),
         share,
     ]
+
+
+def header(by: str) -> list[str]:
+    """Return the names of the columns of a row's name and of `cells`; a prompt's row has its step instead of runs."""
+    return [by, "step" if by == "prompt" else "runs", "calls", "in", "out", "cost"]
 
 
 def cache_cells(row: CacheRow) -> list[str]:

@@ -24,7 +24,7 @@ from agentspan import clock, ids, jsontext
 from agentspan.analysis import messages, tables
 from agentspan.analysis.failures import ending_of, failed_step
 from agentspan.analysis.messages import Message
-from agentspan.analysis.tree import in_time, is_session, run_error
+from agentspan.analysis.tree import in_time, is_session, run_error, span_error
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.jsonl import FIRST
 from agentspan.model.changes import FINISH_STATUSES, INSTANCE_STATUSES
@@ -33,10 +33,10 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.model.scores import NOTE
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import error_parts, run_signature, signature, type_title
-from agentspan.schemas.span_types import describe, error_text, fallback, title_of
+from agentspan.schemas.span_types import describe, fallback, title_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, NewestScores, SpansOf
-from agentspan.storage.row_by_row import Name, uses_of
+from agentspan.storage.row_by_row import Name, has_failed, uses_of
 from agentspan.text import from_cell, no_formula
 
 
@@ -155,7 +155,7 @@ class _Reader:
     def read_tool(self, span: AgentSpanRow) -> None:
         payload, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
         output = result.get("output", result) if isinstance(result, dict) else result
-        text = error_text(result) if span.status == "failed" and output is result else None
+        text = span_error(span) if output is result else None
         if text is None:
             text = "" if output is None or output == {} else messages.text_of(output)[0]
         call_id = payload.get("call_id") if isinstance(payload, dict) else None
@@ -406,7 +406,7 @@ def _output(run: AgentInstanceRow, messages: Sequence[ChatMessage], spans: Seque
         if isinstance(around, str):
             return around
     ended = [span for span in top if span.status in FINISH_STATUSES and span.result_payload is not None]
-    if answer is not None or not ended or ended[-1].status == "failed":
+    if answer is not None or not ended or has_failed(ended[-1]):
         return answer
     return as_text(_outcome(ended[-1].result_payload or "null"))
 

@@ -7,13 +7,15 @@ worse. The outcome is tested alone, at 5 %. All other metrics are one family, wh
 benchmarks/bench_verdicts.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import fsum, inf, sqrt
 from statistics import fmean, mean, pvariance, stdev
 from typing import Literal
 
+from agentspan.analysis import doubts
+from agentspan.analysis.doubts import chosen_by, doubt_of
 from agentspan.analysis.drift_metrics import (
     Gathered,
     Measure,
@@ -72,7 +74,7 @@ MOST_EXACT = 300
 MEASURES: tuple[Measure, ...] = ("passed", "failure_rate", "duration_ms", "cost_usd", "tokens", "spans", "calls")
 """The measures for which a smallest difference that counts can be set."""
 
-Verdict = Literal["worse", "better", "different", "no_evidence", "not_compared"]
+Verdict = Literal["worse", "better", "different", "no_evidence", "inconclusive", "not_compared"]
 Method = Literal["permutation", "paired", "normal"]
 BAD_WHEN_MORE = frozenset({"failure_rate", "cost_usd", "tokens", "duration_ms"})
 PASSED = Metric("passed")
@@ -97,7 +99,7 @@ class DriftRow:
         moved: for the tool mix, the share of calls that went to other tools, from 0 to 1; else None.
         base_call_p50, base_call_p95, head_call_p50, head_call_p95: percentiles over single calls, for the duration of a
             type or label.
-        level: the largest q of a significant difference.
+        level: the largest q of a significant difference; 0 for an outcome that is in doubt.
         least: the smallest difference that counts.
         tasks: the number of tasks in which both groups have a value; None if runs are not paired.
         all_base, all_head: if runs are paired, the value over all runs of the group with equal weights.
@@ -170,7 +172,7 @@ class Drift:
 
     Attributes:
         verdict: `worse`, `better`, `different` (neutral, or better in one metric and worse in another), `no_evidence`;
-            `not_compared` if a group has no run that ended.
+            `inconclusive` if the outcome is in doubt; `not_compared` if a group has no run that ended.
         base_runs, head_runs: the number of ended runs of each group.
         open: the number of runs of both groups that have not ended and are left out.
         unknown: the number of ended runs of both groups without a known outcome.
@@ -186,6 +188,7 @@ class Drift:
         missed: if the status decides: a rule over a score that runs missed; None if there is no rule.
         tasks_in_both: the number of tasks of which both groups have runs, paired or not.
         rule: the rule that decides whether a run passed; None if the status decides.
+        doubt: why the verdict on the outcome is withheld, as a sentence; None if it stands.
     """
 
     verdict: Verdict
@@ -204,6 +207,7 @@ class Drift:
     missed: Missed | None = None
     tasks_in_both: int = 0
     rule: str | None = None
+    doubt: str | None = None
 
     @property
     def outcome(self) -> DriftRow | None:
@@ -318,6 +322,9 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
     ]
     mix = tool_mix(base.runs, head.runs, tasks, seed=seed) if base.runs and head.runs else None
     outcome = [place for place in tested if metrics[place] == PASSED]
+    doubt = None
+    if base.runs and head.runs:
+        doubt = outcome_doubt(base.runs, head.runs, lambda before, after: _outcome_verdict(before, after, seed))
     for place in outcome:
         ps[place] = outcome_p(base.runs, head.runs, tasks, seed=seed)
     smallest = [least.get(metric.measure, 0.0) for metric in metrics]
@@ -332,16 +339,16 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
     ]
     adjusted = benjamini_hochberg([ps[place] for place in family] + ([] if mix is None else [mix.p]))
     qs = dict(zip(family, adjusted, strict=False)) | {place: ps[place] for place in outcome}
-    fdr = FAMILY_FDR if any(ps[place] > ALPHA for place in outcome) else ALPHA
+    fdr = FAMILY_FDR if doubt or any(ps[place] > ALPHA for place in outcome) else ALPHA
     for place, row in enumerate(rows):
         p = ps[place] if place in qs else None
-        level = ALPHA if row.metric == PASSED else fdr
+        level = fdr if row.metric != PASSED else ALPHA if doubt is None else 0.0
         rows[place] = replace(row, p=p, q=qs.get(place), level=level, least=smallest[place])
     if mix is not None:
         of_runs = sum(metric.schema_name is None for metric in metrics)
         rows.insert(of_runs, replace(_mix_row(mix, adjusted[-1]), level=fdr))
     return Drift(
-        _verdict(rows) if base.runs and head.runs else "not_compared",
+        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared",
         len(base.runs),
         len(head.runs),
         base.open + head.open,
@@ -352,7 +359,67 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
         left_out,
         tuple(rows),
         tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()),
+        doubt=doubt,
     )
+
+
+_Runs = Sequence[RunFacts]
+
+
+def outcome_doubt(base: _Runs, head: _Runs, judged: Callable[[_Runs, _Runs], doubts.Verdict]) -> str | None:
+    """Return why the verdict on the outcomes of two groups of runs is withheld (see doubt_of); None if it stands.
+
+    An outcome is missing where a run completed or failed without one. If less than half of all runs have an outcome,
+    the runs that have one are a sample that somebody judged, and only those of trials are missing.
+
+    Args:
+        judged: returns the verdict on the outcomes of the base and of the head.
+    """
+    runs = [*base, *head]
+    lacking = [run for run in runs if PASSED not in run.values and run.status in ("complete", "failed")]
+    is_sample = 2 * len(lacking) > len(runs)
+    missing = {id(run) for run in lacking if run.is_trial or not is_sample}
+    if len(lacking) == len(runs):
+        return None
+
+    def with_all(side: _Runs, passed: bool) -> _Runs:
+        return [
+            replace(run, values=run.values | {PASSED: (float(passed and run.status != "failed"), 1.0)})
+            if id(run) in missing
+            else run
+            for run in side
+        ]
+
+    verdict = judged(base, head)
+    tasks = [
+        {
+            task: [each[0] > 0 if (each := run.values.get(PASSED)) else None for run in own]
+            for task, own in found.items()
+        }
+        for found in map(_by_task, (base, head))
+    ]
+    return doubt_of(
+        verdict,
+        lambda passed: judged(with_all(base, not passed), with_all(head, passed)),
+        missing=len(missing),
+        could_fall=any(outcomes_of(base)) or not any(outcomes_of(head)),
+        chosen=chosen_by(
+            *([own for task, own in tasks[0].items() if (task in tasks[1]) is is_in] for is_in in (True, False))
+        ),
+        is_paired=bool(task_pairs(base, head)),
+        what="run",
+    )
+
+
+def _outcome_verdict(base: _Runs, head: _Runs, seed: int) -> doubts.Verdict:
+    tasks = task_pairs(base, head)
+    if not outcomes_of(base) or not outcomes_of(head):
+        return "inconclusive"
+    if outcome_p(base, head, tasks, seed=seed) > ALPHA:
+        return "no difference"
+    cases = outcome_cases(tasks)
+    change = fsum(each.difference for each in cases) if cases else mean(outcomes_of(head)) - mean(outcomes_of(base))
+    return "worse" if change < 0 else "better"
 
 
 def task_pairs(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from agentspan.analysis.costs import is_unpriced
 from agentspan.analysis.statistics import CLOSE, MORE_ROUNDS, RELATIVE, ROUNDS
+from agentspan.analysis.tree import trial_of
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.span_types import fallback
@@ -54,12 +55,16 @@ class RunFacts:
     Attributes:
         values: the numerator and the denominator of each metric for which the run has a value.
         unpriced: the costs that are not known, because the model has no price.
+        status: the run's status.
+        is_trial: whether the run is a trial of an evaluation.
     """
 
     run_id: str
     task: str | None
     values: dict[Metric, tuple[float, float]] = field(default_factory=dict)
     unpriced: frozenset[Metric] = frozenset()
+    status: str = ""
+    is_trial: bool = False
 
 
 class Gathered(NamedTuple):
@@ -90,7 +95,7 @@ def gather(
         with_open: include runs that have not ended, with their values so far.
     """
     ended = [row for row in rows if with_open or row.status not in OPEN]
-    facts = {row.id: RunFacts(row.id, row.task) for row in ended}
+    facts = {row.id: RunFacts(row.id, row.task, status=row.status, is_trial=trial_of(row) is not None) for row in ended}
     for row in ended:
         values = facts[row.id].values
         outcome = passed[row.id]

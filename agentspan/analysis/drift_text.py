@@ -48,6 +48,9 @@ def sentence(found: Drift, base: str, head: str) -> str:
         return f"not compared: {_lacking(found, base, head)}"
     if found.verdict == "no_evidence":
         return f"no evidence of a difference; {_blind(found)}"
+    if found.doubt is not None:
+        also = f"; different: {_reasons(found.significant, MAX_REASONS)}" if found.significant else ""
+        return f"inconclusive{also}; {found.doubt}"
     what = {"worse": "worse than", "better": "better than", "different": "different from"}[found.verdict]
     side = {"worse": True, "better": False}.get(found.verdict)
     own = [row for row in found.significant if side is None or row.is_worse is side]

@@ -20,17 +20,16 @@ from agentspan import jsontext
 from agentspan.analysis import messages
 from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
 from agentspan.analysis.outcomes import Run
-from agentspan.analysis.tree import began, build, every, in_time, title_of
+from agentspan.analysis.tree import began, build, every, in_time, span_error, title_of
 from agentspan.blobs import described
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import Signature, ending_signature, error_parts, passes_on, run_signature, signature
-from agentspan.schemas.span_types import error_text, returned_error
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, SpansOf, StepUses
-from agentspan.storage.row_by_row import leaves
+from agentspan.storage.row_by_row import has_failed, leaves
 from agentspan.storage.sums import FailureSum, RunBrief, StepUse
 
 TITLE = 200
@@ -159,7 +158,7 @@ def _described(
 ) -> FailedStep:
     kind = failed.schema_name, failed.label
     same_kind = [span for span in tree.spans if (span.schema_name, span.label) == kind and span != failed]
-    alike = [span for span in same_kind if span.status == "failed"]
+    alike = [span for span in same_kind if has_failed(span)]
     before, after = (
         [span for span in alike if (began(span) < began(failed)) == is_before] for is_before in (True, False)
     )
@@ -170,7 +169,7 @@ def _described(
         tree.number[failed.id],
         title_of(failed, TITLE),
         tuple(title_of(span, TITLE) for span in reversed(tree.above(failed))),
-        _error(failed),
+        span_error(failed) or "no error was recorded",
         arguments,
         None if asking is None else tree.number[asking.id],
         None if asking is None else _words(asking),
@@ -237,18 +236,13 @@ class _Recovering:
 
 
 def _has_passed(span: AgentSpanRow) -> bool:
-    return span.status == "complete" and not returned_error(span)
+    return span.status == "complete" and not has_failed(span)
 
 
 def _changes(failed: AgentSpanRow, later: AgentSpanRow) -> tuple[FieldChange, ...]:
     one, other = (jsontext.decode(_input(span)) for span in (failed, later))
     changes = islice(field_changes("", one, other), MAX_FIELDS)
     return tuple(replace(each, path=each.path.removeprefix(".")) for each in changes)
-
-
-def _error(span: AgentSpanRow) -> str:
-    result = None if span.result_payload is None else jsontext.decode(span.result_payload)
-    return error_text(result) or "no error was recorded"
 
 
 def _input(span: AgentSpanRow) -> str:

@@ -1,26 +1,47 @@
-"""A report of runs in Markdown for reviews in git: the same run gives the same text, whichever file holds it.
+"""Runs in Markdown: a report of a program's run for reviews in git, and a transcript of a coding agent's session.
 
-Ids become ordinals (`span 3` is the third span of the tree), and times become offsets from the start of the run. Text
-from payloads is escaped: it can neither close a code fence nor become markup.
+The same run gives the same report, whichever file holds it: ids become ordinals (`span 3` is the third span of the
+tree), and times become offsets from the start of the run. Text from payloads is escaped: it can neither close a code
+fence nor become markup. In a transcript the words of people and models stay Markdown, without HTML.
 """
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis.diff_text import fenced
-from agentspan.analysis.tree import Node, build, closed_text, every, run_name, span_error, walk
+from agentspan.analysis.messages import spoken, value_of
+from agentspan.analysis.tree import (
+    Node,
+    build,
+    closed_text,
+    every,
+    is_notice,
+    is_session,
+    run_error,
+    run_name,
+    session_title,
+    span_error,
+    sums,
+    title_of,
+    took_and_active,
+    walk,
+)
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.span_types import error_text
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
-from agentspan.storage.row_by_row import summaries_of
+from agentspan.storage.row_by_row import has_failed, summaries_of
 from agentspan.storage.sums import RunSummary
-from agentspan.text import cost_text, duration_text, one_line, printable
+from agentspan.text import amounts, cost_text, dotted, duration_text, noun, one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 TITLE = 200
@@ -30,12 +51,12 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
 
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a report on runs, without line ends."""
+    """Yield the lines of reports on runs, and of transcripts of sessions, without line ends."""
     runs = (run for id in run_ids for run in summaries_of(storage, [instance(storage, id)]))
     for number, run in enumerate(runs, start=1):
         if number > 1:
             yield ""
-        yield from _Report(storage, run, number).lines()
+        yield from (transcript(storage, run) if is_session(run.run) else _Report(storage, run, number).lines())
 
 
 class _Report:
@@ -149,3 +170,164 @@ def _without_stacktrace(value: Any) -> Any:
 
 def _escaped(text: str) -> str:
     return _MARKUP.sub(r"\\\1", text)
+
+
+def transcript(storage: Storage, run: RunSummary) -> Iterator[str]:
+    """Yield the lines of a session as a conversation: words as Markdown; thinking, tools and sub-agents folded."""
+    roots = build(storage.ask(SpansOf(run.run.id)))
+    spans = [node.span for node in every(roots)]
+    models = dict.fromkeys(span.label for span in spans if built_in_part(span.schema_name) == "llm" and span.label)
+    began = run.run.started_at or run.run.inserted_at
+    facts = dotted(
+        run_name(run.agent, run.version),
+        ", ".join(models),
+        f"{began[:10]} {began[11:16]} UTC",
+        "" if run.duration_ms is None else took_and_active(run.duration_ms, spans),
+        noun(run.spans, "step"),
+        *amounts((run.input_tokens or 0) + (run.output_tokens or 0) or None, run.cost_usd),
+    )
+    yield f"# {_escaped(one_line(session_title(run.run) or run_name(run.agent, run.version), TITLE))}"
+    yield ""
+    yield _escaped(one_line(facts, 5 * TITLE))
+    yield from _talk(roots, 0)
+    if run.run.error is not None:
+        yield from ("", f"**{run.run.status}**: {_escaped(one_line(run_error(run.run) or '', TITLE))}")
+
+
+def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
+    """Yield the steps of one level as a conversation. A heading stands where another one speaks."""
+    speaker = ""
+    steps = deque(nodes if depth < DEEPEST else (Node(each.span) for each in every([*nodes])))
+    while steps:
+        node = steps.popleft()
+        span, kind = node.span, built_in_part(node.span.schema_name)
+        result = value_of(span.result_payload)
+        result = result if isinstance(result, dict) else {}
+        lines: list[str] = []
+        role = "assistant"
+        if kind == "message":
+            role = next((each["role"] for each in spoken(span)), "user")
+            lines = [line for each in spoken(span) for line in _words(each["text"], breaks=role == "user")]
+            if role not in ("user", "assistant"):
+                lines, role = _folded(f"{role}: {title_of(span, TITLE).partition(': ')[2]}", lines), "assistant"
+        elif kind == "event" and span.label == "command":
+            role, lines = "user", [_escaped(one_line(title_of(span, TITLE).partition(": ")[2], TITLE))]
+        elif kind == "llm":
+            thought = result.get("thinking")
+            if isinstance(thought, str) and thought.strip():
+                lines += [*_folded("Thinking", _words(thought)), ""]
+            if isinstance(result.get("text"), str):
+                lines += _words(result["text"])
+            if error := span_error(span):
+                lines += ["", f"**failed**: {_escaped(one_line(error, TITLE))}"]
+        elif kind in ("tool", "mcp", "agent"):
+            lines = list(_used(node, kind, result, depth))
+        elif kind == "chain":
+            steps.extendleft(reversed(node.children))
+        elif not is_notice(node):
+            title = one_line(title_of(span, TITLE), TITLE)
+            lines = _folded(title, _block([*_readable(value_of(span.payload)), *_readable(result)]))
+        while lines and not lines[-1]:
+            lines.pop()
+        if not lines:
+            continue
+        if role != speaker and kind != "agent":
+            speaker = role
+            yield from ("", f"{'#' * min(6, 2 + depth)} {role.capitalize()}")
+        yield ""
+        yield from lines
+
+
+def _used(node: Node, kind: str, result: dict[str, Any], depth: int) -> Iterator[str]:
+    """Yield a call of a tool with its input and result, or a sub-agent with its conversation, folded."""
+    span = node.span
+    error = error_text(result)
+    mark = "✗ " if has_failed(span) else ""
+    title = one_line(title_of(span, TITLE).removeprefix(f"{span.schema_title} ").partition(" → ")[0], TITLE)
+    if kind == "agent":
+        total = sums(each.span for each in every(node.children))
+        title = dotted(f"Agent {title}", noun(total.spans, "step"), *amounts(total.tokens, total.cost_usd))
+    payload = value_of(span.payload)
+    given = payload.get("input" if kind == "agent" else "arguments") if isinstance(payload, dict) else payload
+    inner = [*_block(_readable(given)), *_talk(node.children, depth + 1)]
+    if not (kind == "agent" and node.children):  # its last answer is the result
+        inner += _block(_readable(result.get("output", result if kind == "mcp" else None)), "Result:")
+    if error:
+        inner += ["", f"**failed**: {_escaped(one_line(error, TITLE))}"]
+    yield from _folded(mark + title, inner)
+
+
+def _folded(title: str, lines: Iterable[str]) -> list[str]:
+    """Return lines that a reader unfolds; the blank lines make Markdown of them."""
+    inner = "\n".join(lines).strip("\n")
+    return [f"<details><summary>{escape(printable(title))}</summary>", "", *inner.split("\n"), "", "</details>"]
+
+
+def _block(lines: Iterable[str], label: str = "") -> list[str]:
+    """Return lines in a code fence after a label; nothing for none."""
+    whole = printable("\n".join(lines), keep="\n\t").strip("\n")
+    return [*(["", label] if label else []), "", *fenced("text", whole.split("\n"))] if whole else []
+
+
+def _readable(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield a decoded payload as lines: texts as they are, members after their names, what is in them indented."""
+    if isinstance(value, str):
+        yield from described(value).splitlines()
+    elif depth > DEEPEST or not isinstance(value, dict | list):
+        if value is not None:
+            yield json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, dict) and value.keys() == {"type", "text"}:
+        yield from _readable(value["text"], depth + 1)
+    else:
+        items = value.items() if isinstance(value, dict) else (("-", each) for each in value)
+        for name, item in items:
+            head = "- " if name == "-" else f"{name}: "
+            lines = [*_readable(item, depth + 1)]
+            if len(lines) == 1 or (lines and head == "- "):
+                yield from (f"{head}{lines[0]}", *(f"  {line}" for line in lines[1:]))
+            elif lines:
+                yield from (head.rstrip(), *(f"    {line}" for line in lines))
+
+
+_FENCE = re.compile(r"( {0,3})(`{3,}(?=[^`]*$)|~{3,})(.*)$")
+_CODE = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)")
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+def _words(text: str, *, breaks: bool = False) -> list[str]:
+    """Return a text as Markdown that cannot break what is around it: no HTML, no open fence, lower headings.
+
+    Args:
+        breaks: whether each line stays one, as in what a person typed.
+    """
+    found: list[str] = []
+    lines = printable("\n".join(described(text).splitlines()), keep="\n\t").strip("\n").split("\n")
+    at = 0
+    while at < len(lines):
+        line, at = lines[at], at + 1
+        if (fence := _FENCE.match(line)) is None:
+            line = re.sub(r"^(#{1,6})(?=\s)", lambda marks: "#" * min(6, 2 + len(marks[1])), _without_html(line))
+            found.append(f"{line}  " if breaks and line and "".join(lines[at : at + 1]) else line)
+            continue
+        closing = re.compile(rf" {{0,3}}{re.escape(fence[2][0])}{{{len(fence[2])},}}\s*$")
+        end = next((n for n in range(at, len(lines)) if closing.match(lines[n])), len(lines))
+        inner = [each.removeprefix(fence[1]) for each in lines[at:end]]
+        # The fence is written anew without indent: a list item that ends cannot end it.
+        found += fenced(re.sub(r"\W.*", "", fence[3].strip()), inner)
+        at = end + 1
+    return found
+
+
+def _without_html(line: str) -> str:
+    """Return a line in which no `<` begins a tag; code with one becomes `<code>`, as entities are text in backticks."""
+
+    def code(found: re.Match[str]) -> str:
+        if _TAG.search(found[0]) is None:
+            return found[0]
+        return "<code>" + re.sub(r"[^\w\s]", lambda each: f"&#{ord(each[0])};", found[2]) + "</code>"
+
+    parts, at = [], 0
+    for found in _CODE.finditer(line):
+        parts += [_TAG.sub("&lt;", line[at : found.start()]), code(found)]
+        at = found.end()
+    return "".join([*parts, _TAG.sub("&lt;", line[at:])])

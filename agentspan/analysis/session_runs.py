@@ -168,24 +168,25 @@ def about(run: AgentInstanceRow, prompt: str) -> str:
     task, its name and metadata, without those that come from OpenTelemetry.
     """
     if (title := session_title(run)) is not None:
-        return _shown(title)
+        return line_of(title)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     members = metadata if isinstance(metadata, dict) else {}
     trial, task = trial_of(run), run.task
     if trial is not None:
         task, prompt = f"{run.task} · trial {trial}", prompt or as_text(members.get("input")) or ""
     if prompt or trial is not None:
-        return _shown(": ".join(filter(None, (task, prompt))))
+        return line_of(": ".join(filter(None, (task, prompt))))
     parts = [
         f"{name}={inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)}"
         for name, value in list(members.items())[:6]
         if value != run.task and name != "otel"  # the test of a run is its task, too
     ]
     name = run.external_identifier or ""
-    return _shown(" ".join(filter(None, [run.task or "", "" if name.startswith("otel:") else name, *parts])))
+    return line_of(" ".join(filter(None, [run.task or "", "" if name.startswith("otel:") else name, *parts])))
 
 
-def _shown(text: str) -> str:
+def line_of(text: str) -> str:
+    """Return a text on one line, truncated, with invisible characters made visible."""
     return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
 
 

@@ -26,7 +26,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Outlines
-from agentspan.storage.row_by_row import labels_of, names_of
+from agentspan.storage.row_by_row import has_failed, labels_of, names_of
 from agentspan.text import amounts, dotted, duration_text, noun, one_line
 
 TITLE = 200
@@ -173,7 +173,7 @@ def _lines(node: Node, lasts: tuple[bool, ...], width: int) -> Iterator[str]:
     if error is not None:
         title = title.removesuffix(f" → {inline(error, MAX_INLINE)}")  # a summary repeats it
     if node.alike:
-        ended = " failed" if span.status == "failed" else ""
+        ended = " failed" if has_failed(span) else ""
         title = " ".join(filter(None, (span.schema_title, span.label, f"× {len(node.alike) + 1:,}{ended}")))
     took = "" if span.duration_ms is None or node.alike else f"  {duration_text(span.duration_ms)}"
     took = took if span.status in ("complete", "failed") else f"  {span.status}"

@@ -10,11 +10,12 @@ from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.failing import error_of
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
-from agentspan.schemas.span_types import error_text, returned_error
+from agentspan.schemas.span_types import error_text
 from agentspan.schemas.templates import MAX_SUMMARY, arguments_text, inline
 from agentspan.storage.row_by_row import has_failed
-from agentspan.text import cut, one_line
+from agentspan.text import cut, duration_text, one_line
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
     has_tokens = has_cost = False
     for span in spans:
         total += 1
-        failed += span.status == "failed"
+        failed += has_failed(span)
         if span.is_aggregate:
             continue
         if span.input_tokens is not None or span.output_tokens is not None:
@@ -138,6 +139,18 @@ def active_ms(spans: Iterable[AgentSpanRow]) -> float:
         end = max(reached, start + span.duration_ms)
         covered, reached = covered + end - max(start, reached), end
     return covered
+
+
+LONG_MS = 60_000
+"""The least duration of a run whose active time is worth a look."""
+
+
+def took_and_active(duration_ms: float, spans: Iterable[AgentSpanRow]) -> str:
+    """Return how long a run took, with its active time if that is less than half: `38h 2m (2h 05m active)`."""
+    took = duration_text(duration_ms)
+    if duration_ms >= LONG_MS and (active := active_ms(spans)) < duration_ms / 2:
+        took += f" ({duration_text(active)} active)"
+    return took
 
 
 _OF_OTEL = frozenset({"attributes", "events", "links", "dropped", "otel"})
@@ -286,7 +299,7 @@ def fold(roots: list[Node]) -> list[Node]:
 
 
 def failure_of(span: AgentSpanRow) -> str | None:
-    """Return the id of the failure signature of a span; None if the span neither failed nor returned an error."""
+    """Return the id of the failure signature of a span; None if the step did not fail."""
     return signature(span).id if has_failed(span) else None
 
 
@@ -296,10 +309,8 @@ def run_error(run: AgentInstanceRow) -> str | None:
 
 
 def span_error(span: AgentSpanRow) -> str | None:
-    """Return the error of a failed span as text; None if the span did not fail, or has no error."""
-    if span.status != "failed" or span.result_payload is None:
-        return None
-    return error_text(jsontext.decode(span.result_payload))
+    """Return the error of a failed step as text; None if it did not fail, or has no error."""
+    return error_of(span.status, span.result_payload) or None
 
 
 def node_error(node: Node) -> str | None:
@@ -352,7 +363,7 @@ _READ = re.compile("error|interrupt|refusal|limit|command$|summary")
 def is_notice(node: Node) -> bool:
     """Return whether a step is only a notice about its program: a hook that completed, or a notice to the model."""
     span = node.span
-    if span.status != "complete" or built_in_part(span.schema_name) not in _NOTICES or returned_error(span):
+    if span.status != "complete" or built_in_part(span.schema_name) not in _NOTICES or has_failed(span):
         return False
     return built_in_part(span.schema_name) == "hook" or _READ.search(span.label or "") is None
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
-from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
+from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find
 from agentspan.analysis.causes import MARKS, STATUS_MARKS, rule_text
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
+from agentspan.analysis.features import run_features
 from agentspan.analysis.outcomes import (
     STATUS,
     Judge,
@@ -35,7 +36,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, Find, RunFilter, SpansOf, Tags
-from agentspan.storage.row_by_row import names_of, uses_of
+from agentspan.storage.row_by_row import has_failed, names_of, uses_of
 from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
 from agentspan.text import noun, one_line
 
@@ -528,7 +529,7 @@ def why_run(
         None if rule is None else str(rule),
         passed,
         len(spans),
-        sum(span.status == "failed" for span in spans),
+        sum(map(has_failed, spans)),
         found,
         step,
         _own_error(run, failed),

@@ -1,5 +1,5 @@
-"""The `agentspan` command. `app.py` lists all commands; the module of a command has its options and its function."""
+"""The `agentspan` command. `app.py` lists all commands, `group.py` calls them, each has a module of its own."""
 
-from agentspan.cli.app import main
+from agentspan.cli.group import main
 
 __all__ = ["main"]

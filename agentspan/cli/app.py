@@ -1,6 +1,4 @@
-"""Lists all commands, defines their group and the options `--db` and `--json`, and opens the storage of a command.
-
-A command is a function whose module is imported only when the command is called.
+"""Lists all commands with their help texts, defines the options `--db` and `--json`, opens the storage of a command.
 
 Before a command reads a file, the journals of dead programs are recovered, with a progress bar.
 """
@@ -12,28 +10,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from difflib import get_close_matches
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from agentspan import __version__
 from agentspan.cli.examples import EXAMPLES
-from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output, bar, program, to_call, width, wrap
+from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, bar, program, to_call
 from agentspan.errors import AgentspanError, InvalidValue, StorageError
 from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.location import Location
 from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
-from agentspan.text import printable
 from agentspan.tuning import STANDARD
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from agentspan.database import Database
 
 
@@ -67,16 +59,6 @@ def _size_of(folder: Path) -> int:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@contextmanager
-def _printable() -> Iterator[None]:
-    """Replace control characters in click's own errors, which repeat arguments such as file names."""
-    try:
-        yield
-    except click.ClickException as error:
-        error.message = printable(error.message, keep="\n")  # type: ignore[misc]  # declared final, but it is read later
-        raise
 
 
 COMMANDS = {
@@ -172,110 +154,9 @@ COMMANDS = {
     },
 }
 """All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
-_HELP = {name: help for section in COMMANDS.values() for name, help in section.items()}
-_FILES = {
-    "stats": "runs", "sql": "search", "terminate": "score", "allow": "score", "demo": "record", "import": "importing",
-    "backup": "copy",
-    "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
-    "mcp": "agentspan.mcp.server", "setup": "agentspan.mcp.setup", "skill": "agentspan.mcp.skill",
-}  # fmt: skip
-"""The modules of commands that share a module, or lie in a later layer. All others have a module of the same name."""
-
-
-ALIASES = {"ls": "runs", "list": "runs"}
-"""Other names of commands, which no help lists."""
-
-
-class _Group(click.Group):
-    """The group of all commands. Turns errors into one line on stderr and exit code 1."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_HELP]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command; return its function `NAME_command`; None for an unknown command."""
-        cmd_name = ALIASES.get(cmd_name, cmd_name)
-        if cmd_name not in _HELP:
-            return None
-        file = _FILES.get(cmd_name, cmd_name)
-        module = import_module(file if "." in file else f"agentspan.cli.{file}")
-        found: click.Command = getattr(module, f"{cmd_name}_command")
-        return found
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of the first argument; an unknown one is an error with the commands that may be meant."""
-        name = args[0]
-        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and name[:1].isalnum():
-            close = get_close_matches(name.lower(), [*_HELP, *ALIASES], 3)
-            known = f"is {' or '.join(close)} meant?" if close else f"the commands are {', '.join(_HELP)}"
-            ctx.fail("\n".join(wrap(f"No such command {name[:40]!r}; {known}", width() - len("Error: "), 9)))
-        return super().resolve_command(ctx, [ALIASES.get(name, name), *args[1:]])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Complete the name of a command, without importing it, or an option."""
-        from click.shell_completion import CompletionItem
-
-        names = [CompletionItem(name, help=_first(help)) for name, help in _HELP.items() if name.startswith(incomplete)]
-        return names + click.Command.shell_complete(self, ctx, incomplete)
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        adapt_output()
-        return super().main(*args, **extra)
-
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _printable():
-            return super().make_context(*args, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            with _printable():
-                return super().invoke(ctx)
-        except BrokenPipeError:  # `agentspan show - | head`
-            _print_nothing()
-            raise SystemExit(0) from None
-        except (AgentspanError, OSError) as error:
-            raise Failed(_message(error)) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands in groups by purpose, each with the whole first sentence of its help."""
-        for title, helps in COMMANDS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name, _first(help)) for name, help in helps.items()])
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_paragraph()
-        formatter.write_text(f"`{program()} COMMAND --help` has the options of a command, and examples.")
-
-
-def _first(help: str) -> str:
-    """Return the first sentence of a help text, which is its first paragraph."""
-    return help.partition("\n\n")[0]
-
-
-HELP = {"help_option_names": ["-h", "--help"]}
+HELPS = {name: help for section in COMMANDS.values() for name, help in section.items()}
+SETTINGS = {"help_option_names": ["-h", "--help"]}
 """Settings of the group and of each command: completion looks at commands without their group."""
-
-
-@click.group(
-    cls=_Group,
-    invoke_without_command=True,
-    context_settings={**HELP, "max_content_width": 100},
-)
-@click.version_option(__version__, prog_name="agentspan")
-@click.option(
-    "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
-)
-@click.pass_context
-def main(ctx: click.Context, db: str | None) -> None:
-    """A flight recorder for AI agents: record runs into one SQLite file, and read them.
-
-    Without a command: what happened to the runs of the last day.
-    """
-    ctx.obj = db
-    if ctx.invoked_subcommand is None:
-        import_module("agentspan.cli.overview").answer_alone(ctx)
 
 
 class _Command(click.Command):
@@ -290,7 +171,7 @@ class _Command(click.Command):
         except InvalidValue as error:
             names = {each.name for each in self.params if isinstance(each, click.Option)} | _OF_OPTIONS
             if error.field.partition(" ")[0] in names:
-                raise Unanswered(_message(error)) from None
+                raise Unanswered(message(error)) from None
             raise
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -322,8 +203,8 @@ _LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a function a click command, with its help text from COMMANDS."""
-    settings["context_settings"] = {**HELP, **settings.get("context_settings", {})}
-    return click.command(name, cls=_Command, help=_HELP[name], **settings)
+    settings["context_settings"] = {**SETTINGS, **settings.get("context_settings", {})}
+    return click.command(name, cls=_Command, help=HELPS[name], **settings)
 
 
 def db_option(function: F) -> F:
@@ -417,7 +298,7 @@ def answering() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (AgentspanError, OSError) as error:
-        raise Unanswered(_message(error)) from None
+        raise Unanswered(message(error)) from None
     except Failed as error:
         raise Unanswered(error.message) from None
 
@@ -442,14 +323,16 @@ def read_or_not() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _print_nothing()
+        print_nothing()
 
 
-def _print_nothing() -> None:
+def print_nothing() -> None:
+    """Discard what is printed from now on: its reader has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _message(error: AgentspanError | OSError) -> str:
+def message(error: AgentspanError | OSError) -> str:
+    """Return the line that says an error, with the options of this call in its commands."""
     if isinstance(error, OSError):  # `agentspan show - > /dev/full`
         return f"cannot write the answer: {error.strerror}"
     return to_call(str(error))  # `Failed` escapes control characters in names of files

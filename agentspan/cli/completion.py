@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentspan.cli.app import command, main
+from agentspan.cli.app import command
 from agentspan.errors import AgentspanError
 from agentspan.storage.registry import location_of
 from agentspan.text import dotted
@@ -90,12 +90,13 @@ AGENT = _Stored(_agents)
 
 @command("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
-def completion_command(shell: str) -> None:
+@click.pass_context
+def completion_command(ctx: click.Context, /, shell: str) -> None:
     """Print the script of a shell."""
     from click.shell_completion import get_completion_class
 
     found: Any = get_completion_class(shell)
     assert found is not None
     # Not `source()`: bash's starts a bash to read its version, and prints a warning without one.
-    made = found(main, {}, "agentspan", "_AGENTSPAN_COMPLETE")
+    made = found(ctx.find_root().command, {}, "agentspan", "_AGENTSPAN_COMPLETE")
     click.echo(made.source_template % made.source_vars())

@@ -479,7 +479,7 @@ def print_groups(
         chosen: why the runs are judged by their rule, if nobody named it.
         beside: sentences in place of the verdict, if another one has been printed.
     """
-    color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
+    color = {"worse": "red", "better": "green", "different": "yellow", "inconclusive": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4) if not beside else ():
         echo_lines([style(line, fg=color, bold=True)])
     for sentence in beside:

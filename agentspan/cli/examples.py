@@ -23,7 +23,7 @@ EXAMPLES = {
     ),
     "cost": (
         ("by model, in the last month", "cost --since 30d"),
-        ("day by day", "cost --by day"),
+        ("prompt by prompt", "cost --by prompt"),
     ),
     "stats": (
         ("all runs of the last week", "stats --since 7d"),

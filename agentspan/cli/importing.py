@@ -66,8 +66,8 @@ def import_command(
 
 def is_of_sessions(name: str) -> bool:
     """Return whether an argument names sessions: a format, a folder, or a file that a format reads."""
-    from agentspan.sessions.formats import formats
     from agentspan.sessions.machine import ALL, Place, sources_at
+    from agentspan.sessions.registry import formats
 
     known, path = formats(), Path(name)
     if path.is_dir():
@@ -83,7 +83,7 @@ def _check_names(names: Sequence[str]) -> None:
     Raises:
         Failed: there is such a word.
     """
-    from agentspan.sessions.formats import formats
+    from agentspan.sessions.registry import formats
 
     for name in names:
         if name.isidentifier() and not Path(name).exists():

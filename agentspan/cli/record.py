@@ -21,7 +21,7 @@ import click
 
 from agentspan import clock, installing, jsontext
 from agentspan.cli.app import command, location_in, options
-from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width
+from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width, wrap
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments import known
@@ -116,7 +116,8 @@ class Noted(NamedTuple):
         if not self.pythons:
             return "no Python was started that reads PYTHONPATH (-I and -E ignore it)"
         if self.recorded:
-            return f"{', '.join(self.recorded)} can be recorded here, and made no step"
+            limits = [f"; {name}: {known.LIMITS[name]}" for name in self.recorded if name in known.LIMITS]
+            return f"{', '.join(self.recorded)} can be recorded here, and made no step{''.join(limits)}"
         return "no known framework was imported; `agentspan record --list` shows what can be recorded"
 
 
@@ -319,6 +320,7 @@ def _frameworks(*, as_json: bool) -> None:
                         "package": each.package or None,
                         "version": each.version or None,
                         "to_install": _to_install(each) or None,
+                        "limit": known.LIMITS.get(each.framework.name),
                     }
                     for each in found
                 ]
@@ -337,6 +339,8 @@ def _frameworks(*, as_json: bool) -> None:
             state = "not installed"
         rows.append([each.framework.name, state])
     table(("framework", "here"), rows, shrink=1)
+    for name in [each.framework.name for each in found if each.can_record and each.framework.name in known.LIMITS]:
+        echo_lines(wrap(f"{name}: {known.LIMITS[name]}", width(), 4))
     wanted = sorted(_to_install(each) for each in missing)
     if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
         wanted.insert(0, installing.name_of("otel"))

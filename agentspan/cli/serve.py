@@ -196,8 +196,8 @@ def _watching(
     """Return the thread that follows sessions, not started; without a named format, ask a person first."""
     from agentspan.cli.watch import WatchThread, ask
     from agentspan.recording.capture.plain import SentRedaction
-    from agentspan.sessions.formats import formats
     from agentspan.sessions.machine import Choice, places
+    from agentspan.sessions.registry import formats
 
     names, known = [name for name in watched if name], formats()
     found = places(names, known, os.environ)

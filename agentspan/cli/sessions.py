@@ -12,6 +12,7 @@ import click
 from agentspan import clock
 from agentspan.analysis import filter_words
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import Arrived
 from agentspan.cli.app import command, location_in, opened, options
 from agentspan.cli.output import (
     Failed,
@@ -32,10 +33,10 @@ from agentspan.cli.output import (
 )
 from agentspan.model.rows import SessionFileRow
 from agentspan.sessions import machine
-from agentspan.sessions.arriving import Arrived
-from agentspan.sessions.formats import Format, Source, formats, home
+from agentspan.sessions.formats import Format, Source, home
 from agentspan.sessions.importing import Importer, import_all, noted_path
 from agentspan.sessions.machine import Choice, Listed
+from agentspan.sessions.registry import formats
 from agentspan.storage.access import scan
 from agentspan.text import cost_text, dotted, noun, size_text
 

@@ -18,7 +18,6 @@ from agentspan.analysis.outcomes import Judge
 from agentspan.analysis.tree import (
     Node,
     Slow,
-    active_ms,
     build,
     closed_text,
     every,
@@ -33,6 +32,7 @@ from agentspan.analysis.tree import (
     sums,
     test_of,
     title_of,
+    took_and_active,
     trial_of,
     walk,
 )
@@ -72,13 +72,13 @@ from agentspan.model.changes import OPEN
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.span_types import error_of, returned_error
+from agentspan.schemas.span_types import error_in
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.sessions.continuing import command_of
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, NewestScores, Outlines, SpansOf, Violations
-from agentspan.storage.row_by_row import labels_of, names_of
+from agentspan.storage.row_by_row import has_failed, labels_of, names_of
 from agentspan.text import amounts, cost_text, cut, dotted, duration_text, noun, one_line
 
 FROM = 70
@@ -140,8 +140,6 @@ FACT_LINES = 3
 """The largest number of lines for commit, task, session, user and tags of a run."""
 SCORE_LINES = 2
 """The largest number of lines of a score in a picture."""
-LONG_MS = 60_000
-"""The shortest run of which the head says for how long it was active, if that is less than half of its time."""
 BUDGET_LINES = 3
 """The largest number of lines for a budget and who allowed more."""
 MOST_TRIALS = 10
@@ -226,13 +224,10 @@ class Picture:
         run, total = self.run, sums(self.spans)
         mark, word = verdict.beside(run.status)
         is_left = run.status in OPEN and run.writer_id in self.dead
-        took = "" if run.duration_ms is None else duration_text(run.duration_ms)
-        if (run.duration_ms or 0) >= LONG_MS and (active := active_ms(self.spans)) < (run.duration_ms or 0) / 2:
-            took += f" ({duration_text(active)} active)"
         text = dotted(
             name,
             f"{word}, its program died" if is_left else word,
-            took,
+            "" if run.duration_ms is None else took_and_active(run.duration_ms, self.spans),
             noun(total.spans, "span"),
             f"{total.failed:,} failed" if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
@@ -368,7 +363,7 @@ def _title(node: Node, columns: int) -> str:
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
     name = f"{span.schema_title}{f' {span.label}' if span.label else ''}"
-    ended = " failed" if span.status == "failed" else " returned an error" if returned_error(span) else ""
+    ended = " failed" if span.status == "failed" else " returned an error" if has_failed(span) else ""
     count = f" × {number:,}{ended}{each}"
     return fit(fit(name, max(8, columns - columns_of(count))) + count, columns)
 
@@ -464,10 +459,14 @@ def show_command(
     spans = spans if as_json else tree.with_calls(run, spans)
     roots = build(spans)
     steps = numbers(roots)
-    found_slow = [] if slow is None else tree.slowest(roots, slow, _has_failed if failed else lambda _: True)
+    found_slow = (
+        []
+        if slow is None
+        else tree.slowest(roots, slow, (lambda node: has_failed(node.span)) if failed else lambda _: True)
+    )
     wanted = _around(steps, at) if at is not None and not full else None
     if failed and slow is None:
-        wanted = {node.span.id for node in every(roots) if _has_failed(node)}
+        wanted = {node.span.id for node in every(roots) if has_failed(node.span)}
     if as_json:
         by_id = {span.id: span for span in spans}
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
@@ -526,10 +525,6 @@ def _left_out(drawn: int, kept: int, total: int) -> str:
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
     """Return the ids of a span and of the AROUND steps before and after it."""
     return {id for id, number in steps.items() if abs(number - steps[span.id]) <= AROUND}
-
-
-def _has_failed(node: Node) -> bool:
-    return node.span.status == "failed" or returned_error(node.span)
 
 
 def _document(
@@ -608,7 +603,7 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     _show_json("payload", jsontext.decode(described(row.payload)))
     if row.result_payload is not None:
         result = jsontext.decode(described(row.result_payload))
-        error = error_of(result)
+        error = error_in(result)
         trace = error.get("stacktrace") if isinstance(error, dict) else None
         if isinstance(trace, str):
             shown = {key: value for key, value in error.items() if key != "stacktrace"}

@@ -24,10 +24,11 @@ from agentspan.errors import AgentspanError
 from agentspan.host import Thread
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.sessions import machine, unattended
-from agentspan.sessions.formats import Format, formats
+from agentspan.sessions.formats import Format
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.machine import Choice, Place
 from agentspan.sessions.reading import plain_path
+from agentspan.sessions.registry import formats
 from agentspan.sessions.watching import Event, Watcher
 from agentspan.storage.access import unique
 from agentspan.storage.location import Location

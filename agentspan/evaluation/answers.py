@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentspan.analysis.cases import CaseRow, table_of
+from agentspan.analysis.doubts import Verdict
 from agentspan.analysis.drift import share_interval
 from agentspan.analysis.statistics import Interval, variance_of
 from agentspan.evaluation.case_files import Case
 from agentspan.evaluation.plan import Plan
-from agentspan.evaluation.verdicts import Comparison, Outcomes, Stopped, Verdict
+from agentspan.evaluation.verdicts import Comparison, Outcomes, Stopped
 from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, noun, p_text, share_text
 

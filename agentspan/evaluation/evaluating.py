@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
 from agentspan.analysis.causes import left_open
+from agentspan.analysis.doubts import Chosen, chosen_by
 from agentspan.analysis.outcomes import EVALUATION, JudgedBy, OutcomeRule, check_known, outcomes, rule_of
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.statistics import fisher_p
 from agentspan.analysis.stored_run import StoredRun
 from agentspan.analysis.tree import sums, trial_of
 from agentspan.analysis.versions import group_of
@@ -31,7 +31,7 @@ from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.first_run import FirstRun, Loop, take, time_limit
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
-from agentspan.evaluation.verdicts import Chosen, Course, Key, Stopped, compare, planned
+from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
 from agentspan.model.changes import OPEN
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import AgentInstanceRow
@@ -52,8 +52,6 @@ FLUSH_S = 10.0
 """Seconds to wait until a finished trial is stored."""
 NOT_SCORED = "not scored: "
 """The beginning of the explanation of a score whose scorer raised, or whose trial had no output."""
-BY_CHANCE = 0.001
-"""The largest p at which cases count as chosen by their outcomes in the base."""
 MOST_OTHERS = 2000
 """The number of latest runs of the base for other tasks that are looked at, to see how the cases were chosen."""
 INTERRUPTIONS = frozenset({"KeyboardInterrupt", "CancelledError"})
@@ -313,24 +311,7 @@ def base_of(
         rest.setdefault(row.task or row.id, []).append(outcome)
     costs = [each.cost_usd for each in own if each.cost_usd is not None]
     run_usd = sum(costs) / len(costs) if costs else None
-    return Base(known, tuple(each.run.id for each in own), run_usd, _chosen([*known.values()], [*rest.values()]))
-
-
-def _chosen(asked: Sequence[Sequence[bool | None]], rest: Sequence[Sequence[bool | None]]) -> Chosen | None:
-    """Return by which outcome in the base the cases were chosen; None if chance would choose them, too.
-
-    Args:
-        asked, rest: the outcomes of the base: of each case, and of each of its other tasks.
-    """
-    for is_failed in (True, False):
-        chosen, left = (
-            [(False in own) is is_failed for own in side if any(each is not None for each in own)]
-            for side in (asked, rest)
-        )
-        is_clean = chosen and left and (all(chosen) or not any(left))
-        if is_clean and fisher_p(sum(left), len(left), sum(chosen), len(chosen), one_sided=True) <= BY_CHANCE:
-            return "failed" if is_failed else "passed"
-    return None
+    return Base(known, tuple(each.run.id for each in own), run_usd, chosen_by([*known.values()], [*rest.values()]))
 
 
 def _passed(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> dict[str, bool | None]:

@@ -257,11 +257,11 @@ def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | 
     return None
 
 
-_READERS = {"otel": "agentspan.otel.sdk"}
+_READERS = {"otel": "agentspan.otel.raw_spans"}
 """The module of each parser of raw begins and ends, by the reader name in records.
 
-Each module has the functions `begin` and `end`. It is imported at the first raw record: a process that recovers the
-journal of another process may never have imported it."""
+Each module has the functions `begin` and `end`, which return the fields of Begin and End. It is imported at the first
+raw record: a process that recovers the journal of another process may never have imported it."""
 
 
 class Begin(NamedTuple):
@@ -290,8 +290,7 @@ def read_begin(reader: str, text: str) -> Begin:
     Raises:
         LookupError: this version has no such reader.
     """
-    found: Begin = _module(reader).begin(text)
-    return found
+    return Begin(*_module(reader).begin(text))
 
 
 def read_end(reader: str, text: str) -> End:
@@ -300,8 +299,7 @@ def read_end(reader: str, text: str) -> End:
     Raises:
         LookupError: this version has no such reader.
     """
-    found: End = _module(reader).end(text)
-    return found
+    return End(*_module(reader).end(text))
 
 
 def _module(reader: str) -> Any:

@@ -18,8 +18,14 @@ from click.core import ParameterSource
 
 from agentspan.analysis.filter_words import ALL, FAILED, NAMES, words_of
 from agentspan.analysis.filter_words import parse as parse_filter
-from agentspan.cli.app import main
+from agentspan.cli.diff import diff_command
 from agentspan.cli.output import Collected, collecting
+from agentspan.cli.overview import overview_command
+from agentspan.cli.runs import runs_command
+from agentspan.cli.search import search_command, sql_command
+from agentspan.cli.show import show_command
+from agentspan.cli.versions import versions_command
+from agentspan.cli.why import why_command
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.mcp.answers import CHARACTERS, DEFAULT_TOKENS, LEAST_TOKENS, MOST_TOKENS, answer, fenced
 
@@ -94,6 +100,13 @@ TOOLS = {
 }
 FINDINGS = ("why", "diff", "search", "versions")
 """The commands that a server answers over HTTP."""
+_COMMANDS: Mapping[str, click.Command] = {
+    each.name or "": each
+    for each in (
+        *(overview_command, runs_command, show_command, search_command),
+        *(why_command, diff_command, sql_command, versions_command),
+    )
+}
 _OWN = frozenset({"db", "as_json", "markdown"})
 FIRST = "overview"
 """The tool whose definition describes the arguments that several tools share."""
@@ -213,17 +226,14 @@ def _printed(name: str, words: list[str], db: "Database | str | os.PathLike[str]
     """Return the output of a command, named as a tool or as itself."""
     command = _command(name)
     to = Collected(COLUMNS, call_of)
-    parent = click.Context(main, info_name="agentspan", obj=db)
+    parent = click.Context(click.Group(), info_name="agentspan", obj=db)
     with collecting(to), parent, command.make_context(command.name, words, parent=parent) as context:
         command.invoke(context)
     return to.text.getvalue()
 
 
-@cache
 def _command(name: str) -> click.Command:
-    found = main.get_command(click.Context(main), TOOLS[name].command if name in TOOLS else name)
-    assert found is not None
-    return found
+    return _COMMANDS[TOOLS[name].command if name in TOOLS else name]
 
 
 def _parameters(name: str) -> dict[str, click.Parameter]:
@@ -356,7 +366,7 @@ def call_of(words: Sequence[str]) -> str:
     try:
         if name is None:
             raise InvalidValue("command", "is no tool")
-        context = _command(name).make_context(words[0], list(words[1:]), parent=click.Context(main))
+        context = _command(name).make_context(words[0], list(words[1:]), parent=click.Context(click.Group()))
     except (click.ClickException, InvalidValue):
         return shlex.join(["agentspan", *words])
     given = {

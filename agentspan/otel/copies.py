@@ -9,6 +9,7 @@ from typing import Any
 
 from agentspan import clock, ids, jsontext
 from agentspan.api.context import ATTEMPTS, Context
+from agentspan.arriving.stored import BATCH, about_of, name_of, put_rows, refused_puts
 from agentspan.errors import DatabaseBusy
 from agentspan.model import registration
 from agentspan.model.changes import FINISH_STATUSES, PURPOSES, Applied, Move, Put, PutSpans, Refused, Unit
@@ -17,17 +18,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Score
 from agentspan.otel.mapping.draft import values_in
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import (
-    BATCH,
-    about_of,
-    content_of,
-    name_of,
-    put_rows,
-    refused_puts,
-    score_rows,
-    span_row,
-    times_of,
-)
+from agentspan.otel.stored_rows import content_of, score_rows, span_row, times_of
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find

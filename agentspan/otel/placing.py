@@ -17,17 +17,19 @@ from typing import Any, NamedTuple
 
 from agentspan import clock
 from agentspan.api.context import ATTEMPTS, Context
+from agentspan.arriving.identity import run_id
+from agentspan.arriving.stored import about_of, name_of, object_of
 from agentspan.errors import DatabaseBusy
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
 from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.otel import traces
-from agentspan.otel.identity import carried, run_id, run_of_caller
+from agentspan.otel.identity import carried, run_of_caller
 from agentspan.otel.mapping.mapped import Mapped, program_of
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan, Scope
-from agentspan.otel.stored_rows import about_of, name_of, ns_of, object_of, stored_mapped
+from agentspan.otel.stored_rows import ns_of, stored_mapped
 from agentspan.otel.traces import (
     Call,
     RunName,

@@ -15,11 +15,11 @@ from typing import Any
 from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
 
 from agentspan import clock, host
+from agentspan.arriving.identity import span_id_of_number
 from agentspan.host import Renewal, page
 from agentspan.journal.records import Begin, whole
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
-from agentspan.otel.identity import span_id_of_number
 from agentspan.otel.mapping.judgements import RESULT, scores_in
 from agentspan.otel.mapping.mapped import (
     NO_HINTS,

@@ -17,13 +17,14 @@ from typing import Any
 from opentelemetry import trace
 
 from agentspan import clock, jsontext
+from agentspan.arriving.identity import run_id
 from agentspan.errors import StorageError
 from agentspan.journal.records import End, whole
 from agentspan.journal.writers import program_name
 from agentspan.model import columns, spans
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import OtelTraceRow
-from agentspan.otel.identity import MEMBER, Named, caller_id, read_member, run_id
+from agentspan.otel.identity import MEMBER, Named, caller_id, read_member
 from agentspan.otel.mapping.mapped import Mapped, begins_run, map_span, program_of
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan

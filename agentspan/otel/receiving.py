@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 from agentspan import clock
 from agentspan.api.context import ATTEMPTS, Context
+from agentspan.arriving.identity import span_id
+from agentspan.arriving.stored import BATCH, about_of, object_of, put_rows, refused_puts
 from agentspan.errors import DatabaseBusy, InvalidValue
 from agentspan.host import undoing
 from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, OtelLogRow, ScoreRow, Value
 from agentspan.otel import copies
-from agentspan.otel.identity import caller_id, carried, span_id
+from agentspan.otel.identity import caller_id, carried
 from agentspan.otel.mapping.draft import JSON_STARTS, memory_of, values_in
 from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in
 from agentspan.otel.mapping.mapped import Mapped, joins, map_span, with_logs
@@ -40,16 +42,11 @@ from agentspan.otel.placing import (
 )
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import (
-    BATCH,
     Arrived,
-    about_of,
     end_of,
     log_of,
     log_row,
     ns_of,
-    object_of,
-    put_rows,
-    refused_puts,
     rewritten,
     rows_of,
     score_rows,

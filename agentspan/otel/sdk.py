@@ -1,7 +1,7 @@
 """Converts spans of OpenTelemetry's SDK to plain data, and to texts in the journal that the drain thread maps.
 
-The caller writes the text (5 µs without content), each attribute once. The drain thread maps the text with `begin` and
-`end` (100 µs). This module only reads attributes of span objects, so the SDK need not be installed.
+The caller writes the text (5 µs without content), each attribute once; `raw_spans` reads it. This module only reads
+attributes of span objects, so the SDK need not be installed.
 """
 
 import base64
@@ -10,10 +10,7 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from agentspan import jsontext
-from agentspan.journal.records import Begin, End
 from agentspan.otel.identity import write_state
-from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode, scope_attributes
 from agentspan.recording.capture.capture import Capture
 
@@ -275,45 +272,3 @@ def _rest(span: Any, attributes: dict[str, Any]) -> dict[str, Any]:
 def _listed(attributes: Any) -> dict[str, Any]:
     found = {} if attributes is None else dict(attributes)
     return {name: [*value] if type(value) is tuple else value for name, value in found.items()}
-
-
-def begin(text: str) -> Begin:
-    """Map the journal text of a span's begin. The span type is guessed if no attribute names it yet."""
-    mapped = map_span(_span_of(jsontext.decode(text)))
-    return begin_of(mapped)
-
-
-def begin_of(mapped: Mapped) -> Begin:
-    """Return the begin record of a mapped span."""
-    return Begin(mapped.schema_name, jsontext.encode(mapped.payload)[0])
-
-
-def end(text: str) -> End:
-    """Map the journal text of a span's end."""
-    mapped = map_span(_span_of(jsontext.decode(text)))
-    result = None if mapped.result_payload is None else jsontext.encode(mapped.result_payload)[0]
-    return End(mapped.schema_name, mapped.status, jsontext.encode(mapped.payload)[0], result)
-
-
-def _span_of(decoded: dict[str, Any]) -> OtelSpan:
-    """Return a decoded journal text as plain data. The ids stay empty: the journal record has them."""
-    name, version, url, *more = decoded.get("scope") or ("", "", "")
-    status: StatusCode
-    status, message = decoded.get("status") or ("UNSET", None)
-    return OtelSpan(
-        "",
-        "",
-        None,
-        decoded["name"],
-        decoded["start"] or 0,
-        decoded.get("end"),
-        decoded["kind"],
-        status,
-        message,
-        decoded["attributes"],
-        tuple(Event(each, at or 0, attributes) for each, at, attributes in decoded.get("events", ())),
-        tuple(Link(*each) for each in decoded.get("links", ())),
-        Scope(name or "", version or "", url or "", *more),
-        dropped=decoded.get("dropped", {}),
-        trace_state=decoded.get("state", ""),
-    )

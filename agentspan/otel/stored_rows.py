@@ -3,24 +3,23 @@
 The ids of scores and log records are derived from their content, so storing the same data again adds no row.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
 from agentspan.api.context import Admitted, Context
+from agentspan.arriving.identity import hashed_id
+from agentspan.arriving.stored import name_of, object_of
 from agentspan.model import spans
-from agentspan.model.changes import FinishStatus, Move, Put, Refused, Unit, parted
-from agentspan.model.registration import DEFAULT
-from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
+from agentspan.model.changes import FinishStatus, Move
+from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
-from agentspan.otel.identity import hashed_id
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.otel.traces import ABANDONED, end_of_run
-from agentspan.schemas.span_types import MAX_NAME, REGISTRY, describe, title_of
-from agentspan.text import one_line
+from agentspan.schemas.span_types import REGISTRY, describe, title_of
 
 _REWRITTEN = (
     "schema_name",
@@ -129,20 +128,6 @@ def span_row(
     return put.row
 
 
-def refused_puts(ctx: Context, waiting: list[Unit]) -> Iterator[tuple[Row, Row | None]]:
-    """Commit units; yield each row that was not inserted, with the stored row that has its id, if any.
-
-    Args:
-        waiting: the units, which are removed when they are committed. The caller may append units between two rows.
-    """
-    while waiting:
-        waiting[:], settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
-        for unit, outcome in settled:
-            change = unit.changes[0]
-            if isinstance(outcome, Refused) and isinstance(change, Put):
-                yield change.row, outcome.stored
-
-
 def rewritten(row: AgentSpanRow) -> Move:
     """Return the change that updates a stored span to the values of this row."""
     values: dict[str, Value] = {name: getattr(row, name) for name in _REWRITTEN}
@@ -200,21 +185,6 @@ def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: s
     return columns
 
 
-def name_of(ctx: Context, text: str) -> str:
-    """Return a name redacted, on one line and truncated, as it may be stored; DEFAULT for an empty name."""
-    return one_line(ctx.admit_text(text), MAX_NAME) or DEFAULT
-
-
-def about_of(ctx: Context, text: str | None) -> str | None:
-    """Return the name of a session or user redacted, on one line and truncated; None for an empty name."""
-    return None if text is None else one_line(ctx.admit_text(text), MAX_NAME) or None
-
-
-def object_of(ctx: Context, value: Mapping[str, Any]) -> str:
-    """Return the JSON text of an object, redacted and truncated as it may be stored."""
-    return ctx.admit(jsontext.text_of(value), value).text
-
-
 def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:
     """Return the row of a log record. Its id is a hash of the record, so the same record always has the same id."""
     event = log.event
@@ -231,10 +201,6 @@ def log_of(row: OtelLogRow) -> Log:
     return Log(row.trace_id, row.span_id, Event(decoded["name"], row.time_ns, decoded["attributes"], decoded["body"]))
 
 
-BATCH = 500
-"""The most rows that one statement inserts; also about as many spans as one commit stores."""
-
-
 def score_rows(
     scores: Iterable[FoundScore], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
 ) -> list[ScoreRow]:
@@ -246,12 +212,6 @@ def score_rows(
         admit: redacts a text.
     """
     return [_score_row(each, run_id, None if each.is_of_run else span_id, partition, admit) for each in scores]
-
-
-def put_rows(ctx: Context, rows: Sequence[Row]) -> None:
-    """Commit rows, such as scores, some at a time. A row whose id is stored already stays unchanged."""
-    for at in range(0, len(rows), BATCH):
-        ctx.storage.apply([Unit((Put(row),)) for row in rows[at : at + BATCH]], wait_s=ctx.wait_s)
 
 
 def _score_row(

@@ -14,20 +14,12 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from agentspan import clock
+from agentspan.arriving.identity import span_id
 from agentspan.host import guard
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentRow, OtelTraceRow
 from agentspan.otel import identity
-from agentspan.otel.identity import (
-    Named,
-    State,
-    TraceParent,
-    caller_id,
-    run_of_caller,
-    span_id,
-    span_id_of,
-    trace_id_of,
-)
+from agentspan.otel.identity import Named, State, TraceParent, caller_id, run_of_caller, span_id_of, trace_id_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan import __version__, clock, jsontext
+from agentspan.arriving.identity import span_id
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
-from agentspan.otel.identity import span_id, span_id_of, trace_id_of
+from agentspan.otel.identity import span_id_of, trace_id_of
 from agentspan.otel.mapping import judgements, outgoing
 from agentspan.otel.mapping.mapped import ABOUT_SPAN
 from agentspan.otel.otlp.json_bodies import MAX_VALUES

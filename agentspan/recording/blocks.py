@@ -24,7 +24,7 @@ from agentspan.recording.budgets import Budget
 from agentspan.recording.capture.capture import Arguments, Kind, kind_of, wrapper_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
-from agentspan.recording.span_and_run import OnTerminate, Run, Span, face_of_span
+from agentspan.recording.span_and_run import OnTerminate, Run, Span, face_of_span, run_face
 from agentspan.recording.span_state import Reduce, SpanState, disabled_span
 from agentspan.recording.spending import Paused
 from agentspan.schemas.span_types import usable_name
@@ -384,7 +384,7 @@ class RunBlock(Block[Run, RunState]):
 
 
 def _with_face(on_terminate: Callable[[Run], object], run: RunState) -> None:
-    on_terminate(run.face or Run(run))
+    on_terminate(run_face(run))
 
 
 def span_block(

@@ -167,11 +167,12 @@ class Recorder:
 
     Args:
         db: the storage to record into, as in Tracer.
+        run_face: makes the Run that a function of the program is called with, from the state of the run.
         broken: the reason why nothing can be recorded. If it is set, no storage is opened.
         open_wait_s: seconds to wait for a file that another process has locked.
 
     Attributes:
-        settings: the settings that were passed.
+        settings, run_face: as passed.
         tuning: sizes and times.
         enabled: whether the recorder records.
         current: the innermost span or run that a block of agentspan made active, in each thread and task.
@@ -199,13 +200,14 @@ class Recorder:
         self,
         db: str | os.PathLike[str] | Location | Storage | None,
         settings: Settings,
+        run_face: Callable[[Any], Any],
         *,
         broken: Exception | None = None,
         open_wait_s: float = 10.0,
     ) -> None:
         if not page[0]:
             host.renew()
-        self.settings = settings
+        self.settings, self.run_face = settings, run_face
         self.tuning = settings.tuning
         self.enabled = settings.is_enabled
         self.capture = settings.new_capture()

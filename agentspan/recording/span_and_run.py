@@ -109,6 +109,11 @@ def active_face(state: SpanState | RunState) -> Any:
     return state.face
 
 
+def run_face(run: RunState) -> "Run":
+    """Return the face of a run, which need not be active."""
+    return run.face or Run(run)
+
+
 @overload
 def state_of(face: "Span") -> SpanState: ...
 @overload
@@ -151,8 +156,7 @@ class Span(Scored):
     @property
     def run(self) -> "Run":
         """The run that the span belongs to."""
-        run = self._state.run
-        return run.face or Run(run)
+        return run_face(self._state.run)
 
     @property
     def parent_span_id(self) -> str | None:

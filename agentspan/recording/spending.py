@@ -13,11 +13,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
 from math import inf
 from typing import Any
 
-from agentspan import clock, host
+from agentspan import clock
 from agentspan.errors import BudgetExceeded
 from agentspan.host import guard, log
 from agentspan.journal.records import Parts
@@ -417,9 +416,7 @@ class Spending:
         if callable(on_spent):
             self._reacts_in = threading.get_ident()
             try:
-                with host.importing:  # late, because it imports this module
-                    faces = import_module("agentspan.recording.span_and_run")
-                more = on_spent(self._run.face or faces.Run(self._run), error)
+                more = on_spent(self._recorder.run_face(self._run), error)
             finally:
                 self._reacts_in = None
         if type(more) is Budget and error.limit in amounts_of(more):

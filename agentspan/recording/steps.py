@@ -14,10 +14,9 @@ import pickle
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar, copy_context
-from importlib import import_module
 from typing import Any, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast
 
-from agentspan import host, jsontext
+from agentspan import jsontext
 from agentspan.host import guard
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
@@ -298,10 +297,18 @@ class Luggage(NamedTuple):
     registration: Unit | None
 
 
-def _of_process() -> Any:
-    """Return the module `tracer`, which configures this process. Imported late, because it imports this module."""
-    with host.importing:
-        return import_module("agentspan.recording.tracer")
+class Arrival(NamedTuple):
+    """The functions that configure the process in which a propagated function arrives. All of them can be pickled.
+
+    Attributes:
+        arrive: returns a recorder for the storage and the settings of the other process, or None.
+        unreachable: records nothing from now on, for the reason that is passed.
+        disabled: records nothing from now on, unless this process is configured.
+    """
+
+    arrive: Callable[[Location, Settings | None], Recorder | None]
+    unreachable: Callable[[str], None]
+    disabled: Callable[[], None]
 
 
 class Propagated(Generic[P, R]):
@@ -310,10 +317,11 @@ class Propagated(Generic[P, R]):
     Each call runs in its own copy of the context, so any number of calls may run at the same time.
     """
 
-    def __init__(self, fn: Callable[P, R], recorder: Recorder) -> None:
+    def __init__(self, fn: Callable[P, R], recorder: Recorder, arrival: Arrival) -> None:
         functools.update_wrapper(self, fn)
         self._fn = fn
         self._recorder = recorder
+        self._arrival = arrival
         self._node = recorder.innermost()
         self._context = contextvars.copy_context()
         self._kind = kind_of(fn)
@@ -343,11 +351,11 @@ class Propagated(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         recorder = self._recorder
         if not recorder.enabled:
-            return _arrive_disabled, (self._fn,)
+            return _arrive_disabled, (self._fn, self._arrival)
         location = recorder.location
         if recorder.is_open and location is None:
-            return _arrive_unreachable, (self._fn, os.getpid(), recorder.store.capabilities().backend)
-        return _arrive, (self._fn, _pack(recorder, self._node, location))
+            return _arrive_unreachable, (self._fn, self._arrival, os.getpid(), recorder.store.capabilities().backend)
+        return _arrive, (self._fn, self._arrival, _pack(recorder, self._node, location))
 
 
 def _pack(recorder: Recorder, node: SpanState | RunState | None, location: Location | None) -> Luggage | None:
@@ -379,25 +387,25 @@ def _unpickled(settings: bytes | None) -> Settings | None:
     return None if settings is None else cast(Settings, pickle.loads(settings))
 
 
-def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:
+def _arrive_disabled(fn: Callable[..., Any], arrival: Arrival) -> Callable[..., Any]:
     """Unpickle a function from a process that records nothing; this process records nothing, too, unless configured."""
-    _of_process().arrive_disabled()
+    arrival.disabled()
     return fn
 
 
-def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Callable[..., Any]:
+def _arrive_unreachable(fn: Callable[..., Any], arrival: Arrival, pid: int, backend: str) -> Callable[..., Any]:
     """Unpickle a function from a process whose storage no other process can open."""
     if pid != os.getpid():
-        _of_process().arrive_unreachable(
+        arrival.unreachable(
             f"this process works for process {pid}, which records into a storage ({backend}) that no other process can "
             "open, so nothing is recorded here; use a file, or set AGENTSPAN_DB for the workers"
         )
     return fn
 
 
-def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":
+def _arrive(fn: Callable[..., Any], arrival: Arrival, luggage: Luggage | None) -> Callable[..., Any]:
     """Unpickle a function in another process, under a stand-in for the active span of the sending process."""
-    recorder = None if luggage is None else _of_process().arrive(luggage.location, _unpickled(luggage.settings))
+    recorder = None if luggage is None else arrival.arrive(luggage.location, _unpickled(luggage.settings))
     if recorder is None or luggage is None:
         return fn  # if this process records, the function's spans begin runs of their own
     run = recorder.runs.get(luggage.instance.id)  # a run of this process, or of the parent that forked it
@@ -413,4 +421,4 @@ def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., A
         node.id, node.status, node.outer = id, "active", run
     context = contextvars.copy_context()
     context.run(recorder.current.set, node)
-    return context.run(Propagated, fn, recorder)
+    return context.run(Propagated, fn, recorder, arrival)

@@ -19,7 +19,7 @@ from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_b
 from agentspan.recording.budgets import Budget
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
-from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
+from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face, run_face
 from agentspan.recording.span_state import Reduce, SpanState, disabled_run, disabled_span
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
@@ -84,7 +84,7 @@ class Tracer:
         db: str | os.PathLike[str] | Location | Storage | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> None:
-        self._show(Recorder(db, settings_from("Tracer", settings)))
+        self._show(Recorder(db, settings_from("Tracer", settings), run_face))
 
     def _show(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -271,7 +271,7 @@ def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
     with _lock:
         if _tracer is not None and recorder_of(_tracer).is_usable and used == _used:
             return _tracer
-        recorder = Recorder(used.db, used.settings, open_wait_s=wait_s)
+        recorder = Recorder(used.db, used.settings, run_face, open_wait_s=wait_s)
         if _recorder is not None:
             _recorder.shutdown(5.0)
         _recorder, _tracer, _told, _used = recorder, tracer_of(recorder), wanted, used
@@ -319,7 +319,7 @@ def _cannot_configure(error: Exception) -> None:
     global _tracer, _recorder, _retry_at_ns
     _retry_at_ns = clock.monotonic_ns() + RETRY_NS
     if _recorder is None or _recorder.is_closed:
-        made = Recorder(None, Settings(), broken=error)
+        made = Recorder(None, Settings(), run_face, broken=error)
         _recorder, _tracer = made, tracer_of(made)
         made.faults.add(error)
 
@@ -498,8 +498,8 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
 
 def _propagated(fn: Callable[P, R], recorder: Recorder) -> Callable[P, R]:
     with host.importing:
-        from agentspan.recording.steps import Propagated  # with pickle, for few programs
-    return Propagated(fn, recorder)
+        from agentspan.recording.steps import Arrival, Propagated  # with pickle, for few programs
+    return Propagated(fn, recorder, Arrival(arrive, arrive_unreachable, arrive_disabled))
 
 
 def _count_fault(error: Exception) -> None:

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from agentspan.schemas.failing import is_error
+
 _BEFORE = (
     r"(?:cd [^;&|\n]+(?:&&|;)\s*)?(?:\w+=\S*\s+)*(?:timeout \S+\s+)?"
     r"(?:(?:uv|poetry|pipenv|hatch|rye|pdm) run\s+|npx\s+|bunx\s+|bundle exec\s+|\S*python[\d.]* -m\s+)*"
@@ -49,4 +51,4 @@ def has_failed(status: str, result: Any) -> bool:
     code = exit_code_of(result)
     if code is not None:
         return code != 0
-    return status == "failed" or (type(result) is dict and result.get("is_error") is True)
+    return status == "failed" or is_error(result)

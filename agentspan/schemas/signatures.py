@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.span_types import error_of, error_type, fallback, title_of
+from agentspan.schemas.failing import is_error, returned_text
+from agentspan.schemas.span_types import error_in, error_type, fallback, title_of
 from agentspan.text import lazy_pattern, one_line
 
 VERSION = 1
@@ -158,10 +159,10 @@ def error_parts(result: str | None) -> ErrorParts:
         decoded = None if result is None else jsontext.decode(result)
     except (ValueError, RecursionError):
         return ErrorParts("", "", "")
-    error = error_of(decoded)
+    error = error_in(decoded)
     if error is None and type(decoded) is dict:
-        if decoded.get("is_error") is True:
-            return ErrorParts("", _returned(decoded), "")
+        if is_error(decoded):
+            return ErrorParts("", returned_text(decoded), "")
         error = decoded if "message" in decoded or "type" in decoded else None
     if type(error) is str:
         return ErrorParts("", error, "")
@@ -234,16 +235,6 @@ def _own(stacktrace: str) -> list[str]:
 @lru_cache(10_000)
 def _is_own(file: str) -> bool:
     return _FOREIGN.search(file) is None
-
-
-def _returned(result: dict[str, Any]) -> str:
-    """Return the text of an error that a call returned; for MCP, the texts of the result's content."""
-    value = next((result[name] for name in ("output", "result", "content") if name in result), None)
-    if type(value) is dict:
-        value = value.get("content", value)
-    if type(value) is list:
-        return "\n".join(_text(part.get("text")) for part in value if type(part) is dict)
-    return value if type(value) is str else "" if value is None else jsontext.canonical(value)
 
 
 def _text(value: Any) -> str:

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from agentspan import jsontext
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
 from agentspan.host import guard, let_through
 from agentspan.model.changes import check_text, without_nul
 from agentspan.model.registration import SpanTypeSchema
-from agentspan.model.rows import AgentSpanRow, Meaning, Side, Violation
+from agentspan.model.rows import Meaning, Side, Violation
 from agentspan.schemas import aliases, prices
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn, built_in_part, has_own_tokens, is_aggregate
@@ -425,7 +424,7 @@ def describe(
     if result is None:
         context = payload
     else:
-        if new_result and not span_type.result.quick(result) and not (is_object and _is_error(result, status)):
+        if new_result and not span_type.result.quick(result) and not (is_object and _has_error(result, status)):
             # The result of an exception has only the error: no type's schema describes it.
             violations += span_type.result.check(result)
         context = {**payload, **result} if is_object else payload
@@ -580,20 +579,11 @@ def _finish_reason(result: dict[str, Any]) -> str | None:
     return None if found is None else one_line(found, MAX_LABEL)
 
 
-def _is_error(result: dict[str, Any], status: str) -> bool:
+def _has_error(result: dict[str, Any], status: str) -> bool:
     return "error" in result or (status == "failed" and "error_type" in result)
 
 
-def returned_error(span: AgentSpanRow) -> bool:
-    """Return whether a call returned an error as its result (`is_error`), whatever its status."""
-    result = span.result_payload
-    if result is None or '"is_error"' not in result:
-        return False
-    found = jsontext.decode(result)
-    return isinstance(found, dict) and found.get("is_error") is True
-
-
-def error_of(result: Any) -> Any:
+def error_in(result: Any) -> Any:
     """Return the error in a failed span's result: its `error`, or the result itself as @prefactor/core sends it."""
     if type(result) is not dict:
         return None
@@ -611,7 +601,7 @@ def error_type(error: Any) -> str | None:
 
 def error_text(result: Any) -> str | None:
     """Return a failed span's error as `Type: message`, the type without its module."""
-    error = error_of(result)
+    error = error_in(result)
     if type(error) is dict:
         parts = [part for part in (error_type(error), error.get("message")) if type(part) is str and part]
         return ": ".join(parts) or None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from agentspan import jsontext
-from agentspan.schemas.atif_objects import (
+from agentspan.arriving.atif_objects import (
     RESULT,
     agent_of,
     content_of,
@@ -38,11 +38,11 @@ from agentspan.schemas.atif_objects import (
     time_of,
     tool_call_of,
 )
+from agentspan.arriving.json_values import list_in, object_in, part_of
+from agentspan.arriving.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
 from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.json_values import list_in, object_in, part_of
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
-from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
 
 NAME = "atif"
 _VERSION = re.compile(rb'"schema_version"\s*:\s*"ATIF-v')

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentspan.schemas.json_values import object_in, text_in, tokens_in, unicode_of
+from agentspan.arriving.json_values import object_in, text_in, tokens_in, unicode_of
+from agentspan.arriving.records import Status, Step
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Recent, Thread, finished_task
 from agentspan.sessions.claude_output import Output
-from agentspan.sessions.records import Status, Step
 
 _MOST_SIDES = 10_000
 _BY_RECORD, _BY_CALL, _BY_FILE = range(3)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan.schemas.json_values import object_in, text_in, unicode_of
+from agentspan.arriving.json_values import object_in, text_in, unicode_of
+from agentspan.arriving.records import Status, Step, as_asked
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_facts import MILLI, Call, Early, Recent, Thread
 from agentspan.sessions.claude_output import Output
-from agentspan.sessions.records import Status, Step, as_asked
 
 _MOST_OPEN = 1000
 _MOST_EARLY = 16

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from agentspan.schemas.json_values import object_in, part_of, text_in, unicode_of
+from agentspan.arriving.json_values import object_in, part_of, text_in, unicode_of
+from agentspan.arriving.records import Outcome, Session, Status, Step, task_of
 from agentspan.sessions import claude_steps as steps
-from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
 from agentspan.text import one_line
 
 AGENT = "claude-code"

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from agentspan.schemas.json_values import unicode_of
+from agentspan.arriving.json_values import unicode_of
+from agentspan.arriving.records import Record, Step, Unread, unknown
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_rewinds import Rewinds
-from agentspan.sessions.records import Record, Step, Unread, unknown
 
 _MOST_LATE = 16
 _MOST_MESSAGES = 100

@@ -23,7 +23,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from agentspan.schemas.json_values import object_in, part_of, text_in, tokens_in, unicode_of
+from agentspan.arriving.json_values import object_in, part_of, text_in, tokens_in, unicode_of
+from agentspan.arriving.records import Record, Status, Step, Unread
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls
@@ -31,7 +32,6 @@ from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_output import Output
 from agentspan.sessions.formats import LineDecoder, Source
 from agentspan.sessions.reading import plain_path
-from agentspan.sessions.records import Record, Status, Step, Unread
 
 _LOADS = json.JSONDecoder(parse_constant=lambda _: None)
 _RAW_DECODE = _LOADS.raw_decode

@@ -2,8 +2,8 @@
 
 from itertools import islice
 
+from agentspan.arriving.records import Step
 from agentspan.sessions.claude_facts import Recent
-from agentspan.sessions.records import Step
 
 _MOST_STEPS = 600
 _MOST_BYTES = 8 * 2**20

@@ -224,7 +224,7 @@ class _Opened:
         with host.importing:
             from agentspan.api.context import Context
             from agentspan.recording.capture.plain import SentRedaction
-            from agentspan.sessions.formats import formats
+            from agentspan.sessions.registry import formats
 
             format = formats()["claude"]
         return Deriver(Context(self.storage, wait_s=WAIT_S, redacts=SentRedaction()), self.entries, format)

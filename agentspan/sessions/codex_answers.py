@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-from agentspan.schemas.json_values import count_in, id_in, list_in, object_in, present
+from agentspan.arriving.json_values import count_in, id_in, list_in, object_in, present
+from agentspan.arriving.records import Step
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_records import texts_of, without
 from agentspan.sessions.codex_thread import Tape
-from agentspan.sessions.records import Step
 
 
 class Answer:

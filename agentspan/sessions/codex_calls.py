@@ -4,12 +4,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from agentspan.schemas.json_values import decoded, id_in, list_in, object_in, present
+from agentspan.arriving.json_values import decoded, id_in, list_in, object_in, present
+from agentspan.arriving.records import Status, Step, as_asked
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_answers import Answers
 from agentspan.sessions.codex_records import without
 from agentspan.sessions.codex_thread import Tape, spawn_key
-from agentspan.sessions.records import Status, Step, as_asked
 
 MOST_ENDED = 32
 """The most ended calls whose end events are waited for: a command may go on in the background."""

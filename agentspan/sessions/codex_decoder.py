@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agentspan.schemas.json_values import id_in, json_of, list_in, object_in, part_of, present
+from agentspan.arriving.json_values import id_in, json_of, list_in, object_in, part_of, present
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.claude_facts import Recent
 from agentspan.sessions.codex_answers import Answers
@@ -21,7 +22,6 @@ from agentspan.sessions.codex_calls import Calls
 from agentspan.sessions.codex_records import texts_of
 from agentspan.sessions.codex_thread import Tape, Thread
 from agentspan.sessions.formats import LineDecoder
-from agentspan.sessions.records import Record, Session, Step, Unread
 
 _MOST_SEEN = 5000
 """The fewest lines that are known again."""

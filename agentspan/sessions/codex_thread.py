@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, part_of, present
+from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, part_of, present
+from agentspan.arriving.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.codex_records import is_timed_id, mark_of
-from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 
 AGENT = "codex"
 """The name of the agent in runs."""

@@ -12,7 +12,7 @@ def command_of(run: AgentInstanceRow) -> str | None:
     metadata = jsontext.decode(run.metadata) if id and run.metadata is not None else None
     if type(metadata) is not dict or metadata.get("session_id") != id:
         return None
-    from agentspan.sessions.formats import resume_command  # few runs are sessions
+    from agentspan.sessions.registry import resume_command  # few runs are sessions
 
     command, folder = resume_command(format, id), metadata.get("cwd")
     return f"cd {shlex.quote(folder)} && {command}" if command and folder and type(folder) is str else command

@@ -18,16 +18,16 @@ from typing import Any, NamedTuple, cast
 
 from agentspan import clock, host, jsontext
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import Arrival, Arrived
+from agentspan.arriving.identity import hashed_id
+from agentspan.arriving.records import Session
 from agentspan.errors import NOT_NOW
 from agentspan.host import Bell, Renewal, Thread, guard, page
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow, SessionSummaryRow, Value
-from agentspan.otel.identity import hashed_id
-from agentspan.sessions.arriving import Arrival, Arrived
 from agentspan.sessions.entries import Address, Entries, mtime_of, verbatim
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import LIVE_S, MOST_FOLLOWED
-from agentspan.sessions.records import Session
 from agentspan.storage.access import scan, unique
 
 PAUSE_S = 0.1

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, text_in
+from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, text_in
+from agentspan.arriving.records import Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions import qwen
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, home, walk
 from agentspan.sessions.google import (
@@ -32,7 +33,6 @@ from agentspan.sessions.google import (
     tokens_of,
 )
 from agentspan.sessions.reading import opened, plain_path
-from agentspan.sessions.records import Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import Timeline, ms_ns
 
 ENDINGS = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".zst"))

@@ -18,12 +18,14 @@ from typing import IO, Any, NamedTuple
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import TOGETHER, TOGETHER_BYTES, Arrival, Arrived, ParentMissing
+from agentspan.arriving.identity import hashed_id
+from agentspan.arriving.records import Record, Session
+from agentspan.arriving.stored import about_of
 from agentspan.errors import AgentspanError
 from agentspan.host import guard
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
-from agentspan.otel.identity import hashed_id
-from agentspan.sessions.arriving import TOGETHER, TOGETHER_BYTES, Arrival, Arrived, ParentMissing
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.reading import (
     PACKED,
@@ -36,8 +38,7 @@ from agentspan.sessions.reading import (
     plain_path,
     tail_hash,
 )
-from agentspan.sessions.records import Record, Session
-from agentspan.sessions.rehoming import awaited, awaiting, removed, stored_id
+from agentspan.sessions.rehoming import awaited, awaiting, removed
 from agentspan.sessions.surroundings import Surroundings
 from agentspan.storage.access import scan, unique
 from agentspan.storage.protocol import Storage
@@ -110,7 +111,7 @@ class Importer:
         self._follows = follows
         self._wanted = wanted
         self._now = now
-        self._arrival = Arrival(ctx, surroundings=Surroundings(now), again=again)
+        self._arrival = Arrival(ctx, surroundings=Surroundings(now).of, again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
         self._awaiting = awaiting(self._known.values())
@@ -381,7 +382,7 @@ class Importer:
         if awaits is not None and placed is not None:
             self._awaiting.setdefault((format.name, awaits), set()).add(placed.run)
             self._came.append((format.name, awaits))  # it may have come while this run was open
-        keys = [(format.name, stored_id(ctx, each.id) or "") for each in sessions]
+        keys = [(format.name, about_of(ctx, each.id) or "") for each in sessions]
         self._came += [key for key in keys if key in self._awaiting]
         live = any(state["live"] for state in states.values())
         more: dict[str, Any] = {} if awaits is None else {"awaits": awaits}
@@ -396,8 +397,8 @@ class Importer:
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
                 format.name,
                 path,
-                None if session is None else stored_id(ctx, session.id),
-                None if session is None else stored_id(ctx, session.first),
+                None if session is None else about_of(ctx, session.id),
+                None if session is None else about_of(ctx, session.first),
                 None if placed is None else placed.run,
                 stamp.size,
                 stamp.changed_ns,

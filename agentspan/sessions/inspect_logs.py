@@ -13,12 +13,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.schemas.json_values import list_in, ns_of, number_in, object_in, part_of, present, text_in, unicode_of
+from agentspan.arriving.json_values import list_in, ns_of, number_in, object_in, part_of, present, text_in, unicode_of
+from agentspan.arriving.records import Outcome, Record, Session, Step, Unread
 from agentspan.sessions.archives import Archive, opened_archive
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.inspect_messages import Parts, Texts, content_of, texts_in
 from agentspan.sessions.inspect_sample import SampleDecoder, error_of, usage_of, value_of
-from agentspan.sessions.records import Outcome, Record, Session, Step, Unread
 
 NAME = "inspect"
 _HEADER, _START, _SUMMARIES = "header.json", "_journal/start.json", "summaries.json"

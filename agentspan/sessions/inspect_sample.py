@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from agentspan.schemas.json_values import count_in, list_in, ns_of, number_in, object_in, present, text_in
+from agentspan.arriving.json_values import count_in, list_in, ns_of, number_in, object_in, present, text_in
+from agentspan.arriving.records import Record, Status, Step, Unread, unknown
 from agentspan.sessions.inspect_messages import (
     Seen,
     Texts,
@@ -23,7 +24,6 @@ from agentspan.sessions.inspect_messages import (
     texts_in,
     thinking_in,
 )
-from agentspan.sessions.records import Record, Status, Step, Unread, unknown
 
 MOST_SMALL = 2000
 """The most characters of JSON of a change of the state, or of a score's metadata, that is kept."""

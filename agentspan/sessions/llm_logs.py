@@ -17,8 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.blobs import encoded
-from agentspan.schemas.json_values import (
+from agentspan.arriving.json_values import (
     count_in,
     decoded,
     list_in,
@@ -29,9 +28,10 @@ from agentspan.schemas.json_values import (
     present,
     text_in,
 )
+from agentspan.arriving.records import Record, Session, Step, Unread, task_of
+from agentspan.blobs import encoded
 from agentspan.sessions.formats import Format, Source, head_of, home
 from agentspan.sessions.reading import database
-from agentspan.sessions.records import Record, Session, Step, Unread, task_of
 
 NAME = "llm"
 _MAGIC = b"SQLite format 3\x00"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentspan import jsontext
+from agentspan.arriving.records import Session
 from agentspan.errors import InvalidValue
 from agentspan.sessions.formats import About, Format, Source, head_of, walk
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
 from agentspan.sessions.reading import PACKED, Unreadable, opened
-from agentspan.sessions.records import Session
 from agentspan.text import repository_of
 
 ALL = "all"

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agentspan.schemas.json_values import (
+from agentspan.arriving.json_values import (
     count_in,
     decoded,
     json_of,
@@ -28,8 +28,8 @@ from agentspan.schemas.json_values import (
     text_in,
     unicode_of,
 )
+from agentspan.arriving.records import Record, Session, Status, Step, Unread, task_of, unknown
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, walk
-from agentspan.sessions.records import Record, Session, Status, Step, Unread, task_of, unknown
 
 NAME = "openai-agents"
 UNNAMED = "Agent workflow"

@@ -18,18 +18,18 @@ from types import ModuleType
 from typing import Any
 
 from agentspan import host, jsontext
+from agentspan.arriving.identity import hashed_id, span_id
+from agentspan.arriving.json_values import ns_of, object_in
+from agentspan.arriving.records import Session, Step
+from agentspan.arriving.session_rows import STATUS, metadata_of
 from agentspan.host import Renewal, guard
 from agentspan.journal.records import Begin, End, whole
-from agentspan.otel.identity import hashed_id, span_id
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState, going_on, inner_of
 from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
-from agentspan.schemas.json_values import ns_of, object_in
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.sessions.openai_agents import NAME, TraceDecoder, begun, begun_payload, ended, schema_of
-from agentspan.sessions.records import Session, Step
-from agentspan.sessions.session_rows import STATUS, metadata_of
 from agentspan.text import one_line
 
 _NOT_ENDED = {"type": "Abandoned", "message": "its end was never sent"}

@@ -19,7 +19,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agentspan.schemas.json_values import id_in, list_in, object_in, part_of, text_in, tokens_in
+from agentspan.arriving.json_values import id_in, list_in, object_in, part_of, text_in, tokens_in
+from agentspan.arriving.records import Outcome, Record, Session, Status, Step, Unread, as_asked, task_of, unknown
 from agentspan.sessions.formats import About, Format, Source, home, walk
 from agentspan.sessions.opencode_files import (
     DatabaseStore,
@@ -32,7 +33,6 @@ from agentspan.sessions.opencode_files import (
     storage_of,
 )
 from agentspan.sessions.reading import Unreadable
-from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, as_asked, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline, ms_ns
 
 _DATABASE = re.compile(r"opencode(?:-[\w.-]+)?\.db")

@@ -16,7 +16,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.schemas.json_values import id_in, list_in, ns_of, object_in, text_in, tokens_in
+from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, text_in, tokens_in
+from agentspan.arriving.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
 from agentspan.sessions.google import (
     Branch,
@@ -31,7 +32,6 @@ from agentspan.sessions.google import (
     tokens_of,
 )
 from agentspan.sessions.reading import plain_path
-from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline
 
 AGENT = "qwen-code"

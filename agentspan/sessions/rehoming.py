@@ -5,18 +5,19 @@ original has the steps that it copied. When the awaited session arrives, the run
 again. A run with scores, an open run, and a run of which a file is gone stay as they are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from agentspan import clock, jsontext
+from agentspan import clock
 from agentspan.api.context import Context
+from agentspan.arriving.records import Session
+from agentspan.arriving.session_rows import state_of
+from agentspan.arriving.stored import about_of
 from agentspan.model.changes import OPEN, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
-from agentspan.otel.stored_rows import about_of
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.reading import PACKED
-from agentspan.sessions.records import Session
 from agentspan.storage.access import scan, unique
 from agentspan.storage.questions import Query, RemoveRuns
 
@@ -28,17 +29,12 @@ class Moving(NamedTuple):
     sources: Sequence[Source]
 
 
-def stored_id(ctx: Context, id: str | None) -> str | None:
-    """Return the id of a session, or the key of its first step, as it is noted: redacted, and text for each storage."""
-    return about_of(ctx, id)
-
-
 def awaited(ctx: Context, format: str, session: Session, *, is_own_run: bool) -> str | None:
     """Return the noted id of the session that should have come before this one; None for most sessions."""
     if session.parent is not None:
-        return stored_id(ctx, session.parent[0]) if is_own_run else None
-    original = stored_id(ctx, session.conversation)
-    if session.first is None or original in (None, stored_id(ctx, session.id)) or has_come(ctx, format, original):
+        return about_of(ctx, session.parent[0]) if is_own_run else None
+    original = about_of(ctx, session.conversation)
+    if session.first is None or original in (None, about_of(ctx, session.id)) or has_come(ctx, format, original):
         return None
     return original
 
@@ -100,9 +96,3 @@ def awaiting(notes: Iterable[SessionFileRow]) -> dict[tuple[str, str], set[str]]
         if awaited_id is not None and note.agent_instance_id is not None:
             found.setdefault((note.format, awaited_id), set()).add(note.agent_instance_id)
     return found
-
-
-def state_of(note: SessionFileRow) -> Mapping[str, Any]:
-    """Return the values of a note that have no column of their own."""
-    found = jsontext.decode(note.state)
-    return found if isinstance(found, dict) else {}

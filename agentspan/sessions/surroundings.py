@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentspan import clock
+from agentspan.arriving.records import Session
 from agentspan.sessions.formats import open_regular
-from agentspan.sessions.records import Session
 
 FORMATS = frozenset({"claude"})
 """The formats whose files lack these parts."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from agentspan import clock
+from agentspan.arriving.arrival import ParentMissing
 from agentspan.errors import StorageError
-from agentspan.sessions.arriving import ParentMissing
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.importing import LIVE_S, Importer, Stamp, import_all, inode_of, stamps_of
 from agentspan.sessions.inotify import Changes, Inotify

@@ -305,8 +305,8 @@ BASIC: frozenset[type[Question[Any]]] = frozenset({Account, Find, Query, SpansOf
 class Outlines(Question[list[AgentSpanRow]]):
     """Spans of an instance by id, for a list: without most payloads, which a list does not show.
 
-    The payload is `{}` if the span has a summary. The result is None unless the span failed or its result contains
-    `is_error` as true. A storage that lacks its own answer returns whole spans.
+    The payload is `{}` if the span has a summary. The result is None unless the step failed (see schemas.failing). A
+    storage that lacks its own answer returns whole spans.
 
     Attributes:
         after: only spans whose id is greater than this one.

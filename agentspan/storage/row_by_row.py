@@ -22,10 +22,10 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.scores import age, counting
+from agentspan.schemas import failing
 from agentspan.schemas.aliases import count as tokens_in
 from agentspan.schemas.file_paths import normal, touches
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
-from agentspan.schemas.span_types import returned_error
 from agentspan.storage.access import count, pages, scan
 from agentspan.storage.answers import LatestScore, SpanMark, SpanSum
 from agentspan.storage.protocol import Storage
@@ -339,7 +339,7 @@ def _sums(storage: Storage, run_id: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     sums: tuple[Any, Any, Any, Any, Any, Any] = (0, 0, 0, None, None, None)
     for span in storage.ask(SpansOf(run_id)):
         used = (None,) * 3 if span.is_aggregate else (span.input_tokens, span.output_tokens, span.cost_usd)
-        sums = plus(sums, (1, span.status == "failed", span.status in OPEN, *used))
+        sums = plus(sums, (1, has_failed(span), span.status in OPEN, *used))
     return sums
 
 
@@ -395,8 +395,7 @@ def _failed_of(storage: Storage, run: RunSummary, text: str) -> bool:
     if contains_text(text, run.run.error, run.run.termination_reason):
         return True
     return bool(run.failed) and any(
-        span.status == "failed" and contains_text(text, span.result_payload)
-        for span in storage.ask(SpansOf(run.run.id))
+        has_failed(span) and contains_text(text, span.result_payload) for span in storage.ask(SpansOf(run.run.id))
     )
 
 
@@ -493,7 +492,7 @@ def failures_of(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[FailureS
 
 def has_failed(span: AgentSpanRow) -> bool:
     """Return whether a span failed, or is complete and returned an error as its result."""
-    return span.status == "failed" or (span.status == "complete" and returned_error(span))
+    return failing.failed(span.status, span.result_payload)
 
 
 def _micros(text: str) -> int:

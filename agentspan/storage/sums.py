@@ -44,7 +44,7 @@ class RunSummary(NamedTuple):
         agent: the agent's name.
         version: the external_identifier of the agent's version; `default` for a run recorded without a version.
         spans: the number of spans.
-        failed: the number of failed spans.
+        failed: the number of spans that failed, or are complete and have `is_error` as true in their result.
         open: the number of pending or active spans.
         input_tokens, output_tokens, cost_usd: sums without aggregates (`is_aggregate`); None if no span has a value.
         duration_ms: the duration of the run; None while it is open.

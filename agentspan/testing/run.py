@@ -18,7 +18,7 @@ from agentspan.model.changes import OPEN, InstanceStatus, SpanStatus
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.values import Limits
-from agentspan.schemas.span_types import Registry, error_of, error_text, error_type, from_schemas
+from agentspan.schemas.span_types import Registry, error_in, error_text, error_type, from_schemas
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
@@ -73,7 +73,7 @@ class CapturedSpan:
     @property
     def error(self) -> Any:
         """The `error` in the result: `type`, `message` and `stacktrace`; None when there is none."""
-        return error_of(self.result)
+        return error_in(self.result)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _line(span: AgentSpanRow, registry: Registry) -> str:
         name = span.label or jsontext.decode(span.payload).get("name")
         shown = one_line(name, MAX_NAME) if isinstance(name, str) and name != span.schema_name else ""
     text = f"{span.schema_name} · {shown}" if shown else span.schema_name
-    return _with_error(text, None if result is None or span.status != "failed" else error_of(result))
+    return _with_error(text, None if result is None or span.status != "failed" else error_in(result))
 
 
 def _with_error(text: str, error: Any) -> str:
@@ -215,7 +215,7 @@ def _payloads(span: AgentSpanRow) -> dict[str, Any]:
     result = None if span.result_payload is None else jsontext.decode(span.result_payload)
     if isinstance(result, dict) and "error" in result:
         result = {**result, "error": _without_stacktrace(result["error"])}
-    elif error_of(result) is not None:
+    elif error_in(result) is not None:
         result = _without_stacktrace(result)
     return {"payload": jsontext.decode(span.payload), "result": result}
 

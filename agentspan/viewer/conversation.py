@@ -18,9 +18,9 @@ from agentspan.analysis.messages import Call, Message
 from agentspan.blobs import Blob, pictures_in, replaced
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.span_types import returned_error
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf, SpanSums
+from agentspan.storage.row_by_row import has_failed
 from agentspan.viewer import turns
 from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order, kind_of, start_of
 
@@ -288,7 +288,7 @@ class _Reader:
             return known
         step = turns.step_of(span)
         turn = self._turn(span, "tool", step.text, start_of(span), name=step.name, error=step.error)
-        if returned_error(span):
+        if has_failed(span):
             turn["status"] = "failed"
         turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
         turn["others"] = step.others

@@ -6,14 +6,16 @@ labels, statuses) are listed once and referenced by index. Payloads are sent for
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from agentspan import clock, jsontext
+from agentspan import clock
 from agentspan.analysis import why_text
 from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.cases import CaseOfTrial, CaseRun, case_of
 from agentspan.analysis.causes import verdicts_on
+from agentspan.analysis.costs import prompts_of
 from agentspan.analysis.runs import Rest, shorten, stats
 from agentspan.analysis.tree import (
     closed_text,
@@ -22,6 +24,7 @@ from agentspan.analysis.tree import (
     judgement_text,
     own_ms,
     session_title,
+    span_error,
     title_of,
     with_calls,
 )
@@ -32,13 +35,13 @@ from agentspan.model.changes import OPEN, SPAN_STATUSES
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow, Violation
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
-from agentspan.schemas.span_types import error_text, fallback
+from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.access import outlines_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansWith, Violations
-from agentspan.storage.row_by_row import labels_of
+from agentspan.storage.row_by_row import has_failed, labels_of
 from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
 from agentspan.viewer.address import Address
@@ -270,7 +273,7 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
     """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets.
 
     `left` tells why a row is shown only on request: "once" or "more" (see shorten); else it is "". `rests` has the
-    number of such rows of each type, of which at most 500 are sent.
+    number of such rows of each type, of which at most 500 are sent. `prompts` has the use of each prompt.
     """
     found = stats(storage, run=run_id)
     short = shorten(found, ROWS)
@@ -287,6 +290,9 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
         "bounds_ms": BOUNDS_MS,
         "stats": rows,
         "rests": [each._asdict() for each in short if isinstance(each, Rest)],
+        "prompts": [
+            {"name": each.name, "span": each.span_id, **asdict(each.spent)} for each in prompts_of(storage, run_id)
+        ],
     }
 
 
@@ -353,7 +359,7 @@ def _number(known: dict[str, int], text: str | None) -> int | None:
 
 
 def _failure(known: dict[tuple[str, str], int], row: AgentSpanRow) -> int | None:
-    if row.status != "failed":
+    if not has_failed(row):
         return None
     error = inline(error_without_values(error_parts(row.result_payload)), MAX_ERROR)
     return known.setdefault((signature(row).id, error), len(known))
@@ -369,10 +375,7 @@ def _since(origin: datetime, time: str) -> float:
 
 
 def _error(row: AgentSpanRow) -> str | None:
-    if row.status != "failed" or row.result_payload is None:
-        return None
-    result = jsontext.decode(row.result_payload)
-    text = error_text(result) if isinstance(result, dict) else None
+    text = span_error(row)
     return inline(text, MAX_ERROR) if text else None
 
 

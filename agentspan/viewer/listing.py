@@ -10,7 +10,7 @@ from agentspan import clock
 from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
 from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
-from agentspan.analysis.session_runs import MAX_ABOUT, about, prompt_of
+from agentspan.analysis.session_runs import about, line_of, prompt_of
 from agentspan.analysis.tree import score_text
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, ScoreRow
 from agentspan.model.scores import MARK
@@ -20,7 +20,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, Find, NewestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
-from agentspan.text import duration_text, noun, one_line, visible
+from agentspan.text import duration_text, noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.texts import mark_of, tokens_text, usd_text
 
@@ -151,7 +151,7 @@ def _judged(
     storage: Storage, summary: RunSummary, page: Judged, labels: Mapping[str, Labels], address: Address
 ) -> dict[str, Any]:
     id = summary.run.id
-    why = _line(page.causes[id].text) if id in page.causes else ""
+    why = line_of(page.causes[id].text) if id in page.causes else ""
     prompt = prompt_of(storage, summary.run)
     return _run(summary, page.verdicts[id], address, why, labels[id].scores, prompt)
 
@@ -163,7 +163,7 @@ def _with_marks(storage: Storage, runs: Sequence[dict[str, Any]]) -> list[dict[s
         if score.name == MARK and score.label:
             of_step = "" if score.target_type == "agent_instance" else " (a step)"
             texts[score.agent_instance_id].append(f"{score.label}{of_step}")
-    return [{**run, "cells": {**run["cells"], "marks": _line(", ".join(texts[run["id"]]))}} for run in runs]
+    return [{**run, "cells": {**run["cells"], "marks": line_of(", ".join(texts[run["id"]]))}} for run in runs]
 
 
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
@@ -174,11 +174,6 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
     if not is_under_way or started is None:
         return ""
     return duration_text(max(0.0, clock.millis_between(started, clock.now())))
-
-
-def _line(text: str) -> str:
-    """Return a text on one line, truncated, with invisible characters made visible."""
-    return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
 
 
 def _count(found: RunList, offset: int) -> str:

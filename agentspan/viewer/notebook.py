@@ -161,7 +161,7 @@ class ShownCosts(Shown, Costs):
         yield from costs_text.sentences(self)
         rows = [(costs_text.row_name(row, self.by), *costs_text.cells(row, self)) for row in self.rows]
         if rows:
-            columns = (self.by, "runs", "calls", "in", "out", "cost", "of all")
+            columns = (*costs_text.header(self.by), "of all")
             yield Table(columns, rows, columns[1:])
 
 

@@ -17,6 +17,7 @@ from agentspan.storage import row_by_row
 from agentspan.storage.access import Wrapper
 from agentspan.storage.protocol import Capabilities, Storage, page_of
 from agentspan.storage.questions import ChangedSpans, Find, Outlines, Query, Question, SpansOf, SpanSums
+from agentspan.storage.row_by_row import has_failed
 from agentspan.text import dotted, noun, size_text, visible
 from agentspan.viewer import export
 from agentspan.viewer.blocks import MAX_CELL, html
@@ -131,7 +132,7 @@ class Excerpt(Wrapper[Storage]):
 def _chosen(storage: Storage, run_id: str, outlines: Sequence[AgentSpanRow]) -> _Chosen:
     ordered = sorted(outlines, key=lambda span: span.id)
     by_id = {span.id: span for span in ordered}
-    failed = [span.id for span in ordered if span.status == "failed"][-MOST_FAILED:]
+    failed = [span.id for span in ordered if has_failed(span)][-MOST_FAILED:]
     wanted: dict[str, None] = {}
     if len(ordered) > MOST_STEPS:
         for id in failed:
@@ -144,7 +145,7 @@ def _chosen(storage: Storage, run_id: str, outlines: Sequence[AgentSpanRow]) -> 
         if len(wanted) < MOST_STEPS:
             wanted[span.id] = None
     left, cut, spans = MOST_BYTES, 0, []
-    for size, row in sorted(_sized(storage, run_id, wanted), key=lambda each: (each[1].status != "failed", each[0])):
+    for size, row in sorted(_sized(storage, run_id, wanted), key=lambda each: (not has_failed(each[1]), each[0])):
         if size <= min(left, MAX_PAYLOAD):
             left -= size
         else:
@@ -164,5 +165,5 @@ def _sized(storage: Storage, run_id: str, ids: Iterable[str]) -> Iterator[tuple[
 
 def _without_payload(span: AgentSpanRow, size: int) -> AgentSpanRow:
     note = f'{{"left_out":"{size_text(size)}: agentspan show {span.id}"}}'
-    result = span.result_payload if span.status == "failed" and len(span.result_payload or "") < MAX_CELL else None
+    result = span.result_payload if has_failed(span) and len(span.result_payload or "") < MAX_CELL else None
     return span._replace(summary=title_of(span, MAX_CELL), payload=note, result_payload=result)

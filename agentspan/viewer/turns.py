@@ -16,7 +16,7 @@ from agentspan.analysis import messages
 from agentspan.analysis.messages import SENT, SYSTEM, Call, Message, Part, exact, value_of
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aliases import USAGE_MEMBERS
-from agentspan.schemas.span_types import error_of, error_text, fallback
+from agentspan.schemas.span_types import error_in, error_text, fallback
 
 MAX_TEXT = 20_000
 """The largest number of characters of a text in a turn; the span holds the whole text."""
@@ -116,7 +116,7 @@ def step_of(span: AgentSpanRow) -> Step:
     if isinstance(result, dict):
         output = result.get("output") if result.keys() & {"output", "error", "error_type"} else result
         if output is not result:
-            others += messages.rest(result, {"output", "error"} if error_of(result) is not result else result)
+            others += messages.rest(result, {"output", "error"} if error_in(result) is not result else result)
     text, parts = ("", []) if output is None or output == {} else messages.text_of(output)
     error, more = error_parts(result, span.status)
     return Step(
@@ -127,7 +127,7 @@ def step_of(span: AgentSpanRow) -> Step:
         text,
         others + parts + more,
         error,
-        () if error is None else (error, *_messages_of(error_of(result))),
+        () if error is None else (error, *_messages_of(error_in(result))),
     )
 
 
@@ -154,7 +154,7 @@ def outcome(result: Any) -> list[Part]:
 
     Figures are left out, because the tree shows them; so are errors, and the usual reasons for which a model ended.
     """
-    if not isinstance(result, dict) or error_of(result) is result:
+    if not isinstance(result, dict) or error_in(result) is result:
         return []
     known = {name for name in (_FIGURES | USAGE_MEMBERS) & result.keys() if _is_figures(result[name])}
     for name in ("finish_reason", "stop_reason"):
@@ -171,7 +171,7 @@ def _is_figures(value: Any) -> bool:
 
 def error_parts(result: Any, status: str) -> tuple[str | None, list[Part]]:
     """Return the error in a result as text; also as a part if the text does not contain the whole error."""
-    error = error_of(result)
+    error = error_in(result)
     if not error and status != "failed":
         return None, [] if error is None else [messages.part("error", error)]
     text = error_text(result) or (messages.json_of(error) if error else "failed")

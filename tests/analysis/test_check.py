@@ -418,7 +418,8 @@ def test_a_share_that_rose_is_no_drop_and_one_of_nothing_cannot_fall() -> None:
     fell = check(outcomes(82, 200), Config({}), outcomes(84, 200, 200)).findings[-1]
     assert fell.text == "41% passed, baseline 42% of 200 runs: no more than chance, one-sided p 0.460"
     better = check(outcomes(9, 9), Config({}), outcomes(0, 9, 20)).findings[-1]
-    assert (better.verdict, better.text) == ("pass", "100% passed, baseline 0% of 9 runs: no drop")
+    assert better.verdict == "inconclusive"
+    assert "the base passed none of these cases, so that none could become worse" in better.text
     none = check(outcomes(0, 20), Config({}), outcomes(0, 20, 20), unmet="passed reward>1").findings[-1]
     assert (none.verdict, none.text) == ("inconclusive", "no run of the baseline passed reward>1; is the rule right?")
     few = check(outcomes(3, 20), Config({}, drop=0.3), outcomes(3, 20, 20)).findings[-1].text

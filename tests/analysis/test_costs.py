@@ -4,10 +4,13 @@ from datetime import UTC, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import agentspan
 from agentspan import clock
-from agentspan.analysis.costs import BYS, Costs, costs
+from agentspan.analysis.by_name import find_span
+from agentspan.analysis.costs import BYS, Costs, costs, prompts_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
@@ -15,7 +18,9 @@ from agentspan.errors import InvalidValue
 from agentspan.ids import IdSource
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, Row
+from agentspan.storage.memory import MemoryStorage
 from agentspan.testing.contract import Rows
+from tests.tiers import longer
 
 SONNET = "claude-sonnet-4-5"
 
@@ -83,6 +88,64 @@ def test_other_rows(recorded: Database) -> None:
     assert by_name(recorded.costs("model", agent="blog")) == {None: 0.25, "unheard-of": None, SONNET: 0.0}
     with pytest.raises(InvalidValue, match="must be one of model, day"):
         recorded.costs("nothing")  # type: ignore[arg-type]
+
+
+def asked(tracer: agentspan.Tracer, text: str, role: str = "user") -> None:
+    tracer.span("message", {"role": role, "content": text}).__enter__().__exit__(None, None, None)
+
+
+def test_a_prompt_has_all_steps_until_the_next_one_with_those_of_sub_agents(db: Database) -> None:
+    tracer = agentspan.Tracer(db.storage, raise_errors=True)
+    with tracer.run("a") as run:
+        called(tracer, "m", 1, 0, cost_usd=0.5)
+        asked(tracer, "You are an agent", "system")
+        asked(tracer, "fix it\nand more")
+        called(tracer, "m", 1, 0, cost_usd=1.0)
+        with tracer.span("tool", {"name": "Task"}), tracer.span("agent", {"name": "sub"}) as sub:
+            asked(tracer, "look into it")
+            called(tracer, "m", 1, 0, cost_usd=2.0)
+            called(tracer, "unheard-of", 7, 0)
+            sub.set_result({"cost_usd": 2.0})
+        asked(tracer, "never mind")
+        with tracer.span("event", {"name": "command", "content": "/init"}):
+            pass
+        called(tracer, "m", 1, 0, cost_usd=4.0)
+    with tracer.run("a"), tracer.span("chain", {"name": "init"}):
+        asked(tracer, "in a program")
+        called(tracer, "m", 1, 0, cost_usd=8.0)
+    with tracer.run("without prompts"):
+        called(tracer, "m", 1, 0, cost_usd=16.0)
+    assert tracer.flush()
+    found = db.costs("prompt")
+    assert [(row.name, row.spent.runs, row.spent.calls, row.spent.cost_usd) for row in found.rows] == [
+        (None, 2, 2, 16.5), ("in a program", 1, 1, 8.0), ("/init", 1, 1, 4.0), ("fix it and more", 1, 3, 3.0),
+    ]  # fmt: skip
+    assert found.rows[3].spent.unpriced_calls == 1
+    assert [row.step for row in found.rows] == [None, 2, 11, 3]
+    for row in found.rows[1:]:
+        assert find_span(db.storage, f"{row.run_id}#{row.step}").id == row.span_id
+    of_run = [(row.name, row.spent.cost_usd) for row in prompts_of(db.storage, run.id)]
+    assert of_run == [(None, 0.5), ("fix it and more", 3.0), ("/init", 4.0)]
+    assert [*prompts_of(db.storage, db.runs(agent="without prompts").runs[0].run.id)] == []
+    assert costs(db.storage, by="prompt", most_spans=1).read_runs == 1
+
+
+@given(st.lists(st.tuples(st.integers(-1, 12), st.sampled_from(["user", "llm", "agent", "command"])), max_size=14))
+@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 20, 200, 2000), deadline=None)
+def test_prompts_add_up_to_the_total_in_any_tree(steps: list[tuple[int, str]]) -> None:
+    with Database(MemoryStorage()) as db:
+        run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+        db.agent_instances.start(run)
+        ids: list[str | None] = [None]
+        for above, kind in steps:
+            payload = {"name": "command", "content": "/x", "role": "user", "model": "m"}
+            type_ = {"user": "message", "command": "event"}.get(kind, kind)
+            result = {"input_tokens": 3, "output_tokens": 1, "cost_usd": 1.0} if kind == "llm" else {}
+            parent = ids[above + 1] if above + 1 < len(ids) else None
+            ids.append(db.agent_spans.create(run, type_, "complete", payload, result, parent_span_id=parent).id)
+        found = db.costs("prompt")
+        for name in ("calls", "input_tokens", "output_tokens", "cost_usd"):
+            assert sum(getattr(row.spent, name) or 0 for row in found.rows) == (getattr(found.total, name) or 0)
 
 
 def test_by_tool_reads_only_the_latest_runs(recorded: Database) -> None:

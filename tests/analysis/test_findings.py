@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.associations import Feature, Findings, distinct, find, run_features, span_features
+from agentspan.analysis.associations import Findings, find
+from agentspan.analysis.features import Feature, distinct, run_features, span_features
 from agentspan.analysis.runs import run_briefs
 
 FEATURES = 40

@@ -43,6 +43,25 @@ def test_options(path: Path) -> None:
     assert call(path, "cost", "--by", "nothing").exit_code == 2
 
 
+def test_a_prompt_names_the_step_that_show_prints(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("a", session="s"):
+        with tracer.span("message", {"role": "user", "content": "fix the tests, please"}):
+            pass
+        with tracer.span("llm", {"model": SONNET}) as span:
+            span.set_result({"input_tokens": 100_000, "output_tokens": 0})
+    assert tracer.flush()
+    header, row = [line for line in lines(path, "cost", "--by", "prompt") if "calls " in line or "fix" in line]
+    assert header.split() == ["prompt", "step", "calls", "in", "out", "cost"]
+    assert row.startswith("fix the tests, please ")
+    step = row.split()[-6]
+    assert step.endswith("#1")
+    assert "fix the tests" in call(path, "show", step).output
+    (found,) = json.loads(call(path, "cost", "--by", "prompt", "--json").output)["rows"]
+    assert (found["name"], found["step"]) == ("fix the tests, please", 1)
+
+
 def test_the_document(path: Path) -> None:
     found = json.loads(call(path, "cost", "--by", "agent", "--json").output)
     assert found["by"] == "agent"

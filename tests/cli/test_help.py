@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.cli import main
-from agentspan.cli.app import ALIASES, COMMANDS
+from agentspan.cli.app import COMMANDS
 from agentspan.cli.examples import EXAMPLES
+from agentspan.cli.group import ALIASES
 from agentspan.cli.output import columns_of, program
 from tests.cli.calling import NAMES, call, lines, named
 

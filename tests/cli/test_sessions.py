@@ -12,10 +12,10 @@ import click
 import pytest
 
 import agentspan
-from agentspan.cli import app
+from agentspan.arriving.arrival import Arrived
+from agentspan.cli import app, main
 from agentspan.cli.importing import is_of_sessions
 from agentspan.cli.sessions import show_arrived
-from agentspan.sessions.arriving import Arrived
 from agentspan.sessions.importing import Importer
 from tests.cli.calling import call, lines
 from tests.sessions.claude_entries import answer, prompt, text, written
@@ -295,7 +295,7 @@ def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_fi
 
 def test_each_command_is_in_a_group() -> None:
     assert {"sessions", "watch"} <= app.COMMANDS["Record and watch"].keys()
-    assert isinstance(app.main.get_command(click.Context(app.main), "watch"), click.Command)
+    assert isinstance(main.get_command(click.Context(main), "watch"), click.Command)
 
 
 def test_credentials_of_sessions_are_redacted_and_their_files_stay_as_they_are(home: Path, db: Path) -> None:

@@ -125,6 +125,15 @@ def test_cases_that_could_not_become_worse_or_were_chosen_by_their_outcome_give_
         assert (found.doubt is not None) == (verdict == "inconclusive")
 
 
+@pytest.mark.parametrize(("trials", "verdict"), [(1, "no difference"), (3, "inconclusive")])
+def test_a_drop_is_not_ruled_out_by_less_than_a_case_where_trials_repeat(trials: int, verdict: str) -> None:
+    base: dict[str, list[bool | None]] = {str(case): [case >= 4] * trials for case in range(50)}
+    head: dict[str, list[bool | None]] = {str(case): [case < 4 or case >= 8] * trials for case in range(50)}
+    found = compare(base, head, planned([*base], trials, seed=0), show=0.1, early=False)
+    assert found is not None
+    assert found.verdict == verdict
+
+
 def test_the_order_goes_trial_by_trial_so_that_any_stop_is_balanced() -> None:
     order = planned(["b", "a", "c"], 2, seed=1)
     assert sorted(order[:3]) == [("a", 0), ("b", 0), ("c", 0)]

@@ -485,7 +485,7 @@ FAULTS: tuple[Fault, ...] = (
         before="if owner in (0, pid) or not _is_alive(owner):",
         after="if owner in (0, pid) or _is_alive(owner):",
         says="A forked process takes the place of a living one in the shared sums of a budget.",
-        caught_by="tests/recording/test_budgets.py::test_forked_children_share_a_budget",
+        caught_by="tests/recording/test_budgets.py::test_what_one_of_a_family_was_allowed_or_ended_leaves_the_sums",
     ),
     Fault(
         name="a-childs-sums-count-twice",

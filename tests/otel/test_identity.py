@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentspan import ids
-from agentspan.otel.identity import run_id, span_id, span_id_of_number
+from agentspan.arriving.identity import run_id, span_id, span_id_of_number
 from agentspan.otel.mapping.mapped import program_of
 
 TRACE, SPAN = "ab" * 16, "cd" * 8

@@ -13,12 +13,12 @@ import pytest
 import agentspan
 from agentspan.analysis.tree import sums
 from agentspan.api.context import Context
+from agentspan.arriving.stored import BATCH
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel.otlp.requests import read_file
 from agentspan.otel.receiving import Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import BATCH
 from agentspan.otel.traces import Step
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.storage.memory import MemoryStorage

@@ -17,7 +17,7 @@ import agentspan
 from agentspan import installing
 from agentspan.errors import InvalidValue
 from agentspan.otel.instruments import instrument, known
-from agentspan.otel.instruments.instrument import Waiting
+from agentspan.otel.instruments.wrapping import Waiting
 from tests.otel.fake_packages import packages_in, without
 from tests.otel.replaying import spans_in
 

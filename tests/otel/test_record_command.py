@@ -21,7 +21,7 @@ import pytest
 import agentspan
 from agentspan import installing
 from agentspan.cli.record import Noted, command_line
-from agentspan.otel.instruments.known import FRAMEWORKS
+from agentspan.otel.instruments.known import FRAMEWORKS, LIMITS
 from tests.otel.fake_packages import packages_in
 
 AGENT = """
@@ -401,14 +401,17 @@ def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.full
-def test_the_list_names_what_is_recorded_and_what_is_missing(folder: Path) -> None:
+def test_the_list_names_what_is_recorded_what_is_missing_and_known_limits(folder: Path) -> None:
+    (folder / "packages" / "semantic_kernel.py").touch()
     with start(folder, "record", "--list") as process:
         lines = process.communicate(timeout=60)[0].splitlines()
     by_name = {line.split()[0]: line for line in lines}
     assert "openinference-instrumentation-openai 9.9" in by_name["openai"]
     assert by_name["dspy"].endswith("needs openinference-instrumentation-dspy")
+    assert lines[-2] == f"semantic-kernel: {LIMITS['semantic-kernel']}", "of what is recorded here alone"
     assert lines[-1].startswith("to record what is not: ")
     assert " openinference-instrumentation-dspy" in lines[-1]
     with start(folder, "record", "--list", "--json") as process:
         found = {each["name"]: each for each in json.loads(process.communicate(timeout=60)[0])["frameworks"]}
     assert (found["openai"]["records"], found["dspy"]["records"], found["dspy"]["installed"]) == (True, False, True)
+    assert {name: each["limit"] for name, each in found.items() if each["limit"]} == LIMITS

@@ -13,9 +13,9 @@ import pytest
 from agentspan import Tracer
 from agentspan.analysis.tree import sums
 from agentspan.api.context import Context
+from agentspan.arriving.identity import span_id
 from agentspan.model.rows import OtelTraceRow
 from agentspan.otel import SpanProcessor
-from agentspan.otel.identity import span_id
 from agentspan.otel.otlp.requests import decode
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import Log, OtelSpan

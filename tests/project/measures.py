@@ -33,7 +33,7 @@ agentspan.flush()
 """
 GROUND_FLOOR = ("leaves", "model", "schemas", "storage", "journal", "recording", "api")
 """The rooms that record, keep and read."""
-_OWN = "; import sys; print(sum(name.partition('.')[0] == 'agentspan' for name in sys.modules))"
+_OWN = "; import sys; print(*[name for name in sys.modules if name.partition('.')[0] == 'agentspan'])"
 
 
 class Room(NamedTuple):
@@ -89,10 +89,16 @@ def measures(folder: Path) -> dict[str, float]:
     }
     for name, pattern in _COUNTED.items():
         found[name] = sum(len(re.findall(f"^.*(?:{pattern})", text, re.MULTILINE)) for text in texts.values())
-    found["own modules at import"] = _modules(IMPORT, folder)
+    found["own modules at import"] = len(_modules(IMPORT, folder))
     _modules(CALL, folder)  # makes the file
-    found["own modules of a call"] = _modules(CALL, folder)
+    called = _modules(CALL, folder)
+    found["own modules of a call"] = len(called)
+    found["lines of a call"] = sum(lines for path, lines in _lines().items() if _name_of(path) in called)
     return found
+
+
+def _name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -125,15 +131,15 @@ def _not_counted(node: ast.AST) -> Iterator[int]:
         yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
 
 
-def _modules(program: str, folder: Path) -> int:
-    """Return how many modules of agentspan a program has when it ends."""
+def _modules(program: str, folder: Path) -> list[str]:
+    """Return the names of the modules of agentspan that a program has when it ends."""
     command = [
         sys.executable,
         "-c",
         program + _OWN.lstrip("; " if program.endswith("\n") else ""),
         str(folder / "a.db"),
     ]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
 if __name__ == "__main__":

@@ -78,3 +78,20 @@ def test_an_empty_file_says_what_to_do(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as db, Client(create_app(db)) as client:
         assert "agentspan import" in client.get("/cost").text
         assert "No run matches these conditions." in client.get("/cost?tool=none").text
+
+
+def test_a_prompt_leads_to_its_step_and_the_runs_page_has_its_use(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "a.db") as db:
+        tracer = agentspan.Tracer(db.storage, raise_errors=True)
+        with tracer.run("a") as run:
+            with tracer.span("message", {"role": "user", "content": "<b>go"}) as asked:
+                pass
+            with tracer.span("llm", {"model": SONNET}) as span:
+                span.set_result({"input_tokens": 100_000, "output_tokens": 0})
+        assert tracer.flush()
+        with Client(create_app(db)) as client:
+            html = client.get("/cost?by=prompt").text
+            assert f'runs/{run.id}#span={asked.id}">&lt;b&gt;go</a>' in html
+            assert "Prompt Step Calls Tokens in Out Cost Share <b>go #1 1 100.0k 0 $0.3000 100%" in text_of(html)
+            (use,) = client.get(f"/runs/{run.id}/stats").json()["prompts"]
+            assert (use["name"], use["span"], use["calls"], use["cost_usd"]) == ("<b>go", asked.id, 1, 0.3)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import Arrival, Arrived
+from agentspan.arriving.records import Record, Session, Step
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.sessions.arriving import Arrival, Arrived
-from agentspan.sessions.records import Record, Session, Step
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.sessions.claude_records import ClaudeDecoder
 from agentspan.sessions.formats import Source
-from agentspan.sessions.records import Record, Session, Step, Unread
 
 SESSION = "11111111-2222-4333-8444-555555555555"
 OTHER = "99999999-2222-4333-8444-555555555555"

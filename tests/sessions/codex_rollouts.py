@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.sessions.codex_decoder import CodexDecoder
-from agentspan.sessions.records import Record, Session, Step, Unread
 
 THREAD = "01990000-0000-7000-8000-000000000001"
 CHILD = "01990000-1000-7000-8000-000000000002"

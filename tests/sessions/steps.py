@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import Arrival, Place
+from agentspan.arriving.records import Record, Session, Step
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.sessions.arriving import Arrival, Place
-from agentspan.sessions.records import Record, Session, Step
 from agentspan.storage.access import scan
 from agentspan.storage.questions import SpansOf
 

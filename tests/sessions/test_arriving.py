@@ -10,11 +10,11 @@ import pytest
 from agentspan import clock
 from agentspan.analysis.tree import session_title
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import TOGETHER, Arrival
+from agentspan.arriving.records import Record, Step, Unread, unknown
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.sessions.arriving import TOGETHER, Arrival
-from agentspan.sessions.records import Record, Step, Unread, unknown
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Session, Step, Unread
 from agentspan.sessions.atif import FORMATS, decode, document_records
 from agentspan.sessions.importing import Importer
-from agentspan.sessions.records import Session, Step, Unread
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import SpansOf
 from tests.sessions.trajectories import MEMBERS, arrived, document, read

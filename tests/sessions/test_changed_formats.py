@@ -7,8 +7,9 @@ import pytest
 
 import agentspan
 from agentspan.api.context import Context
-from agentspan.sessions.formats import Source, formats
+from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
+from agentspan.sessions.registry import formats
 from tests.sessions.claude_files import CONVERSATION, SESSION
 
 LACKING = {

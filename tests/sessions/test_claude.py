@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from agentspan.arriving.records import task_of
 from agentspan.sessions.claude_records import ClaudeDecoder
 from agentspan.sessions.formats import Source
-from agentspan.sessions.records import task_of
 from tests.sessions.claude_files import (
     CONVERSATION,
     OTHER,

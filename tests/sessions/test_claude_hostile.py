@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
-from agentspan.schemas.json_values import json_of
+from agentspan.arriving.json_values import json_of
 from agentspan.sessions.claude import FORMATS
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InDoubt, InvalidValue
 from agentspan.model.changes import Outcome, Unit
@@ -28,7 +29,6 @@ from agentspan.sessions.deriving import Deriver, derive_stored
 from agentspan.sessions.entries import Address, Entries, verbatim
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import LIVE_S, Importer
-from agentspan.sessions.records import Record
 from agentspan.storage.access import Wrapper, scan
 from agentspan.storage.protocol import Storage
 from tests.sessions.claude_entries import (
@@ -509,7 +509,7 @@ def test_a_fault_of_a_decoder_stops_no_other_session(
     db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty: Format = CLAUDE._replace(lines=_Faulty)
-    monkeypatch.setattr("agentspan.sessions.formats.formats", lambda: {"claude": faulty})
+    monkeypatch.setattr("agentspan.sessions.registry.formats", lambda: {"claude": faulty})
     with ClaudeSessionStore(db) as store:
         run(store.append({**KEY, "session_id": "other"}, [{"type": "break"}]))
         run(store.append(KEY, turn(1)))

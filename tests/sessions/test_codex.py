@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentspan.sessions.records import task_of
+from agentspan.arriving.records import task_of
 from tests.sessions.codex_rollouts import (
     CHILD,
     GRANDCHILD,

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.database import Database
 from agentspan.sessions import gemini, google
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import Importer
-from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.gemini_logs import answered, asked, at, called, header
 from tests.sessions.stored_rows import stored
 from tests.tiers import examples

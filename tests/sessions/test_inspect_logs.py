@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.database import Database
 from agentspan.model.rows import ScoreRow
 from agentspan.sessions.formats import Source
@@ -23,7 +24,6 @@ from agentspan.sessions.inspect_logs import FORMATS, decode, position
 from agentspan.sessions.inspect_messages import Texts
 from agentspan.sessions.inspect_sample import SampleDecoder
 from agentspan.sessions.reading import Unreadable
-from agentspan.sessions.records import Record, Session, Step, Unread
 from agentspan.storage.access import scan
 from tests.sessions.archives import DEFLATED, ZSTD, write_archive
 from tests.sessions.stored import stored

@@ -12,9 +12,10 @@ from agentspan.analysis.runs import folder_of, in_project
 from agentspan.analysis.tree import active_ms
 from agentspan.api.context import Context
 from agentspan.database import Database
-from agentspan.sessions.formats import Source, formats
+from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.machine import Choice, Place, sources_at
+from agentspan.sessions.registry import formats
 from agentspan.storage.protocol import Storage
 from agentspan.text import repository_of
 from tests.sessions import codex_rollouts

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.llm_logs import FORMATS, decode, position
-from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.stored import stored
 
 (FORMAT,) = FORMATS

@@ -7,12 +7,12 @@ import pytest
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import Arrival
+from agentspan.arriving.records import Unread
 from agentspan.model.rows import AgentInstanceRow, ScoreRow, SessionFileRow
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.sessions.arriving import Arrival
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
-from agentspan.sessions.records import Unread
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from tests.sessions import codex_rollouts as rollouts

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.database import Database
 from agentspan.sessions import opencode
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
-from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.opencode_database import (
     FINISH,
     SCHEMA,

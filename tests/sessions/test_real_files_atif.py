@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentspan.analysis import atif
+from agentspan.arriving.records import Session, Step, Unread
 from agentspan.sessions.atif import FORMATS, decode
-from agentspan.sessions.records import Session, Step, Unread
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import SpansOf
 from tests.sessions.trajectories import arrived, check, tree_of

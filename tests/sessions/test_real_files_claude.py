@@ -15,12 +15,12 @@ import pytest
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Session, Step, Unread
 from agentspan.sessions.claude import FORMATS, sources
 from agentspan.sessions.claude_records import ClaudeDecoder
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.reading import lines_of, opened
-from agentspan.sessions.records import Session, Step, Unread
 from tests.sessions.stored_rows import rows_of as rows_with_parents
 
 FOLDER = Path(os.environ.get("AGENTSPAN_TEST_SESSIONS", "."))

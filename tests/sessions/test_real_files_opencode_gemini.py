@@ -21,10 +21,10 @@ import pytest
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.sessions import gemini, opencode
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
-from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.stored_rows import stored
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_SESSIONS")

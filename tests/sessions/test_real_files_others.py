@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import agentspan
 from agentspan.api.context import Context
+from agentspan.arriving.records import Record, Session, Step, Unread
+from agentspan.cli import main
 from agentspan.sessions import inspect_logs, llm_logs, openai_agents
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.reading import lines_of
-from agentspan.sessions.records import Record, Session, Step, Unread
 from tests.sessions.stored import stored
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_SESSIONS")
@@ -153,3 +155,15 @@ def test_twice_adds_nothing(name: str, tmp_path: Path) -> None:
             found.append(stored(database))
         assert found[0] == found[1]
         assert (one.arrived.spans, one.arrived.changed, one.problems) == (0, 0, [])
+
+
+@pytest.mark.full
+def test_what_prompts_cost_adds_up_to_the_total_of_all_files(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "all.db") as db:
+        result = CliRunner().invoke(main, ["import", str(FOLDER), "--db", str(tmp_path / "all.db")])
+        assert result.exit_code == 0, result.output
+        found = db.costs("prompt")
+        assert found.total.calls > 1000
+        for name in ("calls", "input_tokens", "output_tokens", "cost_usd", "unpriced_calls", "unpriced_tokens"):
+            rows = sum(getattr(row.spent, name) or 0 for row in found.rows)
+            assert rows == pytest.approx(getattr(found.total, name), rel=1e-12), name

@@ -10,9 +10,9 @@ import pytest
 import agentspan
 from agentspan import jsontext
 from agentspan.api.context import Context
-from agentspan.sessions.arriving import Arrival
-from agentspan.sessions.formats import formats
+from agentspan.arriving.arrival import Arrival
 from agentspan.sessions.importing import Importer
+from agentspan.sessions.registry import formats
 from agentspan.sessions.surroundings import NONE, Surroundings, surroundings
 from tests.sessions.steps import Told, runs_of
 
@@ -165,12 +165,12 @@ def test_a_run_keeps_what_was_found_when_it_was_stored(checkout: Checkout, tmp_p
             return parts
 
         ctx = Context(database.storage)
-        first = stored(Arrival(ctx, surroundings=Surroundings(lambda: NOW)))
+        first = stored(Arrival(ctx, surroundings=Surroundings(lambda: NOW).of))
         assert first.keys() == {"model", "instructions", "project_skills", "settings"}
         assert runs_of(database)[0].git_commit == checkout.git("rev-parse", "HEAD")
         checkout.git("checkout", "-q", "--orphan", "fresh")
         checkout.commit(BEGIN, CLAUDE_md="rewritten")
-        assert stored(Arrival(ctx, surroundings=Surroundings(lambda: NOW))) == first
+        assert stored(Arrival(ctx, surroundings=Surroundings(lambda: NOW).of)) == first
         assert stored(Arrival(ctx)) == first
 
 

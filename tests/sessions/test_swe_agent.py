@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentspan.api.context import Context
-from agentspan.sessions.arriving import Arrival
-from agentspan.sessions.records import Session, Step, Unread
+from agentspan.arriving.arrival import Arrival
+from agentspan.arriving.records import Session, Step, Unread
 from agentspan.sessions.swe_agent import FORMATS, decode
 from agentspan.storage.memory import MemoryStorage
 from tests.strategies import json_values

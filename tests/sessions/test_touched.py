@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.analysis.associations import Feature, run_features
+from agentspan.analysis.features import Feature, run_features
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import ids_of, run_briefs
 from agentspan.database import Database

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from agentspan.schemas.json_values import json_of
+from agentspan.arriving.json_values import json_of
+from agentspan.arriving.records import Record, Session, Step, Unread
 from agentspan.sessions.formats import Format, LineDecoder, Source, walk
-from agentspan.sessions.records import Record, Session, Step, Unread
 
 SECOND = 1_000_000_000
 

@@ -7,9 +7,9 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.analysis.tree import Node, build
 from agentspan.api.context import Context
-from agentspan.sessions.arriving import Arrival
+from agentspan.arriving.arrival import Arrival
+from agentspan.arriving.records import Session, Step, Unread
 from agentspan.sessions.atif import document_records
-from agentspan.sessions.records import Session, Step, Unread
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 

@@ -23,7 +23,7 @@ import os, signal, sys
 os.umask({umask})
 os.chmod = os.fchmod = lambda *args, **kwargs: None
 import agentspan
-from agentspan.cli.app import main
+from agentspan.cli import main
 agentspan.configure("runs.db")
 agentspan.span_type("lookup", payload={{"type": "object"}}, template="{{{{city}}}}")
 with agentspan.run("a"), agentspan.span("tool", {{"name": "x"}}):

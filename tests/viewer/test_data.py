@@ -254,7 +254,7 @@ def test_rows_made_by_hand_do_not_break_the_page(tmp_path: Any) -> None:
     row = stored(db, span)
     assert isinstance(row, AgentSpanRow)
     assert data.detail(db.storage, row)["messages"] == []
-    assert data.columns(db.storage, run)["errors"] == {}
+    assert data.columns(db.storage, run)["errors"] == {0: "text"}
     db.close()
 
 

@@ -41,6 +41,7 @@ def written(db: Database) -> dict[str, Any]:
     db.agent_instances.start(run)
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
+    db.agent_spans.create(run, "message", "complete", {"role": "user", "content": "Go on"}, {})
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
     db.scores.record(run, "reward", 0)
     trial: Any = {"purpose": "eval", "task": "late", "metadata": {"trial": 1}}
@@ -72,6 +73,7 @@ def written(db: Database) -> dict[str, Any]:
         "ContextElement": context["changes"][0],
         "Statistics": statistics,
         "Stat": statistics["stats"][0],
+        "PromptUse": statistics["prompts"][0],
         "Answer": (happened := answer(db.storage, Address(), with_causes=True)),
         "AnswerPart": happened["parts"][0],
         "AnswerCause": happened["causes"][0],
@@ -89,7 +91,7 @@ def written(db: Database) -> dict[str, Any]:
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
         "RunListPage", "RunRow", "Answer", "AnswerPart", "AnswerCause", "AnswerBar",
         "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement", "Score", "Why", "OwnTimes",
-        "CaseOfTrial", "CaseRun",
+        "CaseOfTrial", "CaseRun", "PromptUse",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:

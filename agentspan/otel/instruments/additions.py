@@ -21,8 +21,8 @@ from weakref import WeakKeyDictionary
 from opentelemetry import context
 from opentelemetry.trace import Status, StatusCode, get_current_span
 
-from agentspan.otel.instruments.instrument import Wrapping, unharmed
 from agentspan.otel.instruments.known import MARK, NOTES
+from agentspan.otel.instruments.wrapping import Wrapping, unharmed
 from agentspan.otel.trace_context import inject
 from agentspan.storage.location import ENVIRONMENT
 

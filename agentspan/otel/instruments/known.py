@@ -79,6 +79,13 @@ FRAMEWORKS = (
     _framework("strands-agents", "strands", ""),
     _framework("vertexai", "vertexai", f"{_OI}vertexai"),
 )
+LIMITS = {
+    "autogen": "its agents and tools stand twice, one inside of the other: AutoGen traces them itself, too",
+    "haystack": "the tools of an `Agent` have no step, nor has an `Agent` outside of a pipeline; the calls of its "
+    "model have one with the instrumentor of the client",
+    "semantic-kernel": "its calls of models have messages only with the instrumentor of the client",
+}
+"""The known limits of the frameworks that have no page with what is missing."""
 WITHOUT_SDK = frozenset({"openai-agents"})
 """The frameworks that need neither OpenTelemetry nor an instrumentor: agentspan takes their own traces."""
 _CLIENTS = frozenset(

@@ -55,7 +55,7 @@ from agentspan.storage.sums import (
 
 _USED = "filter (where is_aggregate = 0)"
 _USES_OF_RUN = ("input_tokens", "output_tokens", "cost")
-_SUMMED = "agent_instance_id, status, input_tokens, output_tokens, cost_usd, is_aggregate"
+_SUMMED = f"agent_instance_id, status, input_tokens, output_tokens, cost_usd, is_aggregate, {FAILED} as failed"
 
 
 def _plus(one: str, other: str) -> str:
@@ -70,7 +70,7 @@ select coalesce(x.id, l.id) as id, coalesce(x.spans, 0) + coalesce(l.spans, 0) a
 from (
     select agent_instance_id as id, spans, failed, input_tokens, output_tokens, cost from index_runs{{1}}
 ) x full join (
-    select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
+    select agent_instance_id as id, count(*) as spans, count(*) filter (where failed) as failed,
            count(*) filter (where status in ('pending', 'active')) as open,
            (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
            sum(cost_usd) {_USED} as cost
@@ -255,7 +255,7 @@ _BOUNDS = ", ".join(map(repr, BOUNDS))
 FACT = (
     f"{AT} as at, coalesce(s.duration_ms, 0) as ms, {GROUP} as grp, (case when s.status = 'cancelled' then {CANCELLED} "
     f"else width_bucket(coalesce(s.duration_ms, 0), array[{_BOUNDS}]::double precision[]) end)::smallint as bucket, "
-    f"coalesce({FAILED}, false) as failed, s.cost_usd as cost, s.input_tokens, s.output_tokens, s.agent_instance_id"
+    f"{FAILED} as failed, s.cost_usd as cost, s.input_tokens, s.output_tokens, s.agent_instance_id"
 )
 """The columns of `index_facts`, computed from a finished span, `s`."""
 COLUMNS = "at, ms, grp, bucket, failed, cost, input_tokens, output_tokens, agent_instance_id"
@@ -275,7 +275,7 @@ with fresh as materialized (
     where excluded.is_aggregate > index_groups.is_aggregate
 )
 insert into index_runs (agent_instance_id, spans, failed, input_tokens, output_tokens, cost)
-select agent_instance_id, count(*), count(*) filter (where status = 'failed'), sum(input_tokens) {_USED},
+select agent_instance_id, count(*), count(*) filter (where failed), sum(input_tokens) {_USED},
        sum(output_tokens) {_USED}, sum(cost) {_USED} from fresh group by 1
 on conflict (agent_instance_id) do update set spans = index_runs.spans + excluded.spans,
 failed = index_runs.failed + excluded.failed, {_ADDED}

@@ -32,7 +32,7 @@ from agentspan.storage import protocol
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
-from agentspan.storage.postgres.statements import SPAN_TABLES, VERSION, listed
+from agentspan.storage.postgres.statements import SPAN_TABLES, VERSION, failed_step, listed
 from agentspan.storage.protocol import new_account
 
 BEFORE = 5
@@ -239,8 +239,8 @@ class Migration(NamedTuple):
     before: tuple[Callable[[Connection], None], ...] = ()
 
 
-_VIEW_OF_SPANS_FROM_ITS_ROW = ()
-"""No statements: each migration makes the views anew, and this one adds columns to the view `spans`."""
+_ONLY_VIEWS: tuple[Statement, ...] = ()
+"""No statements: each migration makes the views anew, and one of them changed."""
 
 _FINISH_REASON = (
     'alter table finished_spans add column finish_reason text collate "C"',
@@ -274,10 +274,10 @@ _SESSION_TABLES = (
 
 MIGRATIONS: tuple[Migration, ...] = (
     Migration((*_TABLES, *_INDEX, *_NOTES)),
-    Migration(_VIEW_OF_SPANS_FROM_ITS_ROW),
+    Migration(_ONLY_VIEWS),
     Migration(_FINISH_REASON),
     Migration(_SESSION_TABLES),
-    Migration(()),  # the column `error` of the views begins with the type
+    Migration(_ONLY_VIEWS),
 )
 
 
@@ -405,24 +405,17 @@ _ALL_SPANS = " union all ".join(f"select {listed(AgentSpanRow._fields)} from {ta
 
 # JSON may have an escaped NUL, or half of a surrogate pair, which no text of PostgreSQL can hold: U+FFFD replaces them.
 # A text that is no JSON gives null. Neither may fail a whole SELECT.
-_TEXT_AT = r"""
-create or replace function json_text_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
+_AT = r"""
+create or replace function {0}(text text, variadic path text[]) returns text language plpgsql immutable as $$
 begin
-    return text::json #>> path;
+    return {1};
 exception when others then
     begin
-        return regexp_replace(text, '\\u(0000|d[89a-f]..)', '\ufffd', 'gi')::json #>> path;
+        text := regexp_replace(text, '\\u(0000|d[89a-f]..)', '\ufffd', 'gi');
+        return {1};
     exception when others then
         return null;
     end;
-end $$
-"""
-_TYPE_AT = """
-create or replace function json_type_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
-begin
-    return json_typeof(text::json #> path);
-exception when others then
-    return null;
 end $$
 """
 
@@ -441,7 +434,7 @@ def _error_at(json: str, *path: str) -> str:
 
 _RUNS = f"""
 select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
-       i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
+       i.duration_ms, count(s.id) as spans, count(s.id) filter (where {failed_step("s.")}) as failed_spans,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd, {_error_at("i.error")} as error, i.metadata, i.result,
        i.closed_by, i.closed_at, i.session, i."user", i.task,
@@ -464,5 +457,8 @@ select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in S
        s.payload, s.result_payload
 from agent_spans s join agents a on a.id = s.agent_id
 """
-FUNCTIONS = (_TEXT_AT, _TYPE_AT)
+FUNCTIONS = (
+    _AT.format("json_text_at", "text::json #>> path"),
+    _AT.format("json_type_at", "json_typeof(text::json #> path)"),
+)
 VIEWS = {"agent_spans": _ALL_SPANS, "runs": _RUNS, "spans": _SPANS}

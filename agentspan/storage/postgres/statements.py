@@ -34,6 +34,16 @@ def span_table(status: object) -> str:
     return OPEN_ONES if status in OPEN else FINISHED
 
 
+def failed_step(table: str = "") -> str:
+    """Return the SQL condition for a failed step, as schemas.failing has it, of a table `s.` or of the only one."""
+    result = f"{table}result_payload"
+    return (
+        f"coalesce({table}status = 'failed' or ({table}status = 'complete' "
+        f"and (strpos({result}, '\"is_error\"') > 0 or strpos({result}, '\\u') > 0) "
+        f"and json_type_at({result}, 'is_error') = 'boolean' and json_text_at({result}, 'is_error') = 'true'), false)"
+    )
+
+
 def compared(time: str, sign: str, text: str) -> str:
     """Return the SQL condition that compares a time with a text. A text that is no time is compared as text."""
     if is_time(text):
@@ -74,10 +84,7 @@ BY_UNIQUE["agent_instance"] = (
     "where agent_id = %s and external_identifier = %s)"
 )
 
-_RETURNED_ERROR = """status = 'complete' and strpos(result_payload, '"is_error"') > 0
-and json_type_at(result_payload, 'is_error') = 'boolean' and json_text_at(result_payload, 'is_error') = 'true'"""
-FAILED = f"(status = 'failed' or {_RETURNED_ERROR})"
-"""The condition for a span that failed, or returned an error as its result."""
+FAILED = failed_step()
 
 LOCK_ID = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 VERSION = "select version from storage_version"
@@ -129,7 +136,7 @@ SUMS = (
 )
 _OUTLINE = {
     "payload": "case when summary is null then payload else '{{}}' end",
-    "result_payload": "case when status = 'failed' or result_payload ~ '\"is_error\": ?true' then result_payload end",
+    "result_payload": f"case when {FAILED} then result_payload end",
 }
 OUTLINE = ", ".join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow._fields)
 """The columns of a span, without most of its payloads. A template for `str.format`: `{{}}` becomes `{}`."""

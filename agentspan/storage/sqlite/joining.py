@@ -76,6 +76,20 @@ def error_text(table: str) -> str:
     )
 
 
+def failed_step(table: str) -> str:
+    """Return the SQL condition for a failed step, as schemas.failing has it. A member `is_error` is never a part.
+
+    It uses `case`, so that only results with the name, or with escapes that may spell it, are parsed.
+    """
+    result = f"{table}.result_payload"
+    last = f"(select e.type = 'true' from json_each({result}) e where e.key = 'is_error' order by e.id desc limit 1)"
+    return (
+        f"case when {table}.status <> 'complete' then {table}.status = 'failed' "
+        f"when (instr({result}, '\"is_error\"') or instr({result}, '\\u')) and json_valid({result}) "
+        f"then ifnull({last}, 0) else 0 end"
+    )
+
+
 def missing(column: str) -> str:
     """Return the SELECT that counts references in a column to missing parts."""
     return (

@@ -22,7 +22,7 @@ from agentspan.model.columns import SHOWN_OF_SPANS
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.schemas.aliases import ERROR_TYPES
 from agentspan.storage.protocol import new_account
-from agentspan.storage.sqlite.joining import error_text, whole
+from agentspan.storage.sqlite.joining import error_text, failed_step, whole
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -170,12 +170,8 @@ def _first(db: "Database") -> None:
     db.table("accounts").insert(new_account()._asdict())
 
 
-def _view_of_spans_from_its_row(db: "Database") -> None:
-    """Do nothing: the new version makes `tables.migrate` create the views again, because the view `spans` changed."""
-
-
-def _views_with_types_of_errors(db: "Database") -> None:
-    """Do nothing: `migrate` creates the views again, whose `error` begins with the type."""
+def _only_views(db: "Database") -> None:
+    """Do nothing: the new version makes `migrate` create the views again, because one of them changed."""
 
 
 def _finish_reason(db: "Database") -> None:
@@ -213,9 +209,8 @@ _SESSION_TABLES = (
     _index("session_summaries", "project_key", "session", "subpath", is_unique=True),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (
-    _first, _view_of_spans_from_its_row, _finish_reason, _session_files, _views_with_types_of_errors,
-)  # fmt: skip
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _only_views, _finish_reason, _session_files, _only_views)
 """All migrations, in order. Each receives the file as an sqlite-utils Database; all run in the same transaction."""
 
 
@@ -243,7 +238,7 @@ def _error_at(json: str, at: str) -> str:
 
 RUNS_VIEW = f"""
 select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
-       i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
+       i.duration_ms, count(s.id) as spans, count(s.id) filter (where {failed_step("s")}) as failed_spans,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd,
        case when json_valid(i.error) then {_error_at("i.error", "$")} end as error, i.metadata, i.result,

@@ -7,7 +7,7 @@ from typing import TypeVar
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, ScoreRow
 from agentspan.storage.questions import Query
-from agentspan.storage.sqlite.joining import ALL_BITS, BIT, BITS, with_blobs
+from agentspan.storage.sqlite.joining import ALL_BITS, BIT, BITS, failed_step, with_blobs
 from agentspan.storage.sqlite.migrations import table_of
 
 T = TypeVar("T")
@@ -88,8 +88,7 @@ SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
 # 5,000 spans with 20 kB of payload each take 0.07 s; whole rows take 0.15 to 0.35 s. Small payloads: no difference.
 _OUTLINE = {
     "payload": f"case when summary is null then {column_of('agent_span', 'payload')} else '{{}}' end",
-    "result_payload": "case when status = 'failed' or instr(result_payload, '\"is_error\":true') "
-    f"or instr(result_payload, '\"is_error\": true') then {column_of('agent_span', 'result_payload')} end",
+    "result_payload": f"case when {failed_step('agent_spans')} then {column_of('agent_span', 'result_payload')} end",
 }
 _BARE = {"payload": "'{}'", "result_payload": "null"}
 OUTLINES, BARE = (

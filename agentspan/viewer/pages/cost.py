@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentspan.analysis import costs_text
-from agentspan.analysis.costs import BYS, CostRow, Costs, Period, cache_of, checked, costs
+from agentspan.analysis.costs import BY_STEPS, BYS, CostRow, Costs, Period, cache_of, checked, costs
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun
 from agentspan.viewer.address import Address
@@ -19,9 +19,9 @@ HEIGHT = 72
 
 
 def first(storage: Storage, address: Address) -> dict[str, Any]:
-    """Return the sums, the costs of each period, and the rows; those of tools are a later part."""
+    """Return the sums, the costs of each period, and the rows; those of tools and prompts are a later part."""
     by = checked(address.get("by") or BYS[0])
-    found = costs(storage, address.filter(), "day" if by == "tool" else by, cache=False)
+    found = costs(storage, address.filter(), "day" if by in BY_STEPS else by, cache=False)
     return {
         "is_empty": not found.total.runs,
         "sentences": [*costs_text.sentences(found)],
@@ -29,26 +29,27 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
         "ways": [(each, address.link("cost", by=each)) for each in BYS],
         "chart": _chart(found, address) if len(found.periods) > 1 and found.total.cost_usd else None,
         "unit": found.unit,
-        **(NO_ROWS if by == "tool" else _shown(found, address)),
+        **(NO_ROWS if by in BY_STEPS else _shown(found, address)),
     }
 
 
 NO_ROWS: Mapping[str, Any] = {"rows": [], "left": ""}
 
 
-def rows_of_tools(storage: Storage, address: Address) -> Mapping[str, Any]:
-    """Return the rows of tools: the tree of each run is read for them."""
-    if address.get("by") != "tool":
+def rows_of_steps(storage: Storage, address: Address) -> Mapping[str, Any]:
+    """Return the rows of tools or prompts: the tree of each run is read for them."""
+    by = address.get("by")
+    if by not in BY_STEPS:
         return NO_ROWS
-    found = costs(storage, address.filter(), "tool", cache=False)
-    return {"by": "tool", "unit": found.unit, "note": costs_text.unread(found), **_shown(found, address)}
+    found = costs(storage, address.filter(), by, cache=False)
+    return {"by": by, "unit": found.unit, "note": costs_text.unread(found), **_shown(found, address)}
 
 
 def _shown(found: Costs, address: Address) -> dict[str, Any]:
     shown = found.rows if address.get("all") else found.rows[:ROWS]
     left = len(found.rows) - len(shown)
     return {
-        "has_sparks": len(found.periods) > 1 and found.by != "day",
+        "has_sparks": len(found.periods) > 1 and found.by not in ("day", "prompt"),
         "rows": [_row(row, found, address) for row in shown],
         "left": noun(left, "more row") if left else "",
         "all": address.same("cost", all=1),
@@ -79,14 +80,15 @@ def _row(row: CostRow, found: Costs, address: Address) -> dict[str, Any]:
         return "" if row.filter is None else _runs(address, {**row.filter, **changes})
 
     runs, calls, tokens_in, tokens_out, cost, share = costs_text.cells(row, found)
+    own = to() if row.run_id is None else f"runs/{row.run_id}#span={row.span_id}"
     costs_of = ", ".join(
         f"{period.name} {costs_text.cost_or_dash(each)}"
         for period, each in zip(found.periods, row.costs, strict=True)
         if each
     )
     return {
-        "name": Linked(costs_text.row_name(row, found.by), to()),
-        "runs": Linked(runs, to()),
+        "name": Linked(costs_text.row_name(row, found.by), own),
+        "runs": Linked(runs if row.step is None else f"#{row.step}", own),
         "calls": Linked(calls, to()),
         "in": Linked(tokens_in, to(sort="tokens")),
         "out": Linked(tokens_out, to(sort="tokens")),
@@ -115,12 +117,12 @@ def cached(storage: Storage, address: Address) -> dict[str, Any]:
     shown = rows if address.get("all") else rows[:ROWS]
     return {
         "sentence": "" if every is None else costs_text.cache(every),
-        "by": "model" if by == "tool" else by,
+        "by": "model" if by in BY_STEPS else by,
         "header": costs_text.CACHE_HEADER,
         "rows": [(costs_text.row_name(row, by), costs_text.cache_cells(row)) for row in shown],
     }
 
 
 COST = Page(
-    "cost", "Cost", (Part("cost.html", first), Part("cost_rows.html", rows_of_tools), Part("cost_cache.html", cached))
+    "cost", "Cost", (Part("cost.html", first), Part("cost_rows.html", rows_of_steps), Part("cost_cache.html", cached))
 )

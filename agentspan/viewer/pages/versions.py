@@ -126,7 +126,7 @@ def compared(storage: Storage, address: Address) -> dict[str, Any]:
         "is_compared": True,
         "verdict": drift.verdict,
         "sentence": drift_text.sentence(drift, base_name, head_name),
-        "detectable": "" if drift.verdict == "no_evidence" else _detectable(found),
+        "detectable": "" if drift.verdict in ("no_evidence", "inconclusive") else _detectable(found),
         "over_all": [*drift_text.over_all(drift)] if has_rows else [],
         "about": [] if found.change is None else sentences(found.change, at_text),
         "facts": drift_text.facts(drift, base_name, head_name) if has_rows else "",

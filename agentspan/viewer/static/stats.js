@@ -1,4 +1,5 @@
-// Statistics of a run's span types and their labels: counts, errors, percentiles, and a histogram of durations.
+// Statistics of a run's span types and their labels: counts, errors, percentiles, and a histogram of durations. And what each
+// prompt of the run used.
 
 import { add, byId, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
@@ -39,7 +40,13 @@ export class Stats {
     this.body = new Parts(body);
     this.shown = [el("table", null, head, body), el("p", { class: "hint" }, LEGEND), el("p", { class: "hint" }, HINT)];
     /** @type {Statistics} */
-    this.statistics = { stats: [], bounds_ms: [], rests: [] };
+    this.statistics = { stats: [], bounds_ms: [], rests: [], prompts: [] };
+    const prompts = el("tbody");
+    this.prompts = new Parts(prompts);
+    const names = ["Prompt", "Calls", "Tokens in", "Out", "Cost"];
+    const heads = names.map((name, n) => el("th", { scope: "col", class: n ? "number" : null }, name));
+    const table = el("table", null, el("thead", null, el("tr", null, ...heads)), prompts);
+    this.shownPrompts = el("details", { open: "" }, el("summary", null, "What each prompt cost, with all until the next"), table);
   }
 
   async update() {
@@ -83,7 +90,19 @@ export class Stats {
     });
     this.head.show("", [{ name: "head", data: [first, last], make: () => el("tr", null, ...head) }]);
     this.body.show("", rows);
+    const { prompts } = this.statistics;
+    this.prompts.show("", prompts.map((each) => ({ name: each.span ?? "", data: [JSON.stringify(each)], make: () => this._prompt(each) })));
     if (!this.shown[0].isConnected) this.box.replaceChildren(...this.shown);
+    if (this.shownPrompts.isConnected !== prompts.length > 0) byId("prompts").replaceChildren(...(prompts.length ? [this.shownPrompts] : []));
+  }
+
+  /** @param {PromptUse} use */
+  _prompt({ name, span, calls, input_tokens, output_tokens, cost_usd, unpriced_calls }) {
+    const open = () => this.onPick(this.spans.indexOf.get(span ?? "") ?? -1);
+    const title = span === null ? "before the first prompt" : el("button", { type: "button", class: "link", onclick: open }, name);
+    const cost = cost_usd === null ? "" : `${unpriced_calls ? "≥ " : ""}${format.cost(cost_usd)}`;
+    const numbers = [format.whole(calls), ...[input_tokens, output_tokens].map((n) => (n === null ? "" : format.count(n))), cost];
+    return el("tr", null, el("th", { scope: "row" }, title), ...numbers.map((text) => el("td", { class: "number" }, text)));
   }
 
   /**

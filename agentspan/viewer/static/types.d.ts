@@ -338,6 +338,20 @@ interface Statistics {
   bounds_ms: number[];
   stats: Stat[];
   rests: StatRest[];
+  prompts: PromptUse[];
+}
+
+/** What a prompt of a run used, with all until the next one; without a name: what came before the first (costs.CostRow). */
+interface PromptUse {
+  name: string | null;
+  span: string | null;
+  runs: number;
+  calls: number;
+  input_tokens: number | null;
+  output_tokens: number | null;
+  cost_usd: number | null;
+  unpriced_calls: number;
+  unpriced_tokens: number;
 }
 
 /** How many rows are shown only on request: labels of a type, or types (analysis.runs.Rest). */

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from agentspan.otel.instruments.known import LIMITS
 from tests.checkout import ROOT
 from tests.otel.frameworks.pages import INDEX, PICTURES, Page, pages
 
@@ -17,6 +18,12 @@ def test_each_framework_has_a_row_and_is_in_the_navigation() -> None:
     assert len(names) == 13
     assert sorted(re.findall(r"^\| \[.*\]\(([\w-]+)\.md\) .* \| [\w-]+ \d[\d.]+ \|$", index, re.MULTILINE)) == names
     assert sorted(set(re.findall(r'"frameworks/([\w-]+)\.md"', site)) - {"index"}) == names
+
+
+def test_the_known_limits_of_frameworks_without_a_page_are_those_that_record_lists() -> None:
+    listed = re.findall(r"^- `([\w-]+)`: (.*)\.$", INDEX.read_text(encoding="utf-8"), re.MULTILINE)
+    assert dict(listed) == LIMITS
+    assert LIMITS.keys().isdisjoint(page.name for page in pages())
 
 
 @every_page

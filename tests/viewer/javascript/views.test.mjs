@@ -92,7 +92,7 @@ function stat(schema_name, label = null, rest = {}) {
  * @param {...string} asked
  */
 function rowsShown(stats, rests, ...asked) {
-  const rows = rowsOf({ stats, rests, bounds_ms: [] }, new Set(asked));
+  const rows = rowsOf({ stats, rests, bounds_ms: [], prompts: [] }, new Set(asked));
   return rows.map((row) => ("of" in row ? `${row.number} ${row.left} of ${row.of}${row.unsent ? `, ${row.unsent} unsent` : ""}` : (row.label ?? row.schema_name)));
 }
 

@@ -16,6 +16,7 @@ from agentspan.storage.questions import CachedCalls, FailureSums, RunSums, StepU
 from agentspan.storage.row_by_row import CACHE_FIELDS, cached_call
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
+from agentspan.storage.sqlite.joining import failed_step
 from agentspan.storage.sqlite.reads import Rewrites
 from agentspan.storage.sqlite.statements import column_of
 from agentspan.storage.sums import BOUNDS_MS, CANCELLED, QUARTER, CachedCall, FailureSum, RunSum, StepUse, TimedSum
@@ -32,15 +33,6 @@ BUCKET = (
     + " ".join(f"when duration_ms < {bound!r} then {bucket}" for bucket, bound in enumerate(BOUNDS_MS))
     + f" else {len(BOUNDS_MS)} end"
 )
-
-RETURNED_ERROR = (
-    "case when status = 'complete' and instr(result_payload, '\"is_error\"') "
-    "then json_type(result_payload, '$.is_error') = 'true' end"
-)
-"""The SQL condition for a span that returned an error as its result. Groups count it as failed, runs do not.
-
-It uses `case`, which does not parse results without the text. With `and`, SQLite would parse every result.
-"""
 
 TABLES = {
     "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "
@@ -88,7 +80,7 @@ CREATE_FAILURES = (
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
     "bucket integer, ms real, at integer, failed integer, input_tokens integer, output_tokens integer, cost real, "
-    "is_aggregate integer, died integer, reason text)"
+    "is_aggregate integer, reason text)"
 )
 
 
@@ -97,8 +89,8 @@ def _taken(rows: str) -> str:
     return (
         "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
         f"{BUCKET}, ifnull(duration_ms, 0), {AT}, "
-        f"status = 'failed' or ifnull({RETURNED_ERROR}, 0), input_tokens, output_tokens, cost_usd, is_aggregate, "
-        f"status = 'failed', finish_reason from {rows} and not {IS_OPEN}"
+        f"{failed_step('s')}, input_tokens, output_tokens, cost_usd, is_aggregate, "
+        f"finish_reason from {rows} and not {IS_OPEN}"
     )
 
 
@@ -128,7 +120,7 @@ where excluded.is_aggregate > groups.is_aggregate
 """
 ADD_RUNS = f"""
 insert into runs (id, spans, failed, input_tokens, output_tokens, cost)
-select run, count(*), sum(died), sum(input_tokens) filter (where {USED}), sum(output_tokens) filter (where {USED}),
+select run, count(*), sum(failed), sum(input_tokens) filter (where {USED}), sum(output_tokens) filter (where {USED}),
        sum(cost) filter (where {USED}) from temp.fresh group by run
 on conflict (id) do update set spans = runs.spans + excluded.spans, failed = runs.failed + excluded.failed,
 {plus("runs", "input_tokens")}, {plus("runs", "output_tokens")}, {plus("runs", "cost")}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.schemas.json_values import json_of, list_in, object_in
+from agentspan.arriving.json_values import json_of, list_in, object_in
 
 OWN = "agentspan"
 """The member of `extra` that holds the facts for which the format has no member."""

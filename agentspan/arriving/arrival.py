@@ -9,30 +9,16 @@ A session that another one started as a sub-agent is stored in the run of that s
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.api.context import ATTEMPTS, Context
-from agentspan.errors import AgentspanError, DatabaseBusy
-from agentspan.model import registration
-from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
-from agentspan.model.registration import References, Registration, VersionFields
-from agentspan.model.rows import (
-    AgentInstanceRow,
-    AgentRow,
-    AgentSpanRow,
-    SessionFileRow,
-    Value,
-)
-from agentspan.otel.identity import hashed_id, span_id
-from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, refused_puts
-from agentspan.schemas.span_types import REGISTRY
-from agentspan.sessions.records import Record, Session, Step, Unread
-from agentspan.sessions.rehoming import state_of, stored_id
-from agentspan.sessions.session_rows import (
+from agentspan.arriving.identity import hashed_id, span_id
+from agentspan.arriving.records import Record, Session, Step, Unread
+from agentspan.arriving.session_rows import (
     ANY,
     STATUS,
     TOTALS,
@@ -45,16 +31,27 @@ from agentspan.sessions.session_rows import (
     redacted,
     row_of,
     score_of,
+    state_of,
     sums_of_agents,
     update_of,
     with_facts,
 )
-from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
+from agentspan.arriving.stored import BATCH, about_of, name_of, object_of, put_rows, refused_puts
+from agentspan.errors import AgentspanError, DatabaseBusy
+from agentspan.model import registration
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
+from agentspan.model.registration import References, Registration, VersionFields
+from agentspan.model.rows import (
+    AgentInstanceRow,
+    AgentRow,
+    AgentSpanRow,
+    SessionFileRow,
+    Value,
+)
+from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
 
-BATCH = 500
-"""The most spans that one statement inserts."""
 MANY = 20
 """The fewest spans of a commit that are looked for before they are put."""
 BATCH_BYTES = 8 * 2**20
@@ -62,6 +59,8 @@ BATCH_BYTES = 8 * 2**20
 TOGETHER, TOGETHER_BYTES = 64, 2**17
 """The most spans, and characters of their payloads, that are searched for credentials at once; also the most records,
 and bytes of their lines, that are decoded before they are stored. More would not fit into the processor's cache."""
+Surroundings = Callable[[str, Session], tuple[dict[str, str], str | None]]
+"""Returns the parts of the fingerprint that a session's file lacks, and the commit, from a format and a session."""
 _TOO_DEEP = "a step that is nested too deep"
 _UNPLACED = "a step of a session that was not decoded before it"
 _run_of = attrgetter("agent_instance_id")
@@ -360,7 +359,7 @@ class Arrival:
         if own is not None:
             return own, None
         storage = self._ctx.storage
-        noted = {"format": format, "session": stored_id(self._ctx, id)}
+        noted = {"format": format, "session": about_of(self._ctx, id)}
         found = storage.ask(Query("session_file", noted, limit=1)).rows
         if found and isinstance(found[0], SessionFileRow) and found[0].agent_instance_id is not None:
             run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
@@ -378,7 +377,7 @@ class Arrival:
         )
 
     def _kin(self, format: str, session: Session) -> tuple[tuple[str, str], ...]:
-        own, first = stored_id(self._ctx, session.id), stored_id(self._ctx, session.first)
+        own, first = about_of(self._ctx, session.id), about_of(self._ctx, session.first)
         rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": first})).rows
         return tuple(
             (row.agent_instance_id, row.session)
@@ -591,12 +590,11 @@ class Arrival:
     def _surrounded(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
         """Return a session with the parts of its fingerprint that its file lacks: the stored ones, else found now."""
         stored = fingerprint_of(before.metadata)
-        found: dict[str, str] = {}
-        commit = None
-        if self._surroundings is not None and INSTRUCTIONS not in stored:
-            found, commit = self._surroundings.of(format, session)
-        parts = {**found, **stored, **session.fingerprint}
-        return session._replace(fingerprint=parts, git_commit=session.git_commit or before.git_commit or commit)
+        known = session._replace(fingerprint={**stored, **session.fingerprint})
+        found, commit = ({}, None) if self._surroundings is None else self._surroundings(format, known)
+        return session._replace(
+            fingerprint={**found, **known.fingerprint}, git_commit=session.git_commit or before.git_commit or commit
+        )
 
     def _end_sub_agent(self, placed: _Placed, *, live: bool) -> None:
         """Store the agent span of a session that is a sub-agent."""

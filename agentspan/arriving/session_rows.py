@@ -11,15 +11,15 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
+from agentspan.arriving.identity import hashed_id
+from agentspan.arriving.records import Session, Step
+from agentspan.arriving.stored import about_of, object_of
 from agentspan.model import spans
 from agentspan.model.changes import Move
-from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, ScoreRow, Value
+from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, ScoreRow, SessionFileRow, Value
 from agentspan.model.scores import Judgement, score_row
-from agentspan.otel.identity import hashed_id
-from agentspan.otel.stored_rows import about_of, object_of
 from agentspan.schemas.builtin import AGGREGATES
 from agentspan.schemas.span_types import REGISTRY, describe, title_of
-from agentspan.sessions.records import Session, Step
 from agentspan.text import one_line
 
 TITLE = 120
@@ -254,3 +254,9 @@ def _with_totals(row: AgentSpanRow, stored: AgentSpanRow) -> AgentSpanRow:
     totals = {name: value for name in TOTALS if (value := getattr(stored, name)) is not None}
     result = {} if row.result_payload is None else jsontext.decode(row.result_payload)
     return row._replace(result_payload=jsontext.text_of({**result, **totals}), **totals)
+
+
+def state_of(note: SessionFileRow) -> Mapping[str, Any]:
+    """Return the values of a note that have no column of their own."""
+    found = jsontext.decode(note.state)
+    return found if isinstance(found, dict) else {}

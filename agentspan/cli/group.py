@@ -1,0 +1,129 @@
+"""The group of all commands, `agentspan` itself. It imports the module of a command when the command is called."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentspan import __version__
+from agentspan.cli.app import COMMANDS, HELPS, SETTINGS, message, print_nothing
+from agentspan.cli.output import Failed, adapt_output, program, width, wrap
+from agentspan.errors import AgentspanError
+from agentspan.text import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+_FILES = {
+    "stats": "runs", "sql": "search", "terminate": "score", "allow": "score", "demo": "record", "import": "importing",
+    "backup": "copy",
+    "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
+    "mcp": "agentspan.mcp.server", "setup": "agentspan.mcp.setup", "skill": "agentspan.mcp.skill",
+}  # fmt: skip
+"""The modules of commands that share a module, or lie in a later layer. All others have a module of the same name."""
+
+
+ALIASES = {"ls": "runs", "list": "runs"}
+"""Other names of commands, which no help lists."""
+
+
+@contextmanager
+def _printable() -> Iterator[None]:
+    """Replace control characters in click's own errors, which repeat arguments such as file names."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable(error.message, keep="\n")  # type: ignore[misc]  # declared final, but it is read later
+        raise
+
+
+class _Group(click.Group):
+    """The group of all commands. Turns errors into one line on stderr and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*HELPS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command; return its function `NAME_command`; None for an unknown command."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
+        if cmd_name not in HELPS:
+            return None
+        file = _FILES.get(cmd_name, cmd_name)
+        module = import_module(file if "." in file else f"agentspan.cli.{file}")
+        found: click.Command = getattr(module, f"{cmd_name}_command")
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the first argument; an unknown one is an error with the commands that may be meant."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and name[:1].isalnum():
+            close = get_close_matches(name.lower(), [*HELPS, *ALIASES], 3)
+            known = f"is {' or '.join(close)} meant?" if close else f"the commands are {', '.join(HELPS)}"
+            ctx.fail("\n".join(wrap(f"No such command {name[:40]!r}; {known}", width() - len("Error: "), 9)))
+        return super().resolve_command(ctx, [ALIASES.get(name, name), *args[1:]])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete the name of a command, without importing it, or an option."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=_first(help)) for name, help in HELPS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        adapt_output()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _printable():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _printable():
+                return super().invoke(ctx)
+        except BrokenPipeError:  # `agentspan show - | head`
+            print_nothing()
+            raise SystemExit(0) from None
+        except (AgentspanError, OSError) as error:
+            raise Failed(message(error)) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands in groups by purpose, each with the whole first sentence of its help."""
+        for title, helps in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, _first(help)) for name, help in helps.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text(f"`{program()} COMMAND --help` has the options of a command, and examples.")
+
+
+def _first(help: str) -> str:
+    """Return the first sentence of a help text, which is its first paragraph."""
+    return help.partition("\n\n")[0]
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={**SETTINGS, "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="agentspan")
+@click.option(
+    "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
+)
+@click.pass_context
+def main(ctx: click.Context, db: str | None) -> None:
+    """A flight recorder for AI agents: record runs into one SQLite file, and read them.
+
+    Without a command: what happened to the runs of the last day.
+    """
+    ctx.obj = db
+    if ctx.invoked_subcommand is None:
+        import_module("agentspan.cli.overview").answer_alone(ctx)
