@@ -49,15 +49,18 @@ def test_no_text_in_csv_is_a_formula(db: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "result", "error"),
     [
-        ("failed", {"error": {"type": "ValueError", "message": "no such flight"}}, "no such flight"),
-        ("failed", {"error": {"error_type": "ValueError", "message": "no such flight"}}, "no such flight"),
+        ("failed", {"error": {"type": "ValueError", "message": "no such flight"}}, "ValueError: no such flight"),
+        ("failed", {"error": {"error_type": "ValueError", "message": "no such flight"}}, "ValueError: no such flight"),
         ("failed", {"error": "no such flight"}, "no such flight"),
-        ("failed", {"error_type": "Error", "message": "no such flight", "stacktrace": "at f"}, "no such flight"),
+        ("failed", {"error_type": "Error", "message": "no such flight", "stacktrace": "at f"}, "Error: no such flight"),
+        ("failed", {"error": {"type": "shop.errors.KeyError", "message": "a.b: 'c'"}}, "KeyError: a.b: 'c'"),
+        ("failed", {"error": {"type": "asyncio.exceptions.CancelledError", "message": ""}}, "CancelledError"),
+        ("failed", {"error": {"type": 4, "message": "no such flight"}}, "no such flight"),
         ("failed", {"message": "data"}, None),
         ("complete", {"error_type": "none", "message": "data"}, None),
     ],
 )
-def test_the_error_of_the_view_is_the_message_in_each_form_that_clients_send(
+def test_the_error_of_the_view_is_type_and_message_in_each_form_that_clients_send(
     db: Path, status: Any, result: dict[str, Any], error: str | None
 ) -> None:
     with agentspan.open(db) as database:

@@ -18,6 +18,7 @@ from agentspan import Tracer
 from agentspan.recording.capture import stacktraces
 from agentspan.recording.capture.capture import MAX_FRAMES, MAX_MEMBERS, MAX_MESSAGE, MAX_STACKTRACE
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.storage.questions import Select
 from agentspan.testing import CapturedRuns
 from tests.recording.stored import only_span
 
@@ -525,3 +526,36 @@ def test_nobody_is_handling_an_exception_after_a_failed_call(tracer: Tracer) -> 
     with pytest.raises(ValueError):  # noqa: PT011
         leaf()
     assert sys.exc_info() == (None, None, None)
+
+
+def test_the_error_in_the_views_says_its_type(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    def raises() -> Iterator[int]:
+        yield 1
+        raise KeyError("nope")
+
+    async def cancelled(reason: str) -> None:
+        task = asyncio.create_task(tracer.span(slow)())
+        await asyncio.sleep(0)
+        task.cancel(*[reason][: len(reason)])
+        with suppress(asyncio.CancelledError):
+            await task
+
+    with suppress(KeyError), tracer.run("a"):
+        with suppress(KeyError):
+            list(tracer.span(raises)())
+        asyncio.run(cancelled(""))
+        asyncio.run(cancelled("closed"))
+        with tracer.span("tool", {"name": "t"}):
+            raise KeyError("nope")
+    assert tracer.flush()
+    with agentspan.open(tmp_path / "runs.db") as db:
+        spans = db.storage.ask(Select("select error from spans order by span")).rows
+        runs = db.storage.ask(Select("select error from runs")).rows
+    expected = ["KeyError: 'nope'", "CancelledError", "CancelledError: closed", "KeyError: 'nope'"]
+    assert (spans, runs) == ([(text,) for text in expected], [("KeyError: 'nope'",)])
+    tracer.shutdown()

@@ -467,8 +467,8 @@ def test_errors_and_names_can_be_read_by_every_sqlite(tmp_path: Path) -> None:
         raise ValueError("\ud800")
     assert tracer.flush()
     connection = sqlite3.connect(tmp_path / "runs.db")
-    assert connection.execute("select error from runs").fetchall() == [("?",)]
-    assert connection.execute("select error from spans").fetchall() == [("?",)]
+    assert connection.execute("select error from runs").fetchall() == [("ValueError: ?",)]
+    assert connection.execute("select error from spans").fetchall() == [("ValueError: ?",)]
     connection.close()
     tracer.shutdown()
 

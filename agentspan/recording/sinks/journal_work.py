@@ -503,7 +503,10 @@ class JournalWork:
         while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # a fork interrupted the drain
             is_drained = self.drain.run(deadline - time.monotonic())
         self._commits.progress.deferred.raise_kept()
-        return is_drained and self._commits.flush(wait_s) and self.drain.settle(wait_s)
+        if not (is_drained and self._commits.flush(wait_s) and self.drain.settle(wait_s)):
+            return False
+        self._commits.progress.storage_took()  # the thread may have noted a file that was not trusted yet
+        return True
 
     def flush_at_end(self, wait_s: float) -> None:
         """Move everything to the storage at the end of the program."""

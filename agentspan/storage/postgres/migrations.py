@@ -27,6 +27,7 @@ from typing import NamedTuple
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.model.columns import SHOWN_OF_SPANS
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.aliases import ERROR_TYPES
 from agentspan.storage import protocol
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections, wait_at_most
@@ -420,11 +421,22 @@ end $$
 
 # A span that sums up others repeats what they used: counting both would double the run's tokens and cost.
 _USED = "filter (where s.is_aggregate = 0)"
+
+
+def _error_at(json: str, *path: str) -> str:
+    """Return the SQL of an error as `Type: message`, the type without its module, as `span_types.error_text` does."""
+    *types, message = (", ".join(f"'{member}'" for member in (*path, name)) for name in (*ERROR_TYPES, "message"))
+    names = (f"case json_type_at({json}, {at}) when 'string' then json_text_at({json}, {at}) end" for at in types)
+    return f"""(select coalesce(type || ': ' || message, message, type) from (
+           select nullif(regexp_replace(coalesce({", ".join(names)}), '.*\\.', ''), '') as type,
+                  nullif(json_text_at({json}, {message}), '') as message) parts)"""
+
+
 _RUNS = f"""
 select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
        i.duration_ms, count(s.id) as spans, count(s.id) filter (where {failed_step("s.")}) as failed_spans,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
-       sum(s.cost_usd) {_USED} as cost_usd, json_text_at(i.error, 'message') as error, i.metadata, i.result,
+       sum(s.cost_usd) {_USED} as cost_usd, {_error_at("i.error")} as error, i.metadata, i.result,
        i.closed_by, i.closed_at, i.session, i."user", i.task,
        (select string_agg(tag, ', ' order by tag) from tags t where t.agent_instance_id = i.id) as tags
 from agent_instances i
@@ -436,11 +448,11 @@ group by i.id, a.id, v.id
 _SPANS = f"""
 select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in SHOWN_OF_SPANS.items())},
        case when s.status = 'failed' or s.result_payload like '%"error"%' then coalesce(
-           json_text_at(s.result_payload, 'error', 'message'),
+           {_error_at("s.result_payload", "error")},
            case when json_type_at(s.result_payload, 'error') = 'string'
                 then json_text_at(s.result_payload, 'error') end,
            case when s.status = 'failed' and json_type_at(s.result_payload, 'error_type') = 'string'
-                then json_text_at(s.result_payload, 'message') end
+                then {_error_at("s.result_payload")} end
        ) end as error,
        s.payload, s.result_payload
 from agent_spans s join agents a on a.id = s.agent_id

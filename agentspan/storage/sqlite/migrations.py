@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from agentspan.model.columns import SHOWN_OF_SPANS
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
+from agentspan.schemas.aliases import ERROR_TYPES
 from agentspan.storage.protocol import new_account
 from agentspan.storage.sqlite.joining import error_text, failed_step, whole
 
@@ -224,12 +225,23 @@ CURRENT = newest(MIGRATIONS)
 # An aggregate repeats the usage of other spans: counting both would double the run's tokens and cost.
 _USED = "filter (where not s.is_aggregate)"
 
+
+def _error_at(json: str, at: str) -> str:
+    """Return the SQL of an error as `Type: message`, the type without its module, as `span_types.error_text` does."""
+    types = (
+        f"case json_type({json}, '{at}.{name}') when 'text' then {json} ->> '{at}.{name}' end" for name in ERROR_TYPES
+    )
+    return f"""(select coalesce(type || ': ' || message, message, type) from (
+           select nullif(replace(name, rtrim(name, replace(name, '.', '')), ''), '') as type, message from (
+           select coalesce({", ".join(types)}) as name, nullif({json} ->> '{at}.message', '') as message)))"""
+
+
 RUNS_VIEW = f"""
 select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
        i.duration_ms, count(s.id) as spans, count(s.id) filter (where {failed_step("s")}) as failed_spans,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd,
-       case when json_valid(i.error) then json_extract(i.error, '$.message') end as error, i.metadata, i.result,
+       case when json_valid(i.error) then {_error_at("i.error", "$")} end as error, i.metadata, i.result,
        i.closed_by, i.closed_at, i.session, i.user, i.task,
        (select group_concat(tag, ', ') from tags t where t.agent_instance_id = i.id) as tags
 from agent_instances i
@@ -243,10 +255,10 @@ SPANS_VIEW = f"""
 select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in SHOWN_OF_SPANS.items())},
        case when json_valid(s.result_payload) then coalesce(
            {error_text("s")},
-           json_extract(s.result_payload, '$.error.message'),
+           {_error_at("s.result_payload", "$.error")},
            case when json_type(s.result_payload, '$.error') = 'text' then json_extract(s.result_payload, '$.error') end,
            case when s.status = 'failed' and json_type(s.result_payload, '$.error_type') = 'text'
-                then json_extract(s.result_payload, '$.message') end
+                then {_error_at("s.result_payload", "$")} end
        ) end as error,
        {whole("payload", "s")} as payload, {whole("result_payload", "s")} as result_payload
 from agent_spans s join agents a on a.id = s.agent_id
