@@ -142,22 +142,22 @@ def canonical(value: Any) -> str:
     return _CANONICAL.encode(value) if _canonical_parts is None else "".join(_canonical_parts(value, 0))
 
 
-def common_elements(before: AnyStr, ends: Sequence[int], after: AnyStr, start: int = 0) -> int:
+def common_elements(before: AnyStr, ends: Sequence[int], after: AnyStr, start: int = 0, first: int = 0) -> int:
     """Return how many elements at the start of two JSON lists are equal.
 
     Args:
-        before: the text of one list.
+        before: a text in which one list begins at `first`.
         ends: the position in `before` at which each element ends.
         after: a text in which the other list begins at `start`.
     """
-    if not ends or after.startswith(before[: ends[-1]], start):
+    if not ends or after.startswith(before[first : ends[-1]], start):
         return len(ends)
     low, high = 0, len(ends) - 1  # the first `low` are common, the first `high + 1` are not
     step = 0  # starts small: mostly few elements are common, and each comparison copies a part of the text
     while low < high:
         step = 2 * step + 1
         middle = min(low + step, (low + high + 1) // 2)
-        if after.startswith(before[: ends[middle - 1]], start):
+        if after.startswith(before[first : ends[middle - 1]], start):
             low = middle
         else:
             high = middle - 1

@@ -52,8 +52,12 @@ class Patience(NamedTuple):
 
     def within(self, other: "Patience") -> "Patience":
         """Return the shorter limits of both, with the work of this one, or else of the other."""
-        until, meanwhile = min(self.until, other.until), self.meanwhile or other.meanwhile
-        return Patience(min(self.answer_s, other.answer_s), until, meanwhile)
+        answer_s, until, meanwhile = self
+        return Patience(
+            answer_s if answer_s < other[0] else other[0],
+            until if until < other[1] else other[1],
+            meanwhile or other[2],
+        )  # `min` would take a tenth longer, for each recording call
 
 
 ENDLESS = Patience()
@@ -62,7 +66,7 @@ ENDLESS = Patience()
 
 def of_a_call(seconds: float) -> Patience:
     """Return the patience of a recording call that may wait so many seconds from now on."""
-    return Patience(until=time.monotonic() + seconds)
+    return Patience(inf, time.monotonic() + seconds)
 
 
 def waiting(storage: Storage, patience: Patience) -> Storage:

@@ -49,9 +49,10 @@ class OpenedLater(Wrapper[Storage]):
         _all.add(self)
         self._closed = False
 
-    def waiting(self, patience: Patience) -> "OpenedLater":
+    def waiting(self, patience: Patience) -> Storage:
         """Return the same storage for a caller with this patience. It is opened at its first use, too."""
-        return sharing(self, _patience=patience.within(self._patience))
+        patience = patience.within(self._patience)
+        return sharing(self, _patience=patience) if self._storage is None else waiting(self._storage, patience)
 
     @property
     def direct(self) -> Storage:

@@ -162,9 +162,9 @@ def _in_common(before: _Before, data: bytes, held: list[Any]) -> _Kept:
     first = bisect_left(ends, found) + 1  # an element begins where the one before ends
     if found < 0 or first > len(ends) or ends[first - 1] != found:
         return start
-    later = [each - found for each in ends[first:]]
-    count = common_elements(before.data[found:], later, data, start.size)
-    moved = [each + start.size for each in later[:count]]
+    later, ahead = ends[first:], start.size - found
+    count = common_elements(before.data, later, data, start.size, found)
+    moved = [each + ahead for each in later[:count]]
     return _Kept(start.ends + moved, start.elements + before.elements[first : first + count])
 
 
