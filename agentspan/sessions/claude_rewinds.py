@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from agentspan.arriving.records import Step
+from agentspan.arriving import Step
 from agentspan.sessions.claude_facts import Recent
 
 _MOST_STEPS = 600

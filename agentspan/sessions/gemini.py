@@ -16,8 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, text_in
-from agentspan.arriving.records import Record, Session, Step, Unread, task_of, unknown
+from agentspan.arriving import (
+    Record,
+    Session,
+    Step,
+    Unread,
+    id_in,
+    list_in,
+    ns_of,
+    object_in,
+    task_of,
+    text_in,
+    unknown,
+)
 from agentspan.sessions import qwen
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, home, walk
 from agentspan.sessions.google import (

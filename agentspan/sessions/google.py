@@ -5,8 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from agentspan.arriving.json_values import json_of, object_in, text_in, tokens_in
-from agentspan.arriving.records import Step, Unread, as_asked
+from agentspan.arriving import Step, Unread, as_asked, json_of, object_in, text_in, tokens_in
 
 KEPT_BYTES = 16 * 2**20
 """The most bytes of records whose steps are kept, for the case that a rewind marks them."""

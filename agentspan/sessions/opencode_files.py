@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from agentspan.arriving.json_values import id_in, list_in, object_in, text_in
+from agentspan.arriving import id_in, list_in, object_in, text_in
 from agentspan.sessions.formats import head_of, open_regular
 from agentspan.sessions.reading import Unreadable, database
 from agentspan.sessions.timeline import MS, ms_ns

@@ -16,8 +16,21 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, text_in, tokens_in
-from agentspan.arriving.records import Outcome, Record, Session, Step, Unread, task_of, unknown
+from agentspan.arriving import (
+    Outcome,
+    Record,
+    Session,
+    Step,
+    Unread,
+    id_in,
+    list_in,
+    ns_of,
+    object_in,
+    task_of,
+    text_in,
+    tokens_in,
+    unknown,
+)
 from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
 from agentspan.sessions.google import (
     Branch,

@@ -15,8 +15,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from agentspan import installing, jsontext
-from agentspan.errors import AgentspanError
+from agentspan.ground import errors, installing, jsontext
 from agentspan.sessions.formats import head_of, open_regular
 
 PACKED = (".zst", ".gz")
@@ -31,7 +30,7 @@ _BLOCK_BYTES = 2**18
 a line of 30 MB would lie between other objects, so that their memory would not be returned."""
 
 
-class Unreadable(AgentspanError):
+class Unreadable(errors.AgentspanError):
     """A session file cannot be read here."""
 
 

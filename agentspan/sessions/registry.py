@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from agentspan.arriving.records import Record
+from agentspan.arriving import Record
 from agentspan.sessions.formats import Format, Source
 
 GROUP = "agentspan.sessions"
