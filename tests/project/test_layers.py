@@ -41,6 +41,7 @@ LAYERS = [
     {"otel"},
     {"analysis"},
     {"evaluation"},
+    {"answers"},
     {"viewer"},
     {"database"},
     {"sessions"},
