@@ -43,6 +43,7 @@ LAYERS = [
     {"otel"},
     {"analysis"},
     {"evaluation"},
+    {"answers"},
     {"viewer"},
     {"database"},
     {"ground"},
