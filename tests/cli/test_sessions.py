@@ -316,7 +316,7 @@ def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_fi
 
 
 def test_each_command_is_in_a_group() -> None:
-    assert {"sessions", "watch"} <= app.COMMANDS["Record and watch"].keys()
+    assert "watch" in app.COMMANDS["Record and watch"]
     assert isinstance(main.get_command(click.Context(main), "watch"), click.Command)
 
 
