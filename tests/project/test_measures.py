@@ -33,14 +33,14 @@ ROOMS = {
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 TAKEN = {
-    "cli": Taken(358, 101),
+    "cli": Taken(363, 103),
     "evaluation": Taken(66, 30),
     "mcp": Taken(34, 17),
     "otel": Taken(113, 33),
     "postgres": Taken(156, 20),
-    "serve": Taken(129, 49),
+    "serve": Taken(131, 51),
     "sessions": Taken(97, 2),
-    "viewer": Taken(203, 46),
+    "viewer": Taken(209, 48),
 }
 """The most names that a wing takes from the rest of the package, and the most modules that have them."""
 MOST = {
