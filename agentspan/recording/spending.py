@@ -480,10 +480,10 @@ class Spending:
             return False
         recorder, found = self._recorder, False
         with recorder.faults.adding(reraise=False):
-            with recorder.in_time():
-                rows = self._events(recorder.store)
-                if self._waiting:
-                    self._learn(recorder.store.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
+            storage = recorder.in_time()
+            rows = self._events(storage)
+            if self._waiting:
+                self._learn(storage.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
             found = self._take_in(rows)
         self._next_hear_ns = clock.monotonic_ns() + self._look_ns
         reason = self._run.termination_reason
