@@ -286,7 +286,7 @@ test("failed steps are counted, tokens and cost are added up without aggregates,
   const rows = [
     { id: "agent", aggregate: true, input_tokens: 90, cost: 9 },
     { id: "a", input_tokens: 10, output_tokens: 2, cost: 0.5 },
-    { id: "b", output_tokens: 3, signature: "Tool fetch: E: no" },
+    { id: "b", output_tokens: 3, status: "failed" },
   ];
   assert.deepEqual(spansOf(rows).sums(), { failed: 1, tokens: 15, cost: 0.5 });
   assert.deepEqual(spansOf([{ id: "a" }]).sums(), { failed: 0, tokens: null, cost: null });
