@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
@@ -66,11 +66,12 @@ COMMANDS = {
         "overview": "Say what happened to the runs of the last day that has some: how many failed, and why most often."
         "\n\n`agentspan` without a command does the same. --since replaces the day.",
         "runs": "List runs, the latest first, with totals.\n\nA ? marks a run that its program left open when it died.",
-        "show": "Show a run as a tree, or one of its steps in full.\n\nID is a run: its id, the unique beginning of "
-        "one, or - for the latest run. Or it is a step, by its number in the tree, such as -#12, or by its id.",
+        "show": "Show a run as a tree, or one of its steps in full; with --session a conversation, with --follow what "
+        "happens now.\n\nID is a run: its id, the unique beginning of "
+        "one, or - for the latest run. Or it is a step, by its number in the tree, such as -#12, or by its id. "
+        "--session and --follow have options of their own: `show --follow --help` lists them.",
         "search": "Find the steps that have all WORDS.\n\nThey are in its summary, payload or result. 'Two words' in "
         "quotes are a phrase; book* finds booking.",
-        "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
         "stats": "Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
         "runs, of those that match, or of RUN. --since and --until are about steps here, the other "
         "filters about their runs.",
@@ -109,8 +110,6 @@ COMMANDS = {
         "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.\n\nSOURCE is a format, such as "
         "claude or codex, or a file or folder, or all. Without one, the sessions of this machine are listed, and "
         "followed after a yes.",
-        "tail": "Print each step of RUN as it begins and ends, then of the runs after it.\n\nWithout RUN, of the "
-        "latest run.",
         "serve": "Serve the viewer and the operations over HTTP.\n\nThe official clients of the Prefactor API work "
         "against it.",
         "allow": "Allow a run more than its budget.\n\nA run that is paused goes on. Without options, as much again as "
@@ -154,16 +153,54 @@ COMMANDS = {
     },
 }
 """All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
-HELPS = {name: help for section in COMMANDS.values() for name, help in section.items()}
+WAYS = {
+    "session": "show --session ID",
+    "tail": "show --follow [RUN]",
+}
+"""By the name of a former command, how it is called now. The old names go on working; no help lists them."""
+_HELPS_OF_WAYS = {
+    "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
+    "tail": "Print each step of RUN as it begins and ends, then of the runs after it.\n\nWithout RUN, of the latest "
+    "run.",
+}
+HELPS = {name: help for section in (*COMMANDS.values(), _HELPS_OF_WAYS) for name, help in section.items()}
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 """Settings of the group and of each command: completion looks at commands without their group."""
+
+
+def called(name: str) -> str:
+    """Return how a command is called, without arguments: `show --follow` for `tail`, which is a way of `show`."""
+    return " ".join(WAYS.get(name, name).split(" ")[:2])
+
+
+def meant(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the name of the command that a call means, and the words after it: `tail` for `show --follow`."""
+    name, *rest = words
+    before = rest[: rest.index("--")] if "--" in rest else rest
+    for way in WAYS:
+        command, _, sign = called(way).partition(" ")
+        if command == name and sign:
+            for at, word in enumerate(before if sign.startswith("-") else before[:1]):
+                first, equals, value = word.partition("=")
+                if first == sign:
+                    return way, [*rest[:at], *([value] if equals else []), *rest[at + 1 :]]
+    return name, rest
 
 
 class _Command(click.Command):
     """A command whose arguments may be `-#12`, which click would take for an option. `#12` means the same step.
 
-    An invalid value of an option ends it with exit code 2, as click's own errors do.
+    An invalid value of an option ends it with exit code 2, as click's own errors do. The options that call its ways are
+    in its help; the group finds the way before the command is parsed.
     """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for way, call in WAYS.items():
+            command, sign, *value = call.split(" ", 2)
+            if command == self.name and sign.startswith("-"):
+                help = first_of(HELPS[way])
+                self.params.append(click.Option([sign], metavar="".join(value), expose_value=False, help=help))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -199,6 +236,11 @@ class _Command(click.Command):
 _OF_OPTIONS = frozenset({"outcome", "filter"})
 """Names that errors have for the values of several options: rules over a score, and filters in one text."""
 _LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
+
+
+def first_of(help: str) -> str:
+    """Return the first sentence of a help text, which is its first paragraph."""
+    return help.partition("\n\n")[0]
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:

@@ -26,7 +26,7 @@ from agentspan.model.registration import DEFAULT, References, Registration, Vers
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.otel import traces
 from agentspan.otel.identity import carried, run_of_caller
-from agentspan.otel.mapping.mapped import Mapped, program_of
+from agentspan.otel.mapping.mapped import Mapped, is_of_framework, program_of
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan, Scope
 from agentspan.otel.stored_rows import ns_of, stored_mapped
@@ -133,6 +133,7 @@ class RecentTrace:
         sizes: the share of each step in `bytes`.
         calls: checks whether the records of steps can depend on other steps at all.
         above: the id of the call in another trace that this trace repeats; None for nearly all traces.
+        process: the key of the process that made the trace; "" for a trace that was read from the storage.
     """
 
     id: str
@@ -144,6 +145,7 @@ class RecentTrace:
     sizes: dict[str, int] = field(default_factory=dict)
     calls: CallsOfTrace = field(default_factory=CallsOfTrace)
     above: str | None = None
+    process: str = ""
 
     def beside(self, id: str, above: str) -> "RecentTrace":
         """Return a second trace, which repeats the call `above` of this one, in the same run.
@@ -235,6 +237,7 @@ class RecentTraces:
         self._traces: OrderedDict[str, RecentTrace] = OrderedDict()
         self.runs: dict[str, RecentRun] = {}
         self.processes: dict[str, RecentRun] = {}
+        self.with_frameworks: set[str] = set()  # the keys of processes that made calls of a framework
         self._bytes = 0
 
     def get(self, trace_id: str) -> RecentTrace | None:
@@ -271,6 +274,8 @@ class RecentTraces:
             id = step.span.span_id
             trace.steps[id] = step
             trace.sizes[id] = sizes[id]
+            if step.mapped.type == "llm" and is_of_framework(step.span.scope.name):
+                self.with_frameworks.add(trace.process)
         trace.bytes += sum(sizes.values()) + size
         while trace.steps and (len(trace.steps) > MAX_STEPS or trace.bytes > MAX_BYTES):
             id = next(iter(trace.steps))
@@ -289,6 +294,7 @@ class RecentTraces:
         self._traces.clear()
         self.runs.clear()
         self.processes.clear()
+        self.with_frameworks.clear()
         self._bytes = 0
 
     def idle(self, before_s: float) -> Iterator[RecentRun]:
@@ -304,24 +310,45 @@ _SECOND = 1_000_000_000
 
 
 class Original(NamedTuple):
-    """A call of a model that another instrumentor recorded, and that a trace of LiteLLM's callback may repeat.
+    """A call of a model that another instrumentor recorded, and that a trace of its own may repeat.
 
     Attributes:
         trace: the trace that the call is in.
         call: the call, whose `id` is its id in agentspan.
+        tokens: the tokens of the call, by `_tokens`.
     """
 
     trace: RecentTrace
     call: Call
+    tokens: tuple[Any, Any]
+
+    def is_around(self, call: Call, mapped: Mapped, process: str) -> bool:
+        """Return whether this is a framework's call in which the client's call was made: its process, time, tokens."""
+        mine = self.call
+        is_same = all(None in pair or pair[0] == pair[1] for pair in zip(self.tokens, _tokens(mapped), strict=True))
+        is_inside = mine.start_ns <= call.start_ns and call.end_ns <= mine.end_ns
+        return is_same and is_inside and self.trace.process == process and is_of_framework(mine.scope)
+
+
+def _tokens(mapped: Mapped) -> tuple[Any, Any]:
+    result = mapped.result_payload or _NOTHING
+    return result.get("input_tokens"), result.get("output_tokens")
 
 
 def is_repetition(steps: Sequence[Step]) -> bool:
-    """Return whether a trace has only spans of LiteLLM's callback, and so may repeat a call of another trace."""
-    return all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps)
+    """Return whether a trace may repeat a call of another trace.
+
+    It has only spans of LiteLLM's callback, or it is a call of a client: LangChain's instrumentor makes no span
+    current, so the call of the client below it begins a trace.
+    """
+    return all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps) or any(
+        step.mapped.type == "llm" and step.span.parent_span_id is None and not is_of_framework(step.span.scope.name)
+        for step in steps
+    )
 
 
 class Originals:
-    """An index of the calls that LiteLLM's callback may repeat, by the id of the answer and by model and time.
+    """An index of the calls that a trace may repeat, by the id of the answer and by model and time.
 
     Args:
         known: the cached traces to search.
@@ -330,7 +357,7 @@ class Originals:
     def __init__(self, known: Iterable[RecentTrace]) -> None:
         self._by_answer: dict[str, list[Original]] = defaultdict(list)
         self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
-        self._repeated: set[str | None] = set()
+        self._repeated: set[tuple[str | None, str]] = set()
         for trace in known:
             for step in trace.steps.values():
                 self._add(trace, step)
@@ -339,28 +366,33 @@ class Originals:
         call = call_of(*step)
         if call is None:
             return
+        self._repeated.add((call.parent, call.scope))
         if call.scope == LITELLM_SCOPE:
-            self._repeated.add(call.parent)
             return
-        original = Original(trace, call)
+        original = Original(trace, call, _tokens(step.mapped))
         if call.response is not None:
             self._by_answer[call.response].append(original)
         for model in call.models:
             self._by_time[model, call.start_ns // _SECOND].append(original)
 
-    def of(self, steps: Sequence[Step]) -> Original | None:
-        """Return the call that a trace repeats, or None. A call is returned for one trace only."""
-        call = next((call for step in steps if (call := call_of(*step)) is not None), None)
-        found = None if call is None else nearest(call, ((each.call, each) for each in self._like(call)))
+    def of(self, steps: Sequence[Step], process: str) -> Original | None:
+        """Return the call that a trace of a process repeats, or None. A call is returned once for each instrumentor."""
+        call, mapped = next(((call, step.mapped) for step in steps if (call := call_of(*step))), (None, None))
+        if call is None or mapped is None:
+            return None
+        like = self._like(call)
+        if call.scope != LITELLM_SCOPE:
+            like = (each for each in like if each.is_around(call, mapped, process))
+        found = nearest(call, ((each.call, each) for each in like))
         if found is not None:
-            self._repeated.add(found.call.id)
+            self._repeated.add((found.call.id, call.scope))
         return found
 
     def _like(self, call: Call) -> Iterator[Original]:
         second = call.start_ns // _SECOND
         keys = [(model, at) for model in call.models for at in (second - 1, second, second + 1)]
         for group in (self._by_answer.get(call.response or "", ()), *(self._by_time.get(key, ()) for key in keys)):
-            yield from (each for each in group if each.call.id not in self._repeated)
+            yield from (each for each in group if (each.call.id, call.scope) not in self._repeated)
 
 
 MOST_LOADED = 5000
@@ -400,9 +432,11 @@ class Placing:
         for id, steps in traces.items():
             if self._recent.get(id) is None:
                 first = None
-                if is_repetition(steps):
+                process = program_of(steps[0].span.resource).key
+                is_litellm = steps[0].span.scope.name == LITELLM_SCOPE
+                if (is_litellm or process in self._recent.with_frameworks) and is_repetition(steps):
                     calls = calls or Originals(self._recent.all())
-                    first = calls.of(steps)
+                    first = calls.of(steps, process)
                 self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
         return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 
@@ -445,7 +479,8 @@ class Placing:
         else:
             named = name_of_process(program)
             run = self._process(ctx, named) or self._registered(ctx, named, steps, None, now)
-        trace = RecentTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
+        trace = RecentTrace(trace_id, run, process=program.key)
+        trace = trace if first is None else first.trace.beside(trace_id, first.call.id)
         row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # stored by another process

@@ -661,11 +661,12 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
     """Yield whole traces, about BATCH spans at a time. Traces that may repeat calls come last, in other batches."""
     batch: dict[str, list[Step]] = {}
     count = 0
-    again = [trace_id for trace_id, steps in traces.items() if is_repetition(steps)]
+    again = dict.fromkeys(trace_id for trace_id, steps in traces.items() if is_repetition(steps))
     ordered = [*(trace_id for trace_id in traces if trace_id not in again), *again] if again else traces
+    first_again = next(iter(again), None)
     for trace_id in ordered:
         steps = traces[trace_id]
-        if batch and (count + len(steps) > BATCH or trace_id in again[:1]):
+        if batch and (count + len(steps) > BATCH or trace_id == first_again):
             yield batch
             batch, count = {}, 0
         batch[trace_id] = steps

@@ -40,6 +40,8 @@ def test_commands_options_and_their_values_are_completed(db: Path) -> None:
     assert "--failed" in offered(db, "show", "--")
     assert offered(db, "export", "--format", "ma") == ["markdown"]
     assert offered(db, "completion", "z") == ["zsh"]
+    assert offered(db, "show", "--f") == ["--full", "--failed", "--follow"]
+    assert offered(db, "show", "--follow", "--o") == ["--one"]
 
 
 def test_runs_and_agents_of_the_file_are_completed(db: Path, tmp_path: Path) -> None:

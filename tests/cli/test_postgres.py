@@ -13,7 +13,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.postgres.migrations import MIGRATIONS, newest  # needs psycopg
 from agentspan.storage.questions import Account, SpansOf
 from agentspan.storage.registry import open_direct
-from tests.cli.calling import NAMES, call, process
+from tests.cli.calling import EVERY, call, process
 from tests.postgres import Emptied
 from tests.sessions.installed import environment, install, toy_file, turns
 from tests.waiting import until
@@ -140,7 +140,7 @@ ELSEWHERE = {
 
 def test_no_command_is_left_out() -> None:
     named = [arguments[0] for arguments in (*READING, *CHANGING, *(arguments for arguments, _ in CANNOT))]
-    assert {*named, *ELSEWHERE} == set(NAMES)
+    assert {*named, *ELSEWHERE} == set(EVERY)
 
 
 def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:

@@ -218,3 +218,60 @@ def test_a_call_that_no_framework_makes_is_in_the_run_of_the_program(tmp_path: P
     runs, calls = program.ended()
     assert sorted(run.status for run in runs) == ["complete", "failed"]
     assert sum(call.input_tokens or 0 for call in calls) == 4 * 5
+
+
+def sent_by_framework(*starts_ms: int) -> list[OtelSpan]:
+    """A graph that fails, with calls of 40 ms in it, as LangChain's instrumentor sends them."""
+    about: dict[str, Any] = {"resource": {"service.name": "shop"}, "trace_id": "f" * 32}
+    graph = span({"openinference.span.kind": "CHAIN"}, "graph", FRAMEWORK, end_ns=9 * 10**9, status="ERROR", **about)
+    return [
+        *(
+            span(ASKED, "ChatOpenAI", FRAMEWORK, **about, span_id=f"{at:016x}", parent_span_id="b" * 16,
+                 start_ns=at * 10**6, end_ns=(at + 40) * 10**6)
+            for at in starts_ms
+        ),
+        graph,
+    ]  # fmt: skip
+
+
+def sent_by_client(start_ms: int, service: str = "shop", tokens: int = 5, last_ms: int = 20) -> OtelSpan:
+    """A call of the client, in a trace of its own."""
+    times = {"start_ns": start_ms * 10**6, "end_ns": (start_ms + last_ms) * 10**6}
+    about: dict[str, Any] = {"resource": {"service.name": service}, "trace_id": f"{next(_numbers):032x}", **times}
+    return span({**ASKED, "llm.token_count.prompt": tokens}, "ChatCompletion", CLIENT, **about)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_clients_trace_in_a_request_with_its_frameworks_call_is_the_same_call(
+    storage: Storage, *, is_whole: bool
+) -> None:
+    inside = [sent_by_client(at) for at in (1510, 1505)]
+    spans = [*inside, *sent_by_framework(1500, 1501)]
+    done = Receiver(Context(storage, redacts=SentRedaction())).store(spans, is_whole=is_whole)
+    (run,) = runs_in(storage)
+    assert (run.status, done.duplicates) == ("failed", 2)
+    assert [each.input_tokens for each in spans_in(storage) if each.schema_name == "llm"] == [5, 5]
+    assert import_spans(Context(storage, redacts=SentRedaction()), spans).known == 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sent_by_client(1510, service="proxy"),
+        sent_by_client(1510, tokens=6),
+        sent_by_client(1510, last_ms=31),
+        sent_by_client(1499),
+    ],
+    ids=["another process", "other tokens", "ends later", "began before"],
+)
+def test_a_clients_trace_that_may_be_another_call_stays_a_call(storage: Storage, other: OtelSpan) -> None:
+    import_spans(Context(storage, redacts=SentRedaction()), [other, *sent_by_framework(1500)])
+    assert sorted(run.status for run in runs_in(storage)) == ["complete", "failed"]
+    assert sum(each.schema_name == "llm" for each in spans_in(storage)) == 2
+
+
+def test_a_frameworks_call_is_that_of_one_client_call(storage: Storage) -> None:
+    receiver = Receiver(Context(storage, redacts=SentRedaction()))
+    receiver.store([sent_by_client(1505), sent_by_client(1506), *sent_by_framework(1500)])
+    receiver.store([sent_by_client(1507)])
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 15, "of three, one is in the framework's call"

@@ -43,6 +43,7 @@ LAYERS = [
     {"otel"},
     {"analysis"},
     {"judging"},
+    {"answers"},
     {"viewer"},
     {"database"},
     {"ground"},

@@ -1,0 +1,58 @@
+"""Former names of commands: each goes on working, as the call that has taken its place."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.cli.app import WAYS, called, meant
+from tests.cli.calling import NAMES, call, named
+
+SAME = [
+    ("session talk --outcome status", "show --session talk --outcome status"),
+    ("session talk --json", "show --json --session=talk"),
+    ("session talk --session talk", "show --session talk --session talk"),
+    ("session", "show --session"),
+    ("tail - --one --all", "show - --follow --one --all"),
+    ("tail --one - --json", "show --follow=- --one --json"),
+    ("tail no", "show --follow no"),
+]
+"""Calls with a former name, and the calls that mean the same."""
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A file with a run that has ended, in a session, and one that goes on."""
+    (tmp_path / "old").mkdir()
+    tracer = agentspan.Tracer(tmp_path / "old" / "runs.db", raise_errors=True)
+    with tracer.run("a", session="talk"), tracer.span("tool", {"name": "t"}):
+        pass
+    tracer.shutdown()
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    return tmp_path / "old" / "runs.db"
+
+
+@pytest.mark.parametrize(("old", "new"), SAME, ids=[old for old, _ in SAME])
+def test_a_former_name_is_the_call_that_took_its_place(
+    db: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    told = []
+    for folder, words in (("old", old), ("new", new)):
+        monkeypatch.chdir(db.parents[1] / folder)
+        done = call(Path(db.name), *words.split())
+        told.append((done.exit_code, done.stdout, done.stderr))
+    assert told[0] == told[1]
+    assert meant(old.split())[0] == meant(new.split())[0] == old.split()[0]
+
+
+def test_each_former_name_is_in_this_list_and_in_no_help() -> None:
+    assert {old.split()[0] for old, _ in SAME} == set(WAYS)
+    assert not set(WAYS) & set(NAMES)
+    for old in WAYS:
+        assert named(old).name == old
+        assert called(old).split()[0] in NAMES
+
+
+def test_words_after_two_dashes_are_no_options_of_ways(db: Path) -> None:
+    assert "has an id like '--follow'" in call(db, "show", "--", "--follow").output
