@@ -9,7 +9,6 @@ tool call starts with the end of its model call. User records that only repeat r
 are the display texts of tools (`description`, `renderOutputAsMarkdown`) and `lastUpdated`.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from agentspan.arriving import (
     list_in,
     ns_of,
     object_in,
+    parsed,
     task_of,
     text_in,
     unknown,
@@ -478,11 +478,7 @@ def _header(file: Path) -> dict[str, Any]:
     head = head_of(file)
     line, end, _ = head.partition(b"\n")
     for text in (line, head.partition(b'"messages"')[0].rstrip(b", \r\n\t") + b"}") if end or head else ():
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if type(found) is dict and found:
+        if found := object_in(parsed(text)):
             return found
     return {}
 
@@ -504,13 +500,9 @@ def _project(folder: Path) -> str | None:
 def _document(path: Path, agent: str, provider: str | None) -> Iterator[Record]:
     with opened(path) as file:
         text = file.read()
-    decoder = GeminiDecoder(Source("", path), agent, provider)
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
+    found = parsed(text)
     if type(found) is dict:
-        yield from decoder.document(path, found, len(text))
+        yield from GeminiDecoder(Source("", path), agent, provider).document(path, found, len(text))
     else:
         yield Unread(None, "a document that is no JSON object")
 
@@ -526,10 +518,7 @@ def _home(environment: Mapping[str, str]) -> Path:
 
 def _keeps_days(environment: Mapping[str, str]) -> int | None:
     """Return the age at which the program deletes a session: 30 days, unless its settings say another, or none."""
-    try:
-        settings = object_in(json.loads(head_of(_home(environment) / "settings.json", 2**20)))
-    except (ValueError, RecursionError):
-        settings = {}
+    settings = object_in(parsed(head_of(_home(environment) / "settings.json", 2**20)))
     kept = object_in(object_in(settings.get("general")).get("sessionRetention"))
     if kept.get("enabled") is False:
         return None

@@ -11,7 +11,6 @@ Left out on purpose: `attribution_snapshot` (who wrote which line), and telemetr
 only the durations are used.
 """
 
-import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from agentspan.arriving import (
     list_in,
     ns_of,
     object_in,
+    parsed,
     task_of,
     text_in,
     tokens_in,
@@ -452,10 +452,7 @@ def _source(file: Path) -> Source:
 def _begin(file: Path) -> dict[str, Any]:
     """Return the first record of a file as far as its beginning says; an empty one if it is no JSON."""
     line, _, _ = head_of(file).partition(b"\n")
-    try:
-        return object_in(json.loads(line))
-    except (ValueError, RecursionError):
-        return {}
+    return object_in(parsed(line))
 
 
 def is_session(file: Path) -> bool:
@@ -463,10 +460,7 @@ def is_session(file: Path) -> bool:
     if file.suffix in (".gz", ".zst"):
         return file.parent.name == "chats" and not file.name.startswith("session-")
     for line in head_of(file).splitlines()[:20]:
-        try:
-            record = object_in(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
+        record = object_in(parsed(line))
         if "uuid" not in record or text_in(record.get("type")) not in _KINDS:
             continue
         if "parts" in object_in(record.get("message")) or "systemPayload" in record:
