@@ -32,13 +32,21 @@ if TYPE_CHECKING:
         Unit,  # one operation: its changes
     )
 
-    """Rows of the tables."""
+    """Rows of the tables, and what they say."""
+    from agentspan.model.registration import (
+        DEFAULT,  # the name of an agent or a version without one
+    )
     from agentspan.model.rows import (
         AgentInstanceRow,  # a run
         SessionEntryRow,  # an entry of a session, verbatim
         SessionFileRow,  # how far a session file was read
         SessionSummaryRow,  # the state of the entries of a session
         Value,  # what a column holds
+    )
+    from agentspan.model.scores import (
+        Judgement,  # the content of a score
+        Source,  # who judges
+        judgement,  # makes a Judgement of a score's fields
     )
 
     """Names of span types."""
@@ -55,6 +63,9 @@ if TYPE_CHECKING:
         scan,  # yields all rows of a type
         unique,  # the row with these unique columns
     )
+    from agentspan.storage.answers import (
+        LatestScore,  # the value and label of a run's newest score
+    )
     from agentspan.storage.location import (
         Location,  # where a storage is
     )
@@ -63,8 +74,15 @@ if TYPE_CHECKING:
     )
     from agentspan.storage.questions import (
         Account,  # asks for the account, which identifies a storage
+        Find,  # asks for rows by their ids
+        NewestScores,  # asks for the newest score of each run
+        Outlines,  # asks for the spans of a run, as lists show them
         Query,  # asks for a page of rows
         RemoveRuns,  # removes runs with all their rows
+        RunFilter,  # which runs are meant
+    )
+    from agentspan.storage.sums import (
+        RunSummary,  # a run, and the sums over its spans
     )
 
     """A database: a storage with its operations by id."""
@@ -77,11 +95,14 @@ if TYPE_CHECKING:
         open,  # `agentspan.open`
     )
 
-    """Recording, from inside: for a tracer that has runs and spans of its own."""
+    """Recording, from inside: for what has runs and spans of its own."""
     from agentspan.journal.records import (
         Begin,  # how a span begins
         End,  # how a span ends
         whole,  # a captured payload as JSON text
+    )
+    from agentspan.recording.blocks import (
+        outside,  # returns the run of spans that begin outside of one, in this context
     )
     from agentspan.recording.capture.plain import (
         SentRedaction,  # redacts JSON that others wrote
@@ -92,6 +113,11 @@ if TYPE_CHECKING:
     from agentspan.recording.run_state import (
         Known,  # the facts of a run that another tracer began
         RunState,  # one run, and its transitions
+        on_begin,  # the functions that receive each run that begins
+        text_of,  # a name or a version as it is recorded
+    )
+    from agentspan.recording.span_and_run import (
+        Run,  # a run, as programs hold it
     )
     from agentspan.recording.span_state import (
         SpanState,  # one span, and its transitions
@@ -109,19 +135,25 @@ else:
         {
             "agentspan": "blobs clock errors ids installing jsontext text",
             "agentspan.model.changes": "Applied Change Move NUL OPEN Put Remove Unit",
+            "agentspan.model.registration": "DEFAULT",
             "agentspan.model.rows": "AgentInstanceRow SessionEntryRow SessionFileRow SessionSummaryRow Value",
+            "agentspan.model.scores": "Judgement Source judgement",
             "agentspan.schemas.builtin": "built_in_part",
             "agentspan.schemas.span_types": "MAX_NAME",
             "agentspan.storage.access": "Wrapper scan unique",
+            "agentspan.storage.answers": "LatestScore",
             "agentspan.storage.location": "Location",
             "agentspan.storage.protocol": "Storage",
-            "agentspan.storage.questions": "Account Query RemoveRuns",
+            "agentspan.storage.questions": "Account Find NewestScores Outlines Query RemoveRuns RunFilter",
+            "agentspan.storage.sums": "RunSummary",
             "agentspan.api.context": "Context",
             "agentspan.database": "Database has_storage open",
             "agentspan.journal.records": "Begin End whole",
+            "agentspan.recording.blocks": "outside",
             "agentspan.recording.capture.plain": "SentRedaction",
             "agentspan.recording.recorder": "Recorder",
-            "agentspan.recording.run_state": "Known RunState",
+            "agentspan.recording.run_state": "Known RunState on_begin text_of",
+            "agentspan.recording.span_and_run": "Run",
             "agentspan.recording.span_state": "SpanState going_on inner_of",
             "agentspan.recording.tracer": "Tracer get_recorder recorder_of",
         },

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ns_of,  # a time in nanoseconds, or None
         number_in,  # a finite number, or None
         object_in,  # an object, or an empty one
+        parsed,  # decoded JSON, or None
         part_of,  # a part of a fingerprint: a hash
         present,  # the members that are not None
         text_in,  # a text that is not empty, or None
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
         message_of,  # the payload of a message
         model_call_of,  # the payload and the result of a model call
         own_of,  # what our export added to an object
-        parsed,  # decoded JSON, or None
         patched,  # a payload as it was before the export
         several,  # a value as a list
         text_of,  # the texts of a content
@@ -85,9 +85,9 @@ else:
         {
             "agentspan.arriving.records": "Outcome Record Session Status Step Unread as_asked task_of unknown",
             "agentspan.arriving.json_values": "count_in decoded id_in json_of list_in ns_of number_in object_in "
-            "part_of present text_in tokens_in unicode_of",
+            "parsed part_of present text_in tokens_in unicode_of",
             "agentspan.arriving.atif_objects": "RESULT agent_of content_of first_prompt foreign_extra last_answer "
-            "message_of model_call_of own_of parsed patched several text_of text_or_none time_of tool_call_of",
+            "message_of model_call_of own_of patched several text_of text_or_none time_of tool_call_of",
             "agentspan.arriving.arrival": "TOGETHER TOGETHER_BYTES Arrival Arrived ParentMissing",
             "agentspan.arriving.identity": "hashed_id span_id",
             "agentspan.arriving.session_rows": "STATUS metadata_of state_of",

@@ -17,7 +17,7 @@ from agentspan.arriving import Session
 from agentspan.ground import errors, jsontext, text
 from agentspan.sessions.formats import About, Format, Source, head_of, walk
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
-from agentspan.sessions.reading import PACKED, Unreadable, opened
+from agentspan.sessions.reading import PACKED, Unreadable, folder_in, opened
 from agentspan.sessions.registry import LIKELY_BYTES, likely
 
 ALL = "all"
@@ -28,7 +28,6 @@ DAY_S = 86_400
 SOON_DAYS = 7
 _ENDINGS = tuple(f".{name}{packed}" for name in ("jsonl", "json") for packed in ("", *PACKED))
 """The endings of files in a folder that are searched by their content."""
-_CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TIME = re.compile(rb'"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d))"')
 
 
@@ -121,15 +120,9 @@ def head(source: Source) -> Head:
     """Return the facts in the first bytes of a source's main file."""
     for size in HEAD_BYTES:
         text = _first_bytes(source.path, size)
-        found, first = _CWD.search(text), _TIME.search(text)
-        if first is not None and (found is not None or source.project is not None):
+        folder, first = folder_in(text), _TIME.search(text)
+        if first is not None and (folder is not None or source.project is not None):
             break
-    folder: str | None = None
-    if found is not None:
-        try:
-            folder = jsontext.decode(found[1].decode())
-        except ValueError:
-            pass  # it is no UTF-8
     return Head(folder, None if first is None else _ns_of(first[1].decode()))
 
 

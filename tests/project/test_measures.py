@@ -9,7 +9,7 @@ from tests.checkout import ROOT
 from tests.project.measures import Room, Taken, measures, rooms, taken
 
 ROOMS = {
-    "leaves": Room(1_475, 15),
+    "leaves": Room(1_500, 16),
     "model": Room(1_089, 8),
     "schemas": Room(2_106, 13),
     "storage": Room(6_010, 34),
@@ -34,7 +34,7 @@ ROOMS = {
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 TAKEN = {
     "cli": Taken(363, 103),
-    "evaluation": Taken(66, 30),
+    "evaluation": Taken(61, 2),
     "mcp": Taken(34, 17),
     "otel": Taken(113, 33),
     "postgres": Taken(156, 20),
