@@ -33,18 +33,20 @@ score - --mark good  # the latest run was good
 score -#12 relevance 0.5  # a number for its step 12
 record my_agent.py --fast  # a program, with its own options
 record -m my_agents.nightly  # a module
-sessions  # all sessions on this machine
-sessions claude --since 7d  # those of Claude Code in the last week
+sessions: import --list  # all sessions on this machine
+sessions: import --list claude --since 7d  # those of Claude Code in the last week
 watch claude  # the sessions of Claude Code
 watch --unattended  # all, also without a terminal
 tail: show --follow  # the latest run, and those after it
 tail: show - --follow --one --all  # one run, from its first step on
 serve  # this file, on port 8484
 serve --watch claude  # with the sessions of Claude Code
-allow -  # as much again of each limit
-allow - --usd +2 --steps +50  # two dollars and 50 steps
-terminate - --reason 'too expensive'  # the latest run
-terminate researcher@1.2 --reason stuck  # the latest run of a version
+run: run allow -  # as much again of its budget
+run: run terminate - --reason stuck  # for good
+allow: run allow -  # as much again of each limit
+allow: run allow - --usd +2 --steps +50  # two dollars and 50 steps
+terminate: run terminate - --reason 'too expensive'  # the latest run
+terminate: run terminate researcher@1.2 --reason stuck  # the latest run of a version
 demo  # into agentspan.db
 demo --db demo.db  # into a file of its own
 export - --format html -o run.html  # a run as one page for a browser
@@ -53,8 +55,8 @@ import claude  # the sessions of Claude Code
 import runs.jsonl.gz  # what export wrote
 copy archive.db  # to another file
 copy http://localhost:4318 --follow  # to a collector, from now on
-backup today.db  # the file
-backup today.db --db other.db  # another file
+backup: copy --backup today.db  # the file
+backup: copy --backup today.db --db other.db  # another file
 init  # migrate a file
 init postgresql://localhost/agents  # make the tables on a server
 doctor --dry-run  # look, and change nothing

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 _FILES = {
-    "stats": "runs", "sql": "search", "terminate": "score", "allow": "score", "demo": "record", "import": "importing",
-    "backup": "copy",
+    "stats": "runs", "sql": "search", "run": "score", "terminate": "score", "allow": "score", "demo": "record",
+    "import": "importing", "backup": "copy",
     "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
     "mcp": "agentspan.mcp.server", "setup": "agentspan.mcp.setup", "skill": "agentspan.mcp.skill",
 }  # fmt: skip

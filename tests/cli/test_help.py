@@ -22,6 +22,7 @@ from tests.cli.calling import EVERY, NAMES, call, lines, named
 ELSEWHERE = {
     "open",
     "record",
+    "run",
     "sessions",
     "watch",
     "tail",
@@ -71,8 +72,8 @@ def test_each_command_has_two_examples_that_parse() -> None:
         assert len(examples) == 2
         for about, example in examples:
             called_as, arguments = meant(shlex.split(example.partition(" >> ")[0]))
-            assert called_as == name
-            named(name).make_context(name, arguments, parent=click.Context(main))
+            assert called_as == name or name == "run"  # its examples are those of its ways
+            named(called_as).make_context(name, arguments, parent=click.Context(main))
             assert columns_of(about) <= 40
             assert columns_of(example) <= 46  # with the name of the program it fits on 60 columns
             assert about[:1].islower()

@@ -17,6 +17,15 @@ SAME = [
     ("tail - --one --all", "show - --follow --one --all"),
     ("tail --one - --json", "show --follow=- --one --json"),
     ("tail no", "show --follow no"),
+    ("allow - --steps +2", "run allow - --steps +2"),
+    ("allow", "run allow"),
+    ("terminate - --reason enough", "run terminate - --reason enough"),
+    ("sessions claude --json", "import claude --list --json"),
+    ("sessions --since 7d", "import --since 7d --list"),
+    ("sessions nothing", "import --list nothing"),
+    ("backup copy.db", "copy --backup copy.db"),
+    ("backup copy.db --json", "copy --json --backup=copy.db"),
+    ("backup", "copy --backup"),
 ]
 """Calls with a former name, and the calls that mean the same."""
 
@@ -37,6 +46,7 @@ def db(tmp_path: Path) -> Path:
 def test_a_former_name_is_the_call_that_took_its_place(
     db: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
 ) -> None:
+    monkeypatch.setenv("HOME", str(db.parent))
     told = []
     for folder, words in (("old", old), ("new", new)):
         monkeypatch.chdir(db.parents[1] / folder)
