@@ -63,8 +63,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 COMMANDS = {
     "Look at runs": {
-        "overview": "Say what happened to the runs of the last day that has some: how many failed, and why most "
-        "often.\n\n`agentspan` without a command does the same. --since replaces the day.",
         "runs": "List runs, the latest first, with totals.\n\nA ? marks a run that its program left open when it died.",
         "show": "Show a run as a tree, or one of its steps in full; with --session a conversation, with --follow what "
         "happens now.\n\nID is a run: its id, the unique beginning of one, or - for the latest run. Or it is a step, "
@@ -130,35 +128,41 @@ COMMANDS = {
     "For coding agents": {
         "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.\n\nThe tools print "
         "what the commands of their names print, within a budget of tokens. `serve` has the same tools at /mcp.",
-        "setup": "Add agentspan to a coding agent: its MCP server and two skills.\n\nThe change is shown first. Other "
-        "entries and comments of the files stay as they are. --remove takes it back.",
-        "skill": "Print the skill that tells a coding agent how to find out what failed, and why.\n\nWith `instrument` "
-        "it tells how to record a program.",
+        "setup": "Add agentspan to a coding agent, its MCP server and two skills; or print the script by which a shell "
+        "completes commands.\n\nNAME is claude, codex, cursor, gemini, opencode or vscode. The change is shown first; "
+        "other entries and comments of the files stay as they are; --remove takes it back. Or NAME is bash, zsh or "
+        "fish.",
     },
     "Keep in order": {
-        "init": "Make or migrate the tables of a database.\n\nIt also makes the partitions that are missing. URL is a "
-        "file or NAME://…, else that of --db.",
-        "doctor": "Check the file, and close the runs and spans that dead programs left open.",
+        "doctor": "Check the file, and close what dead programs left open; with --init make its tables, with "
+        "--rederive compute summaries and costs again.\n\n--init and --rederive have options of their own: `doctor "
+        "--init --help` lists them.",
         "prune": "Remove old runs that have finished, and make the file smaller.\n\nIdempotency keys older than 7 days "
         "are removed, too. With filters, only runs that match are removed: all of these, if neither --older-than nor "
         "--max-size is given.",
-        "rederive": "Compute summaries and costs again, after a template or prices have changed.\n\nOf RUN, or of all "
-        "runs.",
-        "completion": "Print the script by which your shell completes commands, options and runs.\n\nAppend it to the "
-        "file that the shell reads when it starts.",
     },
 }
 """All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
 WAYS = {
+    "overview": "",
     "session": "show --session ID",
     "tail": "show --follow [RUN]",
     "allow": "run allow",
     "terminate": "run terminate",
     "sessions": "import --list [SOURCE...]",
     "backup": "copy --backup FILE",
+    "init": "doctor --init [URL]",
+    "rederive": "doctor --rederive [RUN]",
+    "completion": "setup bash|zsh|fish",
+    "skill": "setup --print-skill [NAME]",
 }
-"""By the name of a former command, how it is called now. The old names go on working; no help lists them."""
+"""By the name of a former command, how it is called now. The old names go on working; no help lists them.
+
+`overview` is `agentspan` without a command.
+"""
 _HELPS_OF_WAYS = {
+    "overview": "Say what happened to the runs of the last day that has some: how many failed, and why most "
+    "often.\n\n--since replaces the day.",
     "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
     "tail": "Print each step of RUN as it begins and ends, then of the runs after it.\n\nWithout RUN, of the latest "
     "run.",
@@ -170,6 +174,14 @@ _HELPS_OF_WAYS = {
     "claude or codex, or a file or folder; without one, of all formats. EXPIRING is how many their product deletes "
     "within a week.",
     "backup": "Copy the file as of now to a new FILE.\n\nPrograms may go on recording.",
+    "init": "Make or migrate the tables of a database.\n\nIt also makes the partitions that are missing. URL is a file "
+    "or NAME://…, else that of --db.",
+    "rederive": "Compute summaries and costs again, after a template or prices have changed.\n\nOf RUN, or of all "
+    "runs.",
+    "completion": "Print the script by which your shell completes commands, options and runs.\n\nAppend it to the file "
+    "that the shell reads when it starts.",
+    "skill": "Print the skill that tells a coding agent how to find out what failed, and why.\n\nWith `instrument` it "
+    "tells how to record a program.",
 }
 HELPS = {name: help for section in (*COMMANDS.values(), _HELPS_OF_WAYS) for name, help in section.items()}
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -178,21 +190,30 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 def called(name: str) -> str:
     """Return how a command is called, without arguments: `show --follow` for `tail`, which is a way of `show`."""
-    return " ".join(WAYS.get(name, name).split(" ")[:2])
+    return " ".join(word for word in WAYS.get(name, name).split(" ")[:2] if "|" not in word)
 
 
 def meant(words: Sequence[str]) -> tuple[str, list[str]]:
     """Return the name of the command that a call means, and the words after it: `tail` for `show --follow`."""
     name, *rest = words
     before = rest[: rest.index("--")] if "--" in rest else rest
-    for way in WAYS:
-        command, _, sign = called(way).partition(" ")
-        if command == name and sign:
-            for at, word in enumerate(before if sign.startswith("-") else before[:1]):
-                first, equals, value = word.partition("=")
-                if first == sign:
-                    return way, [*rest[:at], *([value] if equals else []), *rest[at + 1 :]]
+    for way, call in WAYS.items():
+        command, sign = [*call.split(" "), ""][:2]
+        for at, word in enumerate(before if sign.startswith("-") else before[:1]):
+            first, equals, value = word.partition("=")
+            if command == name and first in sign.split("|"):
+                kept = word if "|" in sign else value if equals else None
+                return way, [*rest[:at], *([] if kept is None else [kept]), *rest[at + 1 :]]
     return name, rest
+
+
+class _Context(click.Context):
+    """The context of a command, which may have no name: `agentspan --since 7d`."""
+
+    @property
+    def command_path(self) -> str:
+        """Return the words that call the command."""
+        return super().command_path.rstrip()
 
 
 class _Command(click.Command):
@@ -201,6 +222,8 @@ class _Command(click.Command):
     An invalid value of an option ends it with exit code 2, as click's own errors do. The options that call its ways are
     in its help; the group finds the way before the command is parsed.
     """
+
+    context_class = _Context
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)

@@ -1,8 +1,8 @@
 """Two examples of each command, as its help prints them. A test parses them all, and runs what it can."""
 
 _LINES = """
-overview --since 7d  # the last week
-overview --outcome 'reward>=1'  # by a score
+overview: --since 7d  # the last week
+overview: --outcome 'reward>=1'  # by a score
 runs --failed --since 1d  # the failed runs of the last day
 runs --sort cost -n 10  # the ten runs that cost most
 show -  # the latest run
@@ -57,22 +57,22 @@ copy archive.db  # to another file
 copy http://localhost:4318 --follow  # to a collector, from now on
 backup: copy --backup today.db  # the file
 backup: copy --backup today.db --db other.db  # another file
-init  # migrate a file
-init postgresql://localhost/agents  # make the tables on a server
+init: doctor --init  # migrate a file
+init: doctor --init postgresql://localhost/agents  # make the tables on a server
 doctor --dry-run  # look, and change nothing
 doctor --idle 2h  # close runs made by id, too
 prune --older-than 30d --keep-failed  # a month, and what failed, stays
 prune --max-size 500MB --dry-run  # what would go
-rederive --prices  # the costs of all runs
-rederive - --summaries  # the summaries of the latest run
+rederive: doctor --rederive --prices  # the costs of all runs
+rederive: doctor --rederive - --summaries  # the summaries of the latest run
 mcp  # the file of this folder
 mcp --db runs.db  # another file
 setup claude  # for this user, in Claude Code
 setup claude --remove  # take it back
-skill  # how to find what failed
-skill instrument  # how to record a program
-completion bash >> ~/.bashrc  # for bash
-completion zsh >> ~/.zshrc  # for zsh
+skill: setup --print-skill  # how to find what failed
+skill: setup --print-skill instrument  # how to record a program
+completion: setup bash >> ~/.bashrc  # for bash
+completion: setup zsh >> ~/.zshrc  # for zsh
 """
 """The call of each example, and what it is about. Before that of a way, as `show --follow`, stands its name."""
 EXAMPLES: dict[str, list[tuple[str, str]]] = {}

@@ -15,7 +15,7 @@ import agentspan
 from agentspan.cli import main
 from agentspan.cli.app import COMMANDS, called, meant
 from agentspan.cli.examples import EXAMPLES
-from agentspan.cli.group import ALIASES
+from agentspan.cli.group import ALIASES, with_command
 from agentspan.cli.output import columns_of, program
 from tests.cli.calling import EVERY, NAMES, call, lines, named
 
@@ -71,7 +71,7 @@ def test_each_command_has_two_examples_that_parse() -> None:
     for name, examples in EXAMPLES.items():
         assert len(examples) == 2
         for about, example in examples:
-            called_as, arguments = meant(shlex.split(example.partition(" >> ")[0]))
+            called_as, arguments = meant(with_command(shlex.split(example.partition(" >> ")[0])))
             assert called_as == name or name == "run"  # its examples are those of its ways
             named(called_as).make_context(name, arguments, parent=click.Context(main))
             assert columns_of(about) <= 40
@@ -104,7 +104,7 @@ def test_the_examples_of_a_command_work(db: Path, tmp_path: Path, monkeypatch: p
 
 def help_of(name: str, columns: int) -> list[str]:
     """Return the lines of the help of a command, or of all, in a terminal of a width."""
-    words = [*called(name).split(), "--help"]
+    words = [*filter(None, [name]), "--help"]
     return CliRunner().invoke(main, words, terminal_width=columns, catch_exceptions=False).output.splitlines()
 
 
