@@ -433,7 +433,7 @@ class Spending:
         self._noted.add(error.limit)
         self._note(SPENT, error.reason)
         if self.budget.on_spent == "pause":
-            log.warning("%s; it is paused: `agentspan allow %s` lets it go on", error, error.run_id)
+            log.warning("%s; it is paused: `agentspan run allow %s` lets it go on", error, error.run_id)
         elif self.budget.on_spent == "warn":
             log.warning("%s; it goes on", error)
 
