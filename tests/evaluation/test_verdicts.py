@@ -176,6 +176,8 @@ def test_a_plan_says_what_it_can_show_and_what_more_would_take() -> None:
     assert found.needed > 3
     assert "50 cases × 3 trials show a drop of " in str(found)
     assert (found.repeating or 0) > (found.broken or 1)
+    unequal = plan(base | {"0": [*base["0"], True]}, ids, 3, show=0.1, early=False)
+    assert (found.detectable or 1) < (unequal.detectable or 0)
     early = plan(base, ids, 3, show=0.1, early=True)
     assert (found.detectable or 1) < (early.detectable or 0)
     assert found.is_too_dear is ((found.needed_usd or 0) > 2)
