@@ -150,11 +150,7 @@ class Why(FailedShare):
 
 
 def failed_share(
-    storage: Storage,
-    filter: RunFilter | None = None,
-    judge: Judge = None,
-    *,
-    progress: Progress | None = None,
+    storage: Storage, filter: RunFilter | None = None, judge: Judge = None, *, progress: Progress | None = None
 ) -> FailedShare:
     """Return the share of failed runs of those that match a filter; its signature is ignored, as by `why`.
 
@@ -189,11 +185,7 @@ def _share(
 
 
 def why(
-    storage: Storage,
-    filter: RunFilter | None = None,
-    judge: Judge = None,
-    *,
-    progress: Progress | None = None,
+    storage: Storage, filter: RunFilter | None = None, judge: Judge = None, *, progress: Progress | None = None
 ) -> Why:
     """Return why the runs that match a filter failed.
 

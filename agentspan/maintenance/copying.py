@@ -196,12 +196,7 @@ def copy(
 
 class _Copying:
     def __init__(
-        self,
-        source: Storage,
-        target: Storage,
-        since: str | None,
-        stop: Callable[[], bool],
-        tuning: Tuning,
+        self, source: Storage, target: Storage, since: str | None, stop: Callable[[], bool], tuning: Tuning
     ) -> None:
         self._source, self._target, self._since, self._stop = source, target, since, stop
         self._tuning = tuning

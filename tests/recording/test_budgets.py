@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -550,6 +551,33 @@ def test_forked_children_share_a_budget(
         assert 30 <= len(spans) <= 30 + in_flight
     else:
         assert 20 <= paid <= 20 + in_flight
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_children_that_take_one_place_in_the_same_moment_both_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, parent = Kin.place, os.getpid()
+    seen, both = {parent}, multiprocessing.get_context("fork").Barrier(2)
+
+    def place(kin: Kin) -> int | None:
+        if os.getpid() in seen:
+            return real(kin)
+        seen.add(os.getpid())
+        kin._sums[3] = os.getpid()  # each has seen that nobody has it
+        return 3
+
+    def child() -> None:
+        both.wait(60)
+        use(tracer, 100)
+
+    monkeypatch.setattr(Kin, "place", place)
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(steps=30)):
+        for pid in [_forked(tracer, child) for _ in range(2)]:
+            os.waitpid(pid, 0)
+        use(tracer, 100)
+    assert 20 <= len(spans_of(tracer)) <= 32  # what one did before the other came may count twice
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
