@@ -24,10 +24,9 @@ from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.side_by_side import Side, sides, with_divergences
 from agentspan.analysis.tree import judgement_text, run_name
+from agentspan.answers import groups
+from agentspan.answers import markdown as report
 from agentspan.answers.blocks import Sentence
-from agentspan.answers.groups import cases as of_cases
-from agentspan.answers.groups import comparison
-from agentspan.answers.markdown import markdown as as_report
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import diff_contexts
@@ -417,13 +416,15 @@ def _verdict(
     changes = [Sentence(line) for line in about]
     if markdown:
         rule = [] if found.rule is None else [judged]
-        echo_lines(as_report([*comparison(found, base, head, whole=full, about=[*missed, *rule]), *changes]))
+        echo_lines(
+            report.markdown([*groups.comparison(found, base, head, whole=full, about=[*missed, *rule]), *changes])
+        )
     elif by_case is not None:
         verdict = Sentence(drift_text.sentence(found, base, head))
-        show([[*changes, verdict, *of_cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
+        show([[*changes, verdict, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
     else:
         rule = [dotted(judged, chosen)] if chosen else []
-        compared = comparison(found, base, head, whole=full, about=[*missed, *rule])
+        compared = groups.comparison(found, base, head, whole=full, about=[*missed, *rule])
         show([[*changes, *compared]], storage, whole=WHOLE)
 
 

@@ -20,7 +20,7 @@ from agentspan.analysis.drift import Drift, drift
 from agentspan.analysis.drift_text import beside_verdict
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.why import why
-from agentspan.answers.groups import comparison
+from agentspan.answers import groups
 from agentspan.cli import junit
 from agentspan.cli.app import answering, command, location_in, options, read_or_not
 from agentspan.cli.completion import AGENT
@@ -158,11 +158,11 @@ def _print(found: Evaluation, *, full: bool) -> None:
     if found.comparison is None or not found.base_runs or not found.run_ids:
         return
     click.echo()
-    groups = RunFilter(ids=frozenset(found.base_runs)), RunFilter(ids=frozenset(found.run_ids))
-    compared = drift(found.storage, *groups, judge=rule_of(found.outcome), with_calls=False)
+    filters = RunFilter(ids=frozenset(found.base_runs)), RunFilter(ids=frozenset(found.run_ids))
+    compared = drift(found.storage, *filters, judge=rule_of(found.outcome), with_calls=False)
     names = found.against or "", found.version or found.name
     verdict = beside_verdict(compared, *names)
-    blocks = comparison(compared, *names, whole=full, verdict=verdict, about=[*_other_test(found, compared)])
+    blocks = groups.comparison(compared, *names, whole=full, verdict=verdict, about=[*_other_test(found, compared)])
     show([blocks], found.storage, whole=WHOLE)
     _print_causes(found)
 

@@ -10,12 +10,9 @@ from agentspan.analysis.cases import case_table
 from agentspan.analysis.fingerprints import plain_change, sentences
 from agentspan.analysis.outcomes import STATUS, parse
 from agentspan.analysis.versions import AgentVersions, Comparison, agents, comparison, versions
+from agentspan.answers import groups
+from agentspan.answers import versions as answers
 from agentspan.answers.blocks import Command, Part, Sentence
-from agentspan.answers.groups import cases as of_cases
-from agentspan.answers.groups import comparison as groups_of
-from agentspan.answers.versions import several as several_of
-from agentspan.answers.versions import table as side_by_side
-from agentspan.answers.versions import versions as of_versions
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import AGENT
 from agentspan.cli.diff import MOST_CASES, WHOLE, plain_groups
@@ -93,19 +90,19 @@ def versions_command(
         echo_lines(wrap(no_run(storage, filter, asked or f"agent={name}"), width(), 4))
         return
     chosen = found.outcome if how_chosen(judge, found.outcome) else None
-    first = [*of_versions(found, words, chosen or "")]
+    first = [*answers.versions(found, words, chosen or "")]
     if by_case is not None:
         verdict = (
             [] if compared is None else [Sentence(drift_text.sentence(compared.drift, compared.base, compared.head))]
         )
-        show([[*first, *verdict, *of_cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
+        show([[*first, *verdict, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
         return
-    parts: list[Part] = [[*first, side_by_side(found, minute)]]
+    parts: list[Part] = [[*first, answers.table(found, minute)]]
     if compared is not None:
         change = [] if compared.change is None else sentences(compared.change, minute)
         missed = [] if compared.drift.missed is None else [str(compared.drift.missed)]
-        groups = groups_of(compared.drift, compared.base, compared.head, whole=full, about=missed)
-        parts.append([*map(Sentence, change), *groups])
+        blocks = groups.comparison(compared.drift, compared.base, compared.head, whole=full, about=missed)
+        parts.append([*map(Sentence, change), *blocks])
     show(parts, storage, whole=WHOLE)
 
 
@@ -117,7 +114,7 @@ def _list(storage: Storage, every: list[AgentVersions], nothing: str, *, as_json
     else:
         found = next((each.agent for each in every if each.versions > 1), None)
         next_ = [] if found is None else [Command("compare its versions", ("versions", found))]
-        show([[*several_of(every, minute), *next_]], storage)
+        show([[*answers.several(every, minute), *next_]], storage)
 
 
 def _plain(found: Comparison) -> dict[str, Any]:
