@@ -351,19 +351,11 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
         of_runs = sum(metric.schema_name is None for metric in metrics)
         rows.insert(of_runs, replace(_mix_row(mix, adjusted[-1]), level=fdr))
     return Drift(
-        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared",
-        len(base.runs),
-        len(head.runs),
-        base.open + head.open,
-        base.unknown + head.unknown,
-        len(tasks) or None,
-        method,
-        detectable_drop(base.runs, head.runs),
-        left_out,
-        tuple(rows),
-        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()),
-        doubt=doubt,
-    )
+        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared", len(base.runs),
+        len(head.runs), base.open + head.open, base.unknown + head.unknown, len(tasks) or None, method,
+        detectable_drop(base.runs, head.runs), left_out, tuple(rows),
+        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()), doubt=doubt,
+    )  # fmt: skip
 
 
 _Runs = Sequence[RunFacts]

@@ -90,22 +90,9 @@ def in_zone(zone: tzinfo | None, moment: datetime) -> datetime:
 
 ALL = "all"
 TEXTS = (
-    "agent",
-    "version",
-    "session",
-    "task",
-    "purpose",
-    "status",
-    "error",
-    "signature",
-    "mark",
-    "grep",
-    "git_commit",
-    "touched",
-    "project",
-    "tool",
-    "model",
-)
+    "agent", "version", "session", "task", "purpose", "status", "error", "signature", "mark", "grep", "git_commit",
+    "touched", "project", "tool", "model",
+)  # fmt: skip
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
 """Names of the grammar that may occur more than once in a filter."""
