@@ -337,11 +337,9 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
     tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
     model = next((use for use in in_time if use.reason is not None), None)
     return ending_signature(
-        status,
-        None if tool is None else tool.label,
-        None if step is None else step.schema_name,
+        status, None if tool is None else tool.label, None if step is None else step.schema_name,
         None if model is None else model.reason,
-    )
+    )  # fmt: skip
 
 
 def endings(storage: Storage, runs: Sequence[Run]) -> dict[str, Signature]:

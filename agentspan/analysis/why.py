@@ -172,16 +172,11 @@ def _share(
     counts = Counter(passed[run.id] for run in found)
     known, failed = counts[True] + counts[False], counts[False]
     return (
-        one(rule),
-        known,
-        failed,
-        wilson(failed, known) if known else None,
-        counts[None],
+        one(rule), known, failed, wilson(failed, known) if known else None, counts[None],
         sum(passed[run.id] is None and run.status in OPEN for run in found),
-        missed_rule(storage, found) if rule is None else None,
-        str(rule) if isinstance(rule, Rules) else None,
+        missed_rule(storage, found) if rule is None else None, str(rule) if isinstance(rule, Rules) else None,
         in_result(storage, found) if rule is None else None,
-    )
+    )  # fmt: skip
 
 
 def why(
@@ -530,11 +525,9 @@ def _elsewhere(storage: Storage, found: Signature, others: Sequence[RunSummary])
     if not same:
         return Elsewhere(0, 0, "", "")
     return Elsewhere(
-        sum(each.spans for each in same),
-        len(same),
-        min(each.first_at for each in same),
+        sum(each.spans for each in same), len(same), min(each.first_at for each in same),
         max(each.last_at for each in same),
-    )
+    )  # fmt: skip
 
 
 def _nearest(
