@@ -121,15 +121,8 @@ SHOWN = 5
 """How many of the rows that could not be copied are reported with id and reason."""
 _FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
 _LAST: tuple[ResourceType, ...] = (
-    "tag",
-    "score",
-    "refused_change",
-    "otel_trace",
-    "otel_log",
-    "session_file",
-    "session_entry",
-    "session_summary",
-)
+    "tag", "score", "refused_change", "otel_trace", "otel_log", "session_file", "session_entry", "session_summary",
+)  # fmt: skip
 Progress = Callable[[int, int], None]
 
 

@@ -609,6 +609,16 @@ def test_what_one_of_a_family_was_allowed_or_ended_leaves_the_sums(tmp_path: Pat
     assert len(spans_of(tracer)) == 7
 
 
+def test_another_process_in_a_run_inside_of_one_with_a_budget_keeps_to_it(tmp_path: Path) -> None:
+    tracer, other = (Tracer(tmp_path / "runs.db", durability="commit") for _ in range(2))
+    with tracer.run("outer", budget=Budget(steps=4)), tracer.run("inner"):
+        use(tracer, 2)
+        with extract(inject({}, tracer=tracer), tracer=other):
+            use(other, 2)
+            with pytest.raises(BudgetExceeded, match="steps: 4 of 4"):
+                use(other)
+
+
 def test_steps_of_another_process_count_once_in_a_nested_budget(tmp_path: Path) -> None:
     tracer = Tracer(tmp_path / "runs.db", durability="commit")
     with tracer.run("outer", budget=Budget(usd=3.5)), tracer.run("inner", budget=Budget(usd=100)):
