@@ -241,6 +241,8 @@ class Spending:
         if self._marked != self._recorder.writer_id:
             self._marked = self._recorder.writer_id
             self._kin.mark(self._marked)
+        if not self._kin.has_place(self._place, self._pid) and (place := self._kin.place()) is not None:
+            self._place, self._kept = place, self._kin.of(place)  # a sibling took the same one in the same moment
         self._kin.write(self._place, [each + kept for each, kept in zip(own, self._kept, strict=True)])
         return own
 
@@ -431,7 +433,7 @@ class Spending:
         self._noted.add(error.limit)
         self._note(SPENT, error.reason)
         if self.budget.on_spent == "pause":
-            log.warning("%s; it is paused: `agentspan allow %s` lets it go on", error, error.run_id)
+            log.warning("%s; it is paused: `agentspan run allow %s` lets it go on", error, error.run_id)
         elif self.budget.on_spent == "warn":
             log.warning("%s; it goes on", error)
 
