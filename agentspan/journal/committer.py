@@ -440,7 +440,7 @@ class Committer:
         self._keep(Put(row, minted=True))
 
     def _settle_refused(self, unit: Unit, refused: Refused) -> Tally:
-        for fit in (self._rest, self._missing):
+        for fit in (remainder, self._missing):
             if is_stored(unit, refused):
                 return self._settle_repeated(unit, refused)
             fitting = fit(unit, refused)
@@ -524,9 +524,6 @@ class Committer:
             if wanted.agent_id not in ("", instance.agent_id):
                 self._moved.add(instance.id)
         return resolved
-
-    def _rest(self, unit: Unit, refused: Refused) -> Unit | None:
-        return remainder(unit, refused)
 
     def _missing(self, unit: Unit, refused: Refused) -> Unit | None:
         if refused.why != "missing":

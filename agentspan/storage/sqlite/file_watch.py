@@ -182,8 +182,8 @@ class Watch:
         """
         size, page = _FRAME_HEAD + index.page_size, b""
         with guard(OSError), open(self.log_path, "rb") as log:
-            number, salt = (index.copied, index.salt) if index.copied else (index.frames + 1, before.salt)
-            number = number if index.copied else max(number, before.frames)
+            old = max(index.frames + 1, before.frames), before.salt
+            number, salt = (index.copied, index.salt) if index.copied else old
             while (frame := os.pread(log.fileno(), size, _LOG_HEAD + (number - 1) * size))[8:16] == salt:
                 page = frame if frame[4:8] != bytes(4) and len(frame) == size else page  # the last of a commit
                 if index.copied:
