@@ -172,12 +172,9 @@ def _list(value: Any) -> list[Any]:
 
 
 def _tools(draft: Draft) -> None:
-    defined = [parsed(each.get("tool", {}).get("json_schema")) for each in draft.spelt("llm.tools.") if _is_tool(each)]
+    tools = [each.get("tool") for each in draft.spelt("llm.tools.") if type(each) is dict]
+    defined = [parsed(tool.get("json_schema")) for tool in tools if type(tool) is dict]
     draft.put("payload.tools", [each for each in defined if each is not None] or None)
-
-
-def _is_tool(item: Any) -> bool:
-    return type(item) is dict and type(item.get("tool")) is dict
 
 
 def _agent(draft: Draft) -> None:

@@ -80,11 +80,13 @@ def _reasons(value: Any) -> list[str] | None:
 
 
 def _instructions(value: Any) -> str | None:
-    return _json(_sent_instructions(value)) if value else None
+    """Return system instructions as parts of the GenAI conventions."""
+    return _json([_part(each) for each in (value if type(value) is list else [value])]) if value else None
 
 
 def _tools(value: Any) -> str | None:
-    return _json(_sent_tools(value))
+    """Return definitions of tools, each with its name and type in one object, without OpenAI's member `function`."""
+    return _json([_tool(each) for each in value] if type(value) is list else value)
 
 
 _WRITERS: Mapping[Callable[[Any], Any], Write] = {
@@ -337,16 +339,6 @@ def _sent_messages(value: Any, role: str = "user") -> list[dict[str, Any]] | Non
         return [_message({"role": role, "content": value})]
     found = messages.messages(value, role) if type(value) is list else []
     return [_message(message) for message in found if type(message) is dict] or None
-
-
-def _sent_instructions(value: Any) -> list[dict[str, Any]]:
-    """Return system instructions as parts of the GenAI conventions."""
-    return [_part(each) for each in (value if type(value) is list else [value])]
-
-
-def _sent_tools(value: Any) -> Any:
-    """Return definitions of tools, each with its name and type in one object, without OpenAI's member `function`."""
-    return [_tool(each) for each in value] if type(value) is list else value
 
 
 def _part(part: Any) -> dict[str, Any]:

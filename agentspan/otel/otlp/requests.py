@@ -57,11 +57,6 @@ def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
     raise InvalidValue("Content-Encoding", "must be gzip, deflate or identity")
 
 
-def is_gzip(body: bytes) -> bool:
-    """Return whether a body begins with the two magic bytes of gzip."""
-    return body[:2] == b"\x1f\x8b"
-
-
 def _has_zlib_header(body: bytes) -> bool:
     return len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
 
@@ -198,7 +193,7 @@ def _protobuf(data: bytes) -> Decoded:
 def _starts_gzip(file: IO[bytes]) -> bool:
     head = file.read(2)
     file.seek(0)
-    return is_gzip(head)
+    return head == b"\x1f\x8b"
 
 
 def _inflated_file(file: IO[bytes]) -> Iterator[bytes]:
