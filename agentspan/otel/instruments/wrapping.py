@@ -103,6 +103,19 @@ class Wrapping:
         setattr(owner, name, new(before))
         self._replaced.append((owner, name, before))
 
+    def before(self, owner: Any, name: str, note: Callable[..., object]) -> None:
+        """Let each call of the function `name` first call `note` with its arguments, whose faults harm no call."""
+
+        def wrap(function: Any) -> Any:
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                with unharmed:
+                    note(*args, **kwargs)
+                return function(*args, **kwargs)
+
+            return noted
+
+        self.replace(owner, name, wrap)
+
     def _when_imported(self, wrap: Callable[[Any], None]) -> Callable[[ModuleType], None]:
         def imported(module: ModuleType) -> None:
             if self._is_on:

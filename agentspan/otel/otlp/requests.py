@@ -45,10 +45,9 @@ def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
     """
     encoding = (encoding or "identity").strip().lower()
     if encoding == "identity":
-        found = body
-        if len(found) > limit:
+        if len(body) > limit:
             raise _too_large(limit)
-        return found
+        return body
     limit = min(limit, max(MAX_SMALL, MAX_RATIO * len(body)))
     if encoding == "gzip":
         return _inflated(body, _GZIP, limit)
