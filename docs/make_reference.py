@@ -51,7 +51,7 @@ from documented import (
 from agentspan import errors
 from agentspan.analysis.filter_words import NAMES
 from agentspan.cli import main as agentspan_command
-from agentspan.cli.app import COMMANDS
+from agentspan.cli.app import HELPS, WAYS, called
 from agentspan.cli.examples import EXAMPLES
 from agentspan.model import rows
 from agentspan.schemas.builtin import BUILT_IN
@@ -117,7 +117,8 @@ class Reference:
     def _place(self, page: str, kind: str, word: str) -> None:
         listed = self.listed.setdefault(page, [])
         if kind == "command":
-            listed.append((f"agentspan {word}", f"{page}#{anchor(f'agentspan {word}')}", first_sentence(help_of(word))))
+            title = call_of(word)
+            listed.append((title, f"{page}#{anchor(title)}", first_sentence(HELPS[word])))
         if kind not in ("names", "brief"):
             return
         name = Word.of(word)
@@ -262,16 +263,16 @@ class Reference:
 
     def _command(self, name: str) -> Iterator[str]:
         command = command_of(name)
-        context = click.Context(command, info_name=f"agentspan {name}", **command.context_settings)
+        context = click.Context(command, info_name=call_of(name), **command.context_settings)
         yield from (
-            f"### `agentspan {name}`",
+            f"### `{call_of(name)}`",
             "",
             "```sh",
-            " ".join(("agentspan", name, *command.collect_usage_pieces(context))),
+            " ".join(("agentspan", *called(name).split(), *command.collect_usage_pieces(context))),
             "```",
             "",
         )
-        yield from self._prose(plain(help_of(name)), "")
+        yield from self._prose(plain(HELPS[name]), "")
         listed, is_filtered = [], "git_commit" in [each.name for each in command.params]
         for option in command.params:
             if (
@@ -445,9 +446,9 @@ def command_of(name: str) -> click.Command:
     return found
 
 
-def help_of(name: str) -> str:
-    """Return the help of a command, without its examples."""
-    return next(section[name] for section in COMMANDS.values() if name in section)
+def call_of(name: str) -> str:
+    """Return the call of a command, without arguments, but with the shells of `setup`."""
+    return " ".join(["agentspan", *WAYS.get(name, name).split(" ")[:2]]).strip()
 
 
 def shown(option: click.Option) -> str:

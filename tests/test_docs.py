@@ -15,9 +15,10 @@ import pytest
 
 import agentspan
 from agentspan import errors
+from agentspan.cli.app import called
 from tests import airline_conversations
 from tests.checkout import ROOT
-from tests.cli.calling import NAMES, named
+from tests.cli.calling import EVERY, named
 from tests.tiers import OPT_IN
 
 DOCS = ROOT / "docs"
@@ -173,11 +174,11 @@ def test_the_reference_has_every_error_with_its_code(cls: type[agentspan.Agentsp
         assert name in [base.__name__ for base in cls.__mro__]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_reference_has_every_command_and_its_document(name: str) -> None:
     assert f"<!-- generated: command {name} -->" in MARKERS
     if any("--json" in parameter.opts for parameter in named(name).params):
-        row(REFERENCE["json"], f"`{name}` | `{{")
+        row(REFERENCE["json"], f"`{called(name) or 'agentspan'}` | `{{")
 
 
 def test_the_reference_has_every_environment_variable() -> None:

@@ -1,4 +1,4 @@
-"""`agentspan session`: prints the runs of one session in order, each with its first prompt."""
+"""`agentspan show --session`: prints the runs of one session in order, each with its first prompt."""
 
 from collections.abc import Iterator
 from typing import Any

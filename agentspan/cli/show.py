@@ -196,7 +196,8 @@ class Picture:
         else:
             yield style(fit(f"run {run.id}", width), bold=True)
             yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, FACT_LINES))
-        yield self._sums(run_name(*names_of(storage, [run])[run.id]), verdicts_on(storage, [run], self.judge)[run.id])
+        name = run_name(*names_of(storage, [run])[run.id])
+        yield from self._sums(name, verdicts_on(storage, [run], self.judge)[run.id])
         if (about := session_title(run)) is not None:
             yield "    " + fit(about, width - 4)
         if (case := case_of(storage, run)) is not None:
@@ -219,8 +220,8 @@ class Picture:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")
 
-    def _sums(self, name: str, verdict: Verdict) -> str:
-        """Return the line with name, status, duration and the sums over the spans of the run."""
+    def _sums(self, name: str, verdict: Verdict) -> Iterator[str]:
+        """Yield the line with name, status, duration and the sums over the spans of the run."""
         run, total = self.run, sums(self.spans)
         mark, word = verdict.beside(run.status)
         is_left = run.status in OPEN and run.writer_id in self.dead
@@ -232,8 +233,9 @@ class Picture:
             noun(total.failed, "failed step") if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
         )
-        text = fit(f"{mark} {text}", self.width)
-        return verdict_style(text[0], verdict, run.status) + text[1:]
+        first, *rest = wrap(f"{mark} {text}", self.width, 2)
+        yield verdict_style(first[0], verdict, run.status) + first[1:]
+        yield from (f"    {fit(line, self.width - 4)}" for line in rest)
 
     def slow(self, found: Iterable[Slow]) -> Iterator[str]:
         """Yield the lines of spans outside of their tree, each with its own time and the spans around it."""

@@ -1,4 +1,4 @@
-"""`agentspan tail`: follows runs while any process records them, and prints a line for each change of a status.
+"""`agentspan show --follow`: follows runs while any process records them; each change of a status is a line.
 
 The storage is polled; a Follower returns the changes since the last poll.
 """
@@ -95,11 +95,11 @@ NEXT = "waiting for the next run; Ctrl-C ends"
 
 
 def _waiting(storage: Storage, latest: AgentInstanceRow | None) -> str:
-    """Return the message that `tail` waits for a run, with the command that shows the latest one, which has ended."""
+    """Return the message that no run is going on, with the command that shows the latest one."""
     if latest is None:
         return "waiting for the first run; Ctrl-C ends"
     name = run_name(*names_of(storage, [latest])[latest.id])
-    shown = to_copy("tail", by_name.short_id(storage, latest.id))
+    shown = to_copy("show", by_name.short_id(storage, latest.id), "--follow")
     return "\n".join([NEXT, *hint(f"the latest, of {name}, is {latest.status}", shown, width())])
 
 

@@ -16,16 +16,32 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from agentspan import clock, jsontext
-from agentspan.api.context import Context
-from agentspan.arriving.arrival import TOGETHER, TOGETHER_BYTES, Arrival, Arrived, ParentMissing
-from agentspan.arriving.identity import hashed_id
-from agentspan.arriving.records import Record, Session
-from agentspan.arriving.stored import about_of
-from agentspan.errors import AgentspanError
-from agentspan.host import guard
-from agentspan.model.changes import Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, SessionFileRow
+from agentspan.arriving import (
+    TOGETHER,
+    TOGETHER_BYTES,
+    Arrival,
+    Arrived,
+    ParentMissing,
+    Record,
+    Session,
+    about_of,
+    hashed_id,
+)
+from agentspan.ground import (
+    AgentInstanceRow,
+    Context,
+    Move,
+    Put,
+    SessionFileRow,
+    Storage,
+    Unit,
+    clock,
+    errors,
+    host,
+    jsontext,
+    scan,
+    unique,
+)
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.reading import (
     PACKED,
@@ -40,8 +56,6 @@ from agentspan.sessions.reading import (
 )
 from agentspan.sessions.rehoming import awaited, awaiting, removed
 from agentspan.sessions.surroundings import Surroundings
-from agentspan.storage.access import scan, unique
-from agentspan.storage.protocol import Storage
 
 LIVE_S = 300.0
 """Seconds after the last change of a file for which its session is taken to go on."""
@@ -114,7 +128,8 @@ class Importer:
         self._arrival = Arrival(ctx, surroundings=Surroundings(now).of, again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
-        self._awaiting = awaiting(self._known.values())
+        notes = [row for row in self._known.values() if '"awaits"' in row.state]
+        self._awaiting = awaiting(notes) if notes else {}
         came = {(row.format, row.session) for row in self._known.values()}
         self._came = [key for key in self._awaiting if key in came]
         self._is_rehoming = False
@@ -377,7 +392,8 @@ class Importer:
         session = tops[0] if len(tops) == 1 else None
         placed = None if session is None else self._arrival.place(format.name, session.id)
         awaits = None
-        if session is not None and placed is not None:
+        has_original = session is not None and session.conversation not in (None, session.id)
+        if session is not None and placed is not None and (has_original or session.parent is not None):
             awaits = awaited(ctx, format.name, session, is_own_run=placed.top is None)
         if awaits is not None and placed is not None:
             self._awaiting.setdefault((format.name, awaits), set()).add(placed.run)
@@ -432,7 +448,7 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
     """
     records: list[Record] = []
     size, end = 0, 0
-    guarded = guard(report=partial(_fail, file))
+    guarded = host.guard(report=partial(_fail, file))
     try:
         for after, text in lines:
             if records and end <= known < after:
@@ -455,13 +471,13 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
 
 def _guarded(file: Path, records: Callable[[], Iterable[Record]]) -> Iterator[Record]:
     """Yield what a function of a decoder returns."""
-    with guard(report=partial(_fail, file)):
+    with host.guard(report=partial(_fail, file)):
         yield from records()
 
 
 def _fail(file: Path, error: BaseException) -> None:
     """Raise the error of a file that cannot be read. A fault of its decoder must not end the import of other files."""
-    if isinstance(error, (AgentspanError, OSError, EOFError, zlib.error)):
+    if isinstance(error, (errors.AgentspanError, OSError, EOFError, zlib.error)):
         raise error
     raise Unreadable(
         f"{file}: its decoder failed ({type(error).__name__}); what stands before that is stored"

@@ -11,10 +11,12 @@ import click
 from click.testing import CliRunner, Result
 
 from agentspan.cli import main
-from agentspan.cli.app import COMMANDS
+from agentspan.cli.app import COMMANDS, HELPS
 
 NAMES = [name for section in COMMANDS.values() for name in section]
-"""The names of all commands."""
+"""The names of all commands, as help lists them."""
+EVERY = [*HELPS]
+"""The same, and the ways that have options of their own, by the names that they had as commands."""
 
 
 def work_of(command: click.Command) -> Callable[..., None]:

@@ -13,15 +13,16 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.cli import main
-from agentspan.cli.app import COMMANDS
+from agentspan.cli.app import COMMANDS, called, meant
 from agentspan.cli.examples import EXAMPLES
-from agentspan.cli.group import ALIASES
+from agentspan.cli.group import ALIASES, with_command
 from agentspan.cli.output import columns_of, program
-from tests.cli.calling import NAMES, call, lines, named
+from tests.cli.calling import EVERY, NAMES, call, lines, named
 
 ELSEWHERE = {
     "open",
     "record",
+    "run",
     "sessions",
     "watch",
     "tail",
@@ -66,13 +67,13 @@ def db(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_each_command_has_two_examples_that_parse() -> None:
-    assert set(EXAMPLES) == set(NAMES)
+    assert set(EXAMPLES) == set(EVERY)
     for name, examples in EXAMPLES.items():
         assert len(examples) == 2
         for about, example in examples:
-            first, *arguments = shlex.split(example.partition(" >> ")[0])
-            assert first == name
-            named(name).make_context(name, arguments, parent=click.Context(main))
+            called_as, arguments = meant(with_command(shlex.split(example.partition(" >> ")[0])))
+            assert called_as == name or name == "run"  # its examples are those of its ways
+            named(called_as).make_context(name, arguments, parent=click.Context(main))
             assert columns_of(about) <= 40
             assert columns_of(example) <= 46  # with the name of the program it fits on 60 columns
             assert about[:1].islower()
@@ -85,7 +86,7 @@ def test_the_help_of_a_command_without_examples_has_none(db: Path, monkeypatch: 
     assert (result.exit_code, "Examples" in result.output) == (0, False)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(set(EVERY) - ELSEWHERE))
 def test_the_examples_of_a_command_work(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.agentspan.check.budget]\nsteps = 100\n")
@@ -109,11 +110,11 @@ def help_of(name: str, columns: int) -> list[str]:
 
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
 def test_help_fits_the_terminal(columns: int) -> None:
-    for name in ("", *NAMES):
+    for name in ("", *EVERY):
         shown = help_of(name, columns)
         assert max(map(columns_of, shown)) <= columns, name
         if name:
-            assert sum(line.startswith(f"    agentspan {name}") for line in shown) == 2
+            assert sum(line.startswith(f"    agentspan {called(name)[:4]}") for line in shown) == 2
             assert shown[-5] == "Examples:"
 
 
@@ -133,10 +134,10 @@ def test_other_names_mean_the_same(db: Path, name: str) -> None:
 
 
 def test_an_unknown_command_is_answered_with_those_that_may_be_meant(db: Path) -> None:
-    for typed, meant in (("shwo", "show"), ("Runs", "runs"), ("exprot", "export"), ("statistics", "stats")):
+    for typed, close in (("shwo", "show"), ("Runs", "runs"), ("exprot", "export"), ("statistics", "stats")):
         result = call(db, typed)
         assert result.exit_code == 2
-        assert re.search(rf"No such command '{typed}'; is .*\b{meant}\b.*meant\?", result.output), result.output
+        assert re.search(rf"No such command '{typed}'; is .*\b{close}\b.*meant\?", result.output), result.output
     result = call(db, "zzzz", columns=60)
     assert result.exit_code == 2
     assert all(name in result.output for name in NAMES)

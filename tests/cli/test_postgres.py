@@ -13,7 +13,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.postgres.migrations import MIGRATIONS, newest  # needs psycopg
 from agentspan.storage.questions import Account, SpansOf
 from agentspan.storage.registry import open_direct
-from tests.cli.calling import NAMES, call, process
+from tests.cli.calling import EVERY, call, process
 from tests.postgres import Emptied
 from tests.sessions.installed import environment, install, toy_file, turns
 from tests.waiting import until
@@ -133,14 +133,14 @@ ELSEWHERE = {
     "diff": "below", "tail": "below", "import": "the fixture", "copy": "tests/maintenance/test_copying.py",
     "serve": "tests/serve/test_several_servers.py", "record": "below", "demo": "below", "init": "below",
     "sessions": "below", "watch": "below", "open": "tests/cli/test_open.py",
-    "evaluate": "below", "completion": "tests/cli/test_completion.py",
+    "run": "below", "evaluate": "below", "completion": "tests/cli/test_completion.py",
     "mcp": "tests/mcp", "setup": "tests/mcp", "skill": "tests/mcp",
 }  # fmt: skip
 
 
 def test_no_command_is_left_out() -> None:
     named = [arguments[0] for arguments in (*READING, *CHANGING, *(arguments for arguments, _ in CANNOT))]
-    assert {*named, *ELSEWHERE} == set(NAMES)
+    assert {*named, *ELSEWHERE} == set(EVERY)
 
 
 def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:

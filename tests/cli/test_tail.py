@@ -1,4 +1,4 @@
-"""`agentspan tail`: a run in another process, as it happens."""
+"""`agentspan show --follow`: a run in another process, as it happens."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) 
     db = tmp_path / "runs.db"
     agentspan.SQLiteStorage(db).close()
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may not
-    tail = process(db, "tail", env={**os.environ, "COLUMNS": "100"}, preexec_fn=heed)
+    tail = process(db, "show", "--follow", env={**os.environ, "COLUMNS": "100"}, preexec_fn=heed)
     assert tail.stderr is not None
     assert tail.stdout is not None
     assert tail.stderr.readline() == "waiting for the first run; Ctrl-C ends\n"
@@ -110,9 +110,9 @@ def test_one_run_that_has_ended_is_told_and_that_is_all(tmp_path: Path) -> None:
     with tracer.run("a") as run, tracer.span("tool", {"name": "x"}):
         pass
     tracer.shutdown()
-    shown = lines(db, "tail", "-", "--one")
+    shown = lines(db, "show", "--follow", "-", "--one")
     assert [line.split()[1] for line in shown] == ["●", "●", "✓", "✓"]
-    document = json.loads(call(db, "tail", run.id, "--json").output)
+    document = json.loads(call(db, "show", "--follow", run.id, "--json").output)
     assert [t["status"] for t in document["transitions"]] == ["active", "active", "complete", "complete"]
     assert (document["run"]["id"], document["total"]) == (run.id, 4)
 
@@ -127,19 +127,21 @@ def test_it_begins_with_now_and_the_last_lines_before(tmp_path: Path) -> None:
                     pass
     tracer.shutdown()
     first = json.loads(call(db, "runs", "--json").output)["runs"][1]["id"]
-    shown = lines(db, "tail", first, "--one")
+    shown = lines(db, "show", "--follow", first, "--one")
     assert len(shown) == 1 + 1 + 10
     assert shown[0].split()[1:3] == ["●", "run"]
     assert shown[1].strip() == "… 31 earlier lines; --all prints each"
     assert "Tool first15()" in shown[2]
     assert "complete, 20 spans" in shown[-1]
-    assert len(lines(db, "tail", first, "--one", "--all")) == 42
-    assert len(lines(db, "tail", first, "--one", "--since", "1h")) == 42
-    assert lines(db, "tail", first, "--one", "--since", "2999-01-01") == []
-    assert call(db, "tail", first, "--all", "--since", "1h").exit_code == 2
-    assert "first0" in call(db, "tail", "--one", "--since", "1h").output  # without RUN from the first one since then
-    assert json.loads(call(db, "tail", first, "--json").output)["total"] == 42
-    document = json.loads(call(db, "tail", first, "--json", "--since", "2999-01-01").output)
+    assert len(lines(db, "show", "--follow", first, "--one", "--all")) == 42
+    assert len(lines(db, "show", "--follow", first, "--one", "--since", "1h")) == 42
+    assert lines(db, "show", "--follow", first, "--one", "--since", "2999-01-01") == []
+    assert call(db, "show", "--follow", first, "--all", "--since", "1h").exit_code == 2
+    assert (
+        "first0" in call(db, "show", "--follow", "--one", "--since", "1h").output
+    )  # without RUN from the first one since then
+    assert json.loads(call(db, "show", "--follow", first, "--json").output)["total"] == 42
+    document = json.loads(call(db, "show", "--follow", first, "--json", "--since", "2999-01-01").output)
     assert (document["run"]["id"], document["total"]) == (first, 0)
 
 
@@ -156,12 +158,12 @@ def test_the_start_of_a_step_shows_no_outcome_although_it_has_ended_since(tmp_pa
         error = {"type": "ValueError", "message": "no luck"}
         db.agent_spans.create(run.id, "tool", "failed", {"name": "t"}, {"error": error})
         db.agent_instances.finish(run.id)
-    shown = [line[13:] for line in lines(path, "tail", "-", "--one", "--all")[1:-1]]
+    shown = [line[13:] for line in lines(path, "show", "--follow", "-", "--one", "--all")[1:-1]]
     starts = [line[1:].strip() for line in shown if line.startswith("●")]
     assert starts == ["LLM m", "Fetch x", "Tool t()"]
     ends = [line for line in shown if line.startswith(("✓", "✗"))]
     assert ['"the answer"' in ends[0], "7 bytes" in ends[1], "no luck" in ends[2]] == [True, True, True]
-    told = json.loads(call(path, "tail", "-", "--json").output)["transitions"]
+    told = json.loads(call(path, "show", "--follow", "-", "--json").output)["transitions"]
     assert [t["summary"] for t in told if t["status"] == "active"] == [None, *starts]
 
 
@@ -175,7 +177,7 @@ def test_of_the_runs_after_the_one_that_was_named_those_that_are_over_are_passed
         for run in (first, past):
             db.agent_instances.finish(run.id)
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    tail = process(path, "tail", first.id, preexec_fn=heed)
+    tail = process(path, "show", "--follow", first.id, preexec_fn=heed)
     assert tail.stdout is not None
     told = [tail.stdout.readline().split() for _ in range(3)]
     assert [(line[1], line[3]) for line in told] == [("●", first.id), ("✓", first.id), ("●", live.id)]
@@ -188,7 +190,7 @@ def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(db)])
-    shown = lines(db, "tail", "-", "--one", columns=120)
+    shown = lines(db, "show", "--follow", "-", "--one", columns=120)
     assert f"its program died; `agentspan doctor --db {db}` closes what it left open" in shown[-1]
 
 
@@ -200,14 +202,15 @@ def test_it_says_what_it_waits_for_and_names_the_latest_run(tmp_path: Path, monk
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
         db.agents.create("worker")
-        assert call(path, "tail").stderr == "waiting for the first run; Ctrl-C ends\n"
+        assert call(path, "show", "--follow").stderr == "waiting for the first run; Ctrl-C ends\n"
         run = db.agent_instances.register("worker")
         db.agent_instances.start(run.id)
         db.agent_instances.finish(run.id)
-    told = call(path, "tail", columns=200)
+    told = call(path, "show", "--follow", columns=200)
     assert told.stdout == ""
-    said = f"waiting for the next run; Ctrl-C ends\nthe latest, of worker, is complete: agentspan tail {run.id[:10]}"
+    said = "waiting for the next run; Ctrl-C ends\nthe latest, of worker, is complete: "
+    said += f"agentspan show {run.id[:10]} --follow"
     assert told.stderr.startswith(said)
-    again = call(path, "tail", run.id)
+    again = call(path, "show", "--follow", run.id)
     assert "complete, 0 spans" in again.stdout
     assert again.stderr == "waiting for the next run; Ctrl-C ends\n"

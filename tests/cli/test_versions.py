@@ -70,16 +70,19 @@ def test_agents_with_several_versions_are_listed(db: Path, tmp_path: Path) -> No
 
 
 def test_a_session_is_shown_in_order(db: Path) -> None:
-    shown = lines(db, "session", "chat one")
+    shown = lines(db, "show", "--session", "chat one")
     assert shown[:2] == ["session chat one", "3 runs · 6 steps · 6.0 s"]
     assert [line for line in shown if "book flight" in line] == [f"✓ {n + 1}. book flight {n}" for n in range(3)]
-    assert lines(db, "session", "chat one", "--limit", "1", "--offset", "1")[-1] == "1 of 3 runs; --offset 2 goes on"
-    found = document(db, "session", "chat one")
+    assert (
+        lines(db, "show", "--session", "chat one", "--limit", "1", "--offset", "1")[-1]
+        == "1 of 3 runs; --offset 2 goes on"
+    )
+    found = document(db, "show", "--session", "chat one")
     assert [each["prompt"] for each in found["runs"]] == [f"book flight {n}" for n in range(3)]
     assert (found["total"], found["totals"]["spans"], found["runs"][0]["verdict"]["kind"]) == (3, 6, "passed")
-    unknown = call(db, "session", "chat")
+    unknown = call(db, "show", "--session", "chat")
     assert (unknown.exit_code, "no run has the session 'chat'" in unknown.stderr) == (1, True)
-    assert call(db, "session", "chat one", "--session", "x").exit_code == 2
+    assert call(db, "show", "--session", "chat one", "--session", "x").exit_code == 2
 
 
 def test_a_search_can_be_grouped_by_run(db: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import agentspan
+from tests.checkout import ROOT
 
 PACKAGE = Path(agentspan.__file__).parent
 LONG_FILE = 700
@@ -30,6 +31,11 @@ agentspan.configure(sys.argv[1])
 call = agentspan.span(lambda: 1)
 call()
 agentspan.flush()
+"""
+IMPORTS = """
+import sys
+from tests.project.ways import import_of_a_session
+print(*import_of_a_session(sys.argv[1]))
 """
 GROUND_FLOOR = ("leaves", "model", "schemas", "storage", "journal", "recording", "api")
 """The rooms that record, keep and read."""
@@ -71,6 +77,55 @@ def _lines() -> dict[Path, int]:
     return {path: len(_code(text, list(ast.walk(ast.parse(text))))) for path, text in texts.items()}
 
 
+WINGS = ("cli", "evaluation", "mcp", "otel", "postgres", "serve", "sessions", "viewer")
+"""The rooms of which it is counted what they take from others."""
+
+
+class Taken(NamedTuple):
+    """What a wing takes from the rest of the package.
+
+    Attributes:
+        names: the names that it imports, each once a module, also in functions and only for types.
+        modules: the modules that have them.
+    """
+
+    names: int
+    modules: int
+
+
+def taken_by(wing: str) -> dict[str, dict[str, str]]:
+    """Return the names that a wing imports from the rest of the package: by module, each with a file."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if room_of(path) != wing:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            for module, name in _imported(node):
+                if not _is_of(module, wing) and not _is_of(f"{module}.{name}", wing):
+                    found.setdefault(module, {}).setdefault(name, str(path.relative_to(PACKAGE)))
+    return found
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the modules and names of agentspan that an import names."""
+    if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "agentspan":
+        yield from ((node.module or "", alias.name) for alias in node.names)
+    elif isinstance(node, ast.Import):
+        whole = (alias.name.rpartition(".") for alias in node.names)
+        yield from ((module, name) for module, _, name in whole if module.partition(".")[0] == "agentspan")
+
+
+def _is_of(module: str, wing: str) -> bool:
+    own = f"agentspan.storage.{wing}" if wing == "postgres" else f"agentspan.{wing}"
+    return module == own or module.startswith(f"{own}.")
+
+
+def taken() -> dict[str, Taken]:
+    """Return how much each wing takes from the rest of the package."""
+    found = {wing: taken_by(wing) for wing in WINGS}
+    return {wing: Taken(sum(map(len, names.values())), len(names)) for wing, names in found.items()}
+
+
 def measures(folder: Path) -> dict[str, float]:
     """Return what there is, by its name.
 
@@ -93,8 +148,14 @@ def measures(folder: Path) -> dict[str, float]:
     _modules(CALL, folder)  # makes the file
     called = _modules(CALL, folder)
     found["own modules of a call"] = len(called)
+    found["files of an import"] = len(files_of_an_import(folder))
     found["lines of a call"] = sum(lines for path, lines in _lines().items() if _name_of(path) in called)
     return found
+
+
+def files_of_an_import(folder: Path) -> list[str]:
+    """Return the files that the import of a session of Claude Code enters."""
+    return _printed(IMPORTS, folder)
 
 
 def _name_of(path: Path) -> str:
@@ -133,13 +194,12 @@ def _not_counted(node: ast.AST) -> Iterator[int]:
 
 def _modules(program: str, folder: Path) -> list[str]:
     """Return the names of the modules of agentspan that a program has when it ends."""
-    command = [
-        sys.executable,
-        "-c",
-        program + _OWN.lstrip("; " if program.endswith("\n") else ""),
-        str(folder / "a.db"),
-    ]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return _printed(program + _OWN.lstrip("; " if program.endswith("\n") else ""), folder)
+
+
+def _printed(program: str, folder: Path) -> list[str]:
+    command = [sys.executable, "-c", program, str(folder / "a.db")]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
 
 
 if __name__ == "__main__":
@@ -147,6 +207,8 @@ if __name__ == "__main__":
 
     for each, room in rooms().items():
         sys.stdout.write(f"{each:<28}{room.lines:>10,}{room.files:>6}\n")
+    for each, size in taken().items():
+        sys.stdout.write(f"{each + ' takes':<28}{size.names:>10,}{size.modules:>6}\n")
     floor = [rooms()[each] for each in GROUND_FLOOR]
     sys.stdout.write(f"{'ground floor':<28}{sum(r.lines for r in floor):>10,}{sum(r.files for r in floor):>6}\n\n")
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""The page of a session: its runs in order, each with its first prompt, as `agentspan session` prints them."""
+"""The page of a session: its runs in order, each with its first prompt, as `agentspan show --session` prints them."""
 
 from collections import Counter
 from typing import Any

@@ -282,14 +282,14 @@ test("spans or ends that the server counted and that are not here are missed", (
   assert.equal(spans.isBehind({ ...counts, finished: 2 }), true);
 });
 
-test("tokens and cost are added up without aggregates, and unknown is not zero", () => {
+test("failed steps are counted, tokens and cost are added up without aggregates, and unknown is not zero", () => {
   const rows = [
     { id: "agent", aggregate: true, input_tokens: 90, cost: 9 },
     { id: "a", input_tokens: 10, output_tokens: 2, cost: 0.5 },
-    { id: "b", output_tokens: 3 },
+    { id: "b", output_tokens: 3, status: "failed" },
   ];
-  assert.deepEqual(spansOf(rows).sums(), { tokens: 15, cost: 0.5 });
-  assert.deepEqual(spansOf([{ id: "a" }]).sums(), { tokens: null, cost: null });
+  assert.deepEqual(spansOf(rows).sums(), { failed: 1, tokens: 15, cost: 0.5 });
+  assert.deepEqual(spansOf([{ id: "a" }]).sums(), { failed: 0, tokens: null, cost: null });
 });
 
 test("the active time is that in which a step went on, without what sums up steps", () => {
