@@ -98,8 +98,4 @@ def _end(lines: Sequence[str], first: int, room: int) -> int:
         return stop
     # A group is a line with the deeper ones below it. So the best place is before a line that is indented least.
     places = range(first + max(1, (stop - first + 1) // 2), stop + 1)
-    return min(reversed(places), key=lambda at: _indent(lines[at]))
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
+    return min(reversed(places), key=lambda at: len(lines[at]) - len(lines[at].lstrip(" ")))

@@ -87,11 +87,7 @@ def server_of(db: "Database | str | os.PathLike[str] | None") -> "Server[Any]":
         return CallToolResult(content=[TextContent(type="text", text=reply.text)], is_error=reply.is_error)
 
     return Server(
-        "agentspan",
-        version=__version__,
-        instructions=INSTRUCTIONS,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
+        "agentspan", version=__version__, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool
     )
 
 

@@ -60,13 +60,8 @@ def _settings(environment: Environment) -> Path:
     return Path(named) if os.path.isabs(named) else _home(environment) / ".config"
 
 
-def _claude(environment: Environment) -> Path:
-    return Path(environment.get("CLAUDE_CONFIG_DIR") or _home(environment) / ".claude")
-
-
 def _claude_json(environment: Environment) -> Path:
-    named = environment.get("CLAUDE_CONFIG_DIR")
-    return (Path(named) if named else _home(environment)) / ".claude.json"
+    return Path(environment.get("CLAUDE_CONFIG_DIR") or _home(environment)) / ".claude.json"
 
 
 def _opencode(environment: Environment) -> Path:
@@ -91,15 +86,11 @@ def _typed(words: list[str]) -> dict[str, Any]:
     return {"type": "stdio", **_plain(words)}
 
 
-def _in_opencode(words: list[str]) -> dict[str, Any]:
-    return {"type": "local", "command": words, "enabled": True}
-
-
 AGENTS = {
     "claude": Agent(
         "Claude Code",
         _claude_json,
-        lambda e: _claude(e) / "skills",
+        lambda e: Path(e.get("CLAUDE_CONFIG_DIR") or _home(e) / ".claude") / "skills",
         ".mcp.json",
         ".claude/skills",
         "mcpServers",
@@ -139,7 +130,7 @@ AGENTS = {
         "opencode.json",
         ".opencode/skills",
         "mcp",
-        _in_opencode,
+        lambda words: {"type": "local", "command": words, "enabled": True},
     ),
     "vscode": Agent(
         "VS Code",

@@ -110,10 +110,7 @@ _COMMANDS: Mapping[str, click.Command] = {
 _OWN = frozenset({"db", "as_json", "markdown"})
 FIRST = "overview"
 """The tool whose definition describes the arguments that several tools share."""
-_SHARED: dict[str, dict[str, Any]] = {
-    BUDGET: {"type": "integer", "default": DEFAULT_TOKENS},
-    FROM: {"type": "integer"},
-}
+_SHARED: dict[str, dict[str, Any]] = {BUDGET: {"type": "integer", "default": DEFAULT_TOKENS}, FROM: {"type": "integer"}}
 _SHARED_HELP = {
     BUDGET: f"Most tokens of the answer; {CHARACTERS} characters count as one",
     FROM: "Go on at this line of a shortened answer",
@@ -250,15 +247,12 @@ def _schema(name: str) -> dict[str, Any]:
     parameters = _parameters(name)
     properties: dict[str, dict[str, Any]] = {}
     for argument in TOOLS[name].arguments:
-        properties[argument] = _of_filter(name) if argument == FILTER else _property(parameters[argument])
+        of_filter = {"type": "string", "description": _FILTER if name == FIRST else f"As of {FIRST}"}
+        properties[argument] = of_filter if argument == FILTER else _property(parameters[argument])
     for argument, kind in _SHARED.items():
         properties[argument] = {**kind, **({"description": _SHARED_HELP[argument]} if name == FIRST else {})}
     required = [argument for argument, each in parameters.items() if each.required]
     return {"properties": properties, **({"required": required} if required else {})}
-
-
-def _of_filter(name: str) -> dict[str, Any]:
-    return {"type": "string", "description": _FILTER if name == FIRST else f"As of {FIRST}"}
 
 
 def _property(parameter: click.Parameter) -> dict[str, Any]:

@@ -268,8 +268,8 @@ def _hashes(found: bytes) -> frozenset[bytes]:
 
 
 BATCH = 500
-FIRST = 10
-"""The most steps of a run of which one may have the run's input."""
+ENDS = 10
+"""The most steps of a run of which one may have the run's input, and of which one may have its output."""
 MAX_BYTES = 4 * 2**20
 """The characters of all payloads of one request, about."""
 POLL_S = 1.0
@@ -408,7 +408,7 @@ class _Forwarder:
             total += len(batch)
         with_run = not is_open and not sent.has_run
         if with_run:
-            self._send(_with_first(self._storage, run), [], with_run=True)
+            self._send(_with_ends(self._storage, run), [], with_run=True)
             self.runs += 1
         self._counts[row.id] = (total, sent.has_run or with_run)
 
@@ -482,13 +482,17 @@ def named(storage: Storage, row: AgentInstanceRow) -> OutgoingRun:
     return OutgoingRun(row, agent.external_identifier or agent.name, version.external_identifier, tags)
 
 
-def _with_first(storage: Storage, run: OutgoingRun) -> OutgoingRun:
-    """Return a run with its first steps, the outermost of them first."""
-    steps = storage.ask(Outlines(run.row.id))
-    steps.sort(key=lambda row: (row.parent_span_id is not None, row.started_at or row.inserted_at, row.id))
-    found = storage.ask(Find(*(row.id for row in steps[:FIRST]), instance_id=run.row.id)).rows
-    rows = (found[step.id][1] for step in steps[:FIRST] if step.id in found)
-    return run._replace(first=[row for row in rows if isinstance(row, AgentSpanRow)])
+def _with_ends(storage: Storage, run: OutgoingRun) -> OutgoingRun:
+    """Return a run with its first and its last steps, the outermost of them first."""
+    steps = storage.ask(Outlines(run.row.id, bare=True))
+    steps.sort(key=lambda row: (row.started_at or row.inserted_at, row.id))
+    first, last = (
+        [row.id for row in sorted(each, key=lambda row: row.parent_span_id is not None)[:ENDS]]
+        for each in (steps, steps[::-1])
+    )
+    found = storage.ask(Find(*{*first, *last}, instance_id=run.row.id)).rows
+    rows = {id: row for id, (_, row) in found.items() if isinstance(row, AgentSpanRow)}
+    return run._replace(first=[rows[id] for id in first if id in rows], last=[rows[id] for id in last if id in rows])
 
 
 def _all_runs(storage: Storage, after: str = "") -> Iterator[AgentInstanceRow]:
@@ -526,4 +530,4 @@ def lines(storage: Storage, runs: list[str]) -> Iterator[str]:
         for part in _parts(finished):
             yield json.dumps(writing.request(run, part, with_run=False, scores=scores))
         if row.status not in OPEN:
-            yield json.dumps(writing.request(_with_first(storage, run), [], with_run=True, scores=scores))
+            yield json.dumps(writing.request(_with_ends(storage, run), [], with_run=True, scores=scores))

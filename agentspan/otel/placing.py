@@ -415,10 +415,8 @@ class Placing:
         self._references: dict[tuple[str, str], References] = {}
         self.registered = 0
 
-    def place(
-        self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool
-    ) -> list[RecentTrace]:
-        """Return the traces of new spans, with their runs. Registers the runs that are not stored yet.
+    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool) -> None:
+        """Add the traces of new spans to the cache, with their runs. Registers the runs that are not stored yet.
 
         Args:
             ctx: the context of one transaction.
@@ -439,7 +437,6 @@ class Placing:
                 self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
             elif not known.process:
                 known.process = program_of(steps[0].span.resource).key
-        return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 
     def known(self, ctx: Context, trace_id: str) -> RecentTrace | None:
         """Return a trace that has a run, from the cache or the storage; None if no span of the trace is stored."""

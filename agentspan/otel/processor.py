@@ -153,7 +153,7 @@ class LiveRecording:
 
     def has_call_in(self, node: SpanState) -> bool:
         """Return whether a call of a model that an instrumentor recorded is directly inside of a span of agentspan."""
-        return any(inside.calls.has_call_in(node.id) for inside in self._traces.in_run(node.run.id))
+        return self._traces.has_call_in(node.run.id, node.id)
 
     def close(self) -> None:
         """Close the open spans as abandoned, and end the open runs of traces and of the process."""
@@ -170,7 +170,7 @@ class LiveRecording:
             if trace_of is not None:
                 self._abandon(node, trace_of.inside)
         self._active.clear()
-        for inside in self._traces.of_process():
+        for inside in [*self._traces.of_process.values()]:
             inside.calls.settle(0)
             end_process_run(inside)
         unlink_contexts(self.recorder)

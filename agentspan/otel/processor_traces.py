@@ -266,6 +266,7 @@ class Traces:
 
     Attributes:
         going_on: the traces whose root has not ended, by trace id.
+        of_process: the runs of the process, which hold all traces that are not runs of their own.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -273,14 +274,14 @@ class Traces:
         self.going_on: dict[int, Trace] = {}
         self._ended: OrderedDict[int, Trace] = OrderedDict()
         self._inside: OrderedDict[str, RunOfTraces] = OrderedDict()
-        self._of_process: dict[str, RunOfTraces] = {}
+        self.of_process: dict[str, RunOfTraces] = {}
         self._pid = os.getpid()
         self._lock = threading.RLock()
 
     def renew(self) -> None:
         """Make new locks in a forked child: another thread of the parent may have held the old ones."""
         self._lock = threading.RLock()
-        for inside in (*self._inside.values(), *self._of_process.values()):
+        for inside in (*self._inside.values(), *self.of_process.values()):
             inside.calls.renew()
 
     def get(self, trace_id: int) -> Trace | None:
@@ -344,15 +345,10 @@ class Traces:
         """Return the traces whose root has not ended."""
         return list(self.going_on.values())
 
-    def of_process(self) -> list[RunOfTraces]:
-        """Return the runs of the process: they hold all traces that are not runs of their own."""
-        return list(self._of_process.values())
-
-    def in_run(self, run_id: str) -> Iterator[RunOfTraces]:
-        """Yield the facts of a run that holds traces; nothing for another run."""
+    def has_call_in(self, run_id: str, span_id: str) -> bool:
+        """Return whether one of the latest calls of a run is directly inside of a span."""
         inside = self._inside.get(run_id)
-        if inside is not None:
-            yield inside
+        return inside is not None and inside.calls.has_call_in(span_id)
 
     def _of(self, run: RunState) -> RunOfTraces:
         inside = self._inside.get(run.id)
@@ -373,10 +369,10 @@ class Traces:
         named = name_of_process(program)
         if os.getpid() != self._pid:  # a forked child, whose resource names its parent
             named = named._replace(key=f"{named.key}/{os.getpid()}")
-        found = self._of_process.get(named.key)
+        found = self.of_process.get(named.key)
         if found is None:
             named = named if program.is_named else named._replace(agent=program_name())
-            found = self._of_process[named.key] = self._begun(named, span, run_metadata(span.resource))
+            found = self.of_process[named.key] = self._begun(named, span, run_metadata(span.resource))
         return found
 
     def _begun(self, named: RunName, first: OtelSpan, metadata: dict[str, Any]) -> RunOfTraces:

@@ -112,12 +112,8 @@ class TraceChanges:
     def step_bytes(self) -> dict[str, int]:
         """The estimated size in memory of each relevant new span, by its id."""
         rows = (self.rows[step.span.span_id] for step in self.relevant)
-        return {row.id: 1000 + _memory_of(row.payload + (row.result_payload or "")) for row in rows}
-
-    @property
-    def id_bytes(self) -> int:
-        """The estimated size in memory of the ids of the new spans."""
-        return 120 * len(self.rows)
+        texts = ((row.id, row.payload + (row.result_payload or "")) for row in rows)
+        return {id: 1000 + 2 * len(text) + 160 * values_in(text) for id, text in texts}  # of each value and its name
 
     def done(self, seen_s: float) -> None:
         """Apply these changes to the cached trace and run, at the monotonic time `seen_s`."""
@@ -134,11 +130,6 @@ class TraceChanges:
         self.trace.written.update(self.seen.looks)
         if self.trace.above is not None:  # another trace may repeat another call of the shared steps
             self.trace.steps.update({step.span.span_id: step for step in self.relevant})
-
-
-def _memory_of(payloads: str) -> int:
-    """Return the estimated size in memory of parsed payloads: 160 bytes for each value and its name."""
-    return 2 * len(payloads) + 160 * values_in(payloads)
 
 
 def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:
@@ -491,7 +482,7 @@ class Receiver:
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
-                self._recent.keep(changes.trace, changes.relevant, changes.step_bytes, changes.id_bytes)
+                self._recent.keep(changes.trace, changes.relevant, changes.step_bytes, 120 * len(changes.rows))
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:

@@ -13,15 +13,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from agentspan.otel.mapping.mapped import (
-    ABOUT_SPAN,
-    Mapped,
-    Program,
-    RunFacts,
-    is_of_framework,
-    plain_name,
-    program_of,
-)
+from agentspan.otel.mapping.mapped import ABOUT_SPAN, Mapped, Program, RunFacts, is_of_framework, plain_name, program_of
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.redaction import suspicious

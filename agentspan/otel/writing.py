@@ -32,9 +32,11 @@ _COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "
 
 
 class OutgoingRun(NamedTuple):
-    """A run to encode, with the names of its agent and version, its tags, and its first steps in order of their start.
+    """A run to encode, with the names of its agent and version, and its tags.
 
-    The input of a run is that of the first of these steps that has one.
+    Attributes:
+        first: its first steps; the input of the run is that of the first of them that has one.
+        last: its last steps, the last one first; a run without a result has the output of the first that has one.
     """
 
     row: AgentInstanceRow
@@ -42,6 +44,7 @@ class OutgoingRun(NamedTuple):
     version: str
     tags: Sequence[str] = ()
     first: Sequence[AgentSpanRow] = ()
+    last: Sequence[AgentSpanRow] = ()
 
 
 def request(
@@ -149,7 +152,13 @@ def _run_span(run: OutgoingRun) -> dict[str, Any]:
     attributes = {f"agentspan.run.{name}": getattr(row, name) for name in about}
     inputs = (outgoing.asked(step, _decoded(step.payload)) for step in run.first)
     asked = next((found for found in inputs if found is not None), row.task)
-    attributes |= outgoing.run_attributes(row, run.agent, run.version, asked)
+    result = _decoded(row.result)
+    if result is None and row.status == "complete":
+        outputs = (outgoing.answered(step, _decoded(step.result_payload)) for step in run.last)
+        result = next((found for found in outputs if found is not None), None)
+    elif isinstance(result, dict) and result.keys() == {"output"}:
+        result = result["output"]
+    attributes |= outgoing.run_attributes(row, run.agent, run.version, asked, result)
     return _written(run, row, f"invoke_agent {run.agent}", _decoded(row.error), attributes)
 
 

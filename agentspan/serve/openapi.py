@@ -400,10 +400,7 @@ def _answer(operation: type[Operation]) -> type[BaseModel]:
 
 
 def _complete_schema(
-    model: str,
-    schema: dict[str, Any],
-    described: Mapping[str, type[BaseModel]],
-    fields: Mapping[str, Any],
+    model: str, schema: dict[str, Any], described: Mapping[str, type[BaseModel]], fields: Mapping[str, Any]
 ) -> None:
     schema["description"] = about(described[model])
     texts = attributes(described[model])

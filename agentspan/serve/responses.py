@@ -187,10 +187,7 @@ THREADS = 2
 
 
 async def streamed(
-    parts: Iterator[bytes],
-    media_type: str,
-    headers: Mapping[str, str] | None = None,
-    executor: Executor | None = None,
+    parts: Iterator[bytes], media_type: str, headers: Mapping[str, str] | None = None, executor: Executor | None = None
 ) -> Response:
     """Return a response with pieces that a thread makes one after the other, as fast as the client reads.
 

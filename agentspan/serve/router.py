@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property, partial
+from itertools import chain
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -297,7 +298,8 @@ class OperationRouter:
     async def _get_agent_context(self, operation: runs.GetAgentContext, **_: Any) -> Response:
         """Answer with a whole run, whose spans are never in memory at once."""
         context, spans_of_run = await asyncio.to_thread(operation.parts, self._ctx)
-        return await streamed(_agent_context(context, spans_of_run), "application/json")
+        before = b'{"status":"success","agent_context":{"body":' + encoded(context)[:-1] + b',"spans":'
+        return await streamed(chain([before], pieces_of(spans_of_run), [b"}}}"]), "application/json")
 
     async def _run_bulk(self, operation: bulk.RunBulk, *, is_large: bool) -> Response:
         items = bulk.plan(operation.items)
@@ -332,13 +334,6 @@ def _run_part(context: Context, part: Sequence[bulk.Item], room: int) -> BulkAns
     answers = BulkAnswers(room)
     bulk.run_into(context, part, answers.add)
     return answers
-
-
-def _agent_context(context: dict[str, Any], spans: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield the envelope of a run and of everything that belongs to it in pieces."""
-    yield b'{"status":"success","agent_context":{"body":' + encoded(context)[:-1] + b',"spans":'
-    yield from pieces_of(spans)
-    yield b"}}}"
 
 
 def _bulk(answers: Iterator[tuple[str, Envelope]]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ Only the server's own pages may do it, and not where the server only reads.
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from agentspan.model.scores import MARK, NOTE, typed
 from agentspan.recording.budgets import ALLOWED, NAME, more_of, number_of
 from agentspan.serve.logins import is_own_page
 from agentspan.serve.responses import refuse, respond
-from agentspan.serve.viewer_run import run_of, span_of
+from agentspan.serve.viewer_run import Handler, run_of, span_of
 from agentspan.serve.viewer_runs import MOST_SELECTED
 from agentspan.serve.writes import WriteQueue
 from agentspan.storage.protocol import Storage
@@ -39,21 +40,27 @@ class Changes:
         self._write_queue = write_queue
         self._read_only = read_only
 
-    async def terminate(self, request: Request) -> Response:
+    def of_own_page(self, change: Callable[[Request, dict[str, Any]], Awaitable[Response]]) -> Handler:
+        """Return a handler that calls a change with the form that a page of this server sent."""
+
+        async def handler(request: Request) -> Response:
+            if self._read_only:
+                return refuse("not_permitted", "this server only reads")
+            if not is_own_page(request):
+                return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+            return await change(request, await form_of(request))
+
+        return handler
+
+    async def terminate(self, request: Request, form: dict[str, Any]) -> Response:
         """Terminate a run."""
-        if refused := self._refused(request):
-            return refused
-        form = await form_of(request)
         fields = {"agent_instance_id": request.path_params["run_id"], "reason": form.get("reason")}
         await self._write_queue.run(TerminateInstance(fields))
         run = await run_of(self._storage, request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 
-    async def allow(self, request: Request) -> Response:
+    async def allow(self, request: Request, form: dict[str, Any]) -> Response:
         """Allow a run more than its budget."""
-        if refused := self._refused(request):
-            return refused
-        form = await form_of(request)
         run = await run_of(self._storage, request)
         if run.status not in OPEN:
             raise InvalidAction(f"run {run.id} is {run.status}: it takes no further step")
@@ -63,11 +70,8 @@ class Changes:
         await self._write_queue.run(ScoreInstance({"agent_instance_id": run.id, **about}))
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 
-    async def mark(self, request: Request) -> Response:
+    async def mark(self, _: Request, form: dict[str, Any]) -> Response:
         """Mark runs with a label, and perhaps a note; without a label, withdraw their marks."""
-        if refused := self._refused(request):
-            return refused
-        form = await form_of(request)
         ids, label = form.get("runs"), form.get("label") or None
         if not isinstance(ids, list) or not 0 < len(ids) <= MOST_SELECTED:
             raise InvalidValue("runs", f"must be a list of 1 to {MOST_SELECTED} ids")
@@ -77,24 +81,14 @@ class Changes:
             await self._write_queue.run(ScoreInstance(fields))
         return respond({"marked": len(ids)})
 
-    async def score(self, request: Request) -> Response:
+    async def score(self, request: Request, form: dict[str, Any]) -> Response:
         """Add or remove a score, a mark or a note of the run or of one of its spans, as `agentspan score` does."""
-        if refused := self._refused(request):
-            return refused
-        form = await form_of(request)
         run = await run_of(self._storage, request)
         span_id = form.get("span_id")
         if span_id is not None:
             await asyncio.to_thread(span_of, self._storage, run.id, str(span_id))
         await self._write_queue.run(ScoreTarget(_judged(form) | {"target_id": span_id or run.id}))
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
-
-    def _refused(self, request: Request) -> Response | None:
-        if self._read_only:
-            return refuse("not_permitted", "this server only reads")
-        if not is_own_page(request):
-            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
-        return None
 
 
 async def form_of(request: Request) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def routes(
         ("/answer.json", runs.answer_data, "GET"),
         ("/steps.json", runs.steps_data, "GET"),
         ("/export", runs.export, "GET"),
-        ("/marks", changes.mark, "POST"),
+        ("/marks", changes.of_own_page(changes.mark), "POST"),
         ("/stamp", stamp, "GET"),
         *((path, across(page), "GET") for page in PAGES for path in page.paths),
         ("/runs/{run_id}", run.page, "GET"),
@@ -95,10 +95,10 @@ def routes(
         ("/runs/{run_id}/search", run.or_page(run.search), "GET"),
         ("/runs/{run_id}/why", run.or_page(run.why), "GET"),
         ("/runs/{run_id}/own-times", run.or_page(run.own_times), "GET"),
-        ("/runs/{run_id}/scores", changes.score, "POST"),
+        ("/runs/{run_id}/scores", changes.of_own_page(changes.score), "POST"),
         ("/runs/{run_id}/export", run.export, "GET"),
-        ("/runs/{run_id}/allow", changes.allow, "POST"),
-        ("/runs/{run_id}/terminate", changes.terminate, "POST"),
+        ("/runs/{run_id}/allow", changes.of_own_page(changes.allow), "POST"),
+        ("/runs/{run_id}/terminate", changes.of_own_page(changes.terminate), "POST"),
         ("/logout", access.logout, "POST"),
     ]
     return [

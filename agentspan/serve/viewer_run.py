@@ -127,10 +127,8 @@ class OneRun:
     async def blob(self, request: Request) -> Response:
         """Answer with the bytes of an image, a sound or another blob in a span."""
         run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
-
-        def read() -> Response:
-            return blob_response(span_of(self._storage, run_id, span_id), request.path_params["sha256"])
-
+        sha256 = request.path_params["sha256"]
+        read = partial(blob_response, self._storage, run_id, span_id, sha256)
         return await asyncio.get_running_loop().run_in_executor(self._details, read)
 
     async def context(self, request: Request) -> Response:
@@ -229,12 +227,13 @@ BLOB_POLICY = "default-src 'none'; sandbox"
 """The content security policy of a blob, for a browser that opens it in a tab of its own."""
 
 
-def blob_response(span: AgentSpanRow, sha256: str) -> Response:
+def blob_response(storage: Storage, run_id: str, span_id: str, sha256: str) -> Response:
     """Return the bytes of a span that have this hash. Images, except SVG, and audio are shown; others are downloads.
 
     Raises:
         NotFound: the span has no such bytes.
     """
+    span = span_of(storage, run_id, span_id)
     found = next((blob for hash, blob in blobs_of(span) if hash == sha256), None)
     if found is None:
         raise NotFound("this span has no such bytes")

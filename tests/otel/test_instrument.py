@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from opentelemetry import trace
@@ -137,6 +138,24 @@ def test_a_namespace_package_is_waited_for(tmp_path: Path, monkeypatch: pytest.M
         assert list(importlib.import_module("spread_out").__path__) == [str(tmp_path / "spread_out")]
         importlib.import_module("spread_out.core")
     assert imported == [*names]
+
+
+def test_an_import_goes_on_if_what_waits_for_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "comes_late.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+
+    def fails(module: ModuleType) -> None:
+        raise LookupError(module.__name__)
+
+    agentspan.configure(tmp_path / "runs.db")
+    Waiting({"comes_late": fails, "json": fails})
+    with without("comes_late"):
+        importlib.import_module("comes_late")
+    agentspan.shutdown()
+    assert "LookupError" in caplog.text
 
 
 def test_without_the_extra_the_error_says_what_to_install() -> None:

@@ -5,6 +5,7 @@ The second part imports spans, forwards them, and compares the two.
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -415,7 +416,6 @@ TURN = [{"role": "assistant", "parts": [{"type": "text", "content": "Here."}], "
                 "gen_ai.operation.name": "invoke_agent",
                 "gen_ai.agent.name": "a",
                 "gen_ai.request.model": "m",
-                "gen_ai.usage.input_tokens": 3,
                 "gen_ai.response.finish_reasons": ["stop"],
                 INPUT: json.dumps(PHOTO),
             },
@@ -526,6 +526,50 @@ def test_the_span_of_a_run_has_the_input_of_its_first_step_else_its_task(
     tracer.flush()
     run = sent(storage)[-1].attributes
     assert (run["input.value"], run["input.mime_type"]) == found
+
+
+@pytest.mark.parametrize(
+    ("steps", "fields", "found"),
+    [
+        ([("agent", {"output": {"dry": True}})], {}, ('{"dry":true}', "application/json")),
+        ([("llm", {"text": "Dry."}), ("tool", {"output": "1"}), ("my own type", {})], {}, ("1", "text/plain")),
+        ([("llm", {"text": "Wet."}), ("llm", {"text": "Dry."})], {}, ("Dry.", "text/plain")),
+        ([("llm", {"text": "Wet."})], {"output": "Dry."}, ("Dry.", "text/plain")),
+        ([("llm", {"text": "Wet."})], {"sky": "dry"}, ('{"sky":"dry"}', "application/json")),
+        ([("my own type", {"a": 1})], {}, ("inside", "text/plain")),
+    ],
+)
+def test_the_span_of_a_run_has_its_result_else_the_output_of_its_last_step(
+    steps: list[tuple[str, dict[str, Any]]], fields: dict[str, Any], found: tuple[str, str]
+) -> None:
+    storage = MemoryStorage()
+    tracer = agentspan.Tracer(storage, raise_errors=True)
+    with tracer.run("guide") as open_run:
+        for type_, result in steps:
+            with tracer.span(type_, {"name": "a", "model": "m"}) as outer, tracer.span("llm", {"model": "m"}) as inner:
+                inner.set_result({"text": "inside"})
+                outer.set_result(result)
+        if fields:
+            open_run.set_result(fields)
+    tracer.flush()
+    run = sent(storage)[-1].attributes
+    assert (run["output.value"], run["output.mime_type"]) == found
+
+
+def test_a_failed_run_has_no_output() -> None:
+    storage = MemoryStorage()
+    tracer = agentspan.Tracer(storage, raise_errors=True)
+    with suppress(KeyError), tracer.run("guide"):
+        tracer.span("llm")(lambda: {"text": "Dry."})()
+        raise KeyError
+    tracer.flush()
+    assert "output.value" not in sent(storage)[-1].attributes
+
+
+def test_tokens_of_an_agent_go_out_with_the_calls_inside_alone() -> None:
+    used = {"input_tokens": 8, "output_tokens": 2}
+    assert not [name for name in step("agent", {"name": "a"}, used).attributes if "usage" in name]
+    assert step("agent", {"name": "a", "own_tokens": True}, used).attributes["gen_ai.usage.input_tokens"] == 8
 
 
 RENAMED = {"gen_ai.workflow.name": "gen_ai.agent.name", "gen_ai.system": "gen_ai.provider.name"}

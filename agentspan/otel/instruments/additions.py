@@ -51,15 +51,7 @@ def _usage_of(entry: dict[str, Any]) -> dict[str, int | float]:
 
 
 def _dspy_history(module: Any) -> None:
-    def wrap(update: Any) -> Any:
-        def recorded(self: Any, entry: Any) -> Any:
-            with unharmed:
-                get_current_span().set_attributes(_usage_of(entry))
-            return update(self, entry)
-
-        return recorded
-
-    DSPY.replace(module.BaseLM, "update_history", wrap)
+    DSPY.before(module.BaseLM, "update_history", lambda _, entry: get_current_span().set_attributes(_usage_of(entry)))
 
 
 DSPY = Wrapping({"dspy.clients.base_lm": _dspy_history})
@@ -71,19 +63,14 @@ _COST = "llm.cost.total"
 def _claude_messages(module: Any) -> None:
     sums: dict[Any, float] = {}
 
-    def wrap(process: Any) -> Any:
-        def recorded(message: Any, span: Any, *args: Any, **kwargs: Any) -> Any:
-            with unharmed:
-                total, session = getattr(message, "total_cost_usd", None), getattr(message, "session_id", None)
-                if isinstance(total, int | float):
-                    before = sums.get(session, 0.0)
-                    sums[session] = total
-                    span.set_attribute(_COST, total - before if total >= before else total)
-            return process(message, span, *args, **kwargs)
+    def note(message: Any, span: Any, *_: Any, **__: Any) -> None:
+        total, session = getattr(message, "total_cost_usd", None), getattr(message, "session_id", None)
+        if isinstance(total, int | float):
+            before = sums.get(session, 0.0)
+            sums[session] = total
+            span.set_attribute(_COST, total - before if total >= before else total)
 
-        return recorded
-
-    CLAUDE.replace(module, "_process_message", wrap)
+    CLAUDE.before(module, "_process_message", note)
 
 
 CLAUDE = Wrapping({"openinference.instrumentation.claude_agent_sdk._wrappers": _claude_messages})
@@ -207,25 +194,9 @@ class _Sent:
 
 def _mcp_client(module: Any) -> None:
     sent: WeakKeyDictionary[Any, _Sent] = WeakKeyDictionary()
-
-    def wrap_write(write: Any) -> Any:
-        async def recorded(self: Any, message: Any, *args: Any, **kwargs: Any) -> Any:
-            with unharmed:
-                sent.setdefault(self, _Sent()).note(message)
-            return await write(self, message, *args, **kwargs)
-
-        return recorded
-
-    def wrap_resolve(resolve: Any) -> Any:
-        def recorded(self: Any, request_id: Any, outcome: Any) -> Any:
-            with unharmed:
-                sent.setdefault(self, _Sent()).answered(request_id, outcome)
-            return resolve(self, request_id, outcome)
-
-        return recorded
-
-    MCP.replace(module.JSONRPCDispatcher, "_write", wrap_write)
-    MCP.replace(module.JSONRPCDispatcher, "_resolve_pending", wrap_resolve)
+    client = module.JSONRPCDispatcher
+    MCP.before(client, "_write", lambda self, message, *_, **__: sent.setdefault(self, _Sent()).note(message))
+    MCP.before(client, "_resolve_pending", lambda self, *answer: sent.setdefault(self, _Sent()).answered(*answer))
 
 
 def _mcp_server(module: Any) -> None:
@@ -250,13 +221,7 @@ def _mcp_server(module: Any) -> None:
 
 
 def _mcp_stdio(module: Any) -> None:
-    def wrap(environment: Any) -> Any:
-        def recorded() -> dict[str, str]:
-            return {**environment(), **_passed_on()}
-
-        return recorded
-
-    MCP.replace(module, "get_default_environment", wrap)
+    MCP.replace(module, "get_default_environment", lambda environment: lambda: {**environment(), **_passed_on()})
 
 
 def _passed_on() -> dict[str, str]:

@@ -96,12 +96,6 @@ def uninstrument(*names: str) -> None:
             _close()
 
 
-def record_unset_provider() -> None:
-    """Record the program's OpenTelemetry spans as long as the program has set no provider."""
-    with _lock:
-        _provider_for(None, None)
-
-
 def instrumented() -> list[Instrumented]:
     """Return the instrumentors that are turned on."""
     return [each for each, _ in _on.values()]
@@ -287,7 +281,9 @@ _HERE = frozenset({__name__, Waiting.__module__, "importlib"})
 
 
 def _record_global_provider(api: Any) -> None:
-    record_unset_provider()
+    """Record the program's OpenTelemetry spans as long as it has set no provider, and then its provider's."""
+    with _lock:
+        _provider_for(None, None)
     set_provider = api.set_tracer_provider
 
     def set_tracer_provider(tracer_provider: Any) -> None:

@@ -16,6 +16,8 @@ Then = Callable[[ModuleType], None]
 class Waiting(MetaPathFinder):
     """An import finder that calls a function when a module has been imported. It delegates to the finders behind it.
 
+    An exception of a function is counted as a fault of recording; the import goes on.
+
     Args:
         wanted: the functions to call with the module, by its name. Each is called once; immediately if the module is
             already imported.
@@ -24,7 +26,7 @@ class Waiting(MetaPathFinder):
     def __init__(self, wanted: dict[str, Then]) -> None:
         self._wanted = wanted
         for name in [name for name in wanted if name in sys.modules]:
-            wanted.pop(name)(sys.modules[name])
+            self._imported(sys.modules[name])
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -43,7 +45,8 @@ class Waiting(MetaPathFinder):
     def _imported(self, module: ModuleType) -> None:
         then = self._wanted.pop(module.__name__, None)  # not in `find_spec`: a program may only check for the module
         if then is not None:
-            then(module)
+            with unharmed:
+                then(module)
 
 
 class _Calling(Loader):
@@ -100,11 +103,23 @@ class Wrapping:
         setattr(owner, name, new(before))
         self._replaced.append((owner, name, before))
 
+    def before(self, owner: Any, name: str, note: Callable[..., object]) -> None:
+        """Let each call of the function `name` first call `note` with its arguments, whose faults harm no call."""
+
+        def wrap(function: Any) -> Any:
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                with unharmed:
+                    note(*args, **kwargs)
+                return function(*args, **kwargs)
+
+            return noted
+
+        self.replace(owner, name, wrap)
+
     def _when_imported(self, wrap: Callable[[Any], None]) -> Callable[[ModuleType], None]:
         def imported(module: ModuleType) -> None:
             if self._is_on:
-                with unharmed:
-                    wrap(module)
+                wrap(module)
 
         return imported
 

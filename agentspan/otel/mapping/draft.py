@@ -410,6 +410,15 @@ def row(place: str, *names: str, read: Read = as_is) -> Row:
     return Row(place, names, read)
 
 
+KINDS: Mapping[str, str] = {
+    **{kind: kind for kind in ("agent", "chain", "llm", "tool", "embedding", "guardrail")},
+    **dict.fromkeys(("prompt", "parser", "workflow"), "chain"),
+    **dict.fromkeys(("generation", "chat_model"), "llm"),
+    **{"retriever": "retrieval", "reranker": "rerank", "evaluator": "evaluation"},
+}
+"""The span types by the names that platforms have for kinds of spans, in small letters."""
+
+
 class Family(NamedTuple):
     """A family of attributes, in one version, such as the GenAI conventions of 2026.
 

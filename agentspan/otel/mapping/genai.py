@@ -88,10 +88,7 @@ _TOKENS = (
         for side, name in (("input", "input"), ("output", "output"), ("cached", "cache_read.input"))
     ),
 )
-_MODEL = (
-    row("payload.model", "gen_ai.request.model", read=text),
-    row("payload.provider", PROVIDER, SYSTEM, read=text),
-)
+_MODEL = (row("payload.model", "gen_ai.request.model", read=text), row("payload.provider", PROVIDER, SYSTEM, read=text))
 _REQUEST = (
     row("payload.temperature", "gen_ai.request.temperature", read=number),
     row("payload.max_tokens", "gen_ai.request.max_tokens", read=whole),
@@ -134,13 +131,7 @@ _OF_2025: dict[str, tuple[Row, ...]] = {
         row("result.cache_write_tokens", "gen_ai.usage.cache_creation.input_tokens", read=whole),
         row("result.cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", read=whole),
     ),
-    "agent": (
-        *_AGENT,
-        *_MODEL,
-        *_REQUEST,
-        *_TOKENS,
-        row("result.stop_reason", REASONS, read=first),
-    ),
+    "agent": (*_AGENT, *_MODEL, *_REQUEST, *_TOKENS, row("result.stop_reason", REASONS, read=first)),
     "chain": (
         row("payload.name", "gen_ai.workflow.name", "gen_ai.agent.name", "gen_ai.task.name", read=text),
         row("payload.conversation_id", "gen_ai.conversation.id", read=text),
@@ -189,10 +180,7 @@ _OF_2025: dict[str, tuple[Row, ...]] = {
 }
 _OF_2026: dict[str, tuple[Row, ...]] = {
     **_OF_2025,
-    "llm": (
-        row("result.cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", read=whole),
-        *_OF_2025["llm"],
-    ),
+    "llm": (row("result.cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", read=whole), *_OF_2025["llm"]),
     "chain": (
         row("payload.name", "gen_ai.agent.name", "gen_ai.workflow.name", "gen_ai.task.name", read=text),
         row("payload.conversation_id", "gen_ai.conversation.id", read=text),

@@ -4,7 +4,7 @@ The event is an event of a span, or a log record emitted inside a span. Annotati
 `annotations.0.annotation.name`; with the prefix `trace.` they are about its trace. Scores of sessions are not read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from agentspan.errors import AgentspanError
@@ -22,15 +22,10 @@ _FORMS = tuple(
     for word in ("annotation", "evaluation")
 )
 """OpenInference's forms of scores: the text before and after the number, the first name, whether about the trace."""
-_FIRST = frozenset(first for _, _, first, _ in _FORMS)
+FIRST = frozenset(first for _, _, first, _ in _FORMS)
 _KINDS = {"HUMAN": "human", "LLM": "model", "CODE": "code"}
 MOST = 100
 """The most scores of one form that are read from a span."""
-
-
-def may_have_scores(names: Iterable[str]) -> bool:
-    """Return whether attributes with these names may hold a score."""
-    return not _FIRST.isdisjoint(names)
 
 
 class FoundScore(NamedTuple):
@@ -52,7 +47,7 @@ class FoundScore(NamedTuple):
 def scores_in(span: OtelSpan) -> list[FoundScore]:
     """Return the scores in the events and attributes of a span (0.3 µs where there are none)."""
     attributes = span.attributes
-    if not span.events and _FIRST.isdisjoint(attributes):
+    if not span.events and FIRST.isdisjoint(attributes):
         return []
     scores = [found for event in span.events if event.name == RESULT and (found := score_in(event)) is not None]
     for before, after, first, is_of_run in _FORMS:

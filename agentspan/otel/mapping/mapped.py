@@ -16,15 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from agentspan import clock
-from agentspan.otel.mapping import (
-    genai,
-    judgements,
-    messages,
-    openinference,
-    platforms,
-    sdks,
-    traceloop,
-)
+from agentspan.otel.mapping import genai, judgements, messages, openinference, platforms, sdks, traceloop
 from agentspan.otel.mapping.draft import Draft, Family, Shape, begin_span, literal, shape_of, text
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
@@ -475,7 +467,9 @@ def hints_of(attributes: Mapping[str, Any]) -> Hints:
 
 def _hints(names: tuple[str, ...]) -> Hints:
     return Hints(
-        not _MODEL_NAMES.isdisjoint(names), judgements.may_have_scores(names), not _CONVERSATION_NAMES.isdisjoint(names)
+        not _MODEL_NAMES.isdisjoint(names),
+        not judgements.FIRST.isdisjoint(names),
+        not _CONVERSATION_NAMES.isdisjoint(names),
     )
 
 

@@ -189,7 +189,9 @@ def _summary(item: Mapping[str, Any]) -> str:
 
 def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
     """Convert a message of OpenAI's or Anthropic's form. Each answer of a tool in it becomes a separate message."""
-    content = parsed_parts(item.get("content"))
+    content = item.get("content")
+    if type(content) is str and content.startswith(_PARTS):
+        content = parsed(content)
     if "content" not in item and "tool_calls" not in item:
         yield item
         return
@@ -216,13 +218,6 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
     if found["role"] == "tool" and "tool_call_id" not in found and type(item.get("id")) is str:
         found["tool_call_id"] = item["id"]
     yield found
-
-
-def parsed_parts(content: Any) -> Any:
-    """Return the content of a message. A JSON text of a list of parts with a `type` is parsed."""
-    if type(content) is str and content.startswith(_PARTS):
-        return parsed(content)
-    return content
 
 
 def _answer(part: Mapping[str, Any]) -> dict[str, Any]:

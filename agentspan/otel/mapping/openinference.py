@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from agentspan.otel.mapping import messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, members, number, parsed, row, text, whole
+from agentspan.otel.mapping.draft import KINDS, Draft, Family, Row, members, number, parsed, row, text, whole
 from agentspan.otel.mapping.genai import returned
 from agentspan.otel.span import OtelSpan
 from agentspan.schemas.builtin import OWN_TOKENS
@@ -13,18 +13,6 @@ KIND = "openinference.span.kind"
 IN, OUT = "input.value", "output.value"
 _IN_MESSAGES, _OUT_MESSAGES = "llm.input_messages.", "llm.output_messages."
 _FIRST_TOKEN = "First Token Stream Event"
-KINDS = {
-    "AGENT": "agent",
-    "CHAIN": "chain",
-    "PROMPT": "chain",
-    "LLM": "llm",
-    "TOOL": "tool",
-    "RETRIEVER": "retrieval",
-    "EMBEDDING": "embedding",
-    "RERANKER": "rerank",
-    "GUARDRAIL": "guardrail",
-    "EVALUATOR": "evaluation",
-}
 _HANDOFF = "handoff to "
 _LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _PREPARES = "._prepare_chat_with_tools"
@@ -96,7 +84,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
 
 def _kind(span: OtelSpan) -> str | None:
     kind = span.attributes.get(KIND)
-    found = KINDS.get(kind.upper()) if type(kind) is str else None
+    found = KINDS.get(kind.lower()) if type(kind) is str else None
     if found == "llm" and span.name.endswith(_PREPARES):
         return "chain"
     if found in ("embedding", "retrieval") and span.scope.name == _LLAMA_INDEX and _HALF.search(span.name):
@@ -172,12 +160,9 @@ def _list(value: Any) -> list[Any]:
 
 
 def _tools(draft: Draft) -> None:
-    defined = [parsed(each.get("tool", {}).get("json_schema")) for each in draft.spelt("llm.tools.") if _is_tool(each)]
+    tools = [each.get("tool") for each in draft.spelt("llm.tools.") if type(each) is dict]
+    defined = [parsed(tool.get("json_schema")) for tool in tools if type(tool) is dict]
     draft.put("payload.tools", [each for each in defined if each is not None] or None)
-
-
-def _is_tool(item: Any) -> bool:
-    return type(item) is dict and type(item.get("tool")) is dict
 
 
 def _agent(draft: Draft) -> None:

@@ -80,11 +80,13 @@ def _reasons(value: Any) -> list[str] | None:
 
 
 def _instructions(value: Any) -> str | None:
-    return _json(_sent_instructions(value)) if value else None
+    """Return system instructions as parts of the GenAI conventions."""
+    return _json([_part(each) for each in (value if type(value) is list else [value])]) if value else None
 
 
 def _tools(value: Any) -> str | None:
-    return _json(_sent_tools(value))
+    """Return definitions of tools, each with its name and type in one object, without OpenAI's member `function`."""
+    return _json([_tool(each) for each in value] if type(value) is list else value)
 
 
 _WRITERS: Mapping[Callable[[Any], Any], Write] = {
@@ -190,11 +192,20 @@ def asked(row: AgentSpanRow, payload: Any) -> Any:
     return fields.get(_ASKED_BY.get(type_, "input"))
 
 
-def run_attributes(row: AgentInstanceRow, agent: str, version: str, asked: Any) -> dict[str, Any]:
-    """Return the attributes of the root span that a run is exported as; `asked` is the input of the run, or None."""
+def answered(row: AgentSpanRow, result: Any) -> Any:
+    """Return the output of a step that may be that of its run, such as the text of a model; None without one."""
+    fields = result if isinstance(result, dict) and row.status == "complete" else {}
+    return fields.get("text" if _type_of(row) == "llm" else "output")
+
+
+def run_attributes(row: AgentInstanceRow, agent: str, version: str, asked: Any, answer: Any) -> dict[str, Any]:
+    """Return the attributes of the root span that a run is exported as.
+
+    Args:
+        asked, answer: the input and the output of the run; None for each that is unknown.
+    """
     return {
-        "input.value": _json(asked),
-        "input.mime_type": None if asked is None else "text/plain" if type(asked) is str else "application/json",
+        **_value("input", asked),
         "openinference.span.kind": "AGENT",
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": agent,
@@ -203,14 +214,20 @@ def run_attributes(row: AgentInstanceRow, agent: str, version: str, asked: Any) 
         "session.id": row.session,
         "user.id": row.user,
         "metadata": row.metadata,
-        "output.value": row.result,
-        "output.mime_type": None if row.result is None else "application/json",
+        **_value("output", answer),
     }
+
+
+def _value(side: str, value: Any) -> dict[str, Any]:
+    kind = None if value is None else "text/plain" if type(value) is str else "application/json"
+    return {f"{side}.value": _json(value), f"{side}.mime_type": kind}
 
 
 def _of_fields(row: AgentSpanRow, type_: str, fields: Mapping[str, Any], run: AgentInstanceRow) -> dict[str, Any]:
     written = {out.attribute: out.write(fields.get(field)) for field, out in _FIELDS.get(type_, {}).items()}
     written[genai.OPERATION] = _operation(row, type_, fields)
+    if row.is_aggregate:  # the calls inside have these tokens; MLflow would count only what no span around has
+        written = {name: value for name, value in written.items() if not name.startswith("gen_ai.usage.")}
     if type_ in _CONVERSING:
         written["gen_ai.conversation.id"] = written.get("gen_ai.conversation.id") or run.session
         written |= _messages(fields) if type_ == "llm" else _input_and_output(fields)
@@ -322,16 +339,6 @@ def _sent_messages(value: Any, role: str = "user") -> list[dict[str, Any]] | Non
         return [_message({"role": role, "content": value})]
     found = messages.messages(value, role) if type(value) is list else []
     return [_message(message) for message in found if type(message) is dict] or None
-
-
-def _sent_instructions(value: Any) -> list[dict[str, Any]]:
-    """Return system instructions as parts of the GenAI conventions."""
-    return [_part(each) for each in (value if type(value) is list else [value])]
-
-
-def _sent_tools(value: Any) -> Any:
-    """Return definitions of tools, each with its name and type in one object, without OpenAI's member `function`."""
-    return [_tool(each) for each in value] if type(value) is list else value
 
 
 def _part(part: Any) -> dict[str, Any]:

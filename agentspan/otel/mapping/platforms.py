@@ -10,28 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from agentspan.otel.mapping import messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, decoded, members, number, parsed, row, text, whole
+from agentspan.otel.mapping.draft import KINDS, Draft, Family, Row, decoded, members, number, parsed, row, text, whole
 from agentspan.otel.mapping.genai import unwrap
 from agentspan.otel.span import OtelSpan
 
 MLFLOW_KIND = "mlflow.spanType"
 _MLFLOW_IN, _MLFLOW_OUT = "mlflow.spanInputs", "mlflow.spanOutputs"
-_MLFLOW_KINDS = {
-    "AGENT": "agent",
-    "CHAIN": "chain",
-    "PARSER": "chain",
-    "WORKFLOW": "chain",
-    "UNKNOWN": "chain",
-    "CHAT_MODEL": "llm",
-    "LLM": "llm",
-    "TOOL": "tool",
-    "RETRIEVER": "retrieval",
-    "EMBEDDING": "embedding",
-    "RERANKER": "rerank",
-    "EVALUATOR": "evaluation",
-    "GUARDRAIL": "guardrail",
-    "MEMORY": "custom",
-}
 
 
 def _mlflow_text(value: object) -> str | None:
@@ -57,7 +41,7 @@ _MLFLOW_ROWS: dict[str, tuple[Row, ...]] = {
 
 def _mlflow_kind(span: OtelSpan) -> str | None:
     kind = decoded(span.attributes.get(MLFLOW_KIND))
-    return _MLFLOW_KINDS.get(kind.upper(), "custom") if type(kind) is str else None
+    return {**KINDS, "unknown": "chain"}.get(kind.lower(), "custom") if type(kind) is str else None
 
 
 def _mlflow_rest(draft: Draft) -> None:
@@ -106,18 +90,7 @@ _LANGFUSE_COUNTS = {
 
 `input_cache_read` counts as input, too, because LangChain's callback excludes it from `input`.
 """
-_LANGFUSE_KINDS = {
-    "agent": "agent",
-    "chain": "chain",
-    "span": "chain",
-    "generation": "llm",
-    "tool": "tool",
-    "retriever": "retrieval",
-    "embedding": "embedding",
-    "guardrail": "guardrail",
-    "evaluator": "evaluation",
-    "event": "custom",
-}
+_LANGFUSE_KINDS = {**KINDS, "span": "chain", "event": "custom"}
 
 
 def _langfuse_cost(value: Any) -> int | float | None:
@@ -215,15 +188,6 @@ LANGSMITH_KIND = "langsmith.span.kind"
 _LANGSMITH_IN, _LANGSMITH_OUT = "gen_ai.prompt", "gen_ai.completion"
 _LANGSMITH_METADATA = "langsmith.metadata."
 _LANGSMITH_AGENT = _LANGSMITH_METADATA + "lc_agent_name"
-_LANGSMITH_KINDS = {
-    "llm": "llm",
-    "tool": "tool",
-    "chain": "chain",
-    "prompt": "chain",
-    "parser": "chain",
-    "retriever": "retrieval",
-    "embedding": "embedding",
-}
 _LANGSMITH_ROWS: dict[str, tuple[Row, ...]] = {
     "*": (
         row(
@@ -259,7 +223,7 @@ _LANGSMITH_ROWS: dict[str, tuple[Row, ...]] = {
 
 def _langsmith_kind(span: OtelSpan) -> str | None:
     kind = span.attributes.get(LANGSMITH_KIND)
-    found = _LANGSMITH_KINDS.get(kind) if type(kind) is str else None
+    found = KINDS.get(kind) if type(kind) is str else None
     return "agent" if found == "chain" and span.attributes.get(_LANGSMITH_AGENT) == span.name else found
 
 

@@ -136,19 +136,10 @@ def _litellm_holds(span: OtelSpan) -> bool:
     return span.scope.name == LITELLM_SCOPE or _LITELLM_ID in span.attributes
 
 
-def _is_span_of_program(span: OtelSpan) -> bool:
-    """Return whether a span is the program's own span, to which LiteLLM has added the attributes of a call."""
-    return (
-        span.scope.name != LITELLM_SCOPE
-        and _LITELLM_ID in span.attributes
-        and span.name not in (_LITELLM_RAW, "litellm_request")
-    )
-
-
 def _litellm_kind(span: OtelSpan) -> str | None:
-    if _is_span_of_program(span):
-        return "custom"
-    return "llm" if span.name in (_LITELLM_RAW, "litellm_request") else None
+    if span.name in (_LITELLM_RAW, "litellm_request"):
+        return "llm"
+    return "custom" if span.scope.name != LITELLM_SCOPE else None  # the program's own, to which LiteLLM added a call
 
 
 def _litellm_rest(draft: Draft) -> None:
@@ -218,10 +209,6 @@ def _sdk_holds(span: OtelSpan) -> bool:
     return span.scope.name.startswith(_SDK_ANTHROPIC) or span.scope.name == _SDK_MCP or _SDK_METHOD in span.attributes
 
 
-def _sdk_kind(span: OtelSpan) -> str | None:
-    return "mcp" if _SDK_METHOD in span.attributes else None
-
-
 def _sdk_rest(draft: Draft) -> None:
     if draft.type != "mcp":
         return
@@ -242,7 +229,7 @@ def _sdk_rest(draft: Draft) -> None:
         draft.put("result.error_code", code, "rpc.response.status_code")
 
 
-SDK = Family("SDK", _sdk_holds, _sdk_kind, ROWS, _sdk_rest)
+SDK = Family("SDK", _sdk_holds, lambda span: "mcp" if _SDK_METHOD in span.attributes else None, ROWS, _sdk_rest)
 
 
 _LOGFIRE_TEMPLATE, _LOGFIRE_TYPE, _LOGFIRE_LEVEL = "logfire.msg_template", "logfire.span_type", "logfire.level_num"

@@ -45,21 +45,15 @@ def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
     """
     encoding = (encoding or "identity").strip().lower()
     if encoding == "identity":
-        found = body
-        if len(found) > limit:
+        if len(body) > limit:
             raise _too_large(limit)
-        return found
+        return body
     limit = min(limit, max(MAX_SMALL, MAX_RATIO * len(body)))
     if encoding == "gzip":
         return _inflated(body, _GZIP, limit)
     if encoding == "deflate":
         return _inflated(body, _ZLIB if _has_zlib_header(body) else _RAW, limit)
     raise InvalidValue("Content-Encoding", "must be gzip, deflate or identity")
-
-
-def is_gzip(body: bytes) -> bool:
-    """Return whether a body begins with the two magic bytes of gzip."""
-    return body[:2] == b"\x1f\x8b"
 
 
 def _has_zlib_header(body: bytes) -> bool:
@@ -198,7 +192,7 @@ def _protobuf(data: bytes) -> Decoded:
 def _starts_gzip(file: IO[bytes]) -> bool:
     head = file.read(2)
     file.seek(0)
-    return is_gzip(head)
+    return head == b"\x1f\x8b"
 
 
 def _inflated_file(file: IO[bytes]) -> Iterator[bytes]:
