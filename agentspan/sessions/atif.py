@@ -331,23 +331,13 @@ class _Reader:
         self, place: _Place, own: Mapping[str, Any], kind: str, payload: dict[str, Any], result: dict[str, Any] | None
     ) -> Step:
         """Return the step of an object, with the facts that an export states about its span."""
-        key = text_or_none(own.get("id"))
+        key, at = text_or_none(own.get("id")), place.time_ns
         if key is None:
-            return Step(
-                self._session,
-                place.key,
-                place.at.owner,
-                kind,
-                place.time_ns,
-                place.time_ns,
-                "complete",
-                payload,
-                result,
-            )
+            return Step(self._session, place.key, place.at.owner, kind, at, at, "complete", payload, result)
         stated = own.get("status")
         status: Status = cast(Status, stated) if isinstance(stated, str) and stated in _STATUSES else "active"
         started, finished = time_of(own.get("started_at")), time_of(own.get("finished_at"))
-        start_ns = place.time_ns if started is None else started
+        start_ns = at if started is None else started
         end_ns = None if status == "active" else max(start_ns, finished or start_ns)
         whole = patched("payload", own, payload) or {}
         pooled = self._pooled(own)
@@ -378,18 +368,12 @@ class _Reader:
         answer, prompt = last_answer(document), first_prompt(document)
         stated_id = text_or_none(document.get("session_id"))
         session = Session(
-            self._session,
-            text_or_none(agent.get("name")) or "agent",
-            start_ns,
-            text_or_none(agent.get("version")),
-            max(times, default=start_ns),
-            None if answer is None else "answered",
-            answer,
+            self._session, text_or_none(agent.get("name")) or "agent", start_ns, text_or_none(agent.get("version")),
+            max(times, default=start_ns), None if answer is None else "answered", answer,
             task=None if prompt is None else task_of(prompt) or None,
             conversation=None if stated_id is None else _CONTINUED.sub("", stated_id),
-            fingerprint=_fingerprint(document),
-            metadata=_metadata(document),
-        )
+            fingerprint=_fingerprint(document), metadata=_metadata(document),
+        )  # fmt: skip
         return _of_run(session, run) if run else session
 
 
