@@ -28,6 +28,7 @@ from agentspan.arriving import (
     Step,
     Unread,
     agent_of,
+    commit_in,
     content_of,
     first_prompt,
     foreign_extra,
@@ -61,12 +62,10 @@ _STATUSES = frozenset({"active", "complete", "failed", "cancelled"})
 _OUTCOMES: Mapping[str, Outcome] = {
     "complete": "answered", "failed": "error", "cancelled": "interrupted", "terminated": "interrupted",
 }  # fmt: skip
-_ROOT = frozenset(
-    {
-        "schema_version", "session_id", "trajectory_id", "agent", "steps", "notes", "final_metrics",
-        "continued_trajectory_ref", "extra", "subagent_trajectories",
-    }
-)  # fmt: skip
+_ROOT = frozenset({
+    "schema_version", "session_id", "trajectory_id", "agent", "steps", "notes", "final_metrics",
+    "continued_trajectory_ref", "extra", "subagent_trajectories",
+})  # fmt: skip
 _AGENT = frozenset({"name", "version", "model_name", "tool_definitions", "extra"})
 _MOST_CHARACTERS = 2**27
 """The most characters of a list whose elements stand in the pool: a small file could name a large one a million times.
@@ -401,12 +400,9 @@ def _of_run(session: Session, run: Mapping[str, Any]) -> Session:
         task=text_or_none(run.get("task")),
         fingerprint={name: part for name, part in parts.items() if isinstance(part, str)},
         metadata=metadata,
-        git_commit=commit if isinstance(commit := run.get("git_commit"), str) and _COMMIT.match(commit) else None,
+        git_commit=commit_in(run.get("git_commit")),
         scores=tuple(score for each in list_in(run.get("scores")) if (score := _score(each)) is not None),
     )
-
-
-_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 
 
 def _score(value: Any) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from agentspan.arriving import (
     Session,
     Step,
     Unread,
+    commit_in,
     id_in,
     list_in,
     ns_of,
@@ -130,7 +131,6 @@ class Thread:
         parent = id_in(spawn.get("parent_thread_id")) or id_in(header.get("parent_thread_id"))
         is_sub_agent = kind is not None and parent is not None and parent != self.id
         git = object_in(header.get("git"))
-        commit = id_in(git.get("commit_hash"))
         return Session(
             self.id, AGENT, self.started_ns, id_in(header.get("cli_version")), max(self.started_ns, self.ended_ns),
             outcome=self.outcome, output=self.output, error=self.error, task=self.task or id_in(git.get("branch")),
@@ -138,7 +138,7 @@ class Thread:
             parent=(parent or "", spawn_key(self.id) if kind == "thread_spawn" else None) if is_sub_agent else None,
             name=self._name(spawn) or kind if is_sub_agent else None, goal=self.prompt if is_sub_agent else None,
             fingerprint=self._fingerprint(), metadata=self._metadata(git, kind),
-            git_commit=commit if commit is not None and len(commit) in (40, 64) and _is_hex(commit) else None,
+            git_commit=commit_in(git.get("commit_hash")),
         )  # fmt: skip
 
     def _name(self, spawn: dict[str, Any]) -> str | None:

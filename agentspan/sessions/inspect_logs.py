@@ -19,6 +19,7 @@ from agentspan.arriving import (
     Session,
     Step,
     Unread,
+    commit_in,
     list_in,
     ns_of,
     number_in,
@@ -40,7 +41,6 @@ _MONOLITH = re.compile(r"samples/[^/]+\.json\Z")
 _SHELL = re.compile(r"(samples/.+)/sample\.json\Z", re.DOTALL)
 _DOCUMENT = re.compile(rb'\A\s*\{\s*"version"\s*:\s*\d+\s*,.{0,200}?"eval"\s*:\s*\{', re.DOTALL)
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d.*_.*\.json\Z")
-_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_METADATA = 2000
 _MOST_NAME, _MOST_EXPLANATION = 200, 10_000
 _BROKEN = (ValueError, RecursionError)
@@ -81,7 +81,7 @@ def _eval_of(header: Mapping[str, Any]) -> _Eval:
         key, text_in(spec.get("task")) or "inspect", start_ns,
         version if commit is None else f"{version}+{commit[:12]}{'-dirty' if revision.get('dirty') else ''}",
         fingerprint=_fingerprint(spec, plan), metadata=_small(metadata), is_over=True,
-        git_commit=commit if commit is not None and _COMMIT.match(commit) else None,
+        git_commit=commit_in(commit),
     )  # fmt: skip
     scorers = (object_in(scorer).get("name") for scorer in list_in(spec.get("scorers")))
     graded = frozenset(name for name in scorers if type(name) is str and "model_graded" in name)
