@@ -51,7 +51,7 @@ from documented import (
 from agentspan import errors
 from agentspan.analysis.filter_words import NAMES
 from agentspan.cli import main as agentspan_command
-from agentspan.cli.app import HELPS, called
+from agentspan.cli.app import HELPS, WAYS, called
 from agentspan.cli.examples import EXAMPLES
 from agentspan.model import rows
 from agentspan.schemas.builtin import BUILT_IN
@@ -268,7 +268,7 @@ class Reference:
             f"### `{call_of(name)}`",
             "",
             "```sh",
-            " ".join((call_of(name), *command.collect_usage_pieces(context))),
+            " ".join(("agentspan", *called(name).split(), *command.collect_usage_pieces(context))),
             "```",
             "",
         )
@@ -447,8 +447,8 @@ def command_of(name: str) -> click.Command:
 
 
 def call_of(name: str) -> str:
-    """Return the call of a command, without arguments."""
-    return f"agentspan {called(name)}".strip()
+    """Return the call of a command, without arguments, but with the shells of `setup`."""
+    return " ".join(["agentspan", *WAYS.get(name, name).split(" ")[:2]]).strip()
 
 
 def shown(option: click.Option) -> str:

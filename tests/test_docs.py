@@ -178,7 +178,7 @@ def test_the_reference_has_every_error_with_its_code(cls: type[agentspan.Agentsp
 def test_the_reference_has_every_command_and_its_document(name: str) -> None:
     assert f"<!-- generated: command {name} -->" in MARKERS
     if any("--json" in parameter.opts for parameter in named(name).params):
-        row(REFERENCE["json"], f"`{called(name)}` | `{{")
+        row(REFERENCE["json"], f"`{called(name) or 'agentspan'}` | `{{")
 
 
 def test_the_reference_has_every_environment_variable() -> None:

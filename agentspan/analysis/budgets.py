@@ -86,7 +86,7 @@ class BudgetUse(NamedTuple):
     def text(self) -> str:
         """Return one line such as `budget $4.31 of $7.00 · 180 of 200 steps · kim allowed usd +2`."""
         who = (f"{each.by or 'somebody'} allowed {each.amounts}" for each in self.allowed)
-        state = "paused: `agentspan allow` lets it go on" if self.waits else ""
+        state = "paused: `agentspan run allow` lets it go on" if self.waits else ""
         return f"budget {dotted(*(limit.text() for limit in self.limits), *who, state)}"
 
     def plain(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`agentspan completion` prints the script by which a shell completes words; the types of arguments that complete.
+"""`agentspan setup SHELL` prints the script by which a shell completes words; the types of arguments that complete.
 
 A shell calls the program at each press of the tab key. So a completion reads at most MOST rows, and has no words if the
 file cannot be read.

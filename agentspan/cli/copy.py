@@ -1,4 +1,4 @@
-"""`agentspan copy` copies runs to a database, or sends them as OpenTelemetry; `agentspan backup` copies a file."""
+"""`agentspan copy` copies runs to a database, or sends them as OpenTelemetry; `copy --backup` copies a file."""
 
 import signal
 import sys

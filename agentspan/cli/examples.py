@@ -1,8 +1,8 @@
 """Two examples of each command, as its help prints them. A test parses them all, and runs what it can."""
 
 _LINES = """
-overview --since 7d  # the last week
-overview --outcome 'reward>=1'  # by a score
+overview: --since 7d  # the last week
+overview: --outcome 'reward>=1'  # by a score
 runs --failed --since 1d  # the failed runs of the last day
 runs --sort cost -n 10  # the ten runs that cost most
 show -  # the latest run
@@ -33,18 +33,20 @@ score - --mark good  # the latest run was good
 score -#12 relevance 0.5  # a number for its step 12
 record my_agent.py --fast  # a program, with its own options
 record -m my_agents.nightly  # a module
-sessions  # all sessions on this machine
-sessions claude --since 7d  # those of Claude Code in the last week
+sessions: import --list  # all sessions on this machine
+sessions: import --list claude --since 7d  # those of Claude Code in the last week
 watch claude  # the sessions of Claude Code
 watch --unattended  # all, also without a terminal
 tail: show --follow  # the latest run, and those after it
 tail: show - --follow --one --all  # one run, from its first step on
 serve  # this file, on port 8484
 serve --watch claude  # with the sessions of Claude Code
-allow -  # as much again of each limit
-allow - --usd +2 --steps +50  # two dollars and 50 steps
-terminate - --reason 'too expensive'  # the latest run
-terminate researcher@1.2 --reason stuck  # the latest run of a version
+run: run allow -  # as much again of its budget
+run: run terminate - --reason stuck  # for good
+allow: run allow -  # as much again of each limit
+allow: run allow - --usd +2 --steps +50  # two dollars and 50 steps
+terminate: run terminate - --reason 'too expensive'  # the latest run
+terminate: run terminate researcher@1.2 --reason stuck  # the latest run of a version
 demo  # into agentspan.db
 demo --db demo.db  # into a file of its own
 export - --format html -o run.html  # a run as one page for a browser
@@ -53,24 +55,24 @@ import claude  # the sessions of Claude Code
 import runs.jsonl.gz  # what export wrote
 copy archive.db  # to another file
 copy http://localhost:4318 --follow  # to a collector, from now on
-backup today.db  # the file
-backup today.db --db other.db  # another file
-init  # migrate a file
-init postgresql://localhost/agents  # make the tables on a server
+backup: copy --backup today.db  # the file
+backup: copy --backup today.db --db other.db  # another file
+init: doctor --init  # migrate a file
+init: doctor --init postgresql://localhost/agents  # make the tables on a server
 doctor --dry-run  # look, and change nothing
 doctor --idle 2h  # close runs made by id, too
 prune --older-than 30d --keep-failed  # a month, and what failed, stays
 prune --max-size 500MB --dry-run  # what would go
-rederive --prices  # the costs of all runs
-rederive - --summaries  # the summaries of the latest run
+rederive: doctor --rederive --prices  # the costs of all runs
+rederive: doctor --rederive - --summaries  # the summaries of the latest run
 mcp  # the file of this folder
 mcp --db runs.db  # another file
 setup claude  # for this user, in Claude Code
 setup claude --remove  # take it back
-skill  # how to find what failed
-skill instrument  # how to record a program
-completion bash >> ~/.bashrc  # for bash
-completion zsh >> ~/.zshrc  # for zsh
+skill: setup --print-skill  # how to find what failed
+skill: setup --print-skill instrument  # how to record a program
+completion: setup bash >> ~/.bashrc  # for bash
+completion: setup zsh >> ~/.zshrc  # for zsh
 """
 """The call of each example, and what it is about. Before that of a way, as `show --follow`, stands its name."""
 EXAMPLES: dict[str, list[tuple[str, str]]] = {}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 _FILES = {
-    "stats": "runs", "sql": "search", "terminate": "score", "allow": "score", "demo": "record", "import": "importing",
-    "backup": "copy",
+    "stats": "runs", "sql": "search", "run": "score", "terminate": "score", "allow": "score", "demo": "record",
+    "import": "importing", "backup": "copy",
     "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
     "mcp": "agentspan.mcp.server", "setup": "agentspan.mcp.setup", "skill": "agentspan.mcp.skill",
 }  # fmt: skip
@@ -43,6 +43,13 @@ def _printable() -> Iterator[None]:
         raise
 
 
+def named(name: str) -> click.Command:
+    """Import the module of a command, and return its function `NAME_command`."""
+    file = _FILES.get(name, name)
+    found: click.Command = getattr(import_module(file if "." in file else f"agentspan.cli.{file}"), f"{name}_command")
+    return found
+
+
 class _Group(click.Group):
     """The group of all commands. Turns errors into one line on stderr and exit code 1."""
 
@@ -50,14 +57,13 @@ class _Group(click.Group):
         return [*NAMES]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command; return its function `NAME_command`; None for an unknown command."""
+        """Return a command, whose module is imported now; None for an unknown one."""
         cmd_name = ALIASES.get(cmd_name, cmd_name)
-        if cmd_name not in HELPS:
-            return None
-        file = _FILES.get(cmd_name, cmd_name)
-        module = import_module(file if "." in file else f"agentspan.cli.{file}")
-        found: click.Command = getattr(module, f"{cmd_name}_command")
-        return found
+        return named(cmd_name) if cmd_name in HELPS else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options of the group. Other options before a command are those of the overview."""
+        return super().parse_args(ctx, with_command(args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -66,7 +72,7 @@ class _Group(click.Group):
         name, rest = meant([ALIASES.get(args[0], args[0]), *args[1:]])
         found = self.get_command(ctx, name)
         if found is None and not ctx.resilient_parsing and name[:1].isalnum():
-            close = [called(each) for each in get_close_matches(name.lower(), [*HELPS, *ALIASES], 3)]
+            close = [called(each) or "agentspan" for each in get_close_matches(name.lower(), [*HELPS, *ALIASES], 3)]
             known = f"is {' or '.join(close)} meant?" if close else f"the commands are {', '.join(NAMES)}"
             ctx.fail("\n".join(wrap(f"No such command {name[:40]!r}; {known}", width() - len("Error: "), 9)))
         return super().resolve_command(ctx, [name, *rest]) if found is None else (called(name), found, rest)
@@ -76,7 +82,8 @@ class _Group(click.Group):
         from click.shell_completion import CompletionItem
 
         names = [CompletionItem(name, help=first_of(HELPS[name])) for name in NAMES if name.startswith(incomplete)]
-        return names + click.Command.shell_complete(self, ctx, incomplete)
+        own = click.Command.shell_complete(self, ctx, incomplete)
+        return names + own + (named("overview").shell_complete(ctx, incomplete) if incomplete.startswith("-") else [])
 
     def main(self, *args: Any, **extra: Any) -> Any:
         adapt_output()
@@ -107,6 +114,15 @@ class _Group(click.Group):
         formatter.write_text(f"`{program()} COMMAND --help` has the options of a command, and examples.")
 
 
+def with_command(words: list[str]) -> list[str]:
+    """Return the words of a call with the name of its command: without one it is the overview, if it has options."""
+    at = 0
+    while words[at : at + 1] and words[at].partition("=")[0] == "--db":
+        at += 1 if "=" in words[at] else 2
+    is_other = words[at : at + 1] and words[at].startswith("-") and words[at] not in ("--version", "-h", "--help", "--")
+    return [*words[:at], "overview", *words[at:]] if is_other else words
+
+
 @click.group(
     cls=_Group,
     invoke_without_command=True,
@@ -120,7 +136,8 @@ class _Group(click.Group):
 def main(ctx: click.Context, db: str | None) -> None:
     """A flight recorder for AI agents: record runs into one SQLite file, and read them.
 
-    Without a command: what happened to the runs of the last day.
+    Without a command: what happened to the runs of the last day, or to those that the options of `runs` choose, as in
+    `agentspan --since 7d`.
     """
     ctx.obj = db
     if ctx.invoked_subcommand is None:

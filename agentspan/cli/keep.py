@@ -1,4 +1,4 @@
-"""The commands that maintain a storage: `agentspan init`, `doctor`, `prune` and `rederive`."""
+"""The commands that maintain a storage: `agentspan doctor` with `--init` and `--rederive`, and `prune`."""
 
 import re
 import sys
@@ -328,7 +328,7 @@ def _tables(location: Location, *, as_json: bool) -> None:
             click.echo(f"the index of {part} lacks {'more than ' if late >= MOST_LATE else ''}{noun(late, 'span')}")
         if missing:
             lead = f"{noun(missing, 'partition')} for now and times to come are missing"
-            click.echo(f"{lead}: {to_copy('init')}")
+            click.echo(f"{lead}: {to_copy('doctor', '--init')}")
     if missing:
         raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""`agentspan overview`, and `agentspan` alone: what happened to the runs of the last day, or how to get a first run."""
+"""`agentspan` without a command: what happened to the runs of the last day, or how to get a first run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields

@@ -1,4 +1,4 @@
-"""`agentspan score` adds or removes scores; `allow` gives a run more of its budget; `terminate` stops a run."""
+"""`agentspan score` adds or removes scores; `run allow` gives a run more of its budget; `run terminate` stops it."""
 
 import click
 
@@ -78,6 +78,13 @@ def score_command(
     scores = [score.model_dump(mode="json") for score in database.scores.list(judged.id)]
     text = safe(f"{done} {'span' if isinstance(judged, AgentSpanRow) else 'run'} {judged.id}")
     answer({"target_id": judged.id, "scores": scores, "total": len(scores)}, text, as_json=as_json)
+
+
+@command("run")
+@click.argument("what", type=click.Choice(["allow", "terminate"]))
+def run_command(what: str) -> None:
+    """Refuse a call that the group found no way for."""
+    raise click.UsageError(f"{what} stands before all else: agentspan run {what} RUN")
 
 
 @command("allow")

@@ -1,4 +1,4 @@
-"""`agentspan sessions` lists the sessions of coding agents on this machine. `import` and `watch` share its options."""
+"""`agentspan import --list` lists the sessions of this machine. `import` and `watch` share its options."""
 
 import os
 import sys

@@ -150,14 +150,9 @@ def evaluate(
         storage, name, version, against, {case.id: case.content for case in asked}, rule
     )  # fmt: skip
     wanted = plan(
-        None if against is None else base.outcomes,
-        [case.id for case in asked],
-        trials,
-        show=show,
-        early=stop == "early",
-        run_usd=base.run_usd,
-        budget_usd=budget_usd,
-    )
+        None if against is None else base.outcomes, [case.id for case in asked], trials, show=show,
+        early=stop == "early", run_usd=base.run_usd, budget_usd=budget_usd,
+    )  # fmt: skip
     if on_plan is not None:
         on_plan(wanted)
     order = planned([case.id for case in asked], trials, seed)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import click
 
 from agentspan.cli.app import command, db_option, location_in
+from agentspan.cli.completion import SHELLS
 from agentspan.cli.output import Failed, Unanswered, echo_lines, safe, style, to_copy
 from agentspan.cli.settings_file import Change, read, write
 from agentspan.installing import needs_extra
@@ -153,7 +154,7 @@ AGENTS = {
 
 
 @command("setup")
-@click.argument("agent", type=click.Choice([*AGENTS]))
+@click.argument("agent", metavar="NAME", type=click.Choice([*AGENTS, *SHELLS]))
 @click.option("--project", is_flag=True, help="Change the files of the current folder, not those of the user.")
 @click.option("--remove", is_flag=True, help="Take back what setup has added.")
 @click.option("--yes", is_flag=True, help="Change the files without asking.")
@@ -161,6 +162,8 @@ AGENTS = {
 @click.pass_context
 def setup_command(ctx: click.Context, /, agent: str, *, project: bool, remove: bool, yes: bool, db: str | None) -> None:
     """Show the change of the files, ask, and write it."""
+    if agent in SHELLS:
+        raise click.UsageError(f"{agent} stands before all else, and takes no option")
     to = AGENTS[agent]
     location = location_in(ctx, db) if db or ctx.obj else None
     words = server_command(location, shared=project)
@@ -262,7 +265,7 @@ _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def _diff(change: Change) -> list[str]:
-    """Return the lines of a unified diff; of a whole skill, which `agentspan skill` prints, its path."""
+    """Return the lines of a unified diff; of a whole skill, which `setup --print-skill` prints, its path."""
     if change.path.name == "SKILL.md" and None in (change.before, change.after):
         sign, text = ("-", change.before) if change.after is None else ("+", change.after)
         return [style(safe(f"{sign} {change.path} ({noun((text or '').count(chr(10)), 'line')})"), fg=_COLORS[sign])]

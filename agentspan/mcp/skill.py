@@ -1,4 +1,4 @@
-"""`agentspan skill`: prints a skill. The texts are files beside this module, which `setup` copies, too."""
+"""`setup --print-skill`: prints a skill. The texts are files beside this module, which `setup` copies, too."""
 
 from hashlib import sha256
 from pathlib import Path

@@ -237,7 +237,7 @@ class RecentTraces:
         self._traces: OrderedDict[str, RecentTrace] = OrderedDict()
         self.runs: dict[str, RecentRun] = {}
         self.processes: dict[str, RecentRun] = {}
-        self.with_frameworks: set[str] = set()  # the keys of processes that made calls of a framework
+        self.with_frameworks: dict[str, None] = {}  # the keys of processes that made calls of a framework, as a set
         self._bytes = 0
 
     def get(self, trace_id: str) -> RecentTrace | None:
@@ -275,7 +275,7 @@ class RecentTraces:
             trace.steps[id] = step
             trace.sizes[id] = sizes[id]
             if step.mapped.type == "llm" and is_of_framework(step.span.scope.name):
-                self.with_frameworks.add(trace.process)
+                self.with_frameworks[trace.process] = None
         trace.bytes += sum(sizes.values()) + size
         while trace.steps and (len(trace.steps) > MAX_STEPS or trace.bytes > MAX_BYTES):
             id = next(iter(trace.steps))
@@ -288,6 +288,8 @@ class RecentTraces:
         while len(self._traces) > self._most or (self._bytes > MAX_BYTES and len(self._traces) > 1):
             _, gone = self._traces.popitem(last=False)
             self._bytes -= gone.bytes
+        if len(self.with_frameworks) > self._most:
+            del self.with_frameworks[next(iter(self.with_frameworks))]
 
     def forget(self) -> None:
         """Empty the cache. Nothing is lost: all traces are in the storage."""
@@ -307,6 +309,8 @@ class RecentTraces:
 
 
 _SECOND = 1_000_000_000
+LONGEST_S = 600
+"""The seconds after its start for which a call of a model is searched for by time."""
 
 
 class Original(NamedTuple):
@@ -315,33 +319,22 @@ class Original(NamedTuple):
     Attributes:
         trace: the trace that the call is in.
         call: the call, whose `id` is its id in agentspan.
-        tokens: the tokens of the call, by `_tokens`.
     """
 
     trace: RecentTrace
     call: Call
-    tokens: tuple[Any, Any]
-
-    def is_around(self, call: Call, mapped: Mapped, process: str) -> bool:
-        """Return whether this is a framework's call in which the client's call was made: its process, time, tokens."""
-        mine = self.call
-        is_same = all(None in pair or pair[0] == pair[1] for pair in zip(self.tokens, _tokens(mapped), strict=True))
-        is_inside = mine.start_ns <= call.start_ns and call.end_ns <= mine.end_ns
-        return is_same and is_inside and self.trace.process == process and is_of_framework(mine.scope)
 
 
-def _tokens(mapped: Mapped) -> tuple[Any, Any]:
-    result = mapped.result_payload or _NOTHING
-    return result.get("input_tokens"), result.get("output_tokens")
-
-
-def is_repetition(steps: Sequence[Step]) -> bool:
+def may_repeat(steps: Sequence[Step]) -> int:
     """Return whether a trace may repeat a call of another trace.
 
-    It has only spans of LiteLLM's callback, or it is a call of a client: LangChain's instrumentor makes no span
-    current, so the call of the client below it begins a trace.
+    Returns:
+        2 if it has only spans of LiteLLM's callback. 1 if a call of a client begins it: LangChain's instrumentor makes
+        no span current, so the call of the client in a call of the framework begins a trace. Else 0.
     """
-    return all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps) or any(
+    if all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps):
+        return 2
+    return any(
         step.mapped.type == "llm" and step.span.parent_span_id is None and not is_of_framework(step.span.scope.name)
         for step in steps
     )
@@ -352,37 +345,45 @@ class Originals:
 
     Args:
         known: the cached traces to search.
+        since_ns: calls that ended before are left out.
     """
 
-    def __init__(self, known: Iterable[RecentTrace]) -> None:
+    def __init__(self, known: Iterable[RecentTrace], since_ns: int) -> None:
+        self._since_ns = since_ns
         self._by_answer: dict[str, list[Original]] = defaultdict(list)
         self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
         self._repeated: set[tuple[str | None, str]] = set()
         for trace in known:
             for step in trace.steps.values():
-                self._add(trace, step)
+                if step.mapped.type == "llm":
+                    self._add(trace, step)
 
     def _add(self, trace: RecentTrace, step: Step) -> None:
-        call = call_of(*step)
+        span = step.span
+        self._repeated.add((span.parent_span_id, span.scope.name))
+        has_ended = (span.end_ns or 0) < self._since_ns and "time_to_first_token_ms" not in (
+            step.mapped.result_payload or ()
+        )
+        call = None if has_ended or span.scope.name == LITELLM_SCOPE else call_of(*step)
         if call is None:
             return
-        self._repeated.add((call.parent, call.scope))
-        if call.scope == LITELLM_SCOPE:
-            return
-        original = Original(trace, call, _tokens(step.mapped))
+        original = Original(trace, call)
         if call.response is not None:
             self._by_answer[call.response].append(original)
-        for model in call.models:
-            self._by_time[model, call.start_ns // _SECOND].append(original)
+        first, last = call.start_ns // _SECOND, call.end_ns // _SECOND
+        for second in range(first, min(last, first + LONGEST_S) + 1):
+            for model in call.models:
+                self._by_time[model, second].append(original)
 
     def of(self, steps: Sequence[Step], process: str) -> Original | None:
         """Return the call that a trace of a process repeats, or None. A call is returned once for each instrumentor."""
-        call, mapped = next(((call, step.mapped) for step in steps if (call := call_of(*step))), (None, None))
-        if call is None or mapped is None:
+        call = next((call for step in steps if (call := call_of(*step)) is not None), None)
+        if call is None:
             return None
         like = self._like(call)
-        if call.scope != LITELLM_SCOPE:
-            like = (each for each in like if each.is_around(call, mapped, process))
+        if call.scope != LITELLM_SCOPE:  # a client, which repeats only a call of its process's framework around it
+            call = call._replace(beside=call.id)
+            like = (each for each in like if each.trace.process == process and is_of_framework(each.call.scope))
         found = nearest(call, ((each.call, each) for each in like))
         if found is not None:
             self._repeated.add((found.call.id, call.scope))
@@ -425,19 +426,19 @@ class Placing:
             now: the current time as stored text.
             is_whole: whether no more spans of these traces will come, so that a missing root stays missing.
         """
-        for id in traces:
-            if self._recent.get(id) is None:
-                self.known(ctx, id)
         calls: Originals | None = None
         for id, steps in traces.items():
-            if self._recent.get(id) is None:
-                first = None
-                process = program_of(steps[0].span.resource).key
-                is_litellm = steps[0].span.scope.name == LITELLM_SCOPE
-                if (is_litellm or process in self._recent.with_frameworks) and is_repetition(steps):
-                    calls = calls or Originals(self._recent.all())
+            if (known := self._recent.get(id) or self.known(ctx, id)) is None:
+                first, may = None, may_repeat(steps)
+                process = program_of(steps[0].span.resource).key if may else ""
+                if may and (may == 2 or process in self._recent.with_frameworks):
+                    calls = calls or Originals(
+                        self._recent.all(), min(each[0].span.start_ns for each in traces.values())
+                    )
                     first = calls.of(steps, process)
                 self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
+            elif not known.process:
+                known.process = program_of(steps[0].span.resource).key
         return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 
     def known(self, ctx: Context, trace_id: str) -> RecentTrace | None:

@@ -59,7 +59,7 @@ class Budget(_Fields):
         tokens: input and output tokens.
         repeats: calls of the same span type with the same payload.
         on_spent: "raise": raise BudgetExceeded in place of each further step. "warn": log a warning, once, and go on.
-            "pause": wait until somebody allows more: in the terminal, with `agentspan allow`, or in the viewer; a run
+            "pause": wait until somebody allows more: in the terminal, by `agentspan run allow`, or in the viewer; a run
             of the purpose `eval` waits only where the program has a terminal, and raises elsewhere. A function: call it
             with the run and the BudgetExceeded, once for each limit; the step begins when it returns. A Budget that it
             returns is allowed in addition, else this limit ends. An exception of it is raised.
@@ -338,7 +338,7 @@ class _Terminal:
             line = sys.stdin.readline()
             self._asked = ""  # any other text is asked again
             text = line.strip().lower()
-            self._is_over = not line  # the end of the input: `agentspan allow` only
+            self._is_over = not line  # the end of the input: `agentspan run allow` only
             if text in ("y", "yes"):
                 return True
             if text in ("n", "no"):

@@ -433,7 +433,7 @@ class Spending:
         self._noted.add(error.limit)
         self._note(SPENT, error.reason)
         if self.budget.on_spent == "pause":
-            log.warning("%s; it is paused: `agentspan allow %s` lets it go on", error, error.run_id)
+            log.warning("%s; it is paused: `agentspan run allow %s` lets it go on", error, error.run_id)
         elif self.budget.on_spent == "warn":
             log.warning("%s; it goes on", error)
 
@@ -480,10 +480,10 @@ class Spending:
             return False
         recorder, found = self._recorder, False
         with recorder.faults.adding(reraise=False):
-            with recorder.in_time():
-                rows = self._events(recorder.store)
-                if self._waiting:
-                    self._learn(recorder.store.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
+            storage = recorder.in_time()
+            rows = self._events(storage)
+            if self._waiting:
+                self._learn(storage.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
             found = self._take_in(rows)
         self._next_hear_ns = clock.monotonic_ns() + self._look_ns
         reason = self._run.termination_reason

@@ -1,4 +1,4 @@
-"""`agentspan allow` gives a run more of its budget; `show` and `runs` print it; `record --budget` limits a program."""
+"""`run allow` gives a run more of its budget; `show` and `runs` print it; `record --budget` limits a program."""
 
 import json
 import subprocess

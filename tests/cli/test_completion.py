@@ -1,4 +1,4 @@
-"""`agentspan completion`: the script of a shell, and what it completes."""
+"""`agentspan setup`: the script of a shell, and what it completes."""
 
 import os
 import shutil
@@ -40,6 +40,11 @@ def test_commands_options_and_their_values_are_completed(db: Path) -> None:
     assert "--failed" in offered(db, "show", "--")
     assert offered(db, "export", "--format", "ma") == ["markdown"]
     assert offered(db, "completion", "z") == ["zsh"]
+    assert offered(db, "setup", "z") == ["zsh"]
+    assert offered(db, "--to") == ["--touched", "--tool"]
+    assert offered(db, "--since", "7d", "--out") == ["--outcome"]
+    assert offered(db, "run", "a") == ["allow"]
+    assert offered(db, "run", "allow", "--us") == ["--usd"]
     assert offered(db, "show", "--f") == ["--full", "--failed", "--follow"]
     assert offered(db, "show", "--follow", "--o") == ["--one"]
 
@@ -58,7 +63,7 @@ def test_runs_and_agents_of_the_file_are_completed(db: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_a_shell_calls_the_program(db: Path, shell: str) -> None:
-    result = call(db, "completion", shell)
+    result = call(db, "setup", shell)
     assert result.exit_code == 0
     assert f"_AGENTSPAN_COMPLETE={shell}_complete" in result.output
     if shutil.which(shell):

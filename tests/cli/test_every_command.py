@@ -154,7 +154,7 @@ def test_nothing_of_a_payload_is_a_control_sequence(
     db = folder / "runs.db"
     record(db, text)
     every = commands(db, folder)
-    assert set(every) == set(EVERY) - {"serve", "open", "mcp", "setup"}
+    assert set(every) == set(EVERY) - {"serve", "open", "mcp", "run", "setup"}
     for name, variants in every.items():
         for variant in variants:
             for arguments in (variant, [*variant, "--json"]) if "--format" not in variant else (variant,):
@@ -169,7 +169,7 @@ def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: py
     record(db, "text")
     for name in EVERY:
         if not any("--json" in option.opts for option in named(name).params if isinstance(option, click.Option)):
-            assert name in ("serve", "watch", "completion", "mcp", "setup", "skill")
+            assert name in ("serve", "watch", "completion", "mcp", "run", "setup", "skill")
             continue
         if name == "open":  # starts a server: tests/cli/test_open.py
             continue

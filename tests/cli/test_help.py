@@ -15,13 +15,14 @@ import agentspan
 from agentspan.cli import main
 from agentspan.cli.app import COMMANDS, called, meant
 from agentspan.cli.examples import EXAMPLES
-from agentspan.cli.group import ALIASES
+from agentspan.cli.group import ALIASES, with_command
 from agentspan.cli.output import columns_of, program
 from tests.cli.calling import EVERY, NAMES, call, lines, named
 
 ELSEWHERE = {
     "open",
     "record",
+    "run",
     "sessions",
     "watch",
     "tail",
@@ -70,9 +71,9 @@ def test_each_command_has_two_examples_that_parse() -> None:
     for name, examples in EXAMPLES.items():
         assert len(examples) == 2
         for about, example in examples:
-            called_as, arguments = meant(shlex.split(example.partition(" >> ")[0]))
-            assert called_as == name
-            named(name).make_context(name, arguments, parent=click.Context(main))
+            called_as, arguments = meant(with_command(shlex.split(example.partition(" >> ")[0])))
+            assert called_as == name or name == "run"  # its examples are those of its ways
+            named(called_as).make_context(name, arguments, parent=click.Context(main))
             assert columns_of(about) <= 40
             assert columns_of(example) <= 46  # with the name of the program it fits on 60 columns
             assert about[:1].islower()
@@ -103,7 +104,7 @@ def test_the_examples_of_a_command_work(db: Path, tmp_path: Path, monkeypatch: p
 
 def help_of(name: str, columns: int) -> list[str]:
     """Return the lines of the help of a command, or of all, in a terminal of a width."""
-    words = [*called(name).split(), "--help"]
+    words = [*filter(None, [name]), "--help"]
     return CliRunner().invoke(main, words, terminal_width=columns, catch_exceptions=False).output.splitlines()
 
 

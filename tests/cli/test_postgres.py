@@ -133,7 +133,7 @@ ELSEWHERE = {
     "diff": "below", "tail": "below", "import": "the fixture", "copy": "tests/maintenance/test_copying.py",
     "serve": "tests/serve/test_several_servers.py", "record": "below", "demo": "below", "init": "below",
     "sessions": "below", "watch": "below", "open": "tests/cli/test_open.py",
-    "evaluate": "below", "completion": "tests/cli/test_completion.py",
+    "run": "below", "evaluate": "below", "completion": "tests/cli/test_completion.py",
     "mcp": "tests/mcp", "setup": "tests/mcp", "skill": "tests/mcp",
 }  # fmt: skip
 

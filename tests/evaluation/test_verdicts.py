@@ -176,11 +176,15 @@ def test_a_plan_says_what_it_can_show_and_what_more_would_take() -> None:
     assert found.needed > 3
     assert "50 cases × 3 trials show a drop of " in str(found)
     assert (found.repeating or 0) > (found.broken or 1)
+    unequal = plan(base | {"0": [*base["0"], True]}, ids, 3, show=0.1, early=False)
+    assert (found.detectable or 1) < (unequal.detectable or 0)
     early = plan(base, ids, 3, show=0.1, early=True)
     assert (found.detectable or 1) < (early.detectable or 0)
     assert found.is_too_dear is ((found.needed_usd or 0) > 2)
     assert plan(base, ids, 3, show=0.95, early=False, budget_usd=1.0).is_too_dear
     assert "no base" in str(plan(None, ids, 3, show=0.1, early=False))
+    few: Outcomes = {id: [True] for id in ids[:3]}
+    assert str(plan(few, ids[:3], 1, show=0.1, early=False)).startswith("3 cases × 1 trial show no drop; ")
 
 
 def test_a_plan_never_promises_less_than_could_give_a_verdict() -> None:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from agentspan.cli import main
-from agentspan.cli.app import called
+from agentspan.cli.app import WAYS
 from tests.cli.calling import EVERY
 from tests.frozen import frozen
 
@@ -31,7 +31,8 @@ def test_help_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if re.match("AGENTSPAN_(?!TEST)", name)]:
         monkeypatch.delenv(name)
     runner = CliRunner(env={"COLUMNS": "80"})
-    asked = [["--help"], *([*called(name).split(), "--help"] for name in sorted(EVERY, key=called))]
+    calls = sorted(WAYS.get(name, name).partition("|")[0].split(" ")[:2] for name in {*EVERY} - {"overview"})
+    asked = [["--help"], ["--utc", "--help"], *([*call, "--help"] for call in calls)]
     answers = [runner.invoke(main, each, prog_name="agentspan").output for each in asked]
     shown = [f"$ agentspan {' '.join(each)}\n{answer}" for each, answer in zip(asked, answers, strict=True)]
     frozen.check("help.txt", "\n".join(shown))

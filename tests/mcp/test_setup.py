@@ -1,4 +1,4 @@
-"""`agentspan setup` and `agentspan skill`: what is written where, after the change was shown, and taken back."""
+"""`agentspan setup`, and `--print-skill`: what is written where, after the change was shown, and taken back."""
 
 import json
 import os
@@ -234,8 +234,8 @@ def test_the_entry_names_a_storage_but_no_password(home: Path) -> None:
 
 
 def test_skills_are_short_and_their_commands_exist(home: Path) -> None:
-    assert run("skill").output == FIND.text
-    assert run("skill", "instrument").output == INSTRUMENT.text
+    assert run("setup", "--print-skill").output == FIND.text
+    assert run("setup", "--print-skill", "instrument").output == INSTRUMENT.text
     for skill in (FIND, INSTRUMENT):
         assert len(skill.text.split()) <= 900
         assert re.match(rf"---\nname: {skill.name}\ndescription: .{{50,1000}}\n---\n", skill.text)
