@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     """Values of foreign JSON: one of another type is as if it were missing."""
     from agentspan.arriving.json_values import (
+        commit_in,  # the hash of a commit of git, or None
         count_in,  # an integer from 0 on, or None
         decoded,  # the value of a JSON text
         id_in,  # a text that can be stored, or None
@@ -84,8 +85,8 @@ else:
         __name__,
         {
             "agentspan.arriving.records": "Outcome Record Session Status Step Unread as_asked task_of unknown",
-            "agentspan.arriving.json_values": "count_in decoded id_in json_of list_in ns_of number_in object_in "
-            "parsed part_of present text_in tokens_in unicode_of",
+            "agentspan.arriving.json_values": "commit_in count_in decoded id_in json_of list_in ns_of number_in "
+            "object_in parsed part_of present text_in tokens_in unicode_of",
             "agentspan.arriving.atif_objects": "RESULT agent_of content_of first_prompt foreign_extra last_answer "
             "message_of model_call_of own_of patched several text_of text_or_none time_of tool_call_of",
             "agentspan.arriving.arrival": "TOGETHER TOGETHER_BYTES Arrival Arrived ParentMissing",

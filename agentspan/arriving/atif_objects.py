@@ -18,12 +18,10 @@ MCP = "mcp__"
 """The prefix of a tool that a server of MCP has: `mcp__SERVER__TOOL`."""
 UNKNOWN = "unknown"
 """The model or the version of a document that names none."""
-_STEP = frozenset(
-    {
-        "step_id", "timestamp", "source", "model_name", "reasoning_effort", "message", "reasoning_content",
-        "tool_calls", "observation", "metrics", "is_copied_context", "llm_call_count", "extra",
-    }
-)  # fmt: skip
+_STEP = frozenset({
+    "step_id", "timestamp", "source", "model_name", "reasoning_effort", "message", "reasoning_content",
+    "tool_calls", "observation", "metrics", "is_copied_context", "llm_call_count", "extra",
+})  # fmt: skip
 _CALL = frozenset({"tool_call_id", "function_name", "arguments", "extra"})
 RESULT = frozenset({"source_call_id", "content", "subagent_trajectory_ref", "extra"})
 """The members of a result of an observation."""

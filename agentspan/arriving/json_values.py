@@ -4,6 +4,7 @@ They serve formats that nobody promises, such as session files and trajectories.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -14,6 +15,7 @@ from pydantic_core import from_json
 
 DEEPEST = 500
 """The most objects and lists in each other that are read: the text of much deeper ones cannot be made again."""
+_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = datetime.resolution
 _END_NS = 253_402_300_800 * 10**9
@@ -127,6 +129,11 @@ def ns_of(value: Any) -> int | None:
     except (ValueError, OverflowError):
         return None
     return ns if 0 <= ns < _END_NS else None
+
+
+def commit_in(value: Any) -> str | None:
+    """Return the hash of a commit of git: 40 or 64 hexadecimal digits; None for other values."""
+    return value if type(value) is str and _COMMIT.match(value) else None
 
 
 def part_of(value: Any) -> str:

@@ -28,6 +28,7 @@ from agentspan.arriving import (
     Step,
     Unread,
     agent_of,
+    commit_in,
     content_of,
     first_prompt,
     foreign_extra,
@@ -61,12 +62,10 @@ _STATUSES = frozenset({"active", "complete", "failed", "cancelled"})
 _OUTCOMES: Mapping[str, Outcome] = {
     "complete": "answered", "failed": "error", "cancelled": "interrupted", "terminated": "interrupted",
 }  # fmt: skip
-_ROOT = frozenset(
-    {
-        "schema_version", "session_id", "trajectory_id", "agent", "steps", "notes", "final_metrics",
-        "continued_trajectory_ref", "extra", "subagent_trajectories",
-    }
-)  # fmt: skip
+_ROOT = frozenset({
+    "schema_version", "session_id", "trajectory_id", "agent", "steps", "notes", "final_metrics",
+    "continued_trajectory_ref", "extra", "subagent_trajectories",
+})  # fmt: skip
 _AGENT = frozenset({"name", "version", "model_name", "tool_definitions", "extra"})
 _MOST_CHARACTERS = 2**27
 """The most characters of a list whose elements stand in the pool: a small file could name a large one a million times.
@@ -331,23 +330,13 @@ class _Reader:
         self, place: _Place, own: Mapping[str, Any], kind: str, payload: dict[str, Any], result: dict[str, Any] | None
     ) -> Step:
         """Return the step of an object, with the facts that an export states about its span."""
-        key = text_or_none(own.get("id"))
+        key, at = text_or_none(own.get("id")), place.time_ns
         if key is None:
-            return Step(
-                self._session,
-                place.key,
-                place.at.owner,
-                kind,
-                place.time_ns,
-                place.time_ns,
-                "complete",
-                payload,
-                result,
-            )
+            return Step(self._session, place.key, place.at.owner, kind, at, at, "complete", payload, result)
         stated = own.get("status")
         status: Status = cast(Status, stated) if isinstance(stated, str) and stated in _STATUSES else "active"
         started, finished = time_of(own.get("started_at")), time_of(own.get("finished_at"))
-        start_ns = place.time_ns if started is None else started
+        start_ns = at if started is None else started
         end_ns = None if status == "active" else max(start_ns, finished or start_ns)
         whole = patched("payload", own, payload) or {}
         pooled = self._pooled(own)
@@ -378,18 +367,12 @@ class _Reader:
         answer, prompt = last_answer(document), first_prompt(document)
         stated_id = text_or_none(document.get("session_id"))
         session = Session(
-            self._session,
-            text_or_none(agent.get("name")) or "agent",
-            start_ns,
-            text_or_none(agent.get("version")),
-            max(times, default=start_ns),
-            None if answer is None else "answered",
-            answer,
+            self._session, text_or_none(agent.get("name")) or "agent", start_ns, text_or_none(agent.get("version")),
+            max(times, default=start_ns), None if answer is None else "answered", answer,
             task=None if prompt is None else task_of(prompt) or None,
             conversation=None if stated_id is None else _CONTINUED.sub("", stated_id),
-            fingerprint=_fingerprint(document),
-            metadata=_metadata(document),
-        )
+            fingerprint=_fingerprint(document), metadata=_metadata(document),
+        )  # fmt: skip
         return _of_run(session, run) if run else session
 
 
@@ -417,12 +400,9 @@ def _of_run(session: Session, run: Mapping[str, Any]) -> Session:
         task=text_or_none(run.get("task")),
         fingerprint={name: part for name, part in parts.items() if isinstance(part, str)},
         metadata=metadata,
-        git_commit=commit if isinstance(commit := run.get("git_commit"), str) and _COMMIT.match(commit) else None,
+        git_commit=commit_in(run.get("git_commit")),
         scores=tuple(score for each in list_in(run.get("scores")) if (score := _score(each)) is not None),
     )
-
-
-_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 
 
 def _score(value: Any) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from agentspan.arriving import Outcome, Session, Status, Step, object_in, part_of, task_of, text_in, unicode_of
+from agentspan.arriving import Outcome, Session, Status, Step, object_in, part_of, present, task_of, text_in, unicode_of
 from agentspan.ground import text
 from agentspan.sessions import claude_steps as steps
 
@@ -384,23 +384,13 @@ class Facts:
         if self._title is not None:
             metadata["title"] = self._title[1]
         metadata["prompts"] = self.prompts
-        is_failed = thread.state in ("error", "limit")
         return Session(
-            self.id,
-            AGENT,
-            self.started * MILLI,
-            self.version,
-            ended_ns=(self.ended or self.started) * MILLI,
-            outcome=thread.state,
-            output=thread.output,
-            error=thread.error if is_failed else None,
-            task=self.task or self.metadata.get("git_branch"),
-            conversation=self.fork,
-            first=self.first,
-            fingerprint=self._fingerprint(thread),
-            metadata=metadata,
-            git_commit=self.commit,
-        )
+            self.id, AGENT, self.started * MILLI, self.version, ended_ns=(self.ended or self.started) * MILLI,
+            outcome=thread.state, output=thread.output,
+            error=thread.error if thread.state in ("error", "limit") else None,
+            task=self.task or self.metadata.get("git_branch"), conversation=self.fork, first=self.first,
+            fingerprint=self._fingerprint(thread), metadata=metadata, git_commit=self.commit,
+        )  # fmt: skip
 
     def _fingerprint(self, thread: Thread) -> dict[str, str]:
         parts = {
@@ -413,7 +403,7 @@ class Facts:
             "tools": part_of("\n".join(sorted(self._tools))) if self._tools else None,
             "agents": part_of("\n".join(sorted(self._agents))) if self._agents else None,
         }
-        return {name: value for name, value in parts.items() if value is not None}
+        return present(parts)
 
 
 _TASK_ID = re.compile(r"<task-id>\s*(.*?)\s*</task-id>", re.DOTALL)

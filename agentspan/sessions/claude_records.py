@@ -23,7 +23,18 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from agentspan.arriving import Record, Status, Step, Unread, object_in, part_of, text_in, tokens_in, unicode_of
+from agentspan.arriving import (
+    Record,
+    Status,
+    Step,
+    Unread,
+    commit_in,
+    object_in,
+    part_of,
+    text_in,
+    tokens_in,
+    unicode_of,
+)
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls
@@ -38,7 +49,6 @@ _STOPS = ("Stop", "SubagentStop")
 _TOOL_HOOKS = ("PreToolUse", "PostToolUse", "PostToolUseFailure")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _AGENT = re.compile(r"agent-(.+?)(?:\.meta\.json|\.jsonl)\Z")
-_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_DOCUMENT = 8 * 2**20
 _MOST_UNTIMED = 100
 _MOST_HELD = 100
@@ -46,37 +56,31 @@ _MOST_SENT = 200
 _MOST_SEEN = 5000
 _RECENT = 16
 
-_EVENTS = frozenset(
-    {
-        "turn_duration", "away_summary", "local_command", "informational", "bridge_status", "api_refusal",
-        "model_refusal_fallback", "session_start", "error", "init", "permission_retry", "api_metrics",
-    }
-)  # fmt: skip
+_EVENTS = frozenset({
+    "turn_duration", "away_summary", "local_command", "informational", "bridge_status", "api_refusal",
+    "model_refusal_fallback", "session_start", "error", "init", "permission_retry", "api_metrics",
+})  # fmt: skip
 """The subtypes of system records that are events."""
-_ATTACHMENTS = frozenset(
-    {
-        "agent_listing_delta", "auto_mode", "auto_mode_exit", "batching_reminder_sent", "budget_usd",
-        "command_permissions", "compact_file_reference", "date", "date_change", "deferred_tools_delta", "diagnostics",
-        "directory", "dynamic_skill", "edited_image_file", "edited_text_file", "environment", "file",
-        "hook_additional_context", "hook_permission_decision", "hook_stopped_continuation", "hook_system_message",
-        "instructions", "invoked_skills", "mcp_instructions_delta", "mcp_resource", "model", "nested_memory",
-        "opened_file_in_ide", "output_style", "plan_mode", "plan_mode_exit", "plan_mode_reentry", "prompt_snapshot",
-        "read_truncation_notice", "relevant_memories", "remote_session_change", "selected_lines_in_ide",
-        "session_context", "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo",
-        "todo_reminder", "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
-    }
-)  # fmt: skip
+_ATTACHMENTS = frozenset({
+    "agent_listing_delta", "auto_mode", "auto_mode_exit", "batching_reminder_sent", "budget_usd",
+    "command_permissions", "compact_file_reference", "date", "date_change", "deferred_tools_delta", "diagnostics",
+    "directory", "dynamic_skill", "edited_image_file", "edited_text_file", "environment", "file",
+    "hook_additional_context", "hook_permission_decision", "hook_stopped_continuation", "hook_system_message",
+    "instructions", "invoked_skills", "mcp_instructions_delta", "mcp_resource", "model", "nested_memory",
+    "opened_file_in_ide", "output_style", "plan_mode", "plan_mode_exit", "plan_mode_reentry", "prompt_snapshot",
+    "read_truncation_notice", "relevant_memories", "remote_session_change", "selected_lines_in_ide",
+    "session_context", "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo",
+    "todo_reminder", "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
+})  # fmt: skip
 """The types of attachments that are events. Hooks and queued commands are other steps."""
 _HOOKS = frozenset({"hook_success", "hook_blocking_error", "hook_non_blocking_error", "hook_error_during_execution"})
 _LEFT_OUT = frozenset(
     {"file-history-snapshot", "file-history-delta", "last-prompt", "atis-latch", "tools-used", "api-request-blob"}
 )
-_COMMON = frozenset(
-    {
-        "parentUuid", "isSidechain", "userType", "cwd", "sessionId", "session_id", "version", "gitBranch", "slug",
-        "type", "uuid", "timestamp", "entrypoint", "isMeta", "subtype", "level", "logicalParentUuid", "sessionKind",
-    }
-)  # fmt: skip
+_COMMON = frozenset({
+    "parentUuid", "isSidechain", "userType", "cwd", "sessionId", "session_id", "version", "gitBranch", "slug",
+    "type", "uuid", "timestamp", "entrypoint", "isMeta", "subtype", "level", "logicalParentUuid", "sessionKind",
+})  # fmt: skip
 """Members of events that say nothing about them."""
 
 
@@ -550,9 +554,8 @@ class ClaudeDecoder(LineDecoder):
             self._out.facts.list("frames", url)
 
     def _worktree(self, record: Mapping[str, Any]) -> None:
-        commit = object_in(record.get("worktreeSession")).get("originalHeadCommit")
-        if type(commit) is str and _COMMIT.match(commit):
-            self._out.facts.commit = commit
+        commit = commit_in(object_in(record.get("worktreeSession")).get("originalHeadCommit"))
+        self._out.facts.commit = commit or self._out.facts.commit
         self._plain(record)
 
     def _plain(self, record: Mapping[str, Any]) -> None:

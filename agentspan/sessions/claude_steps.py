@@ -17,15 +17,13 @@ INTERRUPTED = "[Request interrupted by user"
 """How a record begins that says that a person interrupted the agent."""
 AGENT_TOOLS = frozenset({"Task", "Agent"})
 """The tools that start a sub-agent."""
-LOCAL_COMMANDS = frozenset(
-    {
-        "/add-dir", "/agents", "/bug", "/clear", "/compact", "/config", "/context", "/cost", "/doctor", "/effort",
-        "/exit", "/export", "/fast", "/feedback", "/help", "/hooks", "/ide", "/login", "/logout", "/mcp", "/memory",
-        "/model",
-        "/permissions", "/plugin", "/quit", "/remote-control", "/rename", "/resume", "/rewind", "/status",
-        "/statusline", "/tasks", "/terminal-setup", "/theme", "/todos", "/upgrade", "/usage", "/vim",
-    }
-)  # fmt: skip
+LOCAL_COMMANDS = frozenset({
+    "/add-dir", "/agents", "/bug", "/clear", "/compact", "/config", "/context", "/cost", "/doctor", "/effort",
+    "/exit", "/export", "/fast", "/feedback", "/help", "/hooks", "/ide", "/login", "/logout", "/mcp", "/memory",
+    "/model",
+    "/permissions", "/plugin", "/quit", "/remote-control", "/rename", "/resume", "/rewind", "/status",
+    "/statusline", "/tasks", "/terminal-setup", "/theme", "/todos", "/upgrade", "/usage", "/vim",
+})  # fmt: skip
 """Commands that set or show something: no task for the agent."""
 _REJECTED = ("The user doesn't want to", "User rejected tool use")
 _COMMANDS = ("<command-name>", "<command-message>")

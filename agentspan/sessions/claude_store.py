@@ -120,24 +120,16 @@ class ClaudeSessionStore:
 
     async def load(self, key: Mapping[str, object]) -> list[Any] | None:
         """Return the entries of a key, in order, equal to those that were appended; None if it has none."""
-        return await _in_thread(self._load, address_of(key))
-
-    def _load(self, address: Address) -> list[Any] | None:
-        return self._opened.entries.load(address)
+        address = address_of(key)
+        return await _in_thread(lambda: self._opened.entries.load(address))
 
     async def list_sessions(self, project_key: str) -> list[Any]:
         """Return `session_id` and `mtime` (of the last append, ms since 1970) of each session of `project_key`."""
-        return await _in_thread(self._sessions, project_key)
-
-    def _sessions(self, project_key: str) -> list[Any]:
-        return self._opened.entries.sessions(project_key)
+        return await _in_thread(lambda: self._opened.entries.sessions(project_key))
 
     async def list_session_summaries(self, project_key: str) -> list[Any]:
         """Return the SDK's summary of each session of `project_key`, stored with the entries; none without the SDK."""
-        return await _in_thread(self._summaries, project_key)
-
-    def _summaries(self, project_key: str) -> list[Any]:
-        return self._opened.entries.summaries(project_key)
+        return await _in_thread(lambda: self._opened.entries.summaries(project_key))
 
     async def delete(self, key: Mapping[str, object]) -> None:
         """Remove the entries and the summary of a key; of a main session, also the entries of its sub-agents.
@@ -154,10 +146,7 @@ class ClaudeSessionStore:
     async def list_subkeys(self, key: Mapping[str, object]) -> list[str]:
         """Return the subpaths of the session of a `key`, such as `subagents/agent-1`."""
         address = address_of(key)
-        return await _in_thread(self._subkeys, address.project_key, address.session)
-
-    def _subkeys(self, project_key: str, session: str) -> list[str]:
-        return self._opened.entries.subkeys(project_key, session)
+        return await _in_thread(lambda: self._opened.entries.subkeys(address.project_key, address.session))
 
     def flush(self, wait_s: float = SETTLE_WAIT_S) -> bool:
         """Wait until all that was appended has been derived, for at most `wait_s` seconds; return whether it has."""

@@ -31,18 +31,8 @@ class Call:
     """A tool call that has not ended."""
 
     __slots__ = (
-        "child",
-        "ended",
-        "ended_ns",
-        "id",
-        "is_events",
-        "is_spawn",
-        "key",
-        "payload",
-        "server",
-        "start",
-        "type",
-    )
+        "child", "ended", "ended_ns", "id", "is_events", "is_spawn", "key", "payload", "server", "start", "type",
+    )  # fmt: skip
 
     def __init__(self, id: str, key: str, name: str, arguments: Any, start: int) -> None:
         self.id, self.key, self.start = id, key, start

@@ -202,6 +202,15 @@ class CodexDecoder(LineDecoder):
         else:
             handler(payload, time)
 
+    def _pass(self, handlers: dict[str, Handler], payload: dict[str, Any], time: int, within: str) -> None:
+        """Pass a payload to the handler of its type."""
+        kind = payload.get("type")
+        handler = handlers.get(kind) if type(kind) is str else None
+        if handler is None:
+            self._tape.not_known(payload, time, within, kind)
+        else:
+            handler(payload, time)
+
     def _of_flat(self, record: dict[str, Any], kind: Any) -> tuple[Any, dict[str, Any] | None]:
         """Return the kind and the payload of a record of the first form, which has no envelope."""
         if "payload" in record:
@@ -409,23 +418,13 @@ class CodexDecoder(LineDecoder):
             self._tape.not_known(payload, time, "response_item", kind)
 
     def _event(self, payload: dict[str, Any], time: int) -> None:
-        kind = payload.get("type")
-        handler = self._events.get(kind) if type(kind) is str else None
-        if handler is None:
-            self._tape.not_known(payload, time, "event_msg", kind)
-        else:
-            handler(payload, time)
+        self._pass(self._events, payload, time, "event_msg")
 
     def _completed(self, payload: dict[str, Any], time: int) -> None:
         item = object_in(payload.get("item"))
-        kind = item.get("type")
-        if self._pending is not None and kind != "UserMessage":
+        if self._pending is not None and item.get("type") != "UserMessage":
             self._settle_pending()
-        handler = self._completed_items.get(kind) if type(kind) is str else None
-        if handler is None:
-            self._tape.not_known(payload, time, "item_completed", kind)
-        else:
-            handler(item, time)
+        self._pass(self._completed_items, item, time, "item_completed")
 
     def _hook(self, payload: dict[str, Any], time: int) -> None:
         run = object_in(payload.get("run"))

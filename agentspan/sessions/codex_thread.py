@@ -9,6 +9,7 @@ from agentspan.arriving import (
     Session,
     Step,
     Unread,
+    commit_in,
     id_in,
     list_in,
     ns_of,
@@ -39,8 +40,7 @@ class Thread:
     def __init__(self, id: str) -> None:
         self.id = id
         self.is_begun = False
-        self.started_ns = 0
-        self.ended_ns = 0
+        self.started_ns = self.ended_ns = 0
         self.header: dict[str, Any] = {}
         self.root: str | None = None
         self.model: str | None = None
@@ -131,25 +131,15 @@ class Thread:
         parent = id_in(spawn.get("parent_thread_id")) or id_in(header.get("parent_thread_id"))
         is_sub_agent = kind is not None and parent is not None and parent != self.id
         git = object_in(header.get("git"))
-        commit = id_in(git.get("commit_hash"))
         return Session(
-            self.id,
-            AGENT,
-            self.started_ns,
-            version=id_in(header.get("cli_version")),
-            ended_ns=max(self.started_ns, self.ended_ns),
-            outcome=self.outcome,
-            output=self.output,
-            error=self.error,
-            task=self.task or id_in(git.get("branch")),
+            self.id, AGENT, self.started_ns, id_in(header.get("cli_version")), max(self.started_ns, self.ended_ns),
+            outcome=self.outcome, output=self.output, error=self.error, task=self.task or id_in(git.get("branch")),
             conversation=parent if is_sub_agent else self.forked_from,
             parent=(parent or "", spawn_key(self.id) if kind == "thread_spawn" else None) if is_sub_agent else None,
-            name=self._name(spawn) or kind if is_sub_agent else None,
-            goal=self.prompt if is_sub_agent else None,
-            fingerprint=self._fingerprint(),
-            metadata=self._metadata(git, kind),
-            git_commit=commit if commit is not None and len(commit) in (40, 64) and _is_hex(commit) else None,
-        )
+            name=self._name(spawn) or kind if is_sub_agent else None, goal=self.prompt if is_sub_agent else None,
+            fingerprint=self._fingerprint(), metadata=self._metadata(git, kind),
+            git_commit=commit_in(git.get("commit_hash")),
+        )  # fmt: skip
 
     def _name(self, spawn: dict[str, Any]) -> str | None:
         names = (each.get(f"agent_{name}") for name in ("nickname", "role") for each in (self.header, spawn))
@@ -159,7 +149,7 @@ class Thread:
         header = self.header
         system = id_in(object_in(header.get("base_instructions")).get("text"))
         tools = list_in(header.get("dynamic_tools"))
-        found = {
+        return present({
             "model": self.model,
             "system_prompt": None if system is None else part_of(system),
             "instructions": part_of(" ".join(self.instructions)) if self.instructions else None,
@@ -168,12 +158,11 @@ class Thread:
             "permission_mode": self.permission,
             "effort": self.settings.get("effort"),
             "cli_version": id_in(header.get("cli_version")),
-        }
-        return present(found)
+        })  # fmt: skip
 
     def _metadata(self, git: dict[str, Any], kind: str | None) -> dict[str, Any]:
         header, source = self.header, self.header.get("source")
-        found = {
+        return present({
             "cwd": id_in(header.get("cwd")),
             "git_branch": id_in(git.get("branch")),
             "repository": id_in(git.get("repository_url")),
@@ -185,8 +174,7 @@ class Thread:
             "history_mode": id_in(header.get("history_mode")),
             "parent_thread_id": id_in(header.get("parent_thread_id")),
             "forked_from_id": id_in(header.get("forked_from_id")),
-        }
-        return present(found)
+        })  # fmt: skip
 
 
 class Tape:
@@ -207,13 +195,10 @@ class Tape:
     def __init__(self, thread: Thread) -> None:
         self.thread = thread
         self.out: list[Record] = []
-        self.line = 0
-        self.time = 0
+        self.line = self.time = self.prompts = 0
         self.stamp = -1
         self.boundary: int | None = None
-        self.prompts = 0
-        self.is_flat = False
-        self.has_turns = False
+        self.is_flat = self.has_turns = False
         self._minute = ""
         self._minute_ns = 0
 

@@ -252,19 +252,6 @@ def is_live(keys: Sequence[SessionSummaryRow]) -> bool:
     return clock.wall_ns() / 1e6 - max(map(mtime_of, keys)) < LIVE_S * 1000
 
 
-def derive_stored(ctx: Context, format: Format) -> Arrived:
-    """Derive all entries in a storage that were not derived, as after a program was killed; return what was stored.
-
-    Args:
-        ctx: the context of the storage, with the redaction of sent data.
-        format: the format of Claude Code's files.
-    """
-    deriver = Deriver(ctx, Entries(ctx.storage, None), format)
-    for of in deriver.pending():
-        deriver.derive(of)
-    return deriver.arrived
-
-
 class DerivingThread:
     """Derives what is appended, in a thread that is started when it is needed. Safe to call from any thread.
 

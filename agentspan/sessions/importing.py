@@ -119,12 +119,8 @@ class Importer:
         wanted: Wanted | None = None,
         now: Callable[[], int] = clock.wall_ns,
     ) -> None:
-        self._ctx = ctx
-        self._formats = formats
-        self._again = again
-        self._follows = follows
-        self._wanted = wanted
-        self._now = now
+        self._ctx, self._formats, self._wanted, self._now = ctx, formats, wanted, now
+        self._again, self._follows = again, follows
         self._arrival = Arrival(ctx, surroundings=Surroundings(now).of, again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
@@ -411,19 +407,12 @@ class Importer:
             before = self._known.get((format.name, path))
             row = SessionFileRow(
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
-                format.name,
-                path,
-                None if session is None else about_of(ctx, session.id),
-                None if session is None else about_of(ctx, session.first),
-                None if placed is None else placed.run,
-                stamp.size,
-                stamp.changed_ns,
-                read_to[file],
-                heads[file],
+                format.name, path, None if session is None else about_of(ctx, session.id),
+                None if session is None else about_of(ctx, session.first), None if placed is None else placed.run,
+                stamp.size, stamp.changed_ns, read_to[file], heads[file],
                 jsontext.text_of({"version": format.version, **states[file], **more}),
-                now if before is None else before.inserted_at,
-                now,
-            )
+                now if before is None else before.inserted_at, now,
+            )  # fmt: skip
             values: dict[str, Any] = {name: getattr(row, name) for name in row._fields if name not in _FIXED}
             change = Put(row) if before is None else Move("session_file", row.id, frozenset(), values)
             units.append(Unit((change,)))

@@ -19,6 +19,7 @@ from agentspan.arriving import (
     Session,
     Step,
     Unread,
+    commit_in,
     list_in,
     ns_of,
     number_in,
@@ -40,10 +41,8 @@ _MONOLITH = re.compile(r"samples/[^/]+\.json\Z")
 _SHELL = re.compile(r"(samples/.+)/sample\.json\Z", re.DOTALL)
 _DOCUMENT = re.compile(rb'\A\s*\{\s*"version"\s*:\s*\d+\s*,.{0,200}?"eval"\s*:\s*\{', re.DOTALL)
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d.*_.*\.json\Z")
-_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_METADATA = 2000
 _MOST_NAME, _MOST_EXPLANATION = 200, 10_000
-_OUTCOMES: dict[str, Outcome] = {"operator": "interrupted"}
 _BROKEN = (ValueError, RecursionError)
 
 
@@ -82,9 +81,11 @@ def _eval_of(header: Mapping[str, Any]) -> _Eval:
         key, text_in(spec.get("task")) or "inspect", start_ns,
         version if commit is None else f"{version}+{commit[:12]}{'-dirty' if revision.get('dirty') else ''}",
         fingerprint=_fingerprint(spec, plan), metadata=_small(metadata), is_over=True,
-        git_commit=commit if commit is not None and _COMMIT.match(commit) else None,
+        git_commit=commit_in(commit),
     )  # fmt: skip
-    return _Eval(key, start_ns, base, frozenset(_graders(spec)))
+    scorers = (object_in(scorer).get("name") for scorer in list_in(spec.get("scorers")))
+    graded = frozenset(name for name in scorers if type(name) is str and "model_graded" in name)
+    return _Eval(key, start_ns, base, graded)
 
 
 def _fingerprint(spec: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
@@ -97,13 +98,6 @@ def _fingerprint(spec: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, 
     named = {"model": spec.get("model"), "cli_version": object_in(spec.get("packages")).get("inspect_ai")}
     parts = {name: value for name, value in named.items() if type(value) is str}
     return parts | {name: part_of(value) for name, value in hashed.items() if value}
-
-
-def _graders(spec: Mapping[str, Any]) -> Iterator[str]:
-    for scorer in list_in(spec.get("scorers")):
-        name = object_in(scorer).get("name")
-        if type(name) is str and "model_graded" in name:
-            yield name
 
 
 def _small(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,19 +229,9 @@ def _session(about: _Eval, facts: Mapping[str, Any], id: str, started_ns: int, t
     answer = text_in(output.get("completion")) or texts_in(object_in(choice.get("message")).get("content"))
     error, limit = facts.get("error"), facts.get("limit")
     kind = str(object_in(limit).get("type") or limit)
-    outcome: Outcome = "error" if error else _OUTCOMES.get(kind, "limit") if limit else "answered"
-    names = (
-        "epoch",
-        "target",
-        "choices",
-        "metadata",
-        "working_time",
-        "total_time",
-        "turn_count",
-        "limit",
-        "invalidation",
-    )
-    own = {"sample_id": facts.get("id"), **{_RENAMED.get(name, name): facts.get(name) or None for name in names}}
+    stopped: Outcome = "interrupted" if kind == "operator" else "limit"
+    outcome: Outcome = "error" if error else stopped if limit else "answered"
+    own = {"sample_id": facts.get("id"), **{_RENAMED.get(name, name): facts.get(name) or None for name in _OF_SAMPLE}}
     return about.base._replace(
         id=id, started_ns=started_ns, outcome=outcome, output=texts.whole(answer) or None,
         error=_without_trace(error) if error else None, task=str(facts.get("id"))[:_MOST_NAME],
@@ -255,6 +239,9 @@ def _session(about: _Eval, facts: Mapping[str, Any], id: str, started_ns: int, t
     )  # fmt: skip
 
 
+_OF_SAMPLE = (
+    "epoch", "target", "choices", "metadata", "working_time", "total_time", "turn_count", "limit", "invalidation",
+)  # fmt: skip
 _RENAMED = {"metadata": "sample"}
 
 

@@ -305,12 +305,7 @@ class SampleDecoder:
         score = self._texts.whole(object_in(event.get("score")))
         name = text_in(event.get("scorer")) or self._scorer_above(above)
         value, label = value_of(score.get("value"))
-        answer = {
-            "score": value,
-            "label": label,
-            "explanation": score.get("explanation"),
-            "answer": score.get("answer"),
-        }
+        answer = {"score": value, "label": label, **{name: score.get(name) for name in ("explanation", "answer")}}
         metadata = score.get("metadata")
         if metadata and len(json.dumps(metadata)) <= MOST_SMALL:
             answer["metadata"] = metadata
@@ -341,17 +336,13 @@ class SampleDecoder:
         texts = self._texts.whole({name: event.get(name) for name in ("message", "input", "fields", "content")})
         payload = {"prompt": texts["message"] or "input", **present({"fields": texts["fields"]})}
         response = texts["input"] if texts["content"] is None else texts["content"]
-        yield self._one(
-            key, above, "human", at, payload, present({"response": response, "decision": event.get("outcome")})
-        )
+        result = present({"response": response, "decision": event.get("outcome")})
+        yield self._one(key, above, "human", at, payload, result)
 
     def _compaction(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
-        names = ("role", "source", "metadata")
-        payload = {"trigger": event.get("type"), "tokens_before": event.get("tokens_before")}
-        payload |= {name: event.get(name) for name in names}
-        yield self._one(
-            key, above, "compaction", at, present(payload), present({"tokens_after": event.get("tokens_after")})
-        )
+        names = ("tokens_before", "role", "source", "metadata")
+        payload = present({"trigger": event.get("type"), **{name: event.get(name) for name in names}})
+        yield self._one(key, above, "compaction", at, payload, present({"tokens_after": event.get("tokens_after")}))
 
     def _logger(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
         message = object_in(self._texts.whole(event.get("message")))

@@ -23,10 +23,12 @@ from agentspan.arriving import (
     Session,
     Step,
     Unread,
+    decoded,
     list_in,
     object_in,
     parsed,
     part_of,
+    present,
     several,
     task_of,
     text_of,
@@ -88,9 +90,8 @@ def _facts_of(document: dict[str, Any] | list[Any]) -> _Facts:
     took = [_number(object_in(each).get("execution_time"), 1e9) or 0.0 for each in list_in(document.get("trajectory"))]
     if "messages" in document:
         return _Facts(True, several(document["messages"]), info, object_in(info.get("config")), took)
-    config = document.get("replay_config")
-    config = parsed(config.encode("utf-8", "surrogatepass")) if isinstance(config, str) else config
-    return _Facts(False, several(document.get("history")), info, object_in(config), took)
+    config = object_in(decoded(document.get("replay_config")))
+    return _Facts(False, several(document.get("history")), info, config, took)
 
 
 class _Reader:
@@ -204,19 +205,13 @@ class _Reader:
             "tools": part_of(object_in(config.get("agent")).get("tools")) if config.get("agent") else None,
         }
         kept = {name: value for name, value in info.items() if name not in ("config", "submission")}
+        error = {"type": status, "message": "the run ended with this status"} if outcome == "error" and status else None
         return Session(
-            self._session,
-            "mini-swe-agent" if self._facts.mini else "swe-agent",
-            started_ns,
-            version,
-            None,
-            outcome,
-            info.get("submission"),
-            {"type": status, "message": "the run ended with this status"} if outcome == "error" and status else None,
-            task=_stem(self._path) if not prompt else task_of(prompt) or None,
-            fingerprint={name: part for name, part in parts.items() if part is not None},
+            self._session, "mini-swe-agent" if self._facts.mini else "swe-agent", started_ns, version,
+            outcome=outcome, output=info.get("submission"), error=error,
+            task=_stem(self._path) if not prompt else task_of(prompt) or None, fingerprint=present(parts),
             metadata={**kept, "instance": _stem(self._path), "models": [self._model]},
-        )
+        )  # fmt: skip
 
 
 def _stem(path: Path) -> str:
@@ -240,10 +235,7 @@ def _call(value: Any) -> dict[str, Any] | None:
     function = object_in(object_in(value).get("function"))
     if not isinstance(function.get("name"), str):
         return None
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        found = parsed(arguments.encode("utf-8", "surrogatepass"))
-        arguments = arguments if found is None else found
+    arguments = decoded(function.get("arguments"))
     return {"id": text_or_none(value.get("id")), "name": function["name"], "arguments": arguments}
 
 
@@ -264,13 +256,11 @@ def _thinking(blocks: Any) -> str:
 def _usage(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tokens and the cost that mini-swe-agent keeps of an answer."""
     usage = object_in(object_in(extra.get("response")).get("usage"))
-    found = {
-        "input_tokens": usage.get("prompt_tokens"),
-        "output_tokens": usage.get("completion_tokens"),
+    return present({
+        "input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens"),
         "cached_tokens": object_in(usage.get("prompt_tokens_details")).get("cached_tokens"),
         "stated_cost_usd": extra.get("cost"),
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    })  # fmt: skip
 
 
 def _rest(message: Mapping[str, Any]) -> dict[str, Any]:

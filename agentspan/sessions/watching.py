@@ -78,14 +78,8 @@ class Watcher:
         inotify: bool = True,
         now: Callable[[], int] = clock.wall_ns,
     ) -> None:
-        self._importer = importer
-        self._formats = formats
-        self._places = places
-        self._choice = choice
-        self._report = report
-        self._complain = complain
-        self._stop = stop
-        self._now = now
+        self._importer, self._formats, self._places, self._choice = importer, formats, places, choice
+        self._report, self._complain, self._stop, self._now = report, complain, stop, now
         self._inotify: Inotify | None = None
         if inotify:
             with suppress(OSError, AttributeError, ImportError):
@@ -105,8 +99,7 @@ class Watcher:
         self._live: dict[Path, Source] = {}
         self._late: dict[Path, float] = {}
         self._backlog: Iterator[Source] = iter(())
-        self._has_backlog = False
-        self._has_scanned = False
+        self._has_backlog = self._has_scanned = False
         self._retry_at = 0.0
         self._fault = ""
 

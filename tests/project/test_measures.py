@@ -20,12 +20,12 @@ ROOMS = {
     "answers": Room(420, 10),
     "arriving": Room(955, 8),
     "cli": Room(5_400, 33),
-    "evaluation": Room(1_253, 8),
+    "evaluation": Room(1_230, 8),
     "maintenance": Room(1_216, 8),
     "mcp": Room(890, 7),
     "otel": Room(6_900, 37),
     "serve": Room(3_122, 18),
-    "sessions": Room(9_005, 45),
+    "sessions": Room(8_832, 45),
     "postgres": Room(3_029, 13),
     "testing": Room(2_960, 19),
     "viewer": Room(2_400, 20),
@@ -34,15 +34,16 @@ ROOMS = {
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 TAKEN = {
     "cli": Taken(361, 102),
-    "evaluation": Taken(61, 2),
+    "evaluation": Taken(108, 2),
     "mcp": Taken(35, 18),
     "otel": Taken(113, 33),
     "postgres": Taken(158, 20),
     "serve": Taken(131, 51),
-    "sessions": Taken(97, 2),
+    "sessions": Taken(120, 2),
     "viewer": Taken(202, 48),
 }
-"""The most names that a wing takes from the rest of the package, and the most modules that have them."""
+"""The most names that a wing takes from the rest of the package, and the most modules that have them. Of the two that
+take them from lists, `test_layers.py` says how many of each."""
 MOST = {
     "median of functions": 7,
     "files over 700 lines": 4,

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
+from agentspan.arriving.arrival import Arrived
 from agentspan.arriving.records import Record
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InDoubt, InvalidValue
@@ -25,7 +26,7 @@ from agentspan.model.changes import Outcome, Unit
 from agentspan.model.rows import AgentInstanceRow, SessionEntryRow, SessionFileRow, SessionSummaryRow
 from agentspan.sessions import ClaudeSessionStore
 from agentspan.sessions.claude import FORMATS
-from agentspan.sessions.deriving import Deriver, derive_stored
+from agentspan.sessions.deriving import Deriver
 from agentspan.sessions.entries import Address, Entries, verbatim
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import LIVE_S, Importer
@@ -422,6 +423,14 @@ def test_the_run_stays_when_the_session_is_deleted(store: ClaudeSessionStore, db
 
 def context_of(database: Database) -> Context:
     return Context(database.storage)
+
+
+def derive_stored(ctx: Context, format: Format) -> Arrived:
+    """Derive all entries in a storage that were not derived, as a store does that is opened."""
+    deriver = Deriver(ctx, Entries(ctx.storage, None), format)
+    for of in deriver.pending():
+        deriver.derive(of)
+    return deriver.arrived
 
 
 @pytest.mark.parametrize("derived", [0, 3, 6])
