@@ -91,12 +91,14 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _is_export(path: Path) -> bool:
+    from agentspan.sessions.registry import likely
+
     with suppress(OSError, EOFError, zlib.error), open(path, "rb") as source:
         packed = source.read(len(GZIP)) == GZIP
         source.seek(0)
         plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if packed else source
         first = plain.readline(LINE_BYTES)
-        return FIRST["type"].encode() in first or dataset.is_dataset(first)  # type: ignore[attr-defined]
+        return FIRST["type"].encode() in first or (not likely(path, first) and dataset.is_dataset(first))
     return False
 
 

@@ -20,7 +20,7 @@ from agentspan.journal.deriving import outdated
 from agentspan.journal.names import StoredSpanTypes, run_of
 from agentspan.journal.records import HISTORY, Elements, Gap, Record, read
 from agentspan.journal.segments import START, Left, is_left, take_over
-from agentspan.journal.spool import segments, tidy, types_of, writer_of
+from agentspan.journal.spool import LOOK_EVERY_S, segments, tidy, types_of, writer_of
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, fields_of
@@ -92,7 +92,6 @@ class LostRegistrations(Listener):
         return isinstance(self._storage.apply([Unit(changes, run_id)])[0], Applied)
 
 
-LOOK_EVERY_S = 1.0
 _HISTORY = HISTORY.encode()
 
 Progress = Callable[[int, int], None]

@@ -1,6 +1,7 @@
 """Opens a storage whose reads drain and recover journals first: those of this process, and those of dead programs."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -162,13 +163,23 @@ def _writable(location: Location, tuning: Tuning) -> Iterator[Storage]:
 def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]], tuning: Tuning) -> Callable[[], None]:
     if not is_possible():
         return lambda: spool.drain(folder)
-    with host.importing:
-        from agentspan.journal.adopting import Adoption
-
-    adoption = Adoption(lend, folder, tuning=tuning)
+    adoption: Adoption | None = None
+    next_s = 0.0
 
     def see() -> None:
-        spool.drain(folder)
-        adoption.see()
+        nonlocal adoption, next_s
+        if spool.journals:
+            spool.drain(folder)
+        if adoption is None and (now := time.monotonic()) >= next_s:
+            next_s = now + spool.LOOK_EVERY_S
+            adoption = made() if os.path.lexists(folder) else None
+        if adoption is not None:
+            adoption.see()
+
+    def made() -> "Adoption":
+        with host.importing:
+            from agentspan.journal.adopting import Adoption
+
+        return Adoption(lend, folder, tuning=tuning)
 
     return see

@@ -12,6 +12,9 @@ from agentspan.host import guard, page
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
+LOOK_EVERY_S = 1.0
+"""The seconds between two looks for the journals of dead programs."""
+
 
 class Journal(Protocol):
     """A journal that this process appends to."""
@@ -31,37 +34,38 @@ class Journal(Protocol):
         ...
 
 
-_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+"""The journals of this process; in a forked child, until `drain`, also its parent's."""
 
 
 def register(journal: Journal) -> None:
     """Add a journal of this process. From now on it is drained before its storage is read."""
-    _journals.add(journal)
+    journals.add(journal)
 
 
 def forget(journal: Journal) -> None:
     """Remove a journal: in a forked child it belongs to the parent."""
-    _journals.discard(journal)
+    journals.discard(journal)
 
 
 def drain(folder: Path) -> None:
     """Drain the journals of this process that are in a folder."""
     if not page[0]:
         host.renew()
-    for journal in host.members(_journals):
+    for journal in host.members(journals):
         if journal.folder == folder:
             journal.drain_now()
 
 
 def types_changed() -> None:
     """Notify all journals that a span type was registered, which runs that began earlier do not have."""
-    for journal in host.members(_journals):
+    for journal in host.members(journals):
         journal.types_changed()
 
 
 def terminated(instance_id: str, reason: str) -> None:
     """Notify all journals that this process terminated a run."""
-    for journal in host.members(_journals):
+    for journal in host.members(journals):
         journal.terminated(instance_id, reason)
 
 

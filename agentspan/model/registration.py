@@ -227,7 +227,7 @@ def references(
         status = "active" if wanted.started_at else "pending"
         agent = AgentRow(new_id(), wanted.agent, wanted.agent, None, status, now, now)
         changes.append(Put(agent, minted=True))
-    elif wanted.started_at:
+    elif wanted.started_at and agent.status == "pending":
         changes.extend(instances.activate(agent, now))
     if version is None:
         version = AgentVersionRow(new_id(), agent.id, *wanted.version, now, now)

@@ -27,8 +27,9 @@ from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.errors import AgentspanError
 from agentspan.installing import needs_extra
-from agentspan.journal.adopting import LOOK_EVERY_S, Adoption
+from agentspan.journal.adopting import Adoption
 from agentspan.journal.opening import adoption_beside, open_storage, without_adoption
+from agentspan.journal.spool import LOOK_EVERY_S
 from agentspan.maintenance.prune import keep_partitions
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import settings_from

@@ -114,7 +114,8 @@ class Importer:
         self._arrival = Arrival(ctx, surroundings=Surroundings(now).of, again=again)
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
-        self._awaiting = awaiting(self._known.values())
+        notes = [row for row in self._known.values() if '"awaits"' in row.state]
+        self._awaiting = awaiting(notes) if notes else {}
         came = {(row.format, row.session) for row in self._known.values()}
         self._came = [key for key in self._awaiting if key in came]
         self._is_rehoming = False
@@ -377,7 +378,8 @@ class Importer:
         session = tops[0] if len(tops) == 1 else None
         placed = None if session is None else self._arrival.place(format.name, session.id)
         awaits = None
-        if session is not None and placed is not None:
+        has_original = session is not None and session.conversation not in (None, session.id)
+        if session is not None and placed is not None and (has_original or session.parent is not None):
             awaits = awaited(ctx, format.name, session, is_own_run=placed.top is None)
         if awaits is not None and placed is not None:
             self._awaiting.setdefault((format.name, awaits), set()).add(placed.run)

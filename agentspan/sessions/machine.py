@@ -19,6 +19,7 @@ from agentspan.errors import InvalidValue
 from agentspan.sessions.formats import About, Format, Source, head_of, walk
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
 from agentspan.sessions.reading import PACKED, Unreadable, opened
+from agentspan.sessions.registry import LIKELY_BYTES, likely
 from agentspan.text import repository_of
 
 ALL = "all"
@@ -191,20 +192,29 @@ def sources_at(place: Place, formats: Mapping[str, Format]) -> list[Source]:
         return []
     if place.format is not None:
         return [*formats[place.format].sources(place.path)]
+    if not place.path.is_dir():
+        return _sources_of(place.path, formats)
     claimed: dict[Path, list[Source]] = {}
-
-    def claim(path: Path) -> None:
-        for format in formats.values():
-            for source in format.sources(path):
+    for format in formats.values():
+        for source in format.sources(place.path):
+            claimed.setdefault(source.path, []).append(source)
+    # Of some formats, a folder yields only files with the product's own names.
+    known = {file for each in claimed.values() for source in each for file in source.files}
+    for file in walk(place.path, *_ENDINGS):
+        if file not in known:
+            for source in _sources_of(file, formats):
                 claimed.setdefault(source.path, []).append(source)
-
-    claim(place.path)
-    if place.path.is_dir():  # of some formats, a folder yields only files with the product's own names
-        known = {file for each in claimed.values() for source in each for file in source.files}
-        for file in walk(place.path, *_ENDINGS):
-            if file not in known:
-                claim(file)
     return [each[0] if len(each) == 1 else _by_content(each, formats) for each in claimed.values()]
+
+
+def _sources_of(file: Path, formats: Mapping[str, Format]) -> list[Source]:
+    """Return the sources of a file, as the first format that claims it has them: those of which it probably is first.
+
+    The others are asked, and imported, only if none of these claims it.
+    """
+    first = [name for name in likely(file, _first_bytes(file, LIKELY_BYTES)) if name in formats]
+    found = ([*formats[name].sources(file)] for name in dict.fromkeys([*first, *formats]))
+    return next(filter(None, found), [])
 
 
 def _by_content(claims: Sequence[Source], formats: Mapping[str, Format]) -> Source:

@@ -130,6 +130,28 @@ def test_a_file_and_a_folder_are_recognised_by_content(home: Path, db: Path) -> 
     assert runs(db) == {"toy:one", "toy:three"}
 
 
+def test_a_file_that_shows_its_format_in_its_first_bytes_imports_no_decoder_of_another(tmp_path: Path) -> None:
+    path = written(tmp_path, [prompt(1, "water the beds"), answer(2, text("They are watered."))])
+    program = (
+        "import sys; from agentspan.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "print(*[name for name in sys.modules if name.startswith('agentspan.sessions.')])"
+    )
+    command = [sys.executable, "-c", program, "import", str(path), "--db", str(tmp_path / "a.db")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("1 new run")
+    others = ("codex", "opencode", "gemini", "qwen", "inspect", "atif", "swe_agent", "llm", "openai", "archives")
+    names = [name.rpartition(".")[2] for name in done.stdout.splitlines()[-1].split()]
+    assert "claude_records" in names
+    assert [name for name in names if name.startswith(others)] == []
+
+
+def test_a_file_whose_first_bytes_show_another_format_is_recognised_by_the_rest(db: Path) -> None:
+    path = written(db.parent, [prompt(1, "water the beds"), answer(2, text("They are watered."))])
+    path.write_text('{"about": {"instructions": 1, "projectHash": 2, "parts": 3}}\n' * 200 + path.read_text())
+    assert lines(db, "import", str(path))[0].startswith("1 new run")
+    assert len(runs(db)) == 1
+
+
 def test_an_export_is_imported_as_before(home: Path, db: Path) -> None:
     call(db, "import", "toy")
     call(db, "export", "all", "-o", "all.jsonl")

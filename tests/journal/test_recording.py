@@ -18,6 +18,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal import adopting
+from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
@@ -221,6 +222,7 @@ def test_reads_look_for_what_was_left_once_a_second(path: Path, monkeypatch: pyt
         return segments(folder)
 
     monkeypatch.setattr(adopting, "segments", look)
+    folder_of(path).mkdir(0o700, parents=True)
     began = time.monotonic()
     db = agentspan.open(path)
     run = db.agent_instances.register("a")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import agentspan
+from tests.checkout import ROOT
 
 PACKAGE = Path(agentspan.__file__).parent
 LONG_FILE = 700
@@ -30,6 +31,11 @@ agentspan.configure(sys.argv[1])
 call = agentspan.span(lambda: 1)
 call()
 agentspan.flush()
+"""
+IMPORTS = """
+import sys
+from tests.project.ways import import_of_a_session
+print(*import_of_a_session(sys.argv[1]))
 """
 GROUND_FLOOR = ("leaves", "model", "schemas", "storage", "journal", "recording", "api")
 """The rooms that record, keep and read."""
@@ -93,8 +99,14 @@ def measures(folder: Path) -> dict[str, float]:
     _modules(CALL, folder)  # makes the file
     called = _modules(CALL, folder)
     found["own modules of a call"] = len(called)
+    found["files of an import"] = len(files_of_an_import(folder))
     found["lines of a call"] = sum(lines for path, lines in _lines().items() if _name_of(path) in called)
     return found
+
+
+def files_of_an_import(folder: Path) -> list[str]:
+    """Return the files that the import of a session of Claude Code enters."""
+    return _printed(IMPORTS, folder)
 
 
 def _name_of(path: Path) -> str:
@@ -133,13 +145,12 @@ def _not_counted(node: ast.AST) -> Iterator[int]:
 
 def _modules(program: str, folder: Path) -> list[str]:
     """Return the names of the modules of agentspan that a program has when it ends."""
-    command = [
-        sys.executable,
-        "-c",
-        program + _OWN.lstrip("; " if program.endswith("\n") else ""),
-        str(folder / "a.db"),
-    ]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return _printed(program + _OWN.lstrip("; " if program.endswith("\n") else ""), folder)
+
+
+def _printed(program: str, folder: Path) -> list[str]:
+    command = [sys.executable, "-c", program, str(folder / "a.db")]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
 
 
 if __name__ == "__main__":

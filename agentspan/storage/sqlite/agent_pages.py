@@ -214,10 +214,9 @@ def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: st
 
 
 def answers(query: Query) -> bool:
-    """Return whether AgentPages can answer a query: an agent's spans by id or started_at, without other conditions."""
+    """Return whether AgentPages can answer a query of spans: those of an agent by id or started_at, all of them."""
     return (
-        query.type == "agent_span"
-        and query.where.keys() == {"agent_id"}
+        query.where.keys() == {"agent_id"}
         and query.order in ("id", "started_at")
         and query.limit is not None
         and not query.after

@@ -121,7 +121,6 @@ class SQLiteStorage(Reads, Beside):
         super().__init__(connections.snapshot)
         self.path = connections.path
         self._connections = connections
-        self._agent_pages = AgentPages()
         try:
             connections.open_now()
         except DatabaseUnusable:
@@ -129,6 +128,10 @@ class SQLiteStorage(Reads, Beside):
         except StorageError:
             if not later:
                 raise
+
+    @cached_property
+    def _agent_pages(self) -> AgentPages:
+        return AgentPages()
 
     @cached_property
     def _index(self) -> "Index":
@@ -172,7 +175,8 @@ class SQLiteStorage(Reads, Beside):
     def _page(self, query: Query) -> Rows:
         self._connections.check_file()
         with self.reading() as connection:
-            found = self._agent_pages.page(connection, query) if agent_pages.answers(query) else None
+            is_of_spans = query.type == "agent_span" and agent_pages.answers(query)
+            found = self._agent_pages.page(connection, query) if is_of_spans else None
             return page_of(connection, query) if found is None else found
 
     @property
