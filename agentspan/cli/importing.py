@@ -98,7 +98,7 @@ def _is_export(path: Path) -> bool:
         source.seek(0)
         plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if packed else source
         first = plain.readline(LINE_BYTES)
-        return FIRST["type"].encode() in first or (not likely(path, first) and dataset.is_dataset(first))
+        return str(FIRST["type"]).encode() in first or (not likely(path, first) and dataset.is_dataset(first))
     return False
 
 
