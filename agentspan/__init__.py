@@ -127,42 +127,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "database": ("Database", "open"),
-    "api.resources": (
-        "Agent",
-        "AgentInstance",
-        "AgentSchemaVersion",
-        "AgentSpan",
-        "AgentVersion",
-        "Control",
-        "Page",
-    ),
-    "evaluation.evaluating": ("evaluate",),
-    "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
-    "recording.budgets": ("Budget",),
-    "recording.capture.redaction": ("card_numbers",),
-    "recording.capture.values": ("Limits",),
-    "recording.span_and_run": ("Run", "Span"),
-    "recording.tracer": (
-        "Health",
-        "Tracer",
-        "configure",
-        "current_run",
-        "current_span",
-        "flush",
-        "get_tracer",
-        "health",
-        "propagate",
-        "run",
-        "shutdown",
-        "span",
-        "span_type",
-    ),
-    "storage.memory": ("MemoryStorage",),
-    "storage.sqlite": ("SQLiteStorage",),
+    "api.resources": "Agent AgentInstance AgentSchemaVersion AgentSpan AgentVersion Control Page",
+    "database": "Database open",
+    "evaluation.evaluating": "evaluate",
+    "otel.instruments.instrument": "Instrumented instrument uninstrument",
+    "recording.budgets": "Budget",
+    "recording.capture.redaction": "card_numbers",
+    "recording.capture.values": "Limits",
+    "recording.span_and_run": "Run Span",
+    "recording.tracer": "Health Tracer configure current_run current_span flush get_tracer health propagate run "
+    "shutdown span span_type",
+    "storage.memory": "MemoryStorage",
+    "storage.sqlite": "SQLiteStorage",
 }
 """The public names by the module that defines them. A name that is not listed is an error of `agentspan.errors`."""
-_LAZY = {name: module for module, names in _MODULES.items() for name in names}
+_LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import IntEnum
 from functools import partial, wraps
@@ -438,6 +438,26 @@ class _Importing:
 importing = _Importing()
 """The with-block of late imports. Write `with host.importing:` around each import inside a function that a recording
 program may call, and around each call that makes a library initialise itself under a lock of its own."""
+
+
+def lazily(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module whose names are imported at their first use.
+
+    Args:
+        module: the name of the module.
+        names: the names, in one text, by the module that has them; modules, by their package.
+    """
+    found_in = {name: source for source, each in names.items() for name in each.split()}
+
+    def found(name: str) -> Any:
+        if name not in found_in:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        with importing:
+            value = getattr(__import__(found_in[name], fromlist=[name]), name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return found
 
 
 class _Log:

@@ -45,11 +45,11 @@ CAUSES = {
     "finish reason": "LLM returning finish_reason=length",
     "prompt": 'prompt with "Answer in one line."',
 }
+"""The causes that can be planted, each with the finding that names it."""
 LESS = {("number", 100): 0.20}
 """A share that is smaller than in TABLE: `why` does not know the limit."""
 LIMIT = 0.8
 """The total above which a run fails more often, if that is the cause."""
-"""The causes that can be planted, each with the finding that names it."""
 WORDS = ("busy", "closed", "away", "too late", "too many")
 TABLE = ((100, 0.45), (300, 0.90))
 """Numbers of runs, and in which share of the sets each cause must be found."""

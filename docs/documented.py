@@ -26,6 +26,9 @@ GIVEN_ONCE = frozenset({"self", "id", "idempotency_key", "sorting", "offset", "p
 HIDDEN = frozenset({"renew"})
 """Methods that only agentspan calls."""
 
+LISTS = frozenset({"agentspan.arriving", "agentspan.ground", "agentspan.judging"})
+"""Modules that pass on names of others."""
+
 logging.getLogger("griffe").setLevel(logging.CRITICAL)
 
 
@@ -69,9 +72,11 @@ def lineage(found: Any) -> list[Any]:
 
 
 def canonical(name: str, within: Any) -> str:
-    """Return the whole path of a name in the module of an object."""
+    """Return the whole path of a name in the module of an object, also of one that a list of names has passed on."""
     own = within if isinstance(within, griffe.Module) else within.module
-    return own.imports.get(name) or f"{own.path}.{name}"
+    path = own.imports.get(name, f"{own.path}.{name}")
+    source, _, last = path.rpartition(".")
+    return module(source).imports.get(last, path) if source in LISTS else path
 
 
 def docstring(found: Any) -> tuple[str, dict[str, str]]:

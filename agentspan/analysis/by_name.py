@@ -19,16 +19,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Agent
 from agentspan.model.scores import MARK, NOTE
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import (
-    FailureSums,
-    Find,
-    LatestScores,
-    NewestScores,
-    Outlines,
-    Query,
-    RunFilter,
-    Tags,
-)
+from agentspan.storage.questions import FailureSums, Find, LatestScores, NewestScores, Outlines, Query, RunFilter, Tags
 
 LATEST = "-"
 STEP = "#"

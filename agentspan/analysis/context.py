@@ -259,15 +259,9 @@ def _context(
         own = Element("unrecorded", None, 0, unrecorded, call.id, "system prompt, tools, memory", "unrecorded", None)
         elements = [own, *elements]
     return Context(
-        call.id,
-        call.agent_instance_id,
-        call.summary or call.schema_title,
-        call.label,
-        counted,
-        is_recorded,
-        tuple(elements),
-        compactions,
-    )
+        call.id, call.agent_instance_id, call.summary or call.schema_title, call.label, counted, is_recorded,
+        tuple(elements), compactions,
+    )  # fmt: skip
 
 
 def _scaled(elements: Sequence[Element], tokens: int) -> list[Element]:

@@ -351,19 +351,11 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
         of_runs = sum(metric.schema_name is None for metric in metrics)
         rows.insert(of_runs, replace(_mix_row(mix, adjusted[-1]), level=fdr))
     return Drift(
-        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared",
-        len(base.runs),
-        len(head.runs),
-        base.open + head.open,
-        base.unknown + head.unknown,
-        len(tasks) or None,
-        method,
-        detectable_drop(base.runs, head.runs),
-        left_out,
-        tuple(rows),
-        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()),
-        doubt=doubt,
-    )
+        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared", len(base.runs),
+        len(head.runs), base.open + head.open, base.unknown + head.unknown, len(tasks) or None, method,
+        detectable_drop(base.runs, head.runs), left_out, tuple(rows),
+        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()), doubt=doubt,
+    )  # fmt: skip
 
 
 _Runs = Sequence[RunFacts]
@@ -493,15 +485,14 @@ def outcomes_of(runs: Sequence[RunFacts]) -> list[float]:
 
 def _paired_ps(pairs: Sequence[TaskValues], seed: int) -> list[float]:
     groups = [differences(values) for values in pairs]
-    ps = [1.0 if len(found) < 2 or not any(found) else _normal_paired_p(found) for found in groups]
+    ps = [
+        two_sided(mean(found), stdev(found) / sqrt(len(found))) if len(found) > 1 and any(found) else 1.0
+        for found in groups
+    ]
     permuted = [place for place, p in enumerate(ps) if p < 1 and len(groups[place]) <= MOST_PERMUTED]
     for place, p in zip(permuted, sign_ps([groups[place] for place in permuted], seed=seed), strict=True):
         ps[place] = p
     return ps
-
-
-def _normal_paired_p(found: Sequence[float]) -> float:
-    return two_sided(mean(found), stdev(found) / sqrt(len(found)))
 
 
 def _is_tested(ratio: Ratio, in_base: int) -> bool:
@@ -539,15 +530,9 @@ def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
     ]
     base, head = (as_measured(row.metric, value) for value in means)
     return replace(
-        row,
-        base=base,
-        head=head,
-        base_interval=intervals[0],
-        head_interval=intervals[1],
-        tasks=len(values),
-        all_base=row.base,
-        all_head=row.head,
-    )
+        row, base=base, head=head, base_interval=intervals[0], head_interval=intervals[1], tasks=len(values),
+        all_base=row.base, all_head=row.head,
+    )  # fmt: skip
 
 
 def _mix_row(mix: ToolMix, q: float) -> DriftRow:

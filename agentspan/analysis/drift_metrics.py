@@ -82,11 +82,7 @@ class Gathered(NamedTuple):
 
 
 def gather(
-    storage: Storage,
-    rows: Sequence[AgentInstanceRow],
-    passed: Mapping[str, bool | None],
-    *,
-    with_open: bool = False,
+    storage: Storage, rows: Sequence[AgentInstanceRow], passed: Mapping[str, bool | None], *, with_open: bool = False
 ) -> Gathered:
     """Return the values of all metrics in a group of runs.
 

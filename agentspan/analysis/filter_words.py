@@ -90,22 +90,9 @@ def in_zone(zone: tzinfo | None, moment: datetime) -> datetime:
 
 ALL = "all"
 TEXTS = (
-    "agent",
-    "version",
-    "session",
-    "task",
-    "purpose",
-    "status",
-    "error",
-    "signature",
-    "mark",
-    "grep",
-    "git_commit",
-    "touched",
-    "project",
-    "tool",
-    "model",
-)
+    "agent", "version", "session", "task", "purpose", "status", "error", "signature", "mark", "grep", "git_commit",
+    "touched", "project", "tool", "model",
+)  # fmt: skip
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
 """Names of the grammar that may occur more than once in a filter."""
@@ -182,12 +169,9 @@ def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> 
     for rule in scores:
         outcomes.parse(rule)
     return RunFilter(
-        **texts,
-        failed=bool(values.get(FAILED)),
-        meta=_pairs(values.get("meta"), f"{within}meta"),
-        tags=_texts(values.get("tag")),
-        scores=scores,
-    )
+        **texts, failed=bool(values.get(FAILED)), meta=_pairs(values.get("meta"), f"{within}meta"),
+        tags=_texts(values.get("tag")), scores=scores,
+    )  # fmt: skip
 
 
 def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> RunFilter:

@@ -450,15 +450,16 @@ def _chances(table: Table) -> list[float]:
     for number in range(least, most):
         step = (with_ - number) * (failed - number) / ((number + 1) * (rest + number + 1))
         logs.append(logs[-1] + log(step))
-    largest = max(logs)
-    weights = [exp(each - largest) for each in logs]
-    total = fsum(weights)
-    return [weight / total for weight in weights]
+    return _summing_to_1(logs)
 
 
 def _at(chances: Sequence[float], odds: float) -> list[float]:
     """Return probabilities reweighted to an odds ratio, whose logarithm is `odds`, from those at an odds ratio of 1."""
-    logs = [log(chance) + k * odds if chance else -inf for k, chance in enumerate(chances)]
+    return _summing_to_1([log(chance) + k * odds if chance else -inf for k, chance in enumerate(chances)])
+
+
+def _summing_to_1(logs: Sequence[float]) -> list[float]:
+    """Return the probabilities with these logarithms, which may all lack the same constant."""
     largest = max(logs)
     weights = [exp(each - largest) for each in logs]
     total = fsum(weights)

@@ -292,15 +292,11 @@ def fold(roots: list[Node]) -> list[Node]:
         below = tuple(shape_of[id(child)] for child in node.children)
         span = node.span
         may = span.status in ("complete", "cancelled", "failed") and not span.ended_late and None not in below
-        key = (span.schema_name, span.label, span.status, failure_of(span), _target(span), below)
+        failure = signature(span).id if has_failed(span) else None
+        key = (span.schema_name, span.label, span.status, failure, _target(span), below)
         shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if may else None
         node.children = _fold(node.children, shape_of)
     return _fold(roots, shape_of)
-
-
-def failure_of(span: AgentSpanRow) -> str | None:
-    """Return the id of the failure signature of a span; None if the step did not fail."""
-    return signature(span).id if has_failed(span) else None
 
 
 def run_error(run: AgentInstanceRow) -> str | None:

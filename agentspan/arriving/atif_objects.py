@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.arriving.json_values import json_of, list_in, object_in
+from agentspan.arriving.json_values import list_in, object_in
 
 OWN = "agentspan"
 """The member of `extra` that holds the facts for which the format has no member."""
@@ -39,14 +39,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST_NS = 253_000_000_000 * 10**9
 """The latest time that is read: in the year 9987."""
-
-
-def parsed(data: bytes) -> Any:
-    """Return decoded JSON; None for what is no JSON, or is nested so deep that it could not be encoded again."""
-    try:
-        return json_of(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 def several(value: Any) -> list[Any]:

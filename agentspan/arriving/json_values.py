@@ -54,6 +54,14 @@ def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
+def parsed(text: bytes | str) -> Any:
+    """Return decoded JSON; None for what is no JSON, or is nested so deep that it could not be encoded again."""
+    try:
+        return json_of(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def decoded(text: Any) -> Any:
     """Return the value of a JSON text; other values, and texts that are no JSON, unchanged."""
     try:

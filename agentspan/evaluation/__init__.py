@@ -13,16 +13,6 @@ from agentspan.evaluation.scorers import calls, contains, exact, json_schema, un
 from agentspan.evaluation.verdicts import Comparison
 
 __all__ = [
-    "Case",
-    "Comparison",
-    "Evaluation",
-    "Plan",
-    "Trial",
-    "calls",
-    "cases",
-    "contains",
-    "evaluate",
-    "exact",
-    "json_schema",
-    "under",
-]
+    "Case", "Comparison", "Evaluation", "Plan", "Trial", "calls", "cases", "contains", "evaluate", "exact",
+    "json_schema", "under",
+]  # fmt: skip

@@ -5,15 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agentspan.analysis.cases import CaseRow, table_of
-from agentspan.analysis.doubts import Verdict
-from agentspan.analysis.drift import share_interval
-from agentspan.analysis.statistics import Interval, variance_of
 from agentspan.evaluation.case_files import Case
 from agentspan.evaluation.plan import Plan
 from agentspan.evaluation.verdicts import Comparison, Outcomes, Stopped
-from agentspan.storage.protocol import Storage
-from agentspan.text import cost_text, noun, p_text, share_text
+from agentspan.ground import Storage, text
+from agentspan.judging import CaseRow, Interval, Verdict, share_interval, table_of, variance_of
 
 MARKS: dict[Verdict, str] = {"better": "✓", "no difference": "✓", "worse": "✗", "inconclusive": "?"}
 SHOWN = 5
@@ -157,7 +153,7 @@ def sentence(found: Evaluation) -> str:
     """Return the verdict as one sentence."""
     name = found.name if found.version is None else f"{found.name} {found.version}"
     if found.stopped == "plan":
-        budget = cost_text(found.plan.budget_usd or 0)
+        budget = text.cost_text(found.plan.budget_usd or 0)
         return f"{name}: not evaluated: {budget} cannot show a drop of {_points(found.plan.show)}"
     if found.comparison is None:
         return f"{name}: {_rate(found)}"
@@ -177,8 +173,8 @@ def sentence(found: Evaluation) -> str:
         interval = f"{_signed(compared.interval.low)} … {_signed(compared.interval.high)}"
         sure = f"{100 * compared.confidence:.0f} % interval {interval}"
     if compared.p is not None and found.verdict in ("worse", "better"):
-        sure += f", one-sided p {p_text(compared.p)}"
-    shares = f"{_percent(compared.base)} → {_percent(compared.head)} passed in {noun(compared.tasks, 'task')}"
+        sure += f", one-sided p {text.p_text(compared.p)}"
+    shares = f"{_percent(compared.base)} → {_percent(compared.head)} passed in {text.noun(compared.tasks, 'task')}"
     change = _signed(compared.difference, digits=int(0 < abs(compared.difference) < 0.0995))
     return f"{name}: {what}{so_far}: {change} points ({sure}); {shares}"
 
@@ -190,7 +186,7 @@ def _rate(found: Evaluation) -> str:
     sure = f"95 % interval {_percent(interval.low)} … {_percent(interval.high)}"
     base = "no base to compare with" if found.against is None else f"nothing of {found.against} to compare with"
     known = sum(each.passed is not None for each in found.trials)
-    return f"{_percent(rate)} of {noun(known, 'trial')} passed ({sure}); {base}"
+    return f"{_percent(rate)} of {text.noun(known, 'trial')} passed ({sure}); {base}"
 
 
 def lines(found: Evaluation) -> Iterator[str]:
@@ -199,8 +195,8 @@ def lines(found: Evaluation) -> Iterator[str]:
     yield f"  plan: {found.plan}"
     earlier = sum(each.was_there for each in found.trials)
     there = f" ({earlier:,} of them from before)" if earlier else ""
-    cost = "" if found.cost_usd is None else f", {cost_text(found.cost_usd)}"
-    number = f"{len(found.trials):,} of {noun(found.planned, 'trial')}"
+    cost = "" if found.cost_usd is None else f", {text.cost_text(found.cost_usd)}"
+    number = f"{len(found.trials):,} of {text.noun(found.planned, 'trial')}"
     yield f"  {number}{there}{cost}; passed by {found.outcome}{stopped_text(found)}"
     yield from (f"  {line}" for line in warnings(found))
     if found.comparison is not None:
@@ -208,17 +204,17 @@ def lines(found: Evaluation) -> Iterator[str]:
         for word in ("worse", "better"):
             if some := [each for each in changed if each.word == word]:
                 more = ", …" if len(some) > SHOWN else ""
-                yield f"  {word} in {noun(len(some), 'case')}: {', '.join(map(str, some[:SHOWN]))}{more}"
+                yield f"  {word} in {text.noun(len(some), 'case')}: {', '.join(map(str, some[:SHOWN]))}{more}"
 
 
 def stopped_text(found: Evaluation) -> str:
     """Return why the evaluation ended before all trials, as the end of a sentence; "" if all ran."""
     if found.stopped == "early" and found.comparison is not None:
         pairs = found.comparison.pairs
-        counts = f"{pairs.better} better, {pairs.worse} worse"
-        return f"; stopped early: of {noun(pairs.pairs, 'pair')} of trials, the first that differs of a case: {counts}"
+        first = f"the first that differs of a case: {pairs.better} better, {pairs.worse} worse"
+        return f"; stopped early: of {text.noun(pairs.pairs, 'pair')} of trials, {first}"
     if found.stopped == "budget":
-        return f"; the budget of {cost_text(found.plan.budget_usd or 0)} is spent"
+        return f"; the budget of {text.cost_text(found.plan.budget_usd or 0)} is spent"
     if found.stopped == "interrupted":
         return "; interrupted" + (": the same call again runs the missing trials" if found.version else "")
     return ""
@@ -234,28 +230,29 @@ def warnings(found: Evaluation) -> Iterator[str]:
     failed = sum(each.is_failed for each in found.trials)
     unknown = sum(each.passed is None for each in found.trials)
     if failed:
-        yield f"{noun(failed, 'trial')} failed with an exception, and did not pass"
+        yield f"{text.noun(failed, 'trial')} failed with an exception, and did not pass"
     for name, number in found.not_scored.items():
         error = next(each.not_scored[name] for each in found.trials if name in each.not_scored)
-        yield f"{name} raised in {noun(number, 'trial')}, which have no such score: {error}"
+        yield f"{name} raised in {text.noun(number, 'trial')}, which have no such score: {error}"
     if unknown:
-        yield f"{noun(unknown, 'trial')} without an outcome: left out of the shares"
+        yield f"{text.noun(unknown, 'trial')} without an outcome: left out of the shares"
     if between := sum(each.is_between for each in found.trials):
         score = found.outcome.partition(">=")[0]
-        yield f"{noun(between, 'trial')} scored between 0 and 1 and did not pass: only 1 passes without a rule such as"
+        scored = text.noun(between, "trial") + " scored between 0 and 1 and did not pass"
+        yield f"{scored}: only 1 passes without a rule such as"
         yield f"the outcome {score}>=0.5"
     free = sum(each.cost_usd is None for each in found.trials)
     if found.plan.budget_usd is not None and free:
-        yield f"{noun(free, 'trial')} without a known cost, for the budget $0: record models and usage in the run"
+        yield f"{text.noun(free, 'trial')} without a known cost, for the budget $0: record models and usage in the run"
     if found.others_open:
-        still = f"{noun(found.others_open, 'trial')} of this evaluation still open"
+        still = f"{text.noun(found.others_open, 'trial')} of this evaluation still open"
         yield f"{still}: another process may run it, too; then each runs, and pays for, the same trials"
     if found.comparison is not None and found.plan.tasks < len(found.cases):
-        yield f"{noun(len(found.cases) - found.plan.tasks, 'case')} without an outcome in the base: not compared"
+        yield f"{text.noun(len(found.cases) - found.plan.tasks, 'case')} without an outcome in the base: not compared"
 
 
 def _percent(share: float) -> str:
-    return share_text(round(1000 * share), 1000) or "0%"
+    return text.share_text(round(1000 * share), 1000) or "0%"
 
 
 def _signed(difference: float, digits: int = 0) -> str:

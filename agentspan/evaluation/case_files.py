@@ -7,10 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan import jsontext
-from agentspan.analysis.dataset import EXPECTED, INPUT
-from agentspan.errors import InvalidValue
-from agentspan.text import one_line
+from agentspan.ground import errors, jsontext, text
+from agentspan.judging import EXPECTED, INPUT
 
 
 class Case(NamedTuple):
@@ -65,18 +63,22 @@ def cases(source: "str | os.PathLike[str] | Iterable[Case | Mapping[str, Any]]")
     for where, value in _values(source):
         try:
             case = value if isinstance(value, Case) else _case(value, where)
-            case = case._replace(id=one_line(str(case.id), 200))
+            case = case._replace(id=text.one_line(str(case.id), 200))
             is_other = case.content != found.get(case.id, case).content
-        except InvalidValue:
+        except errors.InvalidValue:
             raise
         except ValueError as error:
-            raise InvalidValue("cases", f"{where} {error}") from None
+            raise errors.InvalidValue("cases", f"{where} {error}") from None
         if is_other and not _is_row(value):
-            raise InvalidValue("cases", f"{where}: {one_line(case.id, 60)!r} is another case at {places[case.id]}")
+            raise errors.InvalidValue(
+                "cases", f"{where}: {text.one_line(case.id, 60)!r} is another case at {places[case.id]}"
+            )
         found.setdefault(case.id, case)
         places.setdefault(case.id, where)
     if not found:
-        raise InvalidValue("cases", f"{source if isinstance(source, str | os.PathLike) else 'the list'} has no case")
+        raise errors.InvalidValue(
+            "cases", f"{source if isinstance(source, str | os.PathLike) else 'the list'} has no case"
+        )
     return [*found.values()]
 
 
@@ -92,9 +94,9 @@ def _values(source: "str | os.PathLike[str] | Iterable[Case | Mapping[str, Any]]
                 if line.strip():
                     yield f"{path}, line {number}", _decoded(line, f"{path}, line {number}")
     except OSError as error:
-        raise InvalidValue("cases", f"{path} cannot be read: {error.strerror}") from None
+        raise errors.InvalidValue("cases", f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InvalidValue("cases", f"{path} is not text in UTF-8") from None
+        raise errors.InvalidValue("cases", f"{path} is not text in UTF-8") from None
 
 
 def _decoded(line: str, where: str) -> Any:
@@ -102,16 +104,16 @@ def _decoded(line: str, where: str) -> Any:
         return json.loads(line.rstrip())
     except (RecursionError, ValueError) as error:
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidValue("cases", f"{where}{column} is not JSON: write one object per line") from None
+        raise errors.InvalidValue("cases", f"{where}{column} is not JSON: write one object per line") from None
 
 
 def _case(value: Any, where: str) -> Case:
     if not isinstance(value, Mapping):
-        raise InvalidValue("cases", f"{where} is no object with an input")
+        raise errors.InvalidValue("cases", f"{where} is no object with an input")
     is_row = _is_row(value)
     given = next((value[name] for name in INPUT if value.get(name) is not None), None)
     if given is None:
-        raise InvalidValue("cases", f"{where} has no input: write one of {', '.join(INPUT)}")
+        raise errors.InvalidValue("cases", f"{where} has no input: write one of {', '.join(INPUT)}")
     expected = next((value[name] for name in EXPECTED if value.get(name) is not None), None)
     if is_row:
         given, expected = _from_text(given), _from_text(expected)
@@ -119,7 +121,7 @@ def _case(value: Any, where: str) -> Case:
     if id is None:
         id = sha256(jsontext.encode(given)[0].encode("utf-8", "surrogatepass")).hexdigest()[:12]
     if not isinstance(id, str | int) or isinstance(id, bool) or id == "":
-        raise InvalidValue("cases", f"{where}: the id must be text")
+        raise errors.InvalidValue("cases", f"{where}: the id must be text")
     return Case(str(id), given, expected)
 
 

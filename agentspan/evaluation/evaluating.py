@@ -17,34 +17,49 @@ from os import PathLike, getpid
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from agentspan import jsontext
-from agentspan.analysis.causes import left_open
-from agentspan.analysis.doubts import Chosen, chosen_by
-from agentspan.analysis.outcomes import EVALUATION, JudgedBy, OutcomeRule, check_known, outcomes, rule_of
-from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stored_run import StoredRun
-from agentspan.analysis.tree import sums, trial_of
-from agentspan.analysis.versions import group_of
-from agentspan.errors import InvalidValue
 from agentspan.evaluation.answers import Evaluation, Trial
 from agentspan.evaluation.case_files import Case, cases
 from agentspan.evaluation.first_run import FirstRun, Loop, take, time_limit
 from agentspan.evaluation.plan import Plan, plan
 from agentspan.evaluation.scorers import Scorer, judged, scorers_of
 from agentspan.evaluation.verdicts import Course, Key, Stopped, compare, planned
-from agentspan.model.changes import OPEN
-from agentspan.model.registration import DEFAULT
-from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.scores import Source
-from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import on_begin, text_of
-from agentspan.recording.span_and_run import Run
-from agentspan.recording.tracer import get_recorder
-from agentspan.storage.answers import LatestScore
-from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, NewestScores, Outlines, RunFilter
-from agentspan.storage.sums import RunSummary
-from agentspan.text import one_line
+from agentspan.ground import (
+    DEFAULT,
+    OPEN,
+    AgentInstanceRow,
+    Find,
+    LatestScore,
+    NewestScores,
+    Outlines,
+    Recorder,
+    Run,
+    RunFilter,
+    RunSummary,
+    Source,
+    Storage,
+    errors,
+    get_recorder,
+    jsontext,
+    on_begin,
+    text,
+    text_of,
+)
+from agentspan.judging import (
+    EVALUATION,
+    Chosen,
+    JudgedBy,
+    OutcomeRule,
+    StoredRun,
+    check_known,
+    chosen_by,
+    find_runs,
+    group_of,
+    left_open,
+    outcomes,
+    rule_of,
+    sums,
+    trial_of,
+)
 
 SHOW = 0.10
 """The drop that an evaluation is to show, if nobody names one."""
@@ -127,7 +142,7 @@ def evaluate(
     check_number("workers", workers)
     recorder = get_recorder()
     if not recorder.enabled or not recorder.is_usable:
-        raise InvalidValue("recording", "is off: an evaluation is made of recorded runs")
+        raise errors.InvalidValue("recording", "is off: an evaluation is made of recorded runs")
     name, version = text_of(recorder, name) or DEFAULT, text_of(recorder, version)  # as runs record them
     recorder.flush(FLUSH_S)
     storage = recorder.destination.storage
@@ -135,14 +150,9 @@ def evaluate(
         storage, name, version, against, {case.id: case.content for case in asked}, rule
     )  # fmt: skip
     wanted = plan(
-        None if against is None else base.outcomes,
-        [case.id for case in asked],
-        trials,
-        show=show,
-        early=stop == "early",
-        run_usd=base.run_usd,
-        budget_usd=budget_usd,
-    )
+        None if against is None else base.outcomes, [case.id for case in asked], trials, show=show,
+        early=stop == "early", run_usd=base.run_usd, budget_usd=budget_usd,
+    )  # fmt: skip
     if on_plan is not None:
         on_plan(wanted)
     order = planned([case.id for case in asked], trials, seed)
@@ -156,7 +166,7 @@ def evaluate(
     given = [each.name for each in judges]
     if rule is not None and rule.name not in given and len(at_work.done) < len(at_work.order):
         there = f"the scorers are: {', '.join(given)}" if given else "there are no scorers"
-        raise InvalidValue("outcome", f"{rule} is over a score that no scorer gives; {there}. {_SAME_NAME}")
+        raise errors.InvalidValue("outcome", f"{rule} is over a score that no scorer gives; {there}. {_SAME_NAME}")
     stopped: Stopped | None = "plan"
     if not wanted.is_too_dear:
         at_work.work(workers)
@@ -201,16 +211,16 @@ def check_arguments(
     """
     check_number("trials", trials)
     if not isinstance(show, int | float) or not 0 < show <= 1:
-        raise InvalidValue("show", "must be a share above 0, at most 1")
+        raise errors.InvalidValue("show", "must be a share above 0, at most 1")
     if stop not in (None, "early"):
-        raise InvalidValue("stop", 'must be "early" or None')
+        raise errors.InvalidValue("stop", 'must be "early" or None')
     if stop == "early" and against is None:
-        raise InvalidValue("stop", "early needs a base to compare with: name one with against")
+        raise errors.InvalidValue("stop", "early needs a base to compare with: name one with against")
     if against is not None and not isinstance(against, str):
-        raise InvalidValue("against", 'must be text, such as "1.0"')
+        raise errors.InvalidValue("against", 'must be text, such as "1.0"')
     for name, most in (("budget_usd", budget_usd), ("trial_timeout_s", trial_timeout_s)):
         if most is not None and (not isinstance(most, int | float) or not 0 < most < inf):
-            raise InvalidValue(name, "must be a number above 0")
+            raise errors.InvalidValue(name, "must be a number above 0")
 
 
 def check_number(field: str, number: int) -> None:
@@ -220,7 +230,7 @@ def check_number(field: str, number: int) -> None:
         InvalidValue: it is not.
     """
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InvalidValue(field, "must be a whole number from 1 on")
+        raise errors.InvalidValue(field, "must be a whole number from 1 on")
 
 
 def answer_of(
@@ -280,7 +290,9 @@ def base_of(
     found = find_runs(storage, filter, limit=None).runs
     others = [each for each in found if (each.agent, each.version) != (name, version or DEFAULT)]
     if found and not others:
-        raise InvalidValue("against", f"{against} is the evaluated version itself: name another one with version")
+        raise errors.InvalidValue(
+            "against", f"{against} is the evaluated version itself: name another one with version"
+        )
     own = [
         each
         for each in reversed(others)
@@ -290,14 +302,14 @@ def base_of(
         and (trial_of(each.run) is None or _metadata(each.run).get("case") == content)
     ]
     if not own:
-        raise InvalidValue(
+        raise errors.InvalidValue(
             "against", f"{against} has {'no run' if not found else 'no finished run of these cases'}: "
             "evaluate it with the same cases first"
         )  # fmt: skip
     try:
         check_known(storage, rule)
-    except InvalidValue as error:
-        raise InvalidValue("outcome", f"{str(error).removeprefix('outcome: ')}. {_SAME_NAME}") from None
+    except errors.InvalidValue as error:
+        raise errors.InvalidValue("outcome", f"{str(error).removeprefix('outcome: ')}. {_SAME_NAME}") from None
     passed = _passed(storage, [each.run for each in own], rule)
     known: dict[str, list[bool | None]] = {}
     for each in own:
@@ -401,7 +413,7 @@ class _AtWork:
                 judged_by = facts.get(EVALUATION)
                 code = judged_by.get("code") if isinstance(judged_by, dict) else None
                 if None not in (code, self._code) and code != self._code:
-                    raise InvalidValue(
+                    raise errors.InvalidValue(
                         "version", f"{self._version} has trials of other code: the file of the function has changed "
                         "since. A changed agent needs a new version"
                     )  # fmt: skip
@@ -525,9 +537,9 @@ class _AtWork:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                text = f"{type(error).__name__}: {one_line(self._recorder.capture.error(error)['message'], 200)}"
-                not_scored[each.name] = text
-                recorded.score(each.name, explanation=f"{NOT_SCORED}{each.name} raised {text}")
+                message = text.one_line(self._recorder.capture.error(error)["message"], 200)
+                not_scored[each.name] = f"{type(error).__name__}: {message}"
+                recorded.score(each.name, explanation=f"{NOT_SCORED}{each.name} raised {not_scored[each.name]}")
             else:
                 label, why = found.label, found.explanation
                 recorded.score(each.name, found.value, label=label, explanation=why, by=source)

@@ -9,10 +9,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from agentspan import clock
-from agentspan.recording.blocks import outside
-from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import RunState
+from agentspan.ground import Recorder, RunState, clock, outside
 
 T = TypeVar("T")
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from math import ceil, fsum, sqrt
 from statistics import NormalDist, mean, pvariance
 
-from agentspan.analysis.power import ALPHA, POWER, GroupSizes
-from agentspan.analysis.statistics import FEWEST_TASKS, UNEQUAL, binomial
 from agentspan.evaluation.verdicts import EARLY_ALPHA, Outcomes
-from agentspan.text import cost_text, noun, points, share_text
+from agentspan.ground import text
+from agentspan.judging import ALPHA, FEWEST_TASKS, POWER, UNEQUAL, GroupSizes, binomial
 
 STEP = 0.0025
 """The steps in which a drop grows until it would be found: a quarter of a point."""
@@ -72,17 +71,19 @@ class Plan:
         return self.needed is None or (self.needed_usd or 0.0) > self.budget_usd
 
     def __str__(self) -> str:
-        size = f"{noun(self.cases, 'case')} × {noun(self.trials, 'trial')}"
-        cost = "" if self.cost_usd is None else f", about {cost_text(self.cost_usd)}"
+        size = f"{text.noun(self.cases, 'case')} × {text.noun(self.trials, 'trial')}"
+        cost = "" if self.cost_usd is None else f", about {text.cost_text(self.cost_usd)}"
         if self.detectable is None or self.share is None:
             return f"{size}{cost}: no base to compare with, so there is a rate and no verdict"
-        known = "" if self.tasks == self.cases else f" ({noun(self.tasks, 'case')} of these in the base)"
-        passed = share_text(round(1000 * self.share), 1000) or "0%"
+        known = "" if self.tasks == self.cases else f" ({text.noun(self.tasks, 'case')} of these in the base)"
+        passed = text.share_text(round(1000 * self.share), 1000) or "0%"
         base = f"the base passed {passed} with {self.base_trials:.3g} a case"
-        shown = "show no drop" if self.detectable >= 1 else f"show a drop of {points(self.detectable)} points (80 %)"
+        shown = "show no drop"
+        if self.detectable < 1:
+            shown = f"show a drop of {text.points(self.detectable)} points (80 %)"
         for drop, what in ((self.broken, "a few cases make it"), (self.repeating, "the trials of a case repeat")):
-            if drop is not None and points(self.detectable) < points(drop) < 100:
-                shown += f", of {points(drop)} if {what}"
+            if drop is not None and text.points(self.detectable) < text.points(drop) < 100:
+                shown += f", of {text.points(drop)} if {what}"
         return f"{size}{known} {shown}{cost}; {base}; {self._more()}"
 
     def _more(self) -> str:
@@ -91,8 +92,8 @@ class Plan:
             is_more = self.share is not None and self.show > self.share
             return f"{wanted} are {'more than the base passes' if is_more else 'not shown by 100 trials: add cases'}"
         where = " here and in the base" if self.is_of_both else ""
-        cost = "" if self.needed_usd is None else f", about {cost_text(self.needed_usd)}"
-        return f"{wanted} need {noun(self.needed, 'trial')}{where}{cost}"
+        cost = "" if self.needed_usd is None else f", about {text.cost_text(self.needed_usd)}"
+        return f"{wanted} need {text.noun(self.needed, 'trial')}{where}{cost}"
 
 
 def plan(

@@ -5,12 +5,8 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan.analysis.check import Config, check
-from agentspan.analysis.dataset import as_text
-from agentspan.analysis.drift_metrics import gather
-from agentspan.analysis.stored_run import StoredRun
-from agentspan.errors import InvalidValue
-from agentspan.model.scores import Judgement, Source, judgement
+from agentspan.ground import Judgement, Source, errors, judgement
+from agentspan.judging import Config, StoredRun, as_text, check, gather
 
 ARGUMENTS = ("input", "output", "expected", "run")
 """The arguments of a scorer, by name: the case's input, the returned output, the expected one, the StoredRun."""
@@ -39,7 +35,7 @@ def scorers_of(functions: Sequence[Callable[..., Any]]) -> list[Scorer]:
     names = [each.name for each in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InvalidValue("scores", f"two scorers are called {twice}: give one a __name__ of its own")
+        raise errors.InvalidValue("scores", f"two scorers are called {twice}: give one a __name__ of its own")
     return found
 
 
@@ -48,17 +44,17 @@ def _scorer(function: Callable[..., Any]) -> Scorer:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise InvalidValue("scores", f"{name} is no function whose arguments can be read") from None
+        raise errors.InvalidValue("scores", f"{name} is no function whose arguments can be read") from None
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return Scorer(name, function, frozenset(ARGUMENTS))
     wanted = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     unknown = [each.name for each in wanted if each.name not in ARGUMENTS and each.default is each.empty]
     if unknown:
-        raise InvalidValue(
+        raise errors.InvalidValue(
             "scores", f"{name} takes {unknown[0]!r}: the arguments of a scorer are {', '.join(ARGUMENTS)}"
         )
     if name == "<lambda>":
-        raise InvalidValue("scores", "a lambda has no name for its score: write a function")
+        raise errors.InvalidValue("scores", "a lambda has no name for its score: write a function")
     return Scorer(name, function, frozenset(each.name for each in wanted) & frozenset(ARGUMENTS))
 
 
@@ -74,7 +70,9 @@ def judged(name: str, value: Any, source: Source) -> Judgement:
     number, label, explanation = value, None, None
     if isinstance(value, tuple):
         if len(value) != 3:
-            raise InvalidValue("scores", f"{name} returned a tuple of {len(value)}: value, label and explanation are 3")
+            raise errors.InvalidValue(
+                "scores", f"{name} returned a tuple of {len(value)}: value, label and explanation are 3"
+            )
         number, label, explanation = value
     elif isinstance(value, str):
         number, label = None, value

@@ -18,16 +18,18 @@ from math import hypot, lgamma, log, pi
 from statistics import mean
 from typing import Literal, NamedTuple
 
-from agentspan.analysis.doubts import Chosen, Verdict, doubt_of
-from agentspan.analysis.drift import share_interval
-from agentspan.analysis.power import ALPHA
-from agentspan.analysis.statistics import (
+from agentspan.judging import (
+    ALPHA,
     FEWEST_TASKS,
+    Chosen,
     Interval,
     PairedCase,
+    Verdict,
+    doubt_of,
     exact_interval,
     mean_interval,
     paired_tails,
+    share_interval,
     variance_of,
 )
 

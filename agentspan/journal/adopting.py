@@ -52,7 +52,7 @@ class LostRegistrations(Listener):
         self._writer_id = writer_id
         self._ids = ids
 
-    def missing(self, unit: Unit) -> Unit | None:
+    def missing(self, storage: Storage, unit: Unit) -> Unit | None:
         """Register the run of a unit again if its registration was damaged, and return the unit; else None."""
         run_id = run_of(unit) if self.is_damaged else None
         if run_id is None or not ids.is_pfid(run_id):

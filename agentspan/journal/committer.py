@@ -8,7 +8,6 @@ the stored row. Of an open span, the later of the two states counts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
@@ -48,8 +47,8 @@ from agentspan.model.changes import (
 )
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelTraceRow, RefusedChangeRow, Row, Value
 from agentspan.model.spans import is_guess
-from agentspan.storage import patience
-from agentspan.storage.access import Identities, Identity
+from agentspan.storage.access import Identities, Identity, identity_of
+from agentspan.storage.patience import Patience, sharing, waiting
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning
@@ -67,20 +66,16 @@ class OpenRuns:
     """Remembers the units that register and rename runs, for open runs and for runs that ended recently.
 
     If the file is replaced while a run records, these units register the run again in the new file.
-
-    Args:
-        storage: the storage that the units are committed to.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._identities = Identities(storage)
+    def __init__(self) -> None:
+        self._identities = Identities()
         self._place: Identity | None = None
         self._units: _Runs = {}
         self._ended: _Runs = {}
         self._newest: Sequence[Unit] = ()
 
-    def begin(self, registrations: Sequence[Unit]) -> None:
+    def begin(self, storage: Storage, registrations: Sequence[Unit]) -> None:
         """Note the units that register the new runs of a batch. Such a unit has the id of its run as subject.
 
         Called before the units are committed: if the file is replaced during the commit, they count as units of the old
@@ -91,15 +86,15 @@ class OpenRuns:
         """
         self._newest = registrations
         if self._units or self._ended or registrations:
-            place = self._identities.known()
+            place = self._identities.known(storage)
             if place != self._place:
-                self._look_for_them(place)
+                self._look_for_them(storage, place)
             self._place = place
 
-    def _look_for_them(self, place: Identity) -> None:
+    def _look_for_them(self, storage: Storage, place: Identity) -> None:
         """Note which of the remembered runs the new file has. Such a run, if missing later, was removed by somebody."""
         ids = {*self._units, *self._ended}
-        for id in self._storage.ask(Find(*ids)).rows if ids else ():
+        for id in storage.ask(Find(*ids)).rows if ids else ():
             for runs in (self._units, self._ended):
                 if id in runs:
                     runs[id] = place, runs[id][1]
@@ -125,7 +120,7 @@ class OpenRuns:
             elif move.id in self._units:
                 self._units[move.id][1].append(unit)
 
-    def take(self, unit: Unit) -> list[Unit] | None:
+    def take(self, storage: Storage, unit: Unit) -> list[Unit] | None:
         """Return and forget the units that register the run of a unit, to apply them to the file that replaced another.
 
         None if the run is not remembered. An empty list if the current file had the run: somebody removed it.
@@ -135,7 +130,7 @@ class OpenRuns:
         """
         id = run_of(unit) or ""
         kept = self._units.pop(id, None) or self._ended.pop(id, None)
-        return kept and ([] if kept[0] == self._identities.now() else kept[1])
+        return kept and ([] if kept[0] == identity_of(storage) else kept[1])
 
     def keep(self, units: list[Unit]) -> None:
         """Remember the units that register and rename one run. They were committed after the latest `begin`."""
@@ -245,7 +240,10 @@ class Tally(NamedTuple):
 
 
 class Listener:
-    """Receives the outcomes that a recorder needs. This class ignores them."""
+    """Receives the outcomes that a recorder needs. This class ignores them.
+
+    Each method that may ask the storage receives it, with the patience of whoever commits.
+    """
 
     def fault(self, error: Exception) -> None:
         """Receive a fault of agentspan or of the storage."""
@@ -253,10 +251,10 @@ class Listener:
     def recovered(self) -> None:
         """Called when the storage accepts changes again after a fault (a busy storage is none)."""
 
-    def refused(self, unit: Unit, refused: Refused) -> None:
+    def refused(self, storage: Storage, unit: Unit, refused: Refused) -> None:
         """Receive a change that an earlier change made impossible. It is stored in refused_changes."""
 
-    def missing(self, unit: Unit) -> Unit | None:
+    def missing(self, storage: Storage, unit: Unit) -> Unit | None:
         """Receive a unit that cannot be applied because its run is not stored.
 
         Return the unit to apply in its place, after registering the run if that is possible; None to give the unit up.
@@ -266,7 +264,7 @@ class Listener:
     def registered(self, instance: AgentInstanceRow) -> None:
         """Receive a run whose delayed registration is stored now, perhaps with another agent than expected."""
 
-    def terminated(self, unit: Unit, reason: str) -> None:
+    def terminated(self, storage: Storage, unit: Unit, reason: str) -> None:
         """Receive a unit that was applied in a terminated run, and the reason of the termination."""
 
 
@@ -286,6 +284,8 @@ class Committer:
     Attributes:
         newest: a tuple with the id of the span or run that was written last; empty before the first one.
     """
+
+    __slots__ = ("__dict__", "_storage")
 
     def __init__(
         self,
@@ -309,12 +309,16 @@ class Committer:
         self._listener = listener
         self._wait_s = wait_s
         self._knows_types = knows_types
-        self._names = Names(storage, ids.new)
-        self._open_runs = OpenRuns(storage)
+        self._names = Names(ids.new)
+        self._open_runs = OpenRuns()
         self._agents: dict[str, str] = {}
         self._moved: set[str] = set()  # runs whose agent changed: spans in journals may still have the old agent
         self._kept: set[tuple[str, str]] | None = None
         self.newest: Sequence[str] = ()
+
+    def waiting(self, patience: Patience) -> "Committer":
+        """Return the same committer for a caller with this patience."""
+        return sharing(self, _storage=waiting(self._storage, patience))
 
     def new_elements(self) -> Elements:
         """Return an empty collection for the list elements in the records of one segment, for `begin`."""
@@ -328,8 +332,8 @@ class Committer:
         """
 
         def new_batch() -> Batch:
-            finding = self._writer_id(), self._resolve, self._find
-            return Batch(*finding, elements, agents=self._agents, knows_types=self._knows_types, tuning=self._tuning)
+            finding = self._writer_id(), self._resolve, elements
+            return Batch(*finding, agents=self._agents, knows_types=self._knows_types, tuning=self._tuning)
 
         return BatchInSteps(bodies, new_batch, self._tuning.derived_ahead_records)
 
@@ -361,11 +365,12 @@ class Committer:
             begun.finish()
             batch, begun = begun.batch, begun.rest()
             # List elements must be noted in the order of records, so `following` waits for the last batch of `begun`.
-            with nullcontext() if following is None or begun.bodies else patience.doing(following.step):
-                self._open_runs.begin(batch.first)
-                first, units = self.apply(batch.first, wait_s), batch.units()
-                rest = self.apply(units, wait_s)
-                self._open_runs.end(units)
+            ahead = None if following is None or begun.bodies else following.step
+            committer = self if ahead is None else self.waiting(Patience(meanwhile=ahead))
+            self._open_runs.begin(committer._storage, batch.first)
+            first, units = committer.apply(batch.first, wait_s), batch.units(committer._find)
+            rest = committer.apply(units, wait_s)
+            self._open_runs.end(units)
             for unreadable in batch.unreadable:
                 self._unreadable(unreadable)
             refused += first.refused + rest.refused
@@ -419,7 +424,7 @@ class Committer:
         reason = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
         if reason is not None:
             self._close_ended(unit, reason)
-            self._listener.terminated(unit, reason)
+            self._listener.terminated(self._storage, unit, reason)
         if isinstance(outcome, Applied) and isinstance(outcome.row, AgentInstanceRow):
             self._registered(outcome.row)
         return Tally(recorded=1)
@@ -450,7 +455,7 @@ class Committer:
 
     def _refuse(self, unit: Unit, refused: Refused) -> Tally:
         self._keep(refused_change(self._ids.new(), unit, refused, self._writer_id(), clock.now()))
-        self._listener.refused(unit, refused)
+        self._listener.refused(self._storage, unit, refused)
         return Tally(refused=1)
 
     def _settle_repeated(self, unit: Unit, refused: Refused) -> Tally:
@@ -512,7 +517,7 @@ class Committer:
         return [with_agents(unit, self._agents) for unit in units]
 
     def _resolved(self, unit: Unit) -> Unit:
-        resolved, wanted = self._names.resolved(unit), instance_in(unit)
+        resolved, wanted = self._names.resolved(self._storage, unit), instance_in(unit)
         instance = instance_in(resolved)
         if wanted is not None and instance is not None:
             self._agents[instance.id] = instance.agent_id  # spans of the run may be in the same commit
@@ -531,9 +536,9 @@ class Committer:
             self._agents.pop(span.agent_instance_id, None)  # the new file may have the agent under another id
         if isinstance(unit.changes[-1], Move):
             self._agents.pop(unit.changes[-1].id, None)
-        registrations = self._open_runs.take(unit)
+        registrations = self._open_runs.take(self._storage, unit)
         if registrations is None:
-            fitting = self._listener.missing(unit)
+            fitting = self._listener.missing(self._storage, unit)
             return None if fitting is None else self._fitted((fitting,))[0]
         if not registrations:  # perhaps the run was registered again for another unit of the same commit
             id = run_of(unit) or ""

@@ -98,7 +98,6 @@ class Batch:
     Args:
         writer_id: the writer of the records.
         resolve: finds span types.
-        find: returns the stored spans with these ids, for records about spans of earlier batches.
         elements: the list elements in the earlier records of the same segment.
         agents: the known agent ids by instance id. The mapping may change while a batch is derived.
         knows_types: whether `resolve` needs no storage.
@@ -113,7 +112,6 @@ class Batch:
         self,
         writer_id: str,
         resolve: Resolve,
-        find: Callable[[Iterable[str]], Mapping[str, AgentSpanRow]],
         elements: Elements,
         *,
         agents: Mapping[str, str] = MappingProxyType({}),
@@ -124,7 +122,6 @@ class Batch:
         self._tuning = tuning
         self._writer_id = writer_id
         self._resolve = resolve
-        self._find = find
         self._elements = elements
         self._agents = agents
         self._payloads: dict[str, Payload] = {}
@@ -225,8 +222,12 @@ class Batch:
         with self._reading(fields):
             self._open[id] = _created(fields, *records.read_begin(*fields[-2:]))
 
-    def units(self) -> list[Unit]:
-        """Return the units of all added records, except the units in `first`: one of all new spans, then the moves."""
+    def units(self, find: Callable[[Iterable[str]], Mapping[str, AgentSpanRow]]) -> list[Unit]:
+        """Return the units of all added records, except the units in `first`: one of all new spans, then the moves.
+
+        Args:
+            find: returns the stored spans with these ids, for records about spans of earlier batches.
+        """
         for id in [*self._unread]:
             self._read_begin(id)
         self._finished += [(created, []) for created in self._open.values()]
@@ -235,7 +236,7 @@ class Batch:
         self._rows.sort(key=_id)  # ids grow with time, so the rows are stored in the order of creation
         units = [unit_of(PutSpans(self._rows, self._violations))] if self._rows else []
         ids = {fields[1] for fields in self._later if fields[0] != UNIT}
-        stored = dict(self._find(ids)) if ids else {}
+        stored = dict(find(ids)) if ids else {}
         for each in self._later:
             with self._reading(each):
                 units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))

@@ -65,8 +65,7 @@ class Names:
         new_id: mints an id for a version whose own id another version has: a schema version that lost its content.
     """
 
-    def __init__(self, storage: Storage, new_id: Callable[[], str]) -> None:
-        self._storage = storage
+    def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._known: dict[tuple[Any, ...], Row] = {}
         self._contents: dict[str, AgentSchemaVersionRow] = {}
@@ -75,7 +74,7 @@ class Names:
         """Empty the cache after a unit was not applied, because it may hold rows that were not stored."""
         self._known.clear()
 
-    def resolved(self, unit: Unit) -> Unit:
+    def resolved(self, storage: Storage, unit: Unit) -> Unit:
         """Return a registration with the ids of stored rows in place of Puts of them. The id of the run never changes.
 
         Apply the returned unit before the units that are resolved later, or in one commit with them in this order.
@@ -93,8 +92,8 @@ class Names:
                     # Two threads that begin their first runs at the same moment may mint two ids for one agent.
                     row = row._replace(agent_id=ids_now[""])
                 if isinstance(row, AgentSchemaVersionRow):
-                    row = self._whole(row)
-                named, is_stored = self._named(row) if isinstance(row, _NAMED) else (row, False)
+                    row = self._whole(storage, row)
+                named, is_stored = self._named(storage, row) if isinstance(row, _NAMED) else (row, False)
                 ids_now[row.id] = named.id
                 if isinstance(named, AgentRow):
                     ids_now[""] = named.id  # a run that is registered without reading has "" as its agent_id
@@ -104,7 +103,7 @@ class Names:
                     changes.extend(instances.activate(named, row.updated_at))
         return Unit(tuple(changes), unit.subject, unit.key)
 
-    def _named(self, row: Any) -> tuple[Row, bool]:
+    def _named(self, storage: Storage, row: Any) -> tuple[Row, bool]:
         """Return the stored row with the name of this row, else the row to put; and whether it is stored.
 
         The row is cached as stored.
@@ -114,8 +113,8 @@ class Names:
         key = (type_, *where.values())
         stored = self._known.get(key)
         if stored is None and None not in where.values():
-            stored = next(iter(self._storage.ask(Query(type_, where, limit=1)).rows), None)
-        if stored is None and (located := self._storage.ask(Find(row.id)).rows.get(row.id)) is not None:
+            stored = next(iter(storage.ask(Query(type_, where, limit=1)).rows), None)
+        if stored is None and (located := storage.ask(Find(row.id)).rows.get(row.id)) is not None:
             if isinstance(row, AgentRow):  # it was renamed by id
                 stored = located[1]
             else:
@@ -126,7 +125,7 @@ class Names:
         self._known[key] = kept._replace(status="active") if isinstance(kept, AgentRow) else kept
         return kept, stored is not None
 
-    def _whole(self, row: AgentSchemaVersionRow) -> AgentSchemaVersionRow:
+    def _whole(self, storage: Storage, row: AgentSchemaVersionRow) -> AgentSchemaVersionRow:
         """Return a schema version with its content; a version without span types if the content is lost.
 
         The content is lost if the record that had it was damaged, or the file of that record was deleted.
@@ -139,23 +138,20 @@ class Names:
         known = self._contents.get(row.content_hash)
         if known is not None:
             return row._replace(span_type_schemas=known.span_type_schemas, quality_schemas=known.quality_schemas)
-        if self._stored_schema(row):
+        where: dict[str, Value] = {"agent_id": row.agent_id, "content_hash": row.content_hash}
+        if ("agent_schema_version", *where.values()) in self._known or _schema(storage, where) is not None:
             return row
         # Another agent may have the content: the segment with it is drained, and this record began the next segment.
-        other = self._page({"content_hash": row.content_hash})
+        other = _schema(storage, {"content_hash": row.content_hash})
         if isinstance(other, AgentSchemaVersionRow):
             return row._replace(span_type_schemas=other.span_type_schemas, quality_schemas=other.quality_schemas)
         empty = fields_of(())
         return row._replace(**empty._asdict())
 
-    def _stored_schema(self, row: AgentSchemaVersionRow) -> bool:
-        where: dict[str, Value] = {"agent_id": row.agent_id, "content_hash": row.content_hash}
-        key = ("agent_schema_version", *where.values())
-        return key in self._known or self._page(where) is not None
 
-    def _page(self, where: Mapping[str, Value]) -> Row | None:
-        """Return the first stored schema version with these values, or None."""
-        return next(iter(self._storage.ask(Query("agent_schema_version", cast(Any, where), limit=1)).rows), None)
+def _schema(storage: Storage, where: Mapping[str, Value]) -> Row | None:
+    """Return the first stored schema version with these values, or None."""
+    return next(iter(storage.ask(Query("agent_schema_version", where, limit=1)).rows), None)
 
 
 def without_name(unit: Unit) -> Unit:

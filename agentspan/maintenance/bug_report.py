@@ -18,14 +18,8 @@ from agentspan.storage.questions import Damage, FileBytes, TablesState, UsedByte
 DISTRIBUTION = "agentspan-sqlite"
 _STATUSES = ("pending", "active", "complete", "failed", "cancelled", "terminated")
 _TYPES: tuple[ResourceType, ...] = (
-    "agent",
-    "agent_version",
-    "agent_schema_version",
-    "agent_instance",
-    "agent_span",
-    "score",
-    "refused_change",
-)
+    "agent", "agent_version", "agent_schema_version", "agent_instance", "agent_span", "score", "refused_change",
+)  # fmt: skip
 _RECORDING = ("openinference-", "opentelemetry-", "openllmetry", "traceloop-")
 """The starts of the names of distributions that record other frameworks."""
 

@@ -121,15 +121,8 @@ SHOWN = 5
 """How many of the rows that could not be copied are reported with id and reason."""
 _FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
 _LAST: tuple[ResourceType, ...] = (
-    "tag",
-    "score",
-    "refused_change",
-    "otel_trace",
-    "otel_log",
-    "session_file",
-    "session_entry",
-    "session_summary",
-)
+    "tag", "score", "refused_change", "otel_trace", "otel_log", "session_file", "session_entry", "session_summary",
+)  # fmt: skip
 Progress = Callable[[int, int], None]
 
 
@@ -196,12 +189,7 @@ def copy(
 
 class _Copying:
     def __init__(
-        self,
-        source: Storage,
-        target: Storage,
-        since: str | None,
-        stop: Callable[[], bool],
-        tuning: Tuning,
+        self, source: Storage, target: Storage, since: str | None, stop: Callable[[], bool], tuning: Tuning
     ) -> None:
         self._source, self._target, self._since, self._stop = source, target, since, stop
         self._tuning = tuning

@@ -26,7 +26,7 @@ from agentspan.model.registration import DEFAULT, References, Registration, Vers
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.otel import traces
 from agentspan.otel.identity import carried, run_of_caller
-from agentspan.otel.mapping.mapped import Mapped, program_of
+from agentspan.otel.mapping.mapped import Mapped, is_of_framework, program_of
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan, Scope
 from agentspan.otel.stored_rows import ns_of, stored_mapped
@@ -133,6 +133,7 @@ class RecentTrace:
         sizes: the share of each step in `bytes`.
         calls: checks whether the records of steps can depend on other steps at all.
         above: the id of the call in another trace that this trace repeats; None for nearly all traces.
+        process: the key of the process that made the trace; "" for a trace that was read from the storage.
     """
 
     id: str
@@ -144,6 +145,7 @@ class RecentTrace:
     sizes: dict[str, int] = field(default_factory=dict)
     calls: CallsOfTrace = field(default_factory=CallsOfTrace)
     above: str | None = None
+    process: str = ""
 
     def beside(self, id: str, above: str) -> "RecentTrace":
         """Return a second trace, which repeats the call `above` of this one, in the same run.
@@ -235,6 +237,7 @@ class RecentTraces:
         self._traces: OrderedDict[str, RecentTrace] = OrderedDict()
         self.runs: dict[str, RecentRun] = {}
         self.processes: dict[str, RecentRun] = {}
+        self.with_frameworks: dict[str, None] = {}  # the keys of processes that made calls of a framework, as a set
         self._bytes = 0
 
     def get(self, trace_id: str) -> RecentTrace | None:
@@ -271,6 +274,8 @@ class RecentTraces:
             id = step.span.span_id
             trace.steps[id] = step
             trace.sizes[id] = sizes[id]
+            if step.mapped.type == "llm" and is_of_framework(step.span.scope.name):
+                self.with_frameworks[trace.process] = None
         trace.bytes += sum(sizes.values()) + size
         while trace.steps and (len(trace.steps) > MAX_STEPS or trace.bytes > MAX_BYTES):
             id = next(iter(trace.steps))
@@ -283,12 +288,15 @@ class RecentTraces:
         while len(self._traces) > self._most or (self._bytes > MAX_BYTES and len(self._traces) > 1):
             _, gone = self._traces.popitem(last=False)
             self._bytes -= gone.bytes
+        if len(self.with_frameworks) > self._most:
+            del self.with_frameworks[next(iter(self.with_frameworks))]
 
     def forget(self) -> None:
         """Empty the cache. Nothing is lost: all traces are in the storage."""
         self._traces.clear()
         self.runs.clear()
         self.processes.clear()
+        self.with_frameworks.clear()
         self._bytes = 0
 
     def idle(self, before_s: float) -> Iterator[RecentRun]:
@@ -301,10 +309,12 @@ class RecentTraces:
 
 
 _SECOND = 1_000_000_000
+LONGEST_S = 600
+"""The seconds after its start for which a call of a model is searched for by time."""
 
 
 class Original(NamedTuple):
-    """A call of a model that another instrumentor recorded, and that a trace of LiteLLM's callback may repeat.
+    """A call of a model that another instrumentor recorded, and that a trace of its own may repeat.
 
     Attributes:
         trace: the trace that the call is in.
@@ -315,52 +325,75 @@ class Original(NamedTuple):
     call: Call
 
 
-def is_repetition(steps: Sequence[Step]) -> bool:
-    """Return whether a trace has only spans of LiteLLM's callback, and so may repeat a call of another trace."""
-    return all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps)
+def may_repeat(steps: Sequence[Step]) -> int:
+    """Return whether a trace may repeat a call of another trace.
+
+    Returns:
+        2 if it has only spans of LiteLLM's callback. 1 if a call of a client begins it: LangChain's instrumentor makes
+        no span current, so the call of the client in a call of the framework begins a trace. Else 0.
+    """
+    if all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps):
+        return 2
+    return any(
+        step.mapped.type == "llm" and step.span.parent_span_id is None and not is_of_framework(step.span.scope.name)
+        for step in steps
+    )
 
 
 class Originals:
-    """An index of the calls that LiteLLM's callback may repeat, by the id of the answer and by model and time.
+    """An index of the calls that a trace may repeat, by the id of the answer and by model and time.
 
     Args:
         known: the cached traces to search.
+        since_ns: calls that ended before are left out.
     """
 
-    def __init__(self, known: Iterable[RecentTrace]) -> None:
+    def __init__(self, known: Iterable[RecentTrace], since_ns: int) -> None:
+        self._since_ns = since_ns
         self._by_answer: dict[str, list[Original]] = defaultdict(list)
         self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
-        self._repeated: set[str | None] = set()
+        self._repeated: set[tuple[str | None, str]] = set()
         for trace in known:
             for step in trace.steps.values():
-                self._add(trace, step)
+                if step.mapped.type == "llm":
+                    self._add(trace, step)
 
     def _add(self, trace: RecentTrace, step: Step) -> None:
-        call = call_of(*step)
+        span = step.span
+        self._repeated.add((span.parent_span_id, span.scope.name))
+        has_ended = (span.end_ns or 0) < self._since_ns and "time_to_first_token_ms" not in (
+            step.mapped.result_payload or ()
+        )
+        call = None if has_ended or span.scope.name == LITELLM_SCOPE else call_of(*step)
         if call is None:
-            return
-        if call.scope == LITELLM_SCOPE:
-            self._repeated.add(call.parent)
             return
         original = Original(trace, call)
         if call.response is not None:
             self._by_answer[call.response].append(original)
-        for model in call.models:
-            self._by_time[model, call.start_ns // _SECOND].append(original)
+        first, last = call.start_ns // _SECOND, call.end_ns // _SECOND
+        for second in range(first, min(last, first + LONGEST_S) + 1):
+            for model in call.models:
+                self._by_time[model, second].append(original)
 
-    def of(self, steps: Sequence[Step]) -> Original | None:
-        """Return the call that a trace repeats, or None. A call is returned for one trace only."""
+    def of(self, steps: Sequence[Step], process: str) -> Original | None:
+        """Return the call that a trace of a process repeats, or None. A call is returned once for each instrumentor."""
         call = next((call for step in steps if (call := call_of(*step)) is not None), None)
-        found = None if call is None else nearest(call, ((each.call, each) for each in self._like(call)))
+        if call is None:
+            return None
+        like = self._like(call)
+        if call.scope != LITELLM_SCOPE:  # a client, which repeats only a call of its process's framework around it
+            call = call._replace(beside=call.id)
+            like = (each for each in like if each.trace.process == process and is_of_framework(each.call.scope))
+        found = nearest(call, ((each.call, each) for each in like))
         if found is not None:
-            self._repeated.add(found.call.id)
+            self._repeated.add((found.call.id, call.scope))
         return found
 
     def _like(self, call: Call) -> Iterator[Original]:
         second = call.start_ns // _SECOND
         keys = [(model, at) for model in call.models for at in (second - 1, second, second + 1)]
         for group in (self._by_answer.get(call.response or "", ()), *(self._by_time.get(key, ()) for key in keys)):
-            yield from (each for each in group if each.call.id not in self._repeated)
+            yield from (each for each in group if (each.call.id, call.scope) not in self._repeated)
 
 
 MOST_LOADED = 5000
@@ -393,17 +426,19 @@ class Placing:
             now: the current time as stored text.
             is_whole: whether no more spans of these traces will come, so that a missing root stays missing.
         """
-        for id in traces:
-            if self._recent.get(id) is None:
-                self.known(ctx, id)
         calls: Originals | None = None
         for id, steps in traces.items():
-            if self._recent.get(id) is None:
-                first = None
-                if is_repetition(steps):
-                    calls = calls or Originals(self._recent.all())
-                    first = calls.of(steps)
+            if (known := self._recent.get(id) or self.known(ctx, id)) is None:
+                first, may = None, may_repeat(steps)
+                process = program_of(steps[0].span.resource).key if may else ""
+                if may and (may == 2 or process in self._recent.with_frameworks):
+                    calls = calls or Originals(
+                        self._recent.all(), min(each[0].span.start_ns for each in traces.values())
+                    )
+                    first = calls.of(steps, process)
                 self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
+            elif not known.process:
+                known.process = program_of(steps[0].span.resource).key
         return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 
     def known(self, ctx: Context, trace_id: str) -> RecentTrace | None:
@@ -445,7 +480,8 @@ class Placing:
         else:
             named = name_of_process(program)
             run = self._process(ctx, named) or self._registered(ctx, named, steps, None, now)
-        trace = RecentTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
+        trace = RecentTrace(trace_id, run, process=program.key)
+        trace = trace if first is None else first.trace.beside(trace_id, first.call.id)
         row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # stored by another process

@@ -33,9 +33,9 @@ from agentspan.otel.placing import (
     RecentTrace,
     RecentTraces,
     Seen,
-    is_repetition,
     look_at,
     matters,
+    may_repeat,
     slim,
     stored_run,
     stored_step,
@@ -658,20 +658,16 @@ def _mapped_bytes(span: OtelSpan) -> int:
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:
-    """Yield whole traces, about BATCH spans at a time. Traces that may repeat calls come last, in other batches."""
-    batch: dict[str, list[Step]] = {}
+    """Yield whole traces, about BATCH spans at a time: of each BATCH, those that may repeat calls come after others."""
+    ranks: tuple[dict[str, list[Step]], ...] = ({}, {}, {})
     count = 0
-    again = [trace_id for trace_id, steps in traces.items() if is_repetition(steps)]
-    ordered = [*(trace_id for trace_id in traces if trace_id not in again), *again] if again else traces
-    for trace_id in ordered:
-        steps = traces[trace_id]
-        if batch and (count + len(steps) > BATCH or trace_id in again[:1]):
-            yield batch
-            batch, count = {}, 0
-        batch[trace_id] = steps
+    for trace_id, steps in traces.items():
+        if count and count + len(steps) > BATCH:
+            yield from filter(None, ranks)
+            ranks, count = ({}, {}, {}), 0
+        ranks[may_repeat(steps)][trace_id] = steps
         count += len(steps)
-    if batch:
-        yield batch
+    yield from filter(None, ranks)
 
 
 def import_spans(ctx: Context, found: Iterable[OtelSpan], logs: Iterable[Log] = ()) -> Stored:

@@ -239,14 +239,14 @@ def calling_run(recorder: Recorder, named: Named, trace_id: str) -> RunState | N
     Raises:
         StorageError: the storage does not answer in time.
     """
-    with recorder.in_time():
-        row = run_of_caller(recorder.answering, named, trace_id)
+    storage = recorder.answering
+    row = run_of_caller(storage, named, trace_id)
     if row is None:
         return None
     known = recorder.runs.get(row.id)
     if isinstance(known, RunState):
         return known
-    agent = unique(recorder.store, AgentRow, id=row.agent_id)
+    agent = unique(storage, AgentRow, id=row.agent_id)
     run = RunState(recorder, "" if agent is None else agent.name)
     run.take_over(row)
     run.is_taken_over = True

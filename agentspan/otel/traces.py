@@ -13,7 +13,15 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from agentspan.otel.mapping.mapped import ABOUT_SPAN, Mapped, Program, RunFacts, plain_name, program_of
+from agentspan.otel.mapping.mapped import (
+    ABOUT_SPAN,
+    Mapped,
+    Program,
+    RunFacts,
+    is_of_framework,
+    plain_name,
+    program_of,
+)
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.redaction import suspicious
@@ -185,6 +193,7 @@ class Call(NamedTuple):
         beside: the parent span. If the parent is a call of the same instrumentor with no other call inside,
             the `beside` of the parent.
         has_failed: whether the call failed. Failed calls inside of another one are its retries.
+        tokens: the tokens in and out; None for each that is unknown.
     """
 
     id: str
@@ -197,6 +206,7 @@ class Call(NamedTuple):
     weight: int
     beside: str | None = None
     has_failed: bool = False
+    tokens: tuple[Any, Any] = (None, None)
 
 
 def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
@@ -214,17 +224,19 @@ def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
         end_ns = max(end_ns, span.start_ns + int(first_ms * 1_000_000))
     response = result.get("response_id")
     ids, scope = (span.span_id, span.parent_span_id), span.scope.name
-    failed = mapped.status == "failed"
-    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight, has_failed=failed)
+    failed, tokens = mapped.status == "failed", (result.get("input_tokens"), result.get("output_tokens"))
+    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight, has_failed=failed, tokens=tokens)
 
 
 def duplicates(calls: Iterable[Call]) -> dict[str, str]:
     """Return the duplicates among the calls of one trace: the id of each duplicate, with the id of the kept call.
 
     Two spans record the same call if their answers have the same id. If not both have such an id, the spans must be of
-    different instrumentors and the same model, be nested or siblings, and overlap in time. Calls that run at the same
-    time are paired one to one, the nearest first: an instrumentor records a call once, unless one of its spans is the
-    only call in the other, or the only one there that did not fail: the others are retries, or models that it replaces.
+    different instrumentors and the same model, be nested or siblings, and overlap in time; or one is a framework's and
+    lasts while the other does, with the same tokens: LangChain's instrumentor makes no span current, so the client's
+    span stands elsewhere in the trace. Calls that run at the same time are paired one to one, the nearest first: an
+    instrumentor records a call once, unless one of its spans is the only call in the other, or the only one there that
+    did not fail: the others are retries, or models that it replaces.
     """
     ordered = _placed(sorted(calls, key=lambda call: (call.start_ns, call.id)))
     group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
@@ -264,21 +276,26 @@ def _only(calls: Sequence[Call]) -> set[str]:
 def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
     """Yield pairs of spans that may record the same call, each as (rank, distance in ns, call, call); less is better.
 
-    Only calls with the same answer id, nested calls, and siblings with the same model are compared: an agent may have
-    thousands of calls at the same time.
+    Only calls with the same answer id, nested calls, and others with the same model are compared, siblings apart: an
+    agent may have thousands of calls at the same time.
     """
     by_id, only = {call.id: call for call in ordered}, _only(ordered)
     answers: dict[str, list[Call]] = defaultdict(list)
     beside: dict[tuple[str | None, str], list[Call]] = defaultdict(list)
+    apart: dict[str, list[Call]] = defaultdict(list)
     for call in ordered:
         if call.response is not None:
             answers[call.response].append(call)
         for model in call.models:
             beside[call.beside, model].append(call)
         outer = by_id.get(call.parent or "")
-        if outer is not None and (call.id in only or (outer.scope != call.scope and outer.models)):
+        if outer is None:
+            for model in call.models:
+                apart[model].append(call)
+        elif call.id in only or (outer.scope != call.scope and outer.models):
             yield from _ranked(outer, call)
-    for group in (*answers.values(), *beside.values()):
+    others = (group for group in apart.values() if len({call.beside for call in group}) > 1)
+    for group in (*answers.values(), *beside.values(), *others):
         if len({call.scope for call in group}) > 1:
             yield from _near(group)
 
@@ -295,8 +312,13 @@ def _near(group: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
 def _ranked(one: Call, other: Call) -> Iterator[tuple[int, int, Call, Call]]:
     overlap = one.start_ns <= other.end_ns and other.start_ns <= one.end_ns
     rank = _rank(one, other) if overlap else None
-    if rank is not None:
-        yield rank, abs(other.start_ns - one.start_ns) + abs(other.end_ns - one.end_ns), one, other
+    if rank is not None:  # of calls in a loop of asyncio, all frameworks' may begin before the first client's
+        after = 0 if rank == _AROUND else abs(other.start_ns - one.start_ns)
+        yield rank, after + abs(other.end_ns - one.end_ns), one, other
+
+
+_AROUND = 3
+"""The rank of a framework's call and a client's that stands elsewhere."""
 
 
 def _rank(one: Call, other: Call) -> int | None:
@@ -307,7 +329,15 @@ def _rank(one: Call, other: Call) -> int | None:
     is_same = one.models & other.models
     if nested:
         return 1 if is_same or not (one.models and other.models) else None  # a failed call may name no model
-    return 2 if is_same and one.scope != other.scope and one.beside == other.beside else None
+    if not is_same or one.scope == other.scope:
+        return None
+    return 2 if one.beside == other.beside else _AROUND if _is_around(one, other) or _is_around(other, one) else None
+
+
+def _is_around(framework: Call, client: Call) -> bool:
+    agree = all(None in pair or pair[0] == pair[1] for pair in zip(framework.tokens, client.tokens, strict=True))
+    is_inside = framework.start_ns <= client.start_ns and client.end_ns <= framework.end_ns
+    return agree and is_inside and is_of_framework(framework.scope) and not is_of_framework(client.scope)
 
 
 def distance(call: Call, other: Call) -> tuple[int, int] | None:
@@ -317,7 +347,7 @@ def distance(call: Call, other: Call) -> tuple[int, int] | None:
     """
     if call.scope == other.scope:
         return None
-    found = next(_ranked(call._replace(beside=None), other._replace(beside=None)), None)
+    found = next(_ranked(call, other), None)
     return None if found is None else found[:2]
 
 

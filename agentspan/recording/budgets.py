@@ -399,6 +399,10 @@ class Kin:
                 return place
         return None
 
+    def has_place(self, place: int, pid: int) -> bool:
+        """Return whether a place is that of a process."""
+        return self._sums[place] == pid
+
     def of(self, place: int) -> list[float]:
         """Return the sums of a place."""
         return [self._sums[field * PLACES + place] for field in range(1, FIELDS + 1)]

@@ -24,8 +24,9 @@ from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.facts import RunListener
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage.access import Identities, Identity, check_unused, expect, references, unique
+from agentspan.storage.access import Identity, check_unused, expect, identity_of, references, unique
 from agentspan.storage.location import Location, memory
+from agentspan.storage.patience import Patience, waiting
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.questions import Account, Find, Notes, WaitAtMost
 from agentspan.storage.registry import location_of
@@ -138,6 +139,8 @@ class Destination:
             self._open_here(wants_journal=wants_journal)
         # Computed once: a Path cannot be created while the interpreter ends.
         self.is_remote = self.location is not None and self.location.path is None and self.location != memory()
+        if self.is_remote:
+            self.store = waiting(self.store, Patience(answer_s=tuning.server_answer_s))
         self.ids = ids.IdSource(self.account.partition)
 
     def _open_here(self, *, wants_journal: bool) -> None:
@@ -184,14 +187,14 @@ class Destination:
         """Return the identity of the storage, which changes if its file is replaced. A server is not queried."""
         return (0, self.account.id) if self._journals is None else (self._journals.files, "")
 
-    def identity_now(self) -> Identity:
-        """Return the current identity of the storage, read from it, also from a server.
+    def identity_now(self, storage: Storage) -> Identity:
+        """Return the current identity of the storage, read from it with its patience, also from a server.
 
         Raises:
             StorageError: the storage cannot be read.
         """
         self.learn()
-        return Identities(self.store).now()
+        return identity_of(storage)
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
         """Return a new sink of this process.

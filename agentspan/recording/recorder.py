@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -39,7 +38,7 @@ from agentspan.recording.sinks.facts import First, NoStorage, RunFacts, RunListe
 from agentspan.schemas.span_types import describe
 from agentspan.storage.access import Identity
 from agentspan.storage.location import Location
-from agentspan.storage.patience import in_a_call
+from agentspan.storage.patience import of_a_call, waiting
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 
@@ -258,7 +257,7 @@ class Recorder:
 
     @property
     def answering(self) -> Storage:
-        """The plain storage, for a read in a thread of the program.
+        """The plain storage, for a read in a thread of the program, which waits as long as one recording call.
 
         Raises:
             StorageError: the storage is a server that does not answer at present, so the read would wait too long.
@@ -269,7 +268,7 @@ class Recorder:
                 raise StorageError(f"{self.location} does not answer at present, so nothing was looked up there")
             if not self.destination.is_journaled:
                 self.make_writer_known()  # if nothing was recorded yet, this has the backlog's thread connect
-        return self.store
+        return self.in_time()
 
     @property
     def location(self) -> Location | None:
@@ -291,10 +290,10 @@ class Recorder:
         """True while units wait in memory for a storage without a journal."""
         return self.sink is not None and not self.destination.is_journaled and self.sink.counts().waiting > 0
 
-    def in_time(self) -> AbstractContextManager[None]:
-        """Return a with-block that limits this thread's total wait for a server to the limit of one recording call."""
+    def in_time(self) -> Storage:
+        """Return the plain storage for one recording call, whose total wait for a server has a limit from now on."""
         waits = self.destination.is_remote and not self.destination.is_journaled
-        return in_a_call(self.tuning.recording_wait_s) if waits else nullcontext()
+        return waiting(self.store, of_a_call(self.tuning.recording_wait_s)) if waits else self.store
 
     def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:
         """With `strict_schemas`, refuse a payload or a result that does not match its schema.
@@ -475,18 +474,17 @@ class Outcomes(RunListener):
         """Note that the storage accepts changes again."""
         self._recorder.faults.storage_recovered()
 
-    def terminated(self, unit: Unit, reason: str) -> None:
+    def terminated(self, storage: Storage, unit: Unit, reason: str) -> None:
         """Notify the terminated run of a unit. Of a unit with spans of several runs, look up which are terminated."""
         change = unit.changes[0]
         try:
             if isinstance(change, PutSpans):
                 ids = {row.agent_instance_id for row in change.rows}
-                self.learn(self._recorder.store.ask(Find(*ids)).terminated)
+                self.learn(storage.ask(Find(*ids)).terminated)
             elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
                 self.learn({change.row.agent_instance_id: reason})
             elif isinstance(change, Move) and change.type == "agent_span":
-                found = self._recorder.store.ask(Find(change.id, instance_id=change.instance_id))
-                self._tell(found.terminated)
+                self._tell(storage.ask(Find(change.id, instance_id=change.instance_id)).terminated)
             elif isinstance(change, Move):
                 self._tell({change.id: reason})
         except StorageError:  # it is learned at the next look
@@ -518,24 +516,24 @@ class Outcomes(RunListener):
             if run is not None:
                 run.tell()
 
-    def refused(self, unit: Unit, refused: Refused) -> None:
+    def refused(self, storage: Storage, unit: Unit, refused: Refused) -> None:
         """Log a refused change; if it was refused because its run is terminated, notify the run instead."""
         terminated_id = termination_behind(refused)
         if terminated_id is None:  # a refusal by a termination is no fault
             self._recorder.faults.add(_refusal(unit, refused))
         elif self._recorder.runs.get(terminated_id) is not None:
-            found = self._recorder.store.ask(Find(terminated_id, instance_id=terminated_id))
+            found = storage.ask(Find(terminated_id, instance_id=terminated_id))
             reason = found.terminated.get(terminated_id, "")
             self._tell({terminated_id: reason})
 
-    def missing(self, unit: Unit) -> Unit | None:
+    def missing(self, storage: Storage, unit: Unit) -> Unit | None:
         """Return a unit that can be applied now in place of one whose run was not stored; None if there is none.
 
         If the file was deleted or replaced, the run is registered again in the new file. A unit may also have been
         refused only because the registration of its run was refused in the same commit.
         """
         with guard(report=self._not_fitting):
-            return self._fitting(unit)
+            return self._fitting(storage, unit)
         return None
 
     def _not_fitting(self, error: Exception) -> None:
@@ -543,21 +541,21 @@ class Outcomes(RunListener):
             raise error
         self._recorder.faults.add(error, reraise=False)
 
-    def _fitting(self, unit: Unit) -> Unit | None:
+    def _fitting(self, storage: Storage, unit: Unit) -> Unit | None:
         change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)
         if isinstance(change, Move) and instance_id is None:
-            found = recorder.store.ask(Find(change.id, instance_id=change.instance_id))
+            found = storage.ask(Find(change.id, instance_id=change.instance_id))
             return unit if change.id in found.rows else None
         if instance_id is None:
             return None
         run = recorder.runs.get(instance_id)
         is_stored = instance_id not in recorder.runs.unconfirmed
-        if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
+        if run is not None and is_stored and run.stored_in == recorder.destination.identity_now(storage):
             run = None  # the run was removed from the storage
         if run is not None:
-            recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
-            run.register_again()
-        located = recorder.store.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
+            storage.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
+            run.register_again(storage)
+        located = storage.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
             if run is not None and instance_id in recorder.runs.unconfirmed:  # its changes must wait for the run
                 raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")

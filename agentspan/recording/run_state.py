@@ -219,8 +219,7 @@ class RunState(RunFacts):
             for each in on_begin:
                 each(self)
             around = self._spending_around()
-            with recorder.in_time():
-                self._begin(known, clock.now() if since is None else since[0])
+            self._begin(known, clock.now() if since is None else since[0])
             if self.spending is not None and self.is_taken_over:
                 self.spending.take_over(self.id)
             elif around is not None:
@@ -267,22 +266,26 @@ class RunState(RunFacts):
         recorder.make_writer_known()
         self.stored_in = recorder.destination.identity()  # first: the file may be replaced before the run is stored
         if known is not None:
-            self._begin_known(known)
+            self._begin_known(known, recorder.in_time())
         elif recorder.destination.is_journaled or recorder.is_waiting:
             self._append_registration(None, started_at)
         else:
-            self._register_now(started_at)
+            self._register_now(recorder.in_time(), started_at)
 
-    def _register_now(self, started_at: str) -> None:
+    def _register_now(self, storage: Storage, started_at: str) -> None:
         """Register the run in the storage; if the storage cannot be read, behind the units that wait in memory."""
         try:
-            done = self._register(self.recorder.store, None, started_at)
-        except StorageError:
-            return self._append_registration(None, started_at)
+            done = self._register(storage, None, started_at)
+        except StorageError as error:
+            return self._append_registration(None, started_at, error)
         self._registered(done)
 
-    def _append_registration(self, id: str | None, started_at: str) -> None:
-        """Register the run by a journal record, or behind the units that wait in memory. The storage is not read."""
+    def _append_registration(self, id: str | None, started_at: str, error: StorageError | None = None) -> None:
+        """Register the run by a journal record, or behind the units that wait in memory. The storage is not read.
+
+        Args:
+            error: the error of the storage in this call. A server without a journal is not tried again in the call.
+        """
         recorder = self.recorder
         wanted = self._wanted(id, started_at)
         unit, row = recorder.unread.registration(wanted, recorder.ids.new)
@@ -291,7 +294,10 @@ class RunState(RunFacts):
         self.registered_row, self.id = row, row.id
         recorder.runs.add(self)
         recorder.runs.unconfirmed[row.id] = unit
-        recorder.out.register(unit)
+        if error is not None and recorder.destination.is_remote and not recorder.destination.is_journaled:
+            recorder.put_aside(unit, error)
+        else:
+            recorder.out.register(unit)
 
     def _registered(self, done: Registered) -> None:
         self.registered_row, self.id = done.instance, done.instance.id
@@ -300,24 +306,26 @@ class RunState(RunFacts):
             self.recorder.sink.count_recorded()
             self.recorder.follow_file()
 
-    def _begin_known(self, known: Known) -> None:
+    def _begin_known(self, known: Known, storage: Storage) -> None:
         """Register a run that another program may have stored already. If the storage cannot be read, append it."""
         recorder, started_at = self.recorder, clock.to_text(known.started_ns)
         destination = recorder.destination
+        failed: StorageError | None = None
         try:
             if not (destination.is_remote and (destination.is_journaled or recorder.is_waiting)):
-                stored = stored_run(recorder.store, text_of(recorder, self.name) or DEFAULT, known.id, known.key)
+                stored = stored_run(storage, text_of(recorder, self.name) or DEFAULT, known.id, known.key)
                 if stored is not None:
                     self.is_taken_over = True
                     return self._registered(Registered(stored, is_stored=False))
                 self._key = known.key
                 if not recorder.is_waiting:
-                    return self._registered(self._register(recorder.store, known.id, started_at))
-        except StorageError:
+                    return self._registered(self._register(storage, known.id, started_at))
+        except StorageError as error:
             if not destination.is_journaled and not destination.is_remote:
                 raise
+            failed = error
         self._key = known.key
-        self._append_registration(known.id, started_at)
+        self._append_registration(known.id, started_at, failed)
 
     def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
         recorder = self.recorder
@@ -376,9 +384,9 @@ class RunState(RunFacts):
         """Set the row that the run is stored with; without agent_id if a renaming may not be stored yet."""
         self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
 
-    def register_again(self) -> None:
+    def register_again(self, storage: Storage) -> None:
         """Register the run in the current storage, if the storage does not have it."""
-        instance, storage = self.registered_row, self.recorder.store
+        instance = self.registered_row
         if instance is not None and self.id not in storage.ask(Find(self.id, instance_id=self.id)).rows:
             place = self.recorder.destination.identity()
             done = self._register(storage, self.id, instance.started_at or clock.now())
@@ -397,8 +405,7 @@ class RunState(RunFacts):
                 self._append_renaming(wanted)
                 return
             wait_s = recorder.tuning.recording_wait_s
-            with recorder.in_time():
-                agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=wait_s)
+            agent, found, schema = refer(recorder.in_time(), wanted, recorder.ids.new, wait_s=wait_s)
             if (agent.id, found.id) != (instance.agent_id, instance.agent_version_id):
                 recorder.out.write(unit_of(instances.renamed(self.id, agent.id, found.id, schema.id)))
                 self.registered_row = instance._replace(

@@ -241,6 +241,8 @@ class Spending:
         if self._marked != self._recorder.writer_id:
             self._marked = self._recorder.writer_id
             self._kin.mark(self._marked)
+        if not self._kin.has_place(self._place, self._pid) and (place := self._kin.place()) is not None:
+            self._place, self._kept = place, self._kin.of(place)  # a sibling took the same one in the same moment
         self._kin.write(self._place, [each + kept for each, kept in zip(own, self._kept, strict=True)])
         return own
 
@@ -478,10 +480,10 @@ class Spending:
             return False
         recorder, found = self._recorder, False
         with recorder.faults.adding(reraise=False):
-            with recorder.in_time():
-                rows = self._events(recorder.store)
-                if self._waiting:
-                    self._learn(recorder.store.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
+            storage = recorder.in_time()
+            rows = self._events(storage)
+            if self._waiting:
+                self._learn(storage.ask(Find(self._run.id, instance_id=self._run.id)).terminated)
             found = self._take_in(rows)
         self._next_hear_ns = clock.monotonic_ns() + self._look_ns
         reason = self._run.termination_reason

@@ -402,7 +402,7 @@ def describe(
     duration_ms: float | None,
     check: tuple[bool, bool] = (True, True),
 ) -> Meaning:
-    """Return the derived columns and the violations of a span.
+    """Return the derived columns and the violations of a span: those of the payload first.
 
     Args:
         span_type: the type whose schemas and template are used.
@@ -448,8 +448,8 @@ def describe(
     if _no_usage(context):  # the common case
         return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     used = _used(context)
-    if None in used:
-        violations += tuple(_refused(payload, result, used, violations, check))
+    if None in used or (new_payload and result is not None and not _no_usage(payload)):
+        violations = tuple(_with_uncounted(violations, payload, result, used, check))
     if used == _NOTHING_USED and "response_id" not in context:
         return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     tokens_in, tokens_out, dollars = used
@@ -460,14 +460,18 @@ def describe(
     return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, reason, violations))
 
 
-def _refused(
-    payload: Any, result: Any, used: "Usage", known: Sequence[Violation], check: tuple[bool, bool]
+def _with_uncounted(
+    known: Sequence[Violation], payload: Any, result: Any, used: "Usage", check: tuple[bool, bool]
 ) -> Iterator[Violation]:
-    """Yield a violation for each usage of the new payloads that is not counted."""
+    """Yield the violations of the payload, then of the result, also of each new usage that is not counted.
+
+    The usage of the payload is checked without the result, as it is if the payload is written before there is a result.
+    """
     marked = {(each.side, each.path) for each in known}
-    sides: tuple[Side, ...] = "payload", "result_payload"
-    for side, sent, is_new in zip(sides, (payload, result), check, strict=True):
-        for path in aliases.refused(sent, used) if is_new and type(sent) is dict else ():
+    sides: tuple[tuple[Side, Any, Usage], ...] = ("payload", payload, _used(payload)), ("result_payload", result, used)
+    for (side, sent, counted), is_new in zip(sides, check, strict=True):
+        yield from (each for each in known if each.side == side)
+        for path in aliases.refused(sent, counted) if is_new and type(sent) is dict else ():
             if (side, path) not in marked:
                 yield Violation(side, path, "usage", "is not counted: no finite number, negative or absurdly large")
 

@@ -31,8 +31,9 @@ class Pages:
         address = address_of([*request.query_params.multi_items(), *request.path_params.items()])
         marker = secrets.token_hex(16)  # stands for the parts in the page around them
         first, *later = page.parts
-        text = render(first.template, **self._values(page, address), **await self._read(page, first, address))
-        around = render("page.html", **self._values(page, address), parts=marker)
+        values = self._values(page, address)
+        text = render(first.template, **values, is_first=True, **await self._read(page, first, address))
+        around = render("page.html", **values, parts=marker)
         before, _, after = around.partition(marker)
         begin = before + text
         if all(self._kept.has(_key(page, part, address)) for part in later):
@@ -56,7 +57,7 @@ class Pages:
         """Return the text of a later part. A refusal becomes a sentence in its place: the page has begun already."""
         values = self._values(page, address)
         try:
-            return render(part.template, **values, **await self._read(page, part, address))
+            return render(part.template, **values, is_first=False, **await self._read(page, part, address))
         except AgentspanError as error:
             return render("refused.html", **values, message=str(error))
 
@@ -68,8 +69,8 @@ class Pages:
         return {"page": page, "address": address}
 
 
-def _key(page: Page, part: Part, address: Address) -> tuple[str, str, Address]:
-    return page.name, part.template, address
+def _key(page: Page, part: Part, address: Address) -> tuple[str, Part, Address]:
+    return page.name, part, address
 
 
 def _bytes(text: str) -> bytes:

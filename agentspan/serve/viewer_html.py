@@ -18,6 +18,7 @@ from agentspan.text import visible
 from agentspan.viewer import export
 from agentspan.viewer.address import Address, address_of
 from agentspan.viewer.pages import PAGES
+from agentspan.viewer.texts import chart, spark
 
 BAR = [("", "Runs"), *((page.name, page.title) for page in PAGES if page.in_bar)]
 """The paths and the titles of the pages in the bar."""
@@ -82,7 +83,7 @@ def address_in(request: Request) -> Address:
 def templates() -> Environment:
     """Return the templates. Each expression in them is escaped, and its invisible characters are made visible."""
     loader = PackageLoader("agentspan.serve")
-    return Environment(
+    found = Environment(
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
@@ -91,6 +92,8 @@ def templates() -> Environment:
         cache_size=20,
         finalize=_shown,
     )
+    found.filters |= {"chart": chart, "spark": lambda series: spark([value for value, _ in series])}
+    return found
 
 
 def _shown(value: Any) -> Any:

@@ -3,25 +3,17 @@
 `ClaudeSessionStore` is the Claude Agent SDK's `SessionStore` over an agentspan file. It is imported at its first use.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from agentspan.ground import host
 
 if TYPE_CHECKING:
     from agentspan.sessions.claude_store import ClaudeSessionStore
+else:
+    __getattr__ = host.lazily(__name__, {"agentspan.sessions.claude_store": "ClaudeSessionStore"})
 
 __all__ = ["ClaudeSessionStore"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'agentspan.sessions' has no attribute {name!r}")
-    from agentspan import host
-
-    with host.importing:
-        from agentspan.sessions.claude_store import ClaudeSessionStore
-
-    globals()[name] = ClaudeSessionStore
-    return ClaudeSessionStore
-
-
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

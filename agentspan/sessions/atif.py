@@ -19,28 +19,36 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from agentspan import jsontext
-from agentspan.arriving.atif_objects import (
+from agentspan.arriving import (
     RESULT,
+    Outcome,
+    Record,
+    Session,
+    Status,
+    Step,
+    Unread,
     agent_of,
     content_of,
     first_prompt,
     foreign_extra,
     last_answer,
+    list_in,
     message_of,
     model_call_of,
+    object_in,
     own_of,
     parsed,
+    part_of,
     patched,
     several,
+    task_of,
     text_of,
     text_or_none,
     time_of,
     tool_call_of,
+    unknown,
 )
-from agentspan.arriving.json_values import list_in, object_in, part_of
-from agentspan.arriving.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
-from agentspan.schemas.builtin import built_in_part
+from agentspan.ground import built_in_part, jsontext
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
 

@@ -3,14 +3,14 @@
 This module finds the files and puts those of one session together; `claude_records` decodes them.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from agentspan.arriving import object_in, parsed
 from agentspan.sessions.claude_records import ClaudeDecoder
 from agentspan.sessions.formats import Format, Source, head_of, home, walk
-from agentspan.sessions.reading import PACKED, Unreadable, opened, plain_path
+from agentspan.sessions.reading import PACKED, Unreadable, folder_in, opened, plain_path
 
 NAME = "claude"
 _KEEPS_DAYS = 30
@@ -23,7 +23,6 @@ _OURS = re.compile(
 _NAMED = re.compile(r"(?:agent-.+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl\Z")
 """The names of files of sessions and sub-agents. They count for files that cannot be read here."""
 _SESSION = re.compile(rb'"sessionId"\s*:\s*"([^"\\]+)"')
-_CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def roots(environment: Mapping[str, str]) -> list[Path]:
@@ -38,11 +37,7 @@ def roots(environment: Mapping[str, str]) -> list[Path]:
 def keeps_days(environment: Mapping[str, str]) -> int:
     """Return after how many days Claude Code deletes a session: `cleanupPeriodDays` of the settings, else 30."""
     for root in roots(environment):
-        try:
-            settings = json.loads(head_of(root.parent / "settings.json", 2**20))
-        except (ValueError, RecursionError):
-            continue
-        days = settings.get("cleanupPeriodDays") if isinstance(settings, dict) else None
+        days = object_in(parsed(head_of(root.parent / "settings.json", 2**20))).get("cleanupPeriodDays")
         if type(days) is int and days >= 0:
             return days
     return _KEEPS_DAYS
@@ -152,7 +147,7 @@ def _source(path: Path, head: bytes | None, old: Mapping[str, list[Path]]) -> So
         parts += walk(beside / "workflows", ".json")
     else:
         parts += [meta for meta in _with_meta([path]) if meta != path]
-    return Source(NAME, path, tuple(parts), _project_of(head))
+    return Source(NAME, path, tuple(parts), folder_in(head or b""))
 
 
 def _with_meta(paths: Iterable[Path]) -> list[Path]:
@@ -161,14 +156,6 @@ def _with_meta(paths: Iterable[Path]) -> list[Path]:
         meta = path.with_name(plain_path(path).name.removesuffix(".jsonl") + ".meta.json")
         found += [path, meta] if meta.is_file() else [path]
     return found
-
-
-def _project_of(head: bytes | None) -> str | None:
-    found = _CWD.search(head or b"")
-    try:
-        return None if found is None else str(json.loads(found[1]))
-    except ValueError:
-        return None
 
 
 FORMATS = [Format(NAME, "Claude Code", roots, sources, lines=ClaudeDecoder, keeps_days=keeps_days, version=2)]

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentspan.arriving.json_values import object_in, text_in, tokens_in, unicode_of
-from agentspan.arriving.records import Status, Step
+from agentspan.arriving import Status, Step, object_in, text_in, tokens_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Recent, Thread, finished_task
 from agentspan.sessions.claude_output import Output

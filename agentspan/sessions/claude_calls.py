@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan.arriving.json_values import object_in, text_in, unicode_of
-from agentspan.arriving.records import Status, Step, as_asked
+from agentspan.arriving import Status, Step, as_asked, object_in, text_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_facts import MILLI, Call, Early, Recent, Thread

@@ -9,10 +9,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from agentspan.arriving.json_values import object_in, part_of, text_in, unicode_of
-from agentspan.arriving.records import Outcome, Session, Status, Step, task_of
+from agentspan.arriving import Outcome, Session, Status, Step, object_in, part_of, task_of, text_in, unicode_of
+from agentspan.ground import text
 from agentspan.sessions import claude_steps as steps
-from agentspan.text import one_line
 
 AGENT = "claude-code"
 MILLI = 1_000_000
@@ -337,12 +336,12 @@ class Facts:
         if type(title) is str and title and (self._title is None or rank >= self._title[0]):
             self._title = rank, title
 
-    def prompt(self, text: str) -> None:
+    def prompt(self, words: str) -> None:
         """Note a prompt, or a slash command."""
-        if self.task is None and text:
-            self.task = task_of(text) or None
-            if text.startswith("/"):
-                self.title(-1, one_line(text, 120))
+        if self.task is None and words:
+            self.task = task_of(words) or None
+            if words.startswith("/"):
+                self.title(-1, text.one_line(words, 120))
 
     def listing(self, kind: str, attachment: Mapping[str, Any]) -> None:
         """Note the prompt, tools, agents and skills that the model was sent.

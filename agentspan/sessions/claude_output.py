@@ -8,8 +8,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from agentspan.arriving.json_values import unicode_of
-from agentspan.arriving.records import Record, Step, Unread, unknown
+from agentspan.arriving import Record, Step, Unread, unicode_of, unknown
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 

@@ -23,8 +23,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from agentspan.arriving.json_values import object_in, part_of, text_in, tokens_in, unicode_of
-from agentspan.arriving.records import Record, Status, Step, Unread
+from agentspan.arriving import Record, Status, Step, Unread, object_in, part_of, text_in, tokens_in, unicode_of
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_agents import Agents
 from agentspan.sessions.claude_calls import Calls

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from agentspan.arriving.json_values import object_in, text_in, tokens_in
+from agentspan.arriving import object_in, text_in, tokens_in
 
 SYNTHETIC = "<synthetic>"
 """The model of messages that Claude Code writes itself, such as "No response requested."."""

@@ -12,17 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast
 
-from agentspan import host
-from agentspan.database import Database, has_storage, open
-from agentspan.errors import InvalidValue
-from agentspan.host import Renewal, page
+from agentspan.ground import Database, Storage, Wrapper, errors, has_storage, host, open
 from agentspan.sessions.deriving import Deriver, DerivingThread, Of
 from agentspan.sessions.entries import WAIT_S, Address, Entries, Fold, address_of, lines_of
-from agentspan.storage.access import Wrapper
-from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    from agentspan.storage.location import Location
+    from agentspan.ground import Location
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +63,7 @@ class ClaudeSessionStore:
         record: bool = True,
     ) -> None:
         if not keep_entries and not record:
-            raise InvalidValue("keep_entries", "and `record` are both False, so the store would store nothing")
+            raise errors.InvalidValue("keep_entries", "and `record` are both False, so the store would store nothing")
         self._opened = _Opened(db if isinstance(db, Database) else open(db))
         self._closes = not isinstance(db, Database)
         self._keeps = keep_entries
@@ -104,7 +99,7 @@ class ClaudeSessionStore:
             item.is_dropped = True
 
     def _queued(self, address: Address, entries: Sequence[Any]) -> "tuple[_Queue, _Item]":
-        if not page[0]:
+        if not host.page[0]:
             host.renew()
         with self._lock:
             queue = self._queues.get(address)
@@ -222,8 +217,7 @@ class _Opened:
     def deriver(self) -> Deriver:
         """Make the Deriver; called by its thread."""
         with host.importing:
-            from agentspan.api.context import Context
-            from agentspan.recording.capture.plain import SentRedaction
+            from agentspan.ground import Context, SentRedaction
             from agentspan.sessions.registry import formats
 
             format = formats()["claude"]
@@ -305,4 +299,4 @@ def _renew_all() -> None:
         store.renew()
 
 
-host.renewal(Renewal.LOCKS, _renew_all)
+host.renewal(host.Renewal.LOCKS, _renew_all)

@@ -1,21 +1,20 @@
 """Finds the session files of Codex, its rollouts: one file a thread. `codex_decoder` decodes them."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from agentspan.arriving import object_in, parsed
 from agentspan.sessions.codex_decoder import CodexDecoder
 from agentspan.sessions.codex_records import is_timed_id
 from agentspan.sessions.formats import Format, LineDecoder, Source, home, walk
-from agentspan.sessions.reading import PACKED, Unreadable, opened, plain_path
+from agentspan.sessions.reading import PACKED, Unreadable, folder_in, opened, plain_path
 
 FOLDERS = ("sessions", "archived_sessions")
 """The folders of rollouts below Codex' own folder."""
 _ENDINGS = (".jsonl", *(f".jsonl{ending}" for ending in PACKED))
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-_CWD = re.compile(rb'"cwd":\s?("(?:[^"\\]|\\.)*")')
 _HEAD_BYTES = 4096
 _MOST_HEADER_BYTES = 8 * 2**20
 
@@ -33,13 +32,16 @@ def sources(path: Path) -> Iterable[Source]:
     A rollout that stands there compressed as well, or archived, is one source: the plain file.
     """
     if not path.is_dir():
-        return [Source("codex", path, project=_project_of(path))] if _is_rollout(path) else []
+        return [Source("codex", path, project=folder_in(_head_of(path, _HEAD_BYTES)))] if _is_rollout(path) else []
     found: dict[str, Path] = {}
     for file in _rollouts(path):
         before = found.get(plain_path(file).name)
         if before is None or (before.suffix in PACKED and file.suffix not in PACKED):
             found[plain_path(file).name] = file
-    return [Source("codex", file, project=_project_of(file)) for file in sorted(found.values(), key=_made)]
+    return [
+        Source("codex", file, project=folder_in(_head_of(file, _HEAD_BYTES)))
+        for file in sorted(found.values(), key=_made)
+    ]
 
 
 def _rollouts(folder: Path) -> Iterator[Path]:
@@ -72,24 +74,10 @@ def _head_of(file: Path, size: int) -> bytes:
 
 def _is_rollout(file: Path) -> bool:
     """Return whether a file begins with the header of a thread."""
-    try:
-        header = json.loads(_head_of(file, _MOST_HEADER_BYTES))
-    except (ValueError, RecursionError):
-        return False
-    if type(header) is not dict:
-        return False
+    header = object_in(parsed(_head_of(file, _MOST_HEADER_BYTES)))
     if header.get("type") == "session_meta":
         return type(header.get("payload")) is dict and "id" in header["payload"]
     return "type" not in header and {"id", "timestamp", "instructions"} <= header.keys()
-
-
-def _project_of(file: Path) -> str | None:
-    """Return the folder that a thread worked in, by the begin of its header; None if it is not there."""
-    found = _CWD.search(_head_of(file, _HEAD_BYTES))
-    try:
-        return None if found is None else str(json.loads(found[1]))
-    except ValueError:
-        return None
 
 
 def _decoder(source: Source) -> LineDecoder:

@@ -2,8 +2,7 @@
 
 from typing import Any, Literal
 
-from agentspan.arriving.json_values import count_in, id_in, list_in, object_in, present
-from agentspan.arriving.records import Step
+from agentspan.arriving import Step, count_in, id_in, list_in, object_in, present
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_records import texts_of, without
 from agentspan.sessions.codex_thread import Tape

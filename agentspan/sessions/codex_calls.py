@@ -4,8 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from agentspan.arriving.json_values import decoded, id_in, list_in, object_in, present
-from agentspan.arriving.records import Status, Step, as_asked
+from agentspan.arriving import Status, Step, as_asked, decoded, id_in, list_in, object_in, present
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_answers import Answers
 from agentspan.sessions.codex_records import without

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agentspan.arriving.json_values import id_in, json_of, list_in, object_in, part_of, present
-from agentspan.arriving.records import Record, Session, Step, Unread
+from agentspan.arriving import Record, Session, Step, Unread, id_in, json_of, list_in, object_in, part_of, present
 from agentspan.sessions import codex_records as values
 from agentspan.sessions.claude_facts import Recent
 from agentspan.sessions.codex_answers import Answers

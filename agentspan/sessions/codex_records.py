@@ -8,8 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan.arriving.json_values import count_in, decoded, list_in, object_in, present
-from agentspan.arriving.records import Outcome
+from agentspan.arriving import Outcome, count_in, decoded, list_in, object_in, present
 
 _MARKED = re.compile(r"\s*(?:<([a-z_]+)[ >]|# (AGENTS\.md) instructions)")
 _EXITED = re.compile(r"(?:Process exited with code|Exit code:) (-?\d{1,9})\b")

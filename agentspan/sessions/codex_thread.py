@@ -3,8 +3,21 @@
 import re
 from typing import Any
 
-from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, part_of, present
-from agentspan.arriving.records import Outcome, Record, Session, Step, Unread, task_of, unknown
+from agentspan.arriving import (
+    Outcome,
+    Record,
+    Session,
+    Step,
+    Unread,
+    id_in,
+    list_in,
+    ns_of,
+    object_in,
+    part_of,
+    present,
+    task_of,
+    unknown,
+)
 from agentspan.sessions.codex_records import is_timed_id, mark_of
 
 AGENT = "codex"

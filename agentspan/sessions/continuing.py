@@ -2,8 +2,7 @@
 
 import shlex
 
-from agentspan import jsontext
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.ground import AgentInstanceRow, jsontext
 
 
 def command_of(run: AgentInstanceRow) -> str | None:

@@ -16,19 +16,26 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from agentspan import clock, host, jsontext
-from agentspan.api.context import Context
-from agentspan.arriving.arrival import Arrival, Arrived
-from agentspan.arriving.identity import hashed_id
-from agentspan.arriving.records import Session
-from agentspan.errors import NOT_NOW
-from agentspan.host import Bell, Renewal, Thread, guard, page
-from agentspan.model.changes import Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, SessionFileRow, SessionSummaryRow, Value
+from agentspan.arriving import Arrival, Arrived, Session, hashed_id
+from agentspan.ground import (
+    AgentInstanceRow,
+    Context,
+    Move,
+    Put,
+    SessionFileRow,
+    SessionSummaryRow,
+    Unit,
+    Value,
+    clock,
+    errors,
+    host,
+    jsontext,
+    scan,
+    unique,
+)
 from agentspan.sessions.entries import Address, Entries, mtime_of, verbatim
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import LIVE_S, MOST_FOLLOWED
-from agentspan.storage.access import scan, unique
 
 PAUSE_S = 0.1
 """How long the thread waits for further appends before it derives, so that many are committed together."""
@@ -277,8 +284,8 @@ class DerivingThread:
         """In a forked child: forget the thread, and what the parent derives."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._bell = Bell()
-        self._thread: Thread | None = None
+        self._bell = host.Bell()
+        self._thread: host.Thread | None = None
         self._waiting: dict[Of, list[tuple[str, bytes]]] = {}
         self._bytes = 0
         self._asked = self._done = 0
@@ -287,11 +294,13 @@ class DerivingThread:
 
     def start(self) -> None:
         """Start the thread. At first, it derives what earlier programs have left."""
-        if not page[0]:
+        if not host.page[0]:
             host.renew()
         with self._lock:
             if self._thread is None and not self._is_closed:
-                self._thread = Thread(target=self._work, args=(self._bell,), name="agentspan-sessions", daemon=True)
+                self._thread = host.Thread(
+                    target=self._work, args=(self._bell,), name="agentspan-sessions", daemon=True
+                )
                 host.start(self._thread)
 
     def appended(self, of: Of, lines: Sequence[tuple[str, bytes]] = ()) -> None:
@@ -324,7 +333,7 @@ class DerivingThread:
         with self._lock:
             self._is_closed = True
             thread = self._thread
-        if thread is None or not page[0]:
+        if thread is None or not host.page[0]:
             return True
         self.end_soon()
         thread.join(wait_s)
@@ -335,16 +344,16 @@ class DerivingThread:
         self._bell.is_last = True
         self._bell.ring()
 
-    def _work(self, bell: Bell) -> None:
+    def _work(self, bell: host.Bell) -> None:
         try:
-            with guard(report=_report):
+            with host.guard(report=_report):
                 self._go_on(bell)
         finally:
             with self._lock:
                 self._has_ended = True
                 self._changed.notify_all()
 
-    def _go_on(self, bell: Bell) -> None:
+    def _go_on(self, bell: host.Bell) -> None:
         deriver: Deriver | None = None
         ends: dict[Of, float] | None = None
         while True:
@@ -355,7 +364,7 @@ class DerivingThread:
                     ends = dict.fromkeys(deriver.pending() if self._keeps else (), 0.0)
                 self._round(deriver, ends, is_last=is_last)
                 next_s = min(ends.values(), default=inf)
-            except NOT_NOW as error:
+            except errors.NOT_NOW as error:
                 _report(error)
                 next_s = time.monotonic() + AGAIN_S
             if is_last:
@@ -385,7 +394,7 @@ class DerivingThread:
     ) -> None:
         """Derive a session, and note in `ends` when it is to be looked at again."""
         # Only for one session: a fault of the decoder must not keep the others from being derived.
-        with guard(report=_report):
+        with host.guard(report=_report):
             try:
                 if self._keeps:
                     live = deriver.derive(of, has_ended=is_last and of in self._own)
@@ -393,7 +402,7 @@ class DerivingThread:
                     live = deriver.take(of, lines, has_ended=is_last or not lines)
                 if live:
                     ends[of] = time.monotonic() + LIVE_S + 1
-            except NOT_NOW as error:
+            except errors.NOT_NOW as error:
                 _report(error)
                 ends[of] = time.monotonic() + AGAIN_S
                 if lines:
@@ -401,7 +410,7 @@ class DerivingThread:
                         self._put(of, lines)
 
 
-def _sleep(bell: Bell, pause_s: float) -> None:
+def _sleep(bell: host.Bell, pause_s: float) -> None:
     """Sleep; wake early if the thread is to end."""
     end = time.monotonic() + pause_s
     while not bell.is_last and (left := end - time.monotonic()) > 0:
@@ -427,4 +436,4 @@ def _renew_all() -> None:
 
 
 atexit.register(close_all)
-host.renewal(Renewal.RECORDERS, _renew_all)
+host.renewal(host.Renewal.RECORDERS, _renew_all)

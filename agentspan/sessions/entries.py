@@ -14,13 +14,27 @@ from typing import Any, NamedTuple, cast
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from agentspan import clock, ids, jsontext
-from agentspan.errors import DatabaseBusy, InDoubt, InvalidValue
-from agentspan.model.changes import NUL, Applied, Change, Move, Put, Remove, Unit
-from agentspan.model.rows import SessionEntryRow, SessionSummaryRow, Value
-from agentspan.storage.access import scan, unique
-from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Query
+from agentspan.ground import (
+    NUL,
+    Account,
+    Applied,
+    Change,
+    Move,
+    Put,
+    Query,
+    Remove,
+    SessionEntryRow,
+    SessionSummaryRow,
+    Storage,
+    Unit,
+    Value,
+    clock,
+    errors,
+    ids,
+    jsontext,
+    scan,
+    unique,
+)
 
 WAIT_S = 20.0
 """How long a write waits for other writers, in seconds. The SDK gives an append 60 s, and then drops it."""
@@ -54,10 +68,10 @@ def address_of(key: Mapping[str, Any]) -> Address:
     parts = (key.get("project_key"), key.get("session_id"))
     for name, part in zip(("project_key", "session_id"), parts, strict=True):
         if not isinstance(part, str):
-            raise InvalidValue(name, "must be a text")
+            raise errors.InvalidValue(name, "must be a text")
     subpath = key.get("subpath")
     if subpath is not None and (not isinstance(subpath, str) or not subpath):
-        raise InvalidValue("subpath", "must be a text that is not empty, or left out for the main session")
+        raise errors.InvalidValue("subpath", "must be a text that is not empty, or left out for the main session")
     return Address(cast(str, parts[0]), cast(str, parts[1]), subpath or "")
 
 
@@ -129,7 +143,7 @@ class Entries:
             unit, after = self._unit(address, before, lines)
             try:
                 outcome = self.storage.apply([unit], wait_s=WAIT_S)[0]
-            except InDoubt:
+            except errors.InDoubt:
                 outcome = None
             if isinstance(outcome, Applied):
                 self._keep(address, after)
@@ -138,7 +152,7 @@ class Entries:
             if outcome is None and before is not None and before.last_entry == after.last_entry:
                 return True  # the commit that was in doubt is there
             lines = self._new_ones(address, lines)
-        raise DatabaseBusy(f"other writers changed the same session {ATTEMPTS} times in between; try again")
+        raise errors.DatabaseBusy(f"other writers changed the same session {ATTEMPTS} times in between; try again")
 
     def _row(self, address: Address) -> SessionSummaryRow | None:
         return unique(self.storage, SessionSummaryRow, **address.where)
@@ -246,7 +260,7 @@ class Entries:
             units = [self._removal(row) for row in rows]
             if not units or all(isinstance(each, Applied) for each in self.storage.apply(units, wait_s=WAIT_S)):
                 return
-        raise DatabaseBusy(f"others appended to the same session {ATTEMPTS} times in between; try again")
+        raise errors.DatabaseBusy(f"others appended to the same session {ATTEMPTS} times in between; try again")
 
     def _removal(self, row: SessionSummaryRow) -> Unit:
         """Return the unit that removes a key. It is refused if another process has appended to the key meanwhile."""

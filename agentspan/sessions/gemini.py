@@ -9,19 +9,29 @@ tool call starts with the end of its model call. User records that only repeat r
 are the display texts of tools (`description`, `renderOutputAsMarkdown`) and `lastUpdated`.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, text_in
-from agentspan.arriving.records import Record, Session, Step, Unread, task_of, unknown
+from agentspan.arriving import (
+    Record,
+    Step,
+    Unread,
+    id_in,
+    list_in,
+    ns_of,
+    object_in,
+    parsed,
+    task_of,
+    text_in,
+    unknown,
+)
 from agentspan.sessions import qwen
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, home, walk
 from agentspan.sessions.google import (
-    Branch,
+    Log,
     asked_of,
     call_of,
     content_of,
@@ -33,7 +43,7 @@ from agentspan.sessions.google import (
     tokens_of,
 )
 from agentspan.sessions.reading import opened, plain_path
-from agentspan.sessions.timeline import Timeline, ms_ns
+from agentspan.sessions.timeline import ms_ns
 
 ENDINGS = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".zst"))
 _NAME = re.compile(r"session-\d{4}-\d\d-\d\dT\d\d-\d\d-(.+?)\.jsonl?(?:\.gz|\.zst)?")
@@ -61,11 +71,10 @@ class _At(NamedTuple):
     is_set: bool
 
 
-class _Log:
-    """One session: the values that later records of it need.
+class _Log(Log):
+    """One session.
 
     Attributes:
-        last_ns: the end of the newest record that the model answers to.
         starts: the starts of steps, by key: a record that is replaced keeps them.
         calls: the keys of tool calls, whose results may be repeated.
         held: the steps of the newest answer. A record of the same id often follows, with the answer's tool calls: an
@@ -73,37 +82,15 @@ class _Log:
     """
 
     def __init__(self, id: str, agent: str, provider: str | None) -> None:
-        self.id, self.agent, self.provider = id, agent, provider
-        self.started_ns = self.ended_ns = self.last_ns = 0
-        self.time = Timeline()
+        super().__init__(id, agent)
+        self.provider = provider
         self.starts: dict[str, int] = {}
         self.calls: set[str] = set()
         self.open: dict[str, Step] = {}
         self.held: dict[str, Step] = {}
         self.held_key: str | None = None
-        self.branch = Branch()
-        self.models: dict[str, None] = {}
-        self.metadata: dict[str, Any] = {}
-        self.parent: tuple[str, str | None] | None = None
-        self.task: str | None = None
-        self.goal: Any = None
-        self.name: str | None = None
-        self.answer: str | None = None
-        self.outcome: Any = None
-        self.error: dict[str, Any] | None = None
         self.tokens = 0
         self.rewinds = 0
-
-    def session(self) -> Session:
-        """Return the session as far as it is known."""
-        metadata = self.metadata | ({"models": [*self.models]} if self.models else {})
-        return Session(
-            self.id, self.agent, self.started_ns or 1,
-            ended_ns=max(self.started_ns, self.ended_ns) or None, outcome=self.outcome, output=self.answer,
-            error=self.error if self.outcome == "error" else None, task=self.task,
-            parent=self.parent, name=self.name if self.parent else None, goal=self.goal if self.parent else None,
-            fingerprint={"model": next(iter(self.models))} if self.models else {}, metadata=metadata,
-        )  # fmt: skip
 
     def start(self, key: str, ns: int) -> int:
         """Return the start of a step: that of its earlier state, else one of its own."""
@@ -161,13 +148,11 @@ class _Log:
             typed = text_of(shown) or text
             self.task, self.goal = self.task or task_of(typed) or None, self.goal or typed
             self.outcome = None
-        start = self.start(at.key, at.ns)
-        yield Step(self.id, at.key, None, "message", start, start, "complete", payload)
+        yield self.moment(at.key, "message", self.start(at.key, at.ns), payload)
 
     def _compaction(self, at: _At, text: str) -> Step:
         payload = {"tokens_before": self.tokens} if self.tokens else {}
-        start = self.start(at.key, at.ns)
-        return Step(self.id, at.key, None, "compaction", start, start, "complete", payload, {"summary": text})
+        return self.moment(at.key, "compaction", self.start(at.key, at.ns), payload, {"summary": text})
 
     def _notice(self, at: _At) -> Iterator[Step | Unread]:
         kind = id_in(at.record.get("type")) or "?"
@@ -188,9 +173,8 @@ class _Log:
         record = at.record
         model, tokens, calls = id_in(record.get("model")), record.get("tokens"), list_in(record.get("toolCalls"))
         if at.is_set and model is None and not tokens and not calls:  # put there by the program, such as an "OK"
-            start = self.start(at.key, at.ns)
             payload = {"role": "assistant", "content": content_of(at.parts)}
-            yield Step(self.id, at.key, None, "message", start, start, "complete", payload)
+            yield self.moment(at.key, "message", self.start(at.key, at.ns), payload)
             return
         if model is not None:
             self.models[model] = None
@@ -277,12 +261,9 @@ class _Log:
         for step in steps:
             self.open.pop(step.key, None)
         yield from self.released()
-        yield from steps
         self.rewinds += 1
-        start = self.time.at(max(self.ended_ns, self.started_ns, 1))
-        payload = {"name": "rewind", "level": "info", "content": {"to": target, "messages": count}}
-        yield Step(self.id, f"rewind:{self.rewinds}", None, "event", start, start, "complete", payload)
-        self.outcome = None
+        ns = max(self.ended_ns, self.started_ns, 1)
+        yield from self.rewound(f"rewind:{self.rewinds}", {"to": target, "messages": count}, steps, ns)
 
     def set_metadata(self, found: Mapping[str, Any]) -> None:
         """Take the fields of a header or of a `$set`."""
@@ -467,11 +448,7 @@ def _header(file: Path) -> dict[str, Any]:
     head = head_of(file)
     line, end, _ = head.partition(b"\n")
     for text in (line, head.partition(b'"messages"')[0].rstrip(b", \r\n\t") + b"}") if end or head else ():
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if type(found) is dict and found:
+        if found := object_in(parsed(text)):
             return found
     return {}
 
@@ -493,13 +470,9 @@ def _project(folder: Path) -> str | None:
 def _document(path: Path, agent: str, provider: str | None) -> Iterator[Record]:
     with opened(path) as file:
         text = file.read()
-    decoder = GeminiDecoder(Source("", path), agent, provider)
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
+    found = parsed(text)
     if type(found) is dict:
-        yield from decoder.document(path, found, len(text))
+        yield from GeminiDecoder(Source("", path), agent, provider).document(path, found, len(text))
     else:
         yield Unread(None, "a document that is no JSON object")
 
@@ -515,10 +488,7 @@ def _home(environment: Mapping[str, str]) -> Path:
 
 def _keeps_days(environment: Mapping[str, str]) -> int | None:
     """Return the age at which the program deletes a session: 30 days, unless its settings say another, or none."""
-    try:
-        settings = object_in(json.loads(head_of(_home(environment) / "settings.json", 2**20)))
-    except (ValueError, RecursionError):
-        settings = {}
+    settings = object_in(parsed(head_of(_home(environment) / "settings.json", 2**20)))
     kept = object_in(object_in(settings.get("general")).get("sessionRetention"))
     if kept.get("enabled") is False:
         return None

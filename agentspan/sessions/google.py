@@ -5,8 +5,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from agentspan.arriving.json_values import json_of, object_in, text_in, tokens_in
-from agentspan.arriving.records import Step, Unread, as_asked
+from agentspan.arriving import Outcome, Session, Step, Unread, as_asked, json_of, object_in, present, text_in, tokens_in
+from agentspan.sessions.timeline import Timeline
 
 KEPT_BYTES = 16 * 2**20
 """The most bytes of records whose steps are kept, for the case that a rewind marks them."""
@@ -123,6 +123,58 @@ def outcome_of(parts: list[dict[str, Any]], type: str, name: str) -> dict[str, A
     if name == "run_shell_command" and isinstance(output, str) and (exit_code := _EXIT.search(output)):
         result["exit_code"] = int(exit_code[1])
     return result
+
+
+class Log:
+    """One session: the values that later records of it need.
+
+    Args:
+        agent: the name of the product.
+        parent, name: of a sub-agent, as a Session has them.
+
+    Attributes:
+        last_ns: the end of the newest record that the model answers to.
+    """
+
+    def __init__(self, id: str, agent: str, parent: tuple[str, str | None] | None = None, name: str | None = None):
+        self.id, self.agent, self.parent, self.name = id, agent, parent, name
+        self.started_ns = self.ended_ns = self.last_ns = 0
+        self.time = Timeline()
+        self.branch = Branch()
+        self.models: dict[str, None] = {}
+        self.metadata: dict[str, Any] = {}
+        self.version: str | None = None
+        self.conversation: str | None = None
+        self.first: str | None = None
+        self.task: str | None = None
+        self.goal: Any = None
+        self.answer: str | None = None
+        self.outcome: Outcome | None = None
+        self.error: dict[str, Any] | None = None
+
+    def session(self) -> Session:
+        """Return the session as far as it is known."""
+        metadata = self.metadata | ({"models": [*self.models]} if self.models else {})
+        parts = {"model": next(iter(self.models), None), "cli_version": self.version}
+        return Session(
+            self.id, self.agent, self.started_ns or 1, self.version,
+            ended_ns=max(self.started_ns, self.ended_ns) or None, outcome=self.outcome, output=self.answer,
+            error=self.error if self.outcome == "error" else None, task=self.task, conversation=self.conversation,
+            first=self.first, parent=self.parent, name=self.name if self.parent else None,
+            goal=self.goal if self.parent else None, fingerprint=present(parts), metadata=metadata,
+        )  # fmt: skip
+
+    def moment(
+        self, key: str, type: str, start: int, payload: dict[str, Any], result: dict[str, Any] | None = None
+    ) -> Step:
+        """Return a step without a duration."""
+        return Step(self.id, key, None, type, start, start, "complete", payload, result)
+
+    def rewound(self, key: str, content: dict[str, Any], steps: Iterable[Step], ns: int) -> Iterator[Step]:
+        """Yield the steps that a rewind removed, and the event of it. The last answer is none any more."""
+        yield from steps
+        yield self.moment(key, "event", self.time.at(ns), {"name": "rewind", "level": "info", "content": content})
+        self.outcome = None
 
 
 class Branch:

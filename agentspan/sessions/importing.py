@@ -16,16 +16,32 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from agentspan import clock, jsontext
-from agentspan.api.context import Context
-from agentspan.arriving.arrival import TOGETHER, TOGETHER_BYTES, Arrival, Arrived, ParentMissing
-from agentspan.arriving.identity import hashed_id
-from agentspan.arriving.records import Record, Session
-from agentspan.arriving.stored import about_of
-from agentspan.errors import AgentspanError
-from agentspan.host import guard
-from agentspan.model.changes import Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, SessionFileRow
+from agentspan.arriving import (
+    TOGETHER,
+    TOGETHER_BYTES,
+    Arrival,
+    Arrived,
+    ParentMissing,
+    Record,
+    Session,
+    about_of,
+    hashed_id,
+)
+from agentspan.ground import (
+    AgentInstanceRow,
+    Context,
+    Move,
+    Put,
+    SessionFileRow,
+    Storage,
+    Unit,
+    clock,
+    errors,
+    host,
+    jsontext,
+    scan,
+    unique,
+)
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.reading import (
     PACKED,
@@ -40,8 +56,6 @@ from agentspan.sessions.reading import (
 )
 from agentspan.sessions.rehoming import awaited, awaiting, removed
 from agentspan.sessions.surroundings import Surroundings
-from agentspan.storage.access import scan, unique
-from agentspan.storage.protocol import Storage
 
 LIVE_S = 300.0
 """Seconds after the last change of a file for which its session is taken to go on."""
@@ -434,7 +448,7 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
     """
     records: list[Record] = []
     size, end = 0, 0
-    guarded = guard(report=partial(_fail, file))
+    guarded = host.guard(report=partial(_fail, file))
     try:
         for after, text in lines:
             if records and end <= known < after:
@@ -457,13 +471,13 @@ def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int
 
 def _guarded(file: Path, records: Callable[[], Iterable[Record]]) -> Iterator[Record]:
     """Yield what a function of a decoder returns."""
-    with guard(report=partial(_fail, file)):
+    with host.guard(report=partial(_fail, file)):
         yield from records()
 
 
 def _fail(file: Path, error: BaseException) -> None:
     """Raise the error of a file that cannot be read. A fault of its decoder must not end the import of other files."""
-    if isinstance(error, (AgentspanError, OSError, EOFError, zlib.error)):
+    if isinstance(error, (errors.AgentspanError, OSError, EOFError, zlib.error)):
         raise error
     raise Unreadable(
         f"{file}: its decoder failed ({type(error).__name__}); what stands before that is stored"

@@ -13,8 +13,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import list_in, ns_of, number_in, object_in, part_of, present, text_in, unicode_of
-from agentspan.arriving.records import Outcome, Record, Session, Step, Unread
+from agentspan.arriving import (
+    Outcome,
+    Record,
+    Session,
+    Step,
+    Unread,
+    list_in,
+    ns_of,
+    number_in,
+    object_in,
+    part_of,
+    present,
+    text_in,
+    unicode_of,
+)
 from agentspan.sessions.archives import Archive, opened_archive
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.inspect_messages import Parts, Texts, content_of, texts_in

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentspan.arriving.json_values import decoded, list_in, object_in, present, text_in
+from agentspan.arriving import decoded, list_in, object_in, present, text_in
 
 _ATTACHED = ("attachment://", "tc://")
 """The beginnings of references to an attachment; the second one is that of early logs."""

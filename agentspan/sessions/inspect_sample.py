@@ -11,8 +11,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import count_in, list_in, ns_of, number_in, object_in, present, text_in
-from agentspan.arriving.records import Record, Status, Step, Unread, unknown
+from agentspan.arriving import (
+    Record,
+    Status,
+    Step,
+    Unread,
+    count_in,
+    list_in,
+    ns_of,
+    number_in,
+    object_in,
+    present,
+    text_in,
+    unknown,
+)
 from agentspan.sessions.inspect_messages import (
     Seen,
     Texts,

@@ -17,7 +17,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import (
+from agentspan.arriving import (
+    Record,
+    Session,
+    Step,
+    Unread,
     count_in,
     decoded,
     list_in,
@@ -26,10 +30,10 @@ from agentspan.arriving.json_values import (
     object_in,
     part_of,
     present,
+    task_of,
     text_in,
 )
-from agentspan.arriving.records import Record, Session, Step, Unread, task_of
-from agentspan.blobs import encoded
+from agentspan.ground import blobs
 from agentspan.sessions.formats import Format, Source, head_of, home
 from agentspan.sessions.reading import database
 
@@ -209,7 +213,11 @@ def _attachment(row: Mapping[str, Any]) -> dict[str, Any]:
     kind = (media_type or "").partition("/")[0]
     source: dict[str, Any] = {"type": "url", "url": row.get("url")}
     if type(content) is bytes:
-        source = {"type": "base64", "media_type": media_type or "application/octet-stream", "data": encoded(content)}
+        source = {
+            "type": "base64",
+            "media_type": media_type or "application/octet-stream",
+            "data": blobs.encoded(content),
+        }
     elif row.get("path"):
         source = {"type": "file", "path": row["path"]}
     return {"type": kind if kind in ("image", "audio", "video") else "document", "source": source}

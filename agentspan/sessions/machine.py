@@ -13,14 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from agentspan import jsontext
-from agentspan.arriving.records import Session
-from agentspan.errors import InvalidValue
+from agentspan.arriving import Session
+from agentspan.ground import errors, jsontext, text
 from agentspan.sessions.formats import About, Format, Source, head_of, walk
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
-from agentspan.sessions.reading import PACKED, Unreadable, opened
+from agentspan.sessions.reading import PACKED, Unreadable, folder_in, opened
 from agentspan.sessions.registry import LIKELY_BYTES, likely
-from agentspan.text import repository_of
 
 ALL = "all"
 """The name that stands for all formats."""
@@ -30,7 +28,6 @@ DAY_S = 86_400
 SOON_DAYS = 7
 _ENDINGS = tuple(f".{name}{packed}" for name in ("jsonl", "json") for packed in ("", *PACKED))
 """The endings of files in a folder that are searched by their content."""
-_CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TIME = re.compile(rb'"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d))"')
 
 
@@ -88,7 +85,7 @@ class Choice(NamedTuple):
         Args:
             names: its path, and the name that the product has for it, as far as known.
         """
-        known = [*dict.fromkeys(each for name in names if name for each in (name, repository_of(name)))]
+        known = [*dict.fromkeys(each for name in names if name for each in (name, text.repository_of(name)))]
         if not known and (self.projects or self.excluded):
             return False
         if any(_matches(name, each) or _matches_mangled(name, each) for name in known for each in self.excluded):
@@ -123,15 +120,9 @@ def head(source: Source) -> Head:
     """Return the facts in the first bytes of a source's main file."""
     for size in HEAD_BYTES:
         text = _first_bytes(source.path, size)
-        found, first = _CWD.search(text), _TIME.search(text)
-        if first is not None and (found is not None or source.project is not None):
+        folder, first = folder_in(text), _TIME.search(text)
+        if first is not None and (folder is not None or source.project is not None):
             break
-    folder: str | None = None
-    if found is not None:
-        try:
-            folder = jsontext.decode(found[1].decode())
-        except ValueError:
-            pass  # it is no UTF-8
     return Head(folder, None if first is None else _ns_of(first[1].decode()))
 
 
@@ -173,7 +164,9 @@ def places(names: Iterable[str], formats: Mapping[str, Format], environment: Map
             found.append(Place(Path(name), None))
             continue
         if name != ALL and name not in formats:
-            raise InvalidValue("FORMAT", f"{name} is no file, and no format: {', '.join([*sorted(formats), ALL])}")
+            raise errors.InvalidValue(
+                "FORMAT", f"{name} is no file, and no format: {', '.join([*sorted(formats), ALL])}"
+            )
         for each in formats if name == ALL else [name]:
             found += [Place(root, each) for root in formats[each].roots(environment)]
     return [*dict.fromkeys(found)]
@@ -285,7 +278,7 @@ def listed(
                 keeps_days is not None and each.last_ns < now_ns - (keeps_days - SOON_DAYS) * DAY_S * 10**9,
                 imported,
             )
-            row = row._replace(project=repository_of(row.project))
+            row = row._replace(project=text.repository_of(row.project))
             key = row.format, row.project
             rows[key] = _sum(rows[key], row) if key in rows else row
     return sorted(rows.values(), key=lambda row: -row.last_ns)

@@ -16,7 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agentspan.arriving.json_values import (
+from agentspan.arriving import (
+    Record,
+    Session,
+    Status,
+    Step,
+    Unread,
     count_in,
     decoded,
     json_of,
@@ -25,10 +30,11 @@ from agentspan.arriving.json_values import (
     object_in,
     part_of,
     present,
+    task_of,
     text_in,
     unicode_of,
+    unknown,
 )
-from agentspan.arriving.records import Record, Session, Status, Step, Unread, task_of, unknown
 from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, walk
 
 NAME = "openai-agents"

@@ -17,20 +17,26 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from agentspan import host, jsontext
-from agentspan.arriving.identity import hashed_id, span_id
-from agentspan.arriving.json_values import ns_of, object_in
-from agentspan.arriving.records import Session, Step
-from agentspan.arriving.session_rows import STATUS, metadata_of
-from agentspan.host import Renewal, guard
-from agentspan.journal.records import Begin, End, whole
-from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import Known, RunState
-from agentspan.recording.span_state import SpanState, going_on, inner_of
-from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
-from agentspan.schemas.span_types import MAX_NAME
+from agentspan.arriving import STATUS, Session, Step, hashed_id, metadata_of, ns_of, object_in, span_id
+from agentspan.ground import (
+    MAX_NAME,
+    Begin,
+    End,
+    Known,
+    Recorder,
+    RunState,
+    SpanState,
+    Tracer,
+    get_recorder,
+    going_on,
+    host,
+    inner_of,
+    jsontext,
+    recorder_of,
+    text,
+    whole,
+)
 from agentspan.sessions.openai_agents import NAME, TraceDecoder, begun, begun_payload, ended, schema_of
-from agentspan.text import one_line
 
 _NOT_ENDED = {"type": "Abandoned", "message": "its end was never sent"}
 _OTEL = "agentspan.otel.processor"
@@ -72,7 +78,7 @@ class AgentsProcessor:
         self._about: dict[str, dict[str, Any]] = {}
         self._traces: dict[str, _Trace] = {}
         self._lock = threading.RLock()
-        self._unharmed = guard(report=self._lose)
+        self._unharmed = host.guard(report=self._lose)
 
     def turn_on(self, tracer: Tracer | None) -> None:
         """Record traces from now on, with this tracer; with the one of `configure`, if it is None."""
@@ -187,7 +193,7 @@ def _begun(recorder: Recorder, trace: str, about: dict[str, Any], start: int, ar
         run, top = (around.run, around.id or around.parent_span_id) if isinstance(around, SpanState) else (around, None)
         return _Trace(session, decoder, run, top, is_own=False)
     run = RunState(
-        recorder, one_line(session.agent, MAX_NAME), metadata=metadata_of(session),
+        recorder, text.one_line(session.agent, MAX_NAME), metadata=metadata_of(session),
         session=session.conversation or session.id,
     )  # fmt: skip
     key = f"{NAME}:{trace}"
@@ -288,4 +294,4 @@ def _item_of(span: Any) -> dict[str, Any]:
 
 PROCESSOR = AgentsProcessor()
 """The processor of this process. The SDK cannot remove a processor, so there is one, which is turned on and off."""
-host.renewal(Renewal.LOCKS, PROCESSOR.renew)
+host.renewal(host.Renewal.LOCKS, PROCESSOR.renew)

@@ -19,8 +19,23 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agentspan.arriving.json_values import id_in, list_in, object_in, part_of, text_in, tokens_in
-from agentspan.arriving.records import Outcome, Record, Session, Status, Step, Unread, as_asked, task_of, unknown
+from agentspan.arriving import (
+    Outcome,
+    Record,
+    Session,
+    Status,
+    Step,
+    Unread,
+    as_asked,
+    id_in,
+    list_in,
+    object_in,
+    part_of,
+    task_of,
+    text_in,
+    tokens_in,
+    unknown,
+)
 from agentspan.sessions.formats import About, Format, Source, home, walk
 from agentspan.sessions.opencode_files import (
     DatabaseStore,

@@ -4,14 +4,13 @@ The database is opened for reading only (see reading.database). Only the tables 
 `part` are read: others hold credentials.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from agentspan.arriving.json_values import id_in, list_in, object_in, text_in
+from agentspan.arriving import id_in, list_in, object_in, parsed, text_in
 from agentspan.sessions.formats import head_of, open_regular
 from agentspan.sessions.reading import Unreadable, database
 from agentspan.sessions.timeline import MS, ms_ns
@@ -116,10 +115,7 @@ def _value(value: Any) -> Any:
 
 
 def _json(text: Any) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return None
+    found = parsed(text) if isinstance(text, str | bytes) else None
     return found if type(found) is dict else None
 
 

@@ -11,16 +11,27 @@ Left out on purpose: `attribution_snapshot` (who wrote which line), and telemetr
 only the durations are used.
 """
 
-import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.json_values import id_in, list_in, ns_of, object_in, text_in, tokens_in
-from agentspan.arriving.records import Outcome, Record, Session, Step, Unread, task_of, unknown
+from agentspan.arriving import (
+    Record,
+    Step,
+    Unread,
+    id_in,
+    list_in,
+    ns_of,
+    object_in,
+    parsed,
+    task_of,
+    text_in,
+    tokens_in,
+    unknown,
+)
 from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
 from agentspan.sessions.google import (
-    Branch,
+    Log,
     asked_of,
     call_of,
     content_of,
@@ -32,7 +43,7 @@ from agentspan.sessions.google import (
     tokens_of,
 )
 from agentspan.sessions.reading import plain_path
-from agentspan.sessions.timeline import MS, Timeline
+from agentspan.sessions.timeline import MS
 
 AGENT = "qwen-code"
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -48,41 +59,16 @@ class _Call(NamedTuple):
     record: str
 
 
-class _Log:
-    """One session, or one sub-agent with a file of its own: the values that later records of it need."""
+class _Log(Log):
+    """One session, or one sub-agent with a file of its own."""
 
     def __init__(self, id: str, parent: tuple[str, str | None] | None, name: str | None) -> None:
-        self.id, self.parent, self.name = id, parent, name
-        self.started_ns = self.ended_ns = self.last_ns = 0
-        self.time = Timeline()
+        super().__init__(id, AGENT, parent, name)
         self.open: dict[str, _Call] = {}
         self.agents: dict[str, Step] = {}
         self.took: dict[str, int] = {}
-        self.branch = Branch()
-        self.models: dict[str, None] = {}
-        self.metadata: dict[str, Any] = {}
-        self.version: str | None = None
-        self.conversation: str | None = None
-        self.first: str | None = None
-        self.task: str | None = None
-        self.goal: Any = None
-        self.answer: str | None = None
-        self.outcome: Outcome | None = None
-        self.error: dict[str, Any] | None = None
         self.waited_ns = 0
         self.count = 0
-
-    def session(self) -> Session:
-        """Return the session as far as it is known."""
-        metadata = self.metadata | ({"models": [*self.models]} if self.models else {})
-        parts = {"model": next(iter(self.models), None), "cli_version": self.version}
-        return Session(
-            self.id, AGENT, self.started_ns or 1, self.version,
-            ended_ns=max(self.started_ns, self.ended_ns) or None, outcome=self.outcome, output=self.answer,
-            error=self.error if self.outcome == "error" else None, task=self.task, conversation=self.conversation,
-            first=self.first, parent=self.parent, name=self.name, goal=self.goal if self.parent else None,
-            fingerprint={name: value for name, value in parts.items() if value}, metadata=metadata,
-        )  # fmt: skip
 
     def take(self, record: dict[str, Any], size: int) -> Iterator[Step | Unread]:
         """Return the steps of a record."""
@@ -131,8 +117,7 @@ class _Log:
             text = text_of(parts)
             self.task, self.goal = self.task or task_of(text) or None, self.goal or text
         self.outcome, self.waited_ns = None, 0
-        start = self.time.at(ns)
-        yield Step(self.id, key, None, "message", start, start, "complete", payload)
+        yield self.moment(key, "message", self.time.at(ns), payload)
 
     def assistant(self, record: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
         """Return the steps of an answer: the model call, and its calls of tools, which go on."""
@@ -143,9 +128,7 @@ class _Log:
         text = text_of(texts)
         if model is None and type(usage) is not dict:  # a sub-agent's file says nothing of its model calls
             if text:
-                start = self.time.at(ns)
-                payload = {"role": "assistant", "content": text}
-                yield Step(self.id, key, None, "message", start, start, "complete", payload)
+                yield self.moment(key, "message", self.time.at(ns), {"role": "assistant", "content": text})
         else:
             yield self._answer(record, key, ns, texts, calls)
         for number, call in enumerate(calls):
@@ -233,29 +216,23 @@ class _Log:
             self.goal = self.goal or payload.get("displayText")
         elif subtype in ("slash_command", "at_command", "agent_bootstrap"):
             kept = {name: value for name, value in payload.items() if name not in ("history", "outputHistoryItems")}
-            start = self.time.at(ns)
             event = {"name": subtype, "level": "info", "content": kept}
-            yield Step(self.id, key, None, "event", start, start, "complete", event)
+            yield self.moment(key, "event", self.time.at(ns), event)
         elif subtype != "attribution_snapshot":
             yield from self._unknown(record, key, ns, f"record of type system:{subtype[:40]}")
 
     def _compaction(self, payload: dict[str, Any], key: str, ns: int) -> Step:
         info = object_in(payload.get("info"))
         summary = next((text for each in list_in(payload.get("compressedHistory")) if (text := _said(each))), None)
-        start = self.time.at(ns)
         before, after = tokens_in(info.get("originalTokenCount")), tokens_in(info.get("newTokenCount"))
         result = {"tokens_after": after, "summary": summary}
-        return Step(self.id, key, None, "compaction", start, start, "complete", {"tokens_before": before}, result)
+        return self.moment(key, "compaction", self.time.at(ns), {"tokens_before": before}, result)
 
     def _rewind(self, record: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
         steps, count = self.branch.cut({id_in(record.get("parentUuid")) or ""}, is_kept=True)
         for step in steps:
             self.open.pop(step.key, None)
-        yield from steps
-        start = self.time.at(ns)
-        payload = {"name": "rewind", "level": "info", "content": {"to": record.get("parentUuid"), "records": count}}
-        yield Step(self.id, key, None, "event", start, start, "complete", payload)
-        self.outcome = None
+        yield from self.rewound(key, {"to": record.get("parentUuid"), "records": count}, steps, ns)
 
     def _telemetry(self, event: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
         name = (text_in(event.get("event.name")) or "").rpartition(".")[2]
@@ -439,10 +416,7 @@ def _source(file: Path) -> Source:
 def _begin(file: Path) -> dict[str, Any]:
     """Return the first record of a file as far as its beginning says; an empty one if it is no JSON."""
     line, _, _ = head_of(file).partition(b"\n")
-    try:
-        return object_in(json.loads(line))
-    except (ValueError, RecursionError):
-        return {}
+    return object_in(parsed(line))
 
 
 def is_session(file: Path) -> bool:
@@ -450,10 +424,7 @@ def is_session(file: Path) -> bool:
     if file.suffix in (".gz", ".zst"):
         return file.parent.name == "chats" and not file.name.startswith("session-")
     for line in head_of(file).splitlines()[:20]:
-        try:
-            record = object_in(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
+        record = object_in(parsed(line))
         if "uuid" not in record or text_in(record.get("type")) not in _KINDS:
             continue
         if "parts" in object_in(record.get("message")) or "systemPayload" in record:

@@ -5,6 +5,7 @@ A place in a compressed file is counted in its decompressed bytes, so a file tha
 
 import gzip
 import io
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,8 +16,8 @@ from typing import IO, Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from agentspan import installing, jsontext
-from agentspan.errors import AgentspanError
+from agentspan.arriving import parsed
+from agentspan.ground import errors, installing, jsontext
 from agentspan.sessions.formats import head_of, open_regular
 
 PACKED = (".zst", ".gz")
@@ -26,12 +27,13 @@ HEAD_BYTES = 4096
 MOST_LINE_BYTES = 256 * 2**20
 """The most bytes of a line; the rest of a longer one is skipped."""
 
+_CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 _BLOCK_BYTES = 2**18
 """How many bytes are read at once, and then cut into lines. To read line by line took twice as long. Smaller blocks of
 a line of 30 MB would lie between other objects, so that their memory would not be returned."""
 
 
-class Unreadable(AgentspanError):
+class Unreadable(errors.AgentspanError):
     """A session file cannot be read here."""
 
 
@@ -246,3 +248,9 @@ def database(path: Path, wait_s: float = 5.0) -> sqlite3.Connection:
     is_logged = head_of(path, 20)[18:20] == b"\2\2"
     how = "mode=ro" if has_log or not is_logged else "mode=ro&immutable=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=wait_s, uri=True)
+
+
+def folder_in(head: bytes) -> str | None:
+    """Return the folder that the first bytes of a file name as `cwd`; None without one."""
+    found = _CWD.search(head)
+    return None if found is None else parsed(found[1])

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.records import Record
+from agentspan.arriving import Record
 from agentspan.sessions.formats import Format, Source
 
 GROUP = "agentspan.sessions"

@@ -9,17 +9,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from agentspan import clock
-from agentspan.api.context import Context
-from agentspan.arriving.records import Session
-from agentspan.arriving.session_rows import state_of
-from agentspan.arriving.stored import about_of
-from agentspan.model.changes import OPEN, Move, Unit
-from agentspan.model.rows import AgentInstanceRow, SessionFileRow
+from agentspan.arriving import Session, about_of, state_of
+from agentspan.ground import (
+    OPEN,
+    AgentInstanceRow,
+    Context,
+    Move,
+    Query,
+    RemoveRuns,
+    SessionFileRow,
+    Unit,
+    clock,
+    scan,
+    unique,
+)
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.reading import PACKED
-from agentspan.storage.access import scan, unique
-from agentspan.storage.questions import Query, RemoveRuns
 
 
 class Moving(NamedTuple):

@@ -18,8 +18,8 @@ from hashlib import sha1, sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from agentspan import clock
-from agentspan.arriving.records import Session
+from agentspan.arriving import Session
+from agentspan.ground import clock
 from agentspan.sessions.formats import open_regular
 
 FORMATS = frozenset({"claude"})

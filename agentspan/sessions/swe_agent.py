@@ -17,9 +17,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentspan.arriving.atif_objects import parsed, several, text_of, text_or_none
-from agentspan.arriving.json_values import list_in, object_in, part_of
-from agentspan.arriving.records import Outcome, Record, Session, Step, Unread, task_of, unknown
+from agentspan.arriving import (
+    Outcome,
+    Record,
+    Session,
+    Step,
+    Unread,
+    list_in,
+    object_in,
+    parsed,
+    part_of,
+    several,
+    task_of,
+    text_of,
+    text_or_none,
+    unknown,
+)
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
 

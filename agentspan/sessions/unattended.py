@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentspan.errors import InvalidValue
+from agentspan.ground import errors
 from agentspan.sessions.formats import home
 
 UNIT = "agentspan-watch.service"
@@ -94,7 +94,7 @@ def without_hook(settings: dict[str, Any]) -> dict[str, Any]:
     """
     hooks = settings.get("hooks", {})
     if not isinstance(hooks, dict) or not isinstance(hooks.get(EVENT, []), list):
-        raise InvalidValue("settings", f"hooks, or hooks.{EVENT}, has another form than Claude Code describes")
+        raise errors.InvalidValue("settings", f"hooks, or hooks.{EVENT}, has another form than Claude Code describes")
     entries = hooks.get(EVENT, [])
     others = [entry for entry in entries if not _is_ours(entry)]
     if len(others) == len(entries):

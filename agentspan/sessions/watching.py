@@ -11,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from agentspan import clock
-from agentspan.arriving.arrival import ParentMissing
-from agentspan.errors import StorageError
+from agentspan.arriving import ParentMissing
+from agentspan.ground import clock, errors
 from agentspan.sessions.formats import Format, Source
 from agentspan.sessions.importing import LIVE_S, Importer, Stamp, import_all, inode_of, stamps_of
 from agentspan.sessions.inotify import Changes, Inotify
@@ -153,7 +152,7 @@ class Watcher:
                 self._import_due()
                 self._import_backlog()
                 self._fault = ""
-            except StorageError as error:
+            except errors.StorageError as error:
                 self._retry_at = time.monotonic() + AGAIN_S
                 if self._has_backlog:  # the fault has ended its generator
                     self._begin_backlog([*self._mains.values()])

@@ -237,16 +237,11 @@ class Identities:
     """Returns the identity of the storage at a location, so that a caller detects that it was replaced.
 
     Another file at the same path is another storage, even if it is a backup of the first.
-
-    Args:
-        storage: the storage. It is read at the first call only, because it may be a server that does not answer.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._account = ""
+    _account = ""
 
-    def known(self) -> Identity:
+    def known(self, storage: Storage) -> Identity:
         """Return the identity of the storage. A server is queried once; later calls return the cached identity.
 
         Raises:
@@ -254,18 +249,19 @@ class Identities:
         """
         if self._account:
             return 0, self._account
-        identity = self.now()
+        identity = identity_of(storage)
         self._account = identity[1]
         return identity
 
-    def now(self) -> Identity:
-        """Return the current identity of the storage. A server is queried at each call.
 
-        Raises:
-            StorageError: the storage cannot be read.
-        """
-        journals = self._storage.capabilities().journals
-        return (0, self._storage.ask(Account()).id) if journals is None else (journals.files, "")
+def identity_of(storage: Storage) -> Identity:
+    """Return the current identity of a storage. A server is queried at each call.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    journals = storage.capabilities().journals
+    return (0, storage.ask(Account()).id) if journals is None else (journals.files, "")
 
 
 S = TypeVar("S", bound=Storage)

@@ -1,6 +1,6 @@
 """Everything that the author of a storage backend needs, in one place; nothing is defined here.
 
-    contract   Storage, its Capabilities, PROTOCOL
+    contract   Storage, its Capabilities, PROTOCOL; for a storage on a server, Patience and Unconnected
     opening    Opener, Location, GROUP (the group of entry points)
     writes     Unit: changes (Put, PutSpans, Move, Remove) and a Key; `apply` returns an Outcome for each unit
     rows       the module `rows`: the types of rows, with ROWS, TYPE_OF, UNIQUE, REFERENCES
@@ -48,6 +48,7 @@ from agentspan.model.rows import Violation
 from agentspan.storage import answers, questions, row_by_row
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.patience import Patience, Unconnected
 from agentspan.storage.protocol import (
     PROTOCOL,
     Capabilities,
@@ -81,6 +82,7 @@ __all__ = [
     "NotStorable",
     "Opener",
     "Outcome",
+    "Patience",
     "Put",
     "PutSpans",
     "Question",
@@ -90,6 +92,7 @@ __all__ = [
     "Replayed",
     "Storage",
     "StorageError",
+    "Unconnected",
     "Unit",
     "Violation",
     "answers",

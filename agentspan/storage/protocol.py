@@ -38,6 +38,9 @@ class Storage(Protocol):
 
     Faults of the storage itself, and all errors of its driver, raise a `StorageError`: `DatabaseBusy` if a retry may
     help, `NotStorable` if a retry never helps. All other outcomes are returned as values.
+
+    A storage on a server may also have a method `waiting(patience)`, which returns the same storage for a caller with
+    this Patience (see storage.patience). Without it, a storage is used as it is.
     """
 
     def capabilities(self) -> Capabilities:

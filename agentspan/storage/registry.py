@@ -18,7 +18,7 @@ from agentspan.host import Occupied, Renewal, let_through, page, within
 from agentspan.storage import location as locations
 from agentspan.storage.access import Wrapper
 from agentspan.storage.location import Location
-from agentspan.storage.patience import Unconnected, may_connect
+from agentspan.storage.patience import ENDLESS, Patience, Unconnected, sharing, waiting
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
@@ -37,14 +37,21 @@ class OpenedLater(Wrapper[Storage]):
         wait_s: seconds to wait for another thread that is opening the storage.
     """
 
+    __slots__ = ("_patience",)
+
     def __init__(self, location: Location, open: Callable[[], Storage], *, wait_s: float) -> None:
         self.location = location
         self._open = open
         self._wait_s = wait_s
         self._storage: Storage | None = None
         self._lock = threading.RLock()
+        self._patience = ENDLESS
         _all.add(self)
         self._closed = False
+
+    def waiting(self, patience: Patience) -> "OpenedLater":
+        """Return the same storage for a caller with this patience. It is opened at its first use, too."""
+        return sharing(self, _patience=patience.within(self._patience))
 
     @property
     def direct(self) -> Storage:
@@ -58,7 +65,7 @@ class OpenedLater(Wrapper[Storage]):
         if self._closed:
             raise StorageError(f"{self.location} was closed here; open it again")
         if self._storage is None:
-            if not may_connect():
+            if not self._patience.may_connect:
                 raise Unconnected(f"{self.location} is not open yet")
             try:
                 with within(self._lock, self._wait_s):
@@ -68,7 +75,7 @@ class OpenedLater(Wrapper[Storage]):
                             self._storage.close()
             except Occupied:
                 raise DatabaseBusy(f"another thread is opening {self.location}; try again") from None
-        return self._storage
+        return self._storage if self._patience is ENDLESS else waiting(self._storage, self._patience)
 
     def renew(self) -> None:
         """In a forked child: replace the lock, which another thread of the parent may have held."""

@@ -3,7 +3,7 @@
 The filter has the names of the command line. Links between pages keep it, so that every view can be sent as a link.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -45,6 +45,10 @@ class Address(NamedTuple):
         """The number of rows to skip, from the parameter `offset`: 0 for anything that is no number, at most 2**31."""
         return number(self.get("offset"))
 
+    def most(self, rows: int) -> int:
+        """Return the largest number of rows of a table: `rows`, or no limit if the parameter `all` is there."""
+        return 10**9 if self.get("all") else rows
+
     def filter(self) -> RunFilter:
         """Return the filter of the runs."""
         values: dict[str, str | bool | list[str]] = {}
@@ -72,6 +76,15 @@ class Address(NamedTuple):
     def same(self, page: str = "", /, **changes: str | int | None) -> str:
         """Return the address of a page with the same filter and the same parameters, but for the changes (see link)."""
         return self.link(page, **{**dict(self.own), **changes})
+
+    def of_runs(self, runs: Mapping[str, str]) -> str:
+        """Return the address of the list of some runs, within the range of times of the page's filter."""
+        filter, words = self.filter(), dict(runs)
+        if filter.since is not None and "since" in words:
+            words["since"] = max(filter.since, words["since"])
+        if filter.until is not None and "until" in words:
+            words["until"] = min(filter.until, words["until"])
+        return self.link("", **words)
 
     def narrowed(self, *pairs: Pair) -> "Address":
         """Return the address with further conditions. One that may occur once replaces that of its name."""

@@ -1,12 +1,14 @@
-"""Sentences and tables, which are written as HTML for notebooks, and as short text where HTML is not shown.
+"""Shows answers in notebooks: as HTML, and as short text where HTML is not shown.
 
 Text from payloads is escaped, and there is no script.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 
+from agentspan.analysis.by_name import STEP
+from agentspan.answers.blocks import Block, Cell, Column, Command, Heading, Sentence, Table
 from agentspan.text import one_line, visible
 
 MOST_ROWS = 100
@@ -22,49 +24,27 @@ UNBROKEN = 30
 MAX_SENTENCE = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of texts. Columns without any text are left out.
+Shows = Block | str
+"""A block, or the text of a sentence."""
 
-    Attributes:
-        columns: the names of the columns.
-        rows: the rows; at most MOST_ROWS are shown.
+
+def flat(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Collection[str] = (),
+    codes: Collection[str] = (),
+    total: int | None = None,
+) -> Table:
+    """Return a table of texts.
+
+    Args:
         right: the names of the columns with numbers.
         codes: the names of the columns with ids.
         total: the number of rows that there are, if `rows` has only some of them.
     """
+    heads = [Column(name, is_number=name in right, is_code=name in codes) for name in columns]
+    return Table(heads, [[*map(Cell, row)] for row in rows], total)
 
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: Collection[str] = ()
-    codes: Collection[str] = ()
-    total: int | None = None
-
-    @property
-    def shown(self) -> Sequence[Sequence[str]]:
-        """The rows that are shown."""
-        return self.rows[:MOST_ROWS]
-
-    @property
-    def filled(self) -> list[int]:
-        """The indexes of the columns that have some text."""
-        return [n for n in range(len(self.columns)) if any(row[n] for row in self.rows)]
-
-    def class_of(self, column: int) -> str:
-        """Return the HTML attribute for the class of a column's cells: numbers, or texts whose lines may break."""
-        name = self.columns[column]
-        longest = max((len(row[column]) for row in self.shown), default=0)
-        return " class=n" if name in self.right else " class=w" if longest > UNBROKEN and name not in self.codes else ""
-
-    @property
-    def more(self) -> str:
-        """The sentence about rows that are not shown; "" if all are."""
-        left = (len(self.rows) if self.total is None else self.total) - len(self.shown)
-        return f"and {left:,} more" if left > 0 else ""
-
-
-Block = str | Table
-"""A sentence, or a table."""
 
 # Colours are those of the notebook, so that tables can be read in its light and dark themes. Not all notebooks keep a
 # style element; without it a table is a plain one. The class is named twice to win over rules of JupyterLab for tables.
@@ -85,7 +65,7 @@ _STYLE = """<style>
 """
 
 
-def html(blocks: Iterable[Block], *more: str) -> str:
+def html(blocks: Iterable[Shows], *more: str) -> str:
     """Return blocks as HTML without scripts, which can also be read without its style.
 
     Args:
@@ -94,27 +74,55 @@ def html(blocks: Iterable[Block], *more: str) -> str:
     return f'<div class="agentspan">{_STYLE}{"".join(map(_html, blocks))}{"".join(more)}</div>'
 
 
-def _html(block: Block) -> str:
-    if isinstance(block, str):
-        return f"<p>{_escaped(block, MAX_SENTENCE)}</p>"
-    classes = {n: block.class_of(n) for n in block.filled}
-    head = "".join(f"<th{classes[n]}>{_escaped(block.columns[n], MAX_CELL)}</th>" for n in classes)
-    rows = "".join(f"<tr>{''.join(_cell(block, n, row[n], classes[n]) for n in classes)}</tr>\n" for row in block.shown)
-    more = f"<p>{_escaped(block.more, MAX_CELL)}</p>" if block.more else ""
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>{more}"
+def _html(block: Shows) -> str:
+    if not isinstance(block, Table):
+        return "".join(f"<p>{_escaped(text, MAX_SENTENCE)}</p>" for text in _texts(block))
+    heads, rows, more = _shown(block)
+    classes = [
+        " class=n" if head.is_number else " class=w" if max(map(len, texts)) > UNBROKEN and not head.is_code else ""
+        for head, texts in zip(heads, zip(*rows, strict=True), strict=True)
+    ]
+    head = "".join(f"<th{own}>{_escaped(each.head, MAX_CELL)}</th>" for each, own in zip(heads, classes, strict=True))
+    body = "".join(f"<tr>{''.join(map(_cell, heads, row, classes))}</tr>\n" for row in rows)
+    below = f"<p>{_escaped(more, MAX_CELL)}</p>" if more else ""
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>{below}"
 
 
-def _cell(table: Table, column: int, text: str, attribute: str) -> str:
+def _cell(column: Column, text: str, attribute: str) -> str:
     shown = _escaped(text, MAX_CELL)
-    is_code = shown and table.columns[column] in table.codes
-    return f"<td{attribute}><code>{shown}</code></td>" if is_code else f"<td{attribute}>{shown}</td>"
+    return f"<td{attribute}><code>{shown}</code></td>" if shown and column.is_code else f"<td{attribute}>{shown}</td>"
 
 
 def _escaped(text: str, limit: int) -> str:
     return escape(visible(one_line(text, limit)))
 
 
-def text(blocks: Iterable[Block]) -> str:
+def _texts(block: Shows) -> Iterator[str]:
+    """Yield the text of a block that is no table; a notebook has no place for pictures and links."""
+    if isinstance(block, str):
+        yield block
+    elif isinstance(block, Sentence | Heading):
+        yield block.text
+    elif isinstance(block, Command):
+        yield f"{block.text}: {shlex.join(('agentspan', *block.words))}"
+
+
+def _shown(table: Table) -> tuple[list[Column], list[list[str]], str]:
+    """Return the columns that have some text, the rows that are shown, and a sentence about further ones."""
+    rows = [[_text(cell) for cell in row] for row in table.rows[:MOST_ROWS]]
+    filled = [n for n, column in enumerate(table.columns) if not column.is_hint and any(row[n] for row in rows)]
+    left = (len(table.rows) if table.total is None else table.total) - len(rows)
+    shown = [[row[n] for n in filled] for row in rows]
+    return [table.columns[n] for n in filled], shown, f"and {left:,} more" if left > 0 else ""
+
+
+def _text(cell: Cell) -> str:
+    if cell.at is not None and not cell.text:
+        return cell.at.run_id + ("" if cell.at.step is None else f"{STEP}{cell.at.step}")
+    return f"{cell.mark} {cell.text}".strip() + (f" ({cell.hint})" if cell.hint else "")
+
+
+def text(blocks: Iterable[Shows]) -> str:
     """Return blocks as text of at most MOST_LINES lines."""
     lines = [line for block in blocks for line in _lines(block)]
     if len(lines) > MOST_LINES:
@@ -122,19 +130,18 @@ def text(blocks: Iterable[Block]) -> str:
     return "\n".join(lines)
 
 
-def _lines(block: Block) -> Iterator[str]:
-    if isinstance(block, str):
-        yield one_line(block, MAX_CELL)
+def _lines(block: Shows) -> Iterator[str]:
+    if not isinstance(block, Table):
+        yield from (one_line(text, MAX_CELL) for text in _texts(block))
         return
-    columns = block.filled
-    rows = [[one_line(row[n], MAX_CELL_OF_TEXT) for n in columns] for row in (block.columns, *block.shown)]
+    heads, shown, more = _shown(block)
+    rows = [[one_line(text, MAX_CELL_OF_TEXT) for text in row] for row in ([each.head for each in heads], *shown)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    is_right = [block.columns[n] in block.right for n in columns]
     for row in rows:
-        cells = zip(row, widths, is_right, strict=True)
-        yield "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip()
-    if block.more:
-        yield block.more
+        cells = zip(row, widths, heads, strict=True)
+        yield "  ".join(t.rjust(width) if head.is_number else t.ljust(width) for t, width, head in cells).rstrip()
+    if more:
+        yield more
 
 
 class Shown:
@@ -142,7 +149,7 @@ class Shown:
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterable[Shows]:
         """Yield the sentences and tables of the result."""
         raise NotImplementedError
 

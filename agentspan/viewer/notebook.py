@@ -5,9 +5,10 @@ The classes are here, because the modules of the analysis know nothing of HTML. 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any, TypeVar, cast
 
-from agentspan.analysis import costs_text, diff_text, drift_text, failure_text
+from agentspan.analysis import diff_text, failure_text
 from agentspan.analysis.causes import page_of
 from agentspan.analysis.costs import Costs
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
@@ -20,11 +21,13 @@ from agentspan.analysis.search import Hits
 from agentspan.analysis.stored_run import RunStep
 from agentspan.analysis.tree import run_error, run_name, session_title
 from agentspan.analysis.why import Group, RunWhy, Why
+from agentspan.answers import cost, groups
+from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
 from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, p_text, share_text
-from agentspan.viewer.blocks import MOST_ROWS, Block, Shown, Table, html
+from agentspan.viewer.blocks import MOST_ROWS, Shown, Shows, flat, html
 
 T = TypeVar("T")
 
@@ -39,7 +42,7 @@ class ShownRuns(Shown, RunList):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield the number of runs with their sums, and a table of the runs on the page."""
         totals = self.totals
         yield dotted(
@@ -71,7 +74,7 @@ def runs_table(
         total: the number of runs that there are, if `runs` has only some of them.
     """
     rows = [_run_row(*each) for each in zip(runs, errors, statuses, strict=True)]
-    return Table(_RUN_COLUMNS, rows, ("took", "steps", "failed", "tokens", "cost"), ("run",), total)
+    return flat(_RUN_COLUMNS, rows, ("took", "steps", "failed", "tokens", "cost"), ("run",), total)
 
 
 def _run_row(run: RunSummary, error: str | None, status: str) -> Sequence[str]:
@@ -96,7 +99,7 @@ class ShownStats(Shown, list[Stat]):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield a table of the types and labels."""
         types = [stat for stat in self if stat.label is None]
         yield f"{noun(sum(stat.count for stat in types), 'step')} of {noun(len(types), 'type')}"
@@ -109,7 +112,7 @@ class ShownStatsByVersion(Shown, StatsByVersion):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield a table of the types and labels, each followed by its versions."""
         yield f"{noun(sum(each.count for each in self.stats if each.label is None), 'step')} by version"
         if self.stats:
@@ -135,7 +138,7 @@ def _stat_name(stat: Stat) -> str:
 
 def _stats_table(stats: Iterable[tuple[str, Stat]]) -> Table:
     rows = [_stat_row(name, stat) for name, stat in stats]
-    return Table(_STAT_COLUMNS, rows, _STAT_COLUMNS[1:])
+    return flat(_STAT_COLUMNS, rows, _STAT_COLUMNS[1:])
 
 
 def _stat_row(name: str, stat: Stat) -> Sequence[str]:
@@ -156,13 +159,9 @@ class ShownCosts(Shown, Costs):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the sums in sentences, and a table of the models, days, agents …"""
-        yield from costs_text.sentences(self)
-        rows = [(costs_text.row_name(row, self.by), *costs_text.cells(row, self)) for row in self.rows]
-        if rows:
-            columns = (*costs_text.header(self.by), "of all")
-            yield Table(columns, rows, columns[1:])
+    def blocks(self) -> Iterable[Shows]:
+        """Return the sums in sentences, and tables of the models, days, agents …, and of their use of caches."""
+        return chain(*cost.answer(self, MOST_ROWS))
 
 
 class ShownHits(Shown, Hits):
@@ -170,7 +169,7 @@ class ShownHits(Shown, Hits):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield the number of hits, and a table of those on the page."""
         yield f"{len(self.hits):,} of {noun(self.total, 'step')} found"
         if self.hits:
@@ -188,7 +187,7 @@ class ShownHits(Shown, Hits):
                 for hit in self.hits
             ]
             columns = ("status", "type", "text", "repeated", "agent", "step", "run", "span")
-            yield Table(columns, rows, ("step", "repeated"), ("span", "run"))
+            yield flat(columns, rows, ("step", "repeated"), ("span", "run"))
 
 
 class ShownOverview(Shown, Overview):
@@ -196,14 +195,14 @@ class ShownOverview(Shown, Overview):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield the overview's answer, the most frequent causes of failure, and the sums of its runs."""
         yield self.answer
         causes = self.causes or ()
         if causes:
             rows = [(f"{each.runs:,}", each.text, each.only_in or "", each.signature, each.run_id) for each in causes]
             columns = ("runs", "most frequent causes", "only in", "signature", "latest run")
-            yield Table(columns, rows[:MOST_CAUSES], ("runs",), ("signature", "latest run"), len(causes))
+            yield flat(columns, rows[:MOST_CAUSES], ("runs",), ("signature", "latest run"), len(causes))
         if self.silent:
             yield f"{self.silent:,} without a failed step"
         if self.runs:
@@ -215,7 +214,7 @@ class ShownWhy(Shown, Why):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield the number of failed runs, the groups, and the findings: features that are associated with failure."""
         yield failure_text.head(self)
         if self.missed is not None:
@@ -243,9 +242,9 @@ class ShownWhy(Shown, Why):
             for group in groups
         ]
         numbers = (f"of {self.failed:,} failed" if self.failed else "runs", f"of {passed:,} passed", "failed steps")
-        return Table((title, *numbers, "signature", "latest run"), rows, numbers, ("signature", "latest run"))
+        return flat((title, *numbers, "signature", "latest run"), rows, numbers, ("signature", "latest run"))
 
-    def _findings(self) -> Iterator[Block]:
+    def _findings(self) -> Iterator[Shows]:
         if not self.failed or self.failed == self.runs:
             return
         yield failure_text.compared(self)
@@ -262,7 +261,7 @@ class ShownWhy(Shown, Why):
             for each in self.findings.findings
         ]
         if rows:
-            yield Table(_FINDING_COLUMNS, rows, _FINDING_COLUMNS[1:])
+            yield flat(_FINDING_COLUMNS, rows, _FINDING_COLUMNS[1:])
             yield failure_text.Q_EXPLAINED
 
 
@@ -274,13 +273,13 @@ class ShownRunWhy(Shown, RunWhy):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield the verdict, the failed step, and where the nearest passing run parts."""
         yield f"run {self.run_id} {run_name(self.agent, self.version)}"
         yield dotted(self.verdict, *self.head)
         rows = [(name, value) for name, value in self._facts() if value]
         if rows:
-            yield Table(("", "why"), rows)
+            yield flat(("", "why"), rows)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         yield "error of the run", self.error or ""
@@ -324,9 +323,9 @@ class ShownDiff(Shown, RunDiff):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield both runs, where they part, and the changes after that."""
-        yield Table(("", "agent", "facts", "run"), [_diff_row("A", self.a), _diff_row("B", self.b)], codes=("run",))
+        yield flat(("", "agent", "facts", "run"), [_diff_row("A", self.a), _diff_row("B", self.b)], codes=("run",))
         yield f"B − A: {diff_text.deltas(self.a, self.b)}"
         if not self.is_shortest:
             yield diff_text.NOT_SHORTEST
@@ -338,7 +337,7 @@ class ShownDiff(Shown, RunDiff):
         yield f"{diff_text.before(first)}, then: {diff_text.parting(first)}"
         if (hint := diff_text.read_first(first)) is not None:
             yield hint
-        yield Table(("", "step"), [("A", _step_text(first.a)), ("B", _step_text(first.b))])
+        yield flat(("", "step"), [("A", _step_text(first.a)), ("B", _step_text(first.b))])
         if self.against is not None:
             yield diff_text.against(self.against, first.same)
         yield from _fields(first.fields)
@@ -346,7 +345,7 @@ class ShownDiff(Shown, RunDiff):
         if any(change.kind != "same" for change in changes):
             marks = [diff_text.MARKS.get(change.kind, diff_text.CHANGED) for change in changes]
             rows = [(mark, diff_text.change_text(each)) for mark, each in zip(marks, changes, strict=True)]
-            yield Table(("", "after that"), rows)
+            yield flat(("", "after that"), rows)
 
 
 def _diff_row(side: str, run: DiffRun) -> Sequence[str]:
@@ -355,7 +354,7 @@ def _diff_row(side: str, run: DiffRun) -> Sequence[str]:
 
 def _fields(changed: Sequence[FieldChange]) -> Iterator[Table]:
     if changed:
-        yield Table(
+        yield flat(
             ("member", "A", "B"), [(each.path, each.a or "", each.b or "") for each in changed], codes=("member",)
         )
 
@@ -365,29 +364,9 @@ class ShownDrift(Shown, Drift):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the verdict, the facts of the comparison, and a table of the measures."""
-        yield drift_text.sentence(self, "base", "head")
-        yield from drift_text.over_all(self)
-        yield drift_text.facts(self, "base", "head")
-        rows = [
-            (
-                drift_text.mark(row).strip(),
-                drift_text.row_name(row),
-                _with(drift_text.value_text(row.metric, row.base), drift_text.interval_text(row, is_head=False)),
-                _with(drift_text.value_text(row.metric, row.head), drift_text.interval_text(row, is_head=True)),
-                drift_text.change_text(row),
-                drift_text.q_text(row),
-            )
-            for row in drift_text.shown_rows(self, whole=False)
-        ]
-        if rows:
-            yield Table(("", "measure", "base", "head", "change", "q"), rows, ("base", "head", "change", "q"))
-            yield drift_text.legend(self)
-
-
-def _with(value: str, interval: str) -> str:
-    return f"{value} ({interval})" if interval else value
+    def blocks(self) -> Iterator[Shows]:
+        """Return the verdict, the facts of the comparison, and a table of the measures."""
+        return groups.comparison(self, "base", "head")
 
 
 class ShownSteps(Shown, list[RunStep]):
@@ -395,7 +374,7 @@ class ShownSteps(Shown, list[RunStep]):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Shows]:
         """Yield a table of the steps."""
         rows = [
             (
@@ -409,7 +388,7 @@ class ShownSteps(Shown, list[RunStep]):
         ]
         yield noun(len(self), "step")
         if rows:
-            yield Table(("#", "step", "took", "error", "span"), rows, ("#", "took"), ("span",), len(self))
+            yield flat(("#", "step", "took", "error", "span"), rows, ("#", "took"), ("span",), len(self))
 
 
 _SHOWN: Mapping[type, type] = {
@@ -440,7 +419,7 @@ def database_html(storage: Storage | None, where: str) -> str:
     )
 
 
-def _latest(storage: Storage) -> Iterator[Block]:
+def _latest(storage: Storage) -> Iterator[Shows]:
     found = find_runs(storage, limit=LATEST)
     if not found.runs:
         yield "nothing has been recorded here yet"

@@ -1,8 +1,9 @@
 """A page across runs as a value: its name, its title, and its parts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from agentspan.answers.blocks import Block
 from agentspan.storage.protocol import Storage
 from agentspan.viewer.address import Address
 
@@ -20,6 +21,11 @@ class Part(NamedTuple):
 
     template: str
     read: Read
+
+
+def part(answer: Callable[[Storage, Address], Iterable[Block]]) -> Part:
+    """Return the part of a page that shows these blocks."""
+    return Part("blocks.html", lambda storage, address: {"blocks": [*answer(storage, address)]})
 
 
 class Page(NamedTuple):

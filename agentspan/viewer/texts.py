@@ -1,11 +1,12 @@
 """Texts and links that several pages across runs share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan.analysis.causes import Verdict, VerdictKind
 from agentspan.analysis.outcomes import Judge, OutcomeRule, decided, rule_of
 from agentspan.analysis.runs import run_briefs
+from agentspan.answers.blocks import Bar
 from agentspan.storage.protocol import Storage
 from agentspan.text import cost_text, count_text, duration_text
 from agentspan.viewer.address import Address
@@ -50,11 +51,6 @@ def at_text(stored: str) -> str:
     return stored[:16].replace("T", " ")
 
 
-def version_text(version: str) -> str:
-    """Return a version for people: `none` for runs without one."""
-    return "none" if version == "default" else version
-
-
 _MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "unscored": "complete", "running": "active"}
 """The names of marks in the style sheet, where they are not the kinds of verdicts."""
 
@@ -84,9 +80,9 @@ WIDTH = 4
 HEIGHT = 18
 
 
-def spark(counts: tuple[int, ...]) -> dict[str, Any]:
+def spark(counts: Sequence[float | None]) -> dict[str, Any]:
     """Return the bars of a sparkline in whole pixels: `width`, `height`, and `bars` with `x`, `y` and `height`."""
-    most = max(counts, default=0)
+    most = max((each or 0 for each in counts), default=0)
     bars = [
         {"x": WIDTH * place, "y": HEIGHT - height, "height": height}
         for place, each in enumerate(counts)
@@ -94,3 +90,15 @@ def spark(counts: tuple[int, ...]) -> dict[str, Any]:
         for height in (max(2, round(HEIGHT * each / most)),)
     ]
     return {"width": WIDTH * len(counts), "height": HEIGHT, "bars": bars}
+
+
+BAR, CHART = 24, 72
+"""The width of a bar of a chart, with its gap, and the height of the chart."""
+
+
+def chart(bars: Sequence[Bar]) -> dict[str, Any]:
+    """Return the bars of a chart in whole pixels: `width`, `height`, `bar`, and `bars` with `x`, `y` and `height`."""
+    most = max((each.value or 0 for each in bars), default=0)
+    heights = [max(2, round(CHART * each.value / most)) if each.value else 0 for each in bars]
+    places = [{"x": BAR * n, "y": CHART - height, "height": height} for n, height in enumerate(heights)]
+    return {"width": BAR * len(bars), "height": CHART, "bar": BAR - 4, "bars": places}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import clock
 from agentspan.analysis.by_name import find_span
-from agentspan.analysis.costs import BYS, Costs, costs, prompts_of
+from agentspan.analysis.costs import BY_STEPS, BYS, Costs, costs, prompts_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
@@ -19,6 +19,8 @@ from agentspan.ids import IdSource
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, Row
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import CachedCalls, Question, RunSums, RunsWhere, TimedSums
+from agentspan.storage.sqlite.index import INDEXED
 from agentspan.testing.contract import Rows
 from tests.tiers import longer
 
@@ -146,6 +148,24 @@ def test_prompts_add_up_to_the_total_in_any_tree(steps: list[tuple[int, str]]) -
         found = db.costs("prompt")
         for name in ("calls", "input_tokens", "output_tokens", "cost_usd"):
             assert sum(getattr(row.spent, name) or 0 for row in found.rows) == (getattr(found.total, name) or 0)
+
+
+@pytest.mark.parametrize("by", [by for by in BYS if by not in BY_STEPS])
+def test_costs_are_taken_from_the_index_by_as_many_questions_for_any_number_of_runs(
+    recorded: Database, monkeypatch: pytest.MonkeyPatch, by: Any
+) -> None:
+    asked, ask = list[type[Question[Any]]](), recorded.storage.ask
+
+    def noted(question: Question[Any]) -> Any:
+        asked.append(type(question))
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(recorded.storage, "ask", ask)  # the memory answers by questions about rows
+            return ask(question)
+
+    monkeypatch.setattr(recorded.storage, "ask", noted)
+    assert costs(recorded.storage, by=by).total.runs == 2
+    assert {*asked} == {RunsWhere, TimedSums, RunSums, CachedCalls} <= INDEXED
+    assert len(asked) == 4
 
 
 def test_by_tool_reads_only_the_latest_runs(recorded: Database) -> None:

@@ -13,7 +13,7 @@ from agentspan.analysis.drift import PASSED, group_sizes, outcome_p, task_pairs
 from agentspan.analysis.drift_metrics import RunFacts
 from agentspan.analysis.power import ALPHA
 from agentspan.evaluation.plan import plan
-from agentspan.evaluation.verdicts import Outcomes, decide, planned
+from agentspan.evaluation.verdicts import Outcomes, compare, decide, planned
 
 SIZES = [(1, 1), (1, 3), (1, 5), (5, 1), (5, 5)]
 """Trials of a case in the base, and in the evaluated version."""
@@ -25,6 +25,8 @@ KINDS: Mapping[str, Callable[[random.Random, float], float]] = {
 }
 """The kinds of cases: each passes with the same probability, or most with one close to 0 or 1."""
 Way = Literal["fixed", "early", "diff", "check"]
+SHOW = 0.1
+"""The drop that an evaluation is to show."""
 Shares = Mapping[str, float]
 
 
@@ -132,6 +134,20 @@ def nulls(cell: Cell, seeds: Iterable[int]) -> Nulls:
         counts = [count + each for count, each in zip(counts, found, strict=True)]
         number += 1
     return Nulls(*(count / number for count in counts))
+
+
+def overlooked(cell: Cell, seeds: Iterable[int]) -> float:
+    """Return how often an evaluation says `no difference` of a version that is worse by SHOW on average."""
+    said, number = 0, 0
+    for seed in seeds:
+        dice = random.Random(f"{seed} {cell}")
+        shares = probabilities(dice, cell)
+        base = drawn(dice, shares, cell.in_base, cell.repeat)
+        head = drawn(dice, lowered(shares, SHOW), cell.trials, cell.repeat)
+        found = compare(base, head, planned([*head], cell.trials, seed), show=SHOW, early=False)
+        said += found is not None and found.verdict == "no difference"
+        number += 1
+    return said / number
 
 
 def power(cell: Cell, way: Way, seeds: Iterable[int]) -> Found:

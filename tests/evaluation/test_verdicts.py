@@ -125,6 +125,21 @@ def test_cases_that_could_not_become_worse_or_were_chosen_by_their_outcome_give_
         assert (found.doubt is not None) == (verdict == "inconclusive")
 
 
+def test_an_interval_has_the_confidence_of_its_verdict_and_is_wider_where_numbers_differ() -> None:
+    dice = random.Random(1)
+    ids = [str(case) for case in range(40)]
+    base: Outcomes = {id: [dice.random() < 0.7] for id in ids}
+    head: Outcomes = {id: [dice.random() < 0.7 for _ in range(5)] for id in ids}
+    differences = [sum(map(bool, head[id])) / 5 - bool(base[id][0]) for id in ids]
+    for early, confidence in ((False, 0.9), (True, 0.95)):
+        found = compare(base, head, planned(ids, 5, seed=0), show=0.1, early=early)
+        assert found is not None
+        assert found.interval is not None
+        assert found.confidence == pytest.approx(confidence)
+        alone = mean_interval(differences, confidence=confidence)
+        assert found.interval.low < alone.low < found.difference < alone.high < found.interval.high
+
+
 @pytest.mark.parametrize(("trials", "verdict"), [(1, "no difference"), (3, "inconclusive")])
 def test_a_drop_is_not_ruled_out_by_less_than_a_case_where_trials_repeat(trials: int, verdict: str) -> None:
     base: dict[str, list[bool | None]] = {str(case): [case >= 4] * trials for case in range(50)}
@@ -161,11 +176,15 @@ def test_a_plan_says_what_it_can_show_and_what_more_would_take() -> None:
     assert found.needed > 3
     assert "50 cases × 3 trials show a drop of " in str(found)
     assert (found.repeating or 0) > (found.broken or 1)
+    unequal = plan(base | {"0": [*base["0"], True]}, ids, 3, show=0.1, early=False)
+    assert (found.detectable or 1) < (unequal.detectable or 0)
     early = plan(base, ids, 3, show=0.1, early=True)
     assert (found.detectable or 1) < (early.detectable or 0)
     assert found.is_too_dear is ((found.needed_usd or 0) > 2)
     assert plan(base, ids, 3, show=0.95, early=False, budget_usd=1.0).is_too_dear
     assert "no base" in str(plan(None, ids, 3, show=0.1, early=False))
+    few: Outcomes = {id: [True] for id in ids[:3]}
+    assert str(plan(few, ids[:3], 1, show=0.1, early=False)).startswith("3 cases × 1 trial show no drop; ")
 
 
 def test_a_plan_never_promises_less_than_could_give_a_verdict() -> None:

@@ -20,8 +20,8 @@ from agentspan.journal.committer import Committer
 from agentspan.journal.deriving import Batch, BatchInSteps
 from agentspan.journal.records import LOST
 from agentspan.recording.sinks.drain import Drain
-from agentspan.storage import patience
 from agentspan.storage.location import Location
+from agentspan.storage.patience import Patience
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
@@ -49,21 +49,27 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def slow_file(each: int, fails_at: int = 0) -> Iterator[None]:
     """Files that work like a server: so many steps before a commit and after it; one commit fails, after the steps."""
     real: Apply = SQLiteStorage.apply
-    count = 0
+    wait, count = Committer.waiting, 0
+    work: Callable[[], bool] = bool
+
+    def waiting(committer: Committer, patience: Patience) -> Committer:
+        nonlocal work
+        work = patience.meanwhile or bool
+        return wait(committer, patience)
 
     def apply(storage: SQLiteStorage, *args: Any, **options: Any) -> list[Any]:
         nonlocal count
         for _ in range(each):
-            patience.step()
+            work()
         count += 1
         if count == fails_at:
             raise DatabaseBusy("the file is busy")
         outcomes = real(storage, *args, **options)
         for _ in range(each):
-            patience.step()
+            work()
         return outcomes
 
-    with patch.object(SQLiteStorage, "apply", apply):
+    with patch.object(SQLiteStorage, "apply", apply), patch.object(Committer, "waiting", waiting):
         yield
 
 

@@ -35,8 +35,18 @@ def _own_type(caplog: pytest.LogCaptureFixture) -> None:
     register_own_type()
 
 
+UNCOUNTED: Program = [
+    ("create", 0, "own", {"amount": 1, "input_tokens": -3}, False, 0),
+    ("finish", 0, None, {"output": 5, "input_tokens": 3}),
+    ("create", 0, "own", {"input_tokens": -3}, False, 0),
+    ("finish", 1, None, {"output": 5, "input_tokens": "many"}),
+]
+"""Violations of schemas and of usage in both payloads; and usage of a payload that the result's takes the place of."""
+
+
 @given(program=programs, at_once=st.integers(1, 3))
 @example(program=[("nested", 0, "llm", {}, False)], at_once=1)
+@example(program=UNCOUNTED, at_once=1)
 def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, at_once: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
@@ -68,6 +78,7 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
     at_once=1,
     trims=False,
 )
+@example(program=UNCOUNTED, batch=1, at_once=1, trims=False)
 @example(
     program=[("create", 0, "llm", {}, False, 0), ("flush",), ("create", 0, "llm", {}, False, 0), ("rename", 0, "a")],
     batch=5,

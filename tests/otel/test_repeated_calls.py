@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD
 from tests.otel.recorded import span
 from tests.otel.replaying import readable, runs_in, spans_in
 
@@ -218,3 +220,121 @@ def test_a_call_that_no_framework_makes_is_in_the_run_of_the_program(tmp_path: P
     runs, calls = program.ended()
     assert sorted(run.status for run in runs) == ["complete", "failed"]
     assert sum(call.input_tokens or 0 for call in calls) == 4 * 5
+
+
+def sent_by_framework(*starts_ms: int) -> list[OtelSpan]:
+    """A graph that fails, with calls of 40 ms in it, as LangChain's instrumentor sends them."""
+    about: dict[str, Any] = {"resource": {"service.name": "shop"}, "trace_id": "f" * 32}
+    graph = span({"openinference.span.kind": "CHAIN"}, "graph", FRAMEWORK, end_ns=9 * 10**9, status="ERROR", **about)
+    return [
+        *(
+            span(ASKED, "ChatOpenAI", FRAMEWORK, **about, span_id=f"{at:016x}", parent_span_id="b" * 16,
+                 start_ns=at * 10**6, end_ns=(at + 40) * 10**6)
+            for at in starts_ms
+        ),
+        graph,
+    ]  # fmt: skip
+
+
+def sent_by_client(start_ms: int, service: str = "shop", tokens: int = 5, last_ms: int = 20) -> OtelSpan:
+    """A call of the client, in a trace of its own."""
+    times = {"start_ns": start_ms * 10**6, "end_ns": (start_ms + last_ms) * 10**6}
+    about: dict[str, Any] = {"resource": {"service.name": service}, "trace_id": f"{next(_numbers):032x}", **times}
+    return span({**ASKED, "llm.token_count.prompt": tokens}, "ChatCompletion", CLIENT, **about)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_clients_trace_in_a_request_with_its_frameworks_call_is_the_same_call(
+    storage: Storage, *, is_whole: bool
+) -> None:
+    inside = [sent_by_client(at) for at in (1510, 1505)]
+    spans = [*inside, *sent_by_framework(1500, 1501)]
+    done = Receiver(Context(storage, redacts=SentRedaction())).store(spans, is_whole=is_whole)
+    (run,) = runs_in(storage)
+    assert (run.status, done.duplicates) == ("failed", 2)
+    assert [each.input_tokens for each in spans_in(storage) if each.schema_name == "llm"] == [5, 5]
+    assert import_spans(Context(storage, redacts=SentRedaction()), spans).known == 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sent_by_client(1510, service="proxy"),
+        sent_by_client(1510, tokens=6),
+        sent_by_client(1510, last_ms=31),
+        sent_by_client(1499),
+    ],
+    ids=["another process", "other tokens", "ends later", "began before"],
+)
+def test_a_clients_trace_that_may_be_another_call_stays_a_call(storage: Storage, other: OtelSpan) -> None:
+    import_spans(Context(storage, redacts=SentRedaction()), [other, *sent_by_framework(1500)])
+    assert sorted(run.status for run in runs_in(storage)) == ["complete", "failed"]
+    assert sum(each.schema_name == "llm" for each in spans_in(storage)) == 2
+
+
+def test_a_frameworks_call_is_that_of_one_client_call(storage: Storage) -> None:
+    receiver = Receiver(Context(storage, redacts=SentRedaction()))
+    receiver.store([sent_by_client(1505), sent_by_client(1506), *sent_by_framework(1500)])
+    receiver.store([sent_by_client(1507)])
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 15, "of three, one is in the framework's call"
+
+
+def test_calls_at_the_same_time_are_each_that_of_one_framework_call(storage: Storage) -> None:
+    """In a loop of asyncio, all calls of the framework may begin before the first one of the client."""
+    first, second, _ = sent_by_framework(1500, 1519)
+    first = replace(first, end_ns=1_541_000_000)
+    inside = [sent_by_client(1521, last_ms=18), sent_by_client(1522, last_ms=36)]
+    Receiver(Context(storage, redacts=SentRedaction())).store([first, second, *inside])
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 10
+
+
+def test_a_framework_call_may_begin_seconds_before_its_client_call(storage: Storage) -> None:
+    waited = replace(sent_by_framework(1500)[0], end_ns=8_000_000_000)
+    Receiver(Context(storage, redacts=SentRedaction())).store([waited, sent_by_client(7000)])
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 5
+
+
+@pytest.mark.full
+def test_calls_of_many_traces_in_a_file_stand_once(storage: Storage) -> None:
+    spans: list[OtelSpan] = []
+    for number in range(400):
+        at = 1500 + 100 * number
+        spans += [replace(sent_by_framework(at)[0], trace_id=f"{10_000 + number:032x}"), sent_by_client(at + 5)]
+    receiver = Receiver(Context(storage, redacts=SentRedaction()), tuning=STANDARD._replace(otel_traces=300))
+    assert receiver.store(spans, is_whole=True).duplicates == 400
+
+
+def test_a_server_that_was_started_again_knows_the_process_of_a_trace(storage: Storage) -> None:
+    *calls, graph = sent_by_framework(1500, 1600)
+    for sent in ([calls[0]], [calls[1], sent_by_client(1605), graph]):
+        Receiver(Context(storage, redacts=SentRedaction())).store(sent)
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 10
+
+
+def test_litellm_tells_a_clients_call_again_that_no_agent_made(storage: Storage) -> None:
+    alone = replace(call(1000, number=1), parent_span_id=None)
+    import_spans(Context(storage, redacts=SentRedaction()), [alone, told_again(1000)])
+    assert [run.status for run in runs_in(storage)] == ["complete"]
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 10
+
+
+def test_a_clients_call_below_another_span_is_that_of_its_framework(storage: Storage, tmp_path: Path) -> None:
+    """As in a service: the client's call stands below the request, beside the graph."""
+    *calls, graph = sent_by_framework(1500, 1501)
+    request = span({}, "request", "mine", trace_id=graph.trace_id, span_id="e" * 16, end_ns=10**10)
+    inside = [
+        replace(sent_by_client(at), trace_id=graph.trace_id, span_id=f"{number:016x}", parent_span_id="e" * 16)
+        for number, at in enumerate((1510, 1505, 1541), 1)  # the last one is not the framework's
+    ]
+    import_spans(
+        Context(storage, redacts=SentRedaction()),
+        [*inside, *calls, replace(graph, span_id="b" * 16, parent_span_id="e" * 16), request],
+    )
+    assert sum(each.input_tokens or 0 for each in spans_in(storage)) == 3 * 5
+
+    program = _Program(tmp_path / "a.db")
+    with program.tracer.run("service"), program.tracer.span("request"):
+        program.graph = program.provider.get_tracer(FRAMEWORK).start_span("graph")
+        program.call()
+        _, llm = program.ended()
+    assert sum(each.input_tokens or 0 for each in llm) == 5

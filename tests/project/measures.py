@@ -83,6 +83,55 @@ def _lines() -> dict[Path, int]:
     return {path: len(_code(text, list(ast.walk(ast.parse(text))))) for path, text in texts.items()}
 
 
+WINGS = ("cli", "evaluation", "mcp", "otel", "postgres", "serve", "sessions", "viewer")
+"""The rooms of which it is counted what they take from others."""
+
+
+class Taken(NamedTuple):
+    """What a wing takes from the rest of the package.
+
+    Attributes:
+        names: the names that it imports, each once a module, also in functions and only for types.
+        modules: the modules that have them.
+    """
+
+    names: int
+    modules: int
+
+
+def taken_by(wing: str) -> dict[str, dict[str, str]]:
+    """Return the names that a wing imports from the rest of the package: by module, each with a file."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if room_of(path) != wing:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            for module, name in _imported(node):
+                if not _is_of(module, wing) and not _is_of(f"{module}.{name}", wing):
+                    found.setdefault(module, {}).setdefault(name, str(path.relative_to(PACKAGE)))
+    return found
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the modules and names of agentspan that an import names."""
+    if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "agentspan":
+        yield from ((node.module or "", alias.name) for alias in node.names)
+    elif isinstance(node, ast.Import):
+        whole = (alias.name.rpartition(".") for alias in node.names)
+        yield from ((module, name) for module, _, name in whole if module.partition(".")[0] == "agentspan")
+
+
+def _is_of(module: str, wing: str) -> bool:
+    own = f"agentspan.storage.{wing}" if wing == "postgres" else f"agentspan.{wing}"
+    return module == own or module.startswith(f"{own}.")
+
+
+def taken() -> dict[str, Taken]:
+    """Return how much each wing takes from the rest of the package."""
+    found = {wing: taken_by(wing) for wing in WINGS}
+    return {wing: Taken(sum(map(len, names.values())), len(names)) for wing, names in found.items()}
+
+
 def measures(folder: Path) -> dict[str, float]:
     """Return what there is, by its name.
 
@@ -165,6 +214,8 @@ if __name__ == "__main__":
 
     for each, room in rooms().items():
         sys.stdout.write(f"{each:<28}{room.lines:>10,}{room.files:>6}\n")
+    for each, size in taken().items():
+        sys.stdout.write(f"{each + ' takes':<28}{size.names:>10,}{size.modules:>6}\n")
     floor = [rooms()[each] for each in GROUND_FLOOR]
     sys.stdout.write(f"{'ground floor':<28}{sum(r.lines for r in floor):>10,}{sum(r.files for r in floor):>6}\n\n")
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,6 +1,7 @@
 """The layers of the code: allowed imports, exported names, the cost of an import."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from tests.project.measures import taken_by
 
 PACKAGE = Path(agentspan.__file__).parent
 
@@ -40,9 +42,12 @@ LAYERS = [
     {"arriving"},
     {"otel"},
     {"analysis"},
-    {"evaluation"},
+    {"judging"},
+    {"answers"},
     {"viewer"},
     {"database"},
+    {"ground"},
+    {"evaluation"},
     {"sessions"},
     {"serve"},
     {"cli"},
@@ -219,6 +224,75 @@ def test_a_module_of_a_later_layer_is_imported_by_name_in_four_places() -> None:
             if own not in ABOVE_ALL and layer_of(other) > layer_of(own):
                 found.setdefault(own, set()).add(other)
     assert found == BY_NAME, "pass what is needed as an argument"
+
+
+LISTS = {
+    "sessions": {"agentspan.ground": 60, "agentspan.arriving": 60},
+    "evaluation": {"agentspan.ground": 54, "agentspan.judging": 54},
+}
+"""The modules from which a wing takes the names of the rest of the package, and the most that it takes of each."""
+LOOKED_UP = {"agentspan.otel.processor"}
+"""Modules that a wing asks only if the program has imported them."""
+
+
+def beside_lists(taken: Mapping[str, Mapping[str, str]], lists: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each name that is imported beside its lists, and for each list that it takes too much of.
+
+    Args:
+        taken: the names that the wing imports: by module, each with a file.
+        lists: the modules that it may import, and the most names of each.
+    """
+    to_do = f"import it from {' or '.join(lists)}; add it there if it is missing, with a line that says what it is"
+    beside = [
+        f"{file} imports {name} from {module}: {to_do}"
+        for module, names in taken.items()
+        for name, file in names.items()
+        if module not in lists
+    ]
+    most = [
+        f"{len(taken[module])} names are taken of {module}, and {limit} may be: move what is used beside them to where "
+        "it is shared"
+        for module, limit in lists.items()
+        if len(taken.get(module, ())) > limit
+    ]
+    return beside + most
+
+
+def test_a_name_that_a_wing_imports_beside_its_lists_is_named_with_what_to_do() -> None:
+    taken = {"agentspan.ground": {"Unit": "sessions/a.py"}, "agentspan.model.rows": {"AgentRow": "sessions/b.py"}}
+    assert beside_lists(taken, {"agentspan.ground": 1}) == [
+        "sessions/b.py imports AgentRow from agentspan.model.rows: import it from agentspan.ground; "
+        "add it there if it is missing, with a line that says what it is"
+    ]
+    assert beside_lists({"agentspan.ground": {"Unit": "a.py", "Put": "a.py"}}, {"agentspan.ground": 1}) == [
+        "2 names are taken of agentspan.ground, and 1 may be: move what is used beside them to where it is shared"
+    ]
+
+
+@pytest.mark.parametrize("wing", LISTS)
+def test_a_wing_takes_names_of_its_lists_and_no_others(wing: str) -> None:
+    assert beside_lists(taken_by(wing), LISTS[wing]) == []
+    named = {name for path in (PACKAGE / wing).rglob("*.py") for name in modules_named_by(module_of(path))}
+    assert {name for name in named if not name.startswith(f"agentspan.{wing}.")} <= LOOKED_UP
+
+
+@pytest.mark.parametrize("name", sorted({name for lists in LISTS.values() for name in lists}))
+def test_a_list_has_each_name_in_its_imports_with_what_it_is_and_in_its_table(name: str) -> None:
+    """What it is stands behind the name in a comment. A wing takes the name, else it goes."""
+    module = importlib.import_module(name)
+    path = Path(str(module.__file__))
+    lines = path.read_text().splitlines()
+    imports = [each for each in nodes_of(path) if isinstance(each, ast.ImportFrom) and each.module != "typing"]
+    listed = {(str(each.module), alias.name): alias for each in imports for alias in each.names if each.col_offset}
+    assert [of for of, alias in listed.items() if " # " not in lines[alias.lineno - 1]] == []
+    (table,) = [each for each in nodes_of(path) if isinstance(each, ast.Dict)]
+    in_table = {(source, of) for source, names in ast.literal_eval(table).items() for of in names.split()}
+    assert in_table == set(listed)
+    for source, of in in_table:
+        owner = importlib.import_module(source if source != "agentspan" else f"{source}.{of}")
+        assert getattr(module, of) is (owner if source == "agentspan" else getattr(owner, of)), of
+    used = {of for wing, lists in LISTS.items() if name in lists for of in taken_by(wing)[name]}
+    assert {of for _, of in in_table} - used == set()
 
 
 def private(name: str) -> bool:

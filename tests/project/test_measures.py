@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT
-from tests.project.measures import Room, measures, rooms
+from tests.project.measures import Room, Taken, measures, rooms, taken
 
 ROOMS = {
-    "leaves": Room(1_455, 14),
+    "leaves": Room(1_500, 16),
     "model": Room(1_089, 8),
     "schemas": Room(2_106, 13),
     "storage": Room(6_010, 34),
     "journal": Room(2_411, 12),
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
-    "analysis": Room(9_070, 44),
+    "analysis": Room(8_970, 43),
+    "answers": Room(420, 10),
     "arriving": Room(955, 8),
-    "cli": Room(5_401, 32),
+    "cli": Room(5_400, 33),
     "evaluation": Room(1_253, 8),
     "maintenance": Room(1_216, 8),
     "mcp": Room(890, 7),
@@ -27,10 +28,21 @@ ROOMS = {
     "sessions": Room(9_005, 45),
     "postgres": Room(3_029, 13),
     "testing": Room(2_960, 19),
-    "viewer": Room(2_597, 20),
+    "viewer": Room(2_400, 20),
 }
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
+TAKEN = {
+    "cli": Taken(361, 102),
+    "evaluation": Taken(61, 2),
+    "mcp": Taken(35, 18),
+    "otel": Taken(113, 33),
+    "postgres": Taken(158, 20),
+    "serve": Taken(131, 51),
+    "sessions": Taken(97, 2),
+    "viewer": Taken(202, 48),
+}
+"""The most names that a wing takes from the rest of the package, and the most modules that have them."""
 MOST = {
     "median of functions": 7,
     "files over 700 lines": 4,
@@ -38,7 +50,7 @@ MOST = {
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 94,
+    "guard": 95,
     "except Exception": 68,
     "own modules at import": 1,
     "own modules of a call": 86,
@@ -72,6 +84,17 @@ def test_a_room_that_grew_is_named_with_its_excess_and_what_to_do() -> None:
         f"model has 1 files more than its limit: {RECIPE}",
         "cellar has no limit: give it one",
     ]
+
+
+def test_no_wing_takes_more_of_the_rest_than_before() -> None:
+    found = taken()
+    more = {
+        wing: (found[wing], most)
+        for wing, most in TAKEN.items()
+        if any(a > b for a, b in zip(found[wing], most, strict=True))
+    }
+    assert not more, f"wings that take more, and what they took: {more}; use a name that they take, or pass the value"
+    assert set(found) == set(TAKEN)
 
 
 @pytest.mark.full

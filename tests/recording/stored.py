@@ -1,5 +1,6 @@
 """The runs and spans that a tracer has stored."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import agentspan
@@ -9,13 +10,24 @@ from agentspan.testing import CapturedRuns, CapturedSpan
 
 def runs_of(tracer: Tracer) -> list[Any]:
     """All runs that a tracer recorded, in order."""
-    return list(agentspan.open(tracer.storage).agent_instances.list())
+    runs = agentspan.open(tracer.storage).agent_instances
+    return _all_of(lambda offset: runs.list(offset=offset))
 
 
 def spans_of(tracer: Tracer) -> list[Any]:
     """All spans that a tracer recorded, in order, with their payloads as dicts."""
-    db = agentspan.open(tracer.storage)
-    return [span for run in db.agent_instances.list() for span in db.agent_spans.list(run.id, include_summaries=True)]
+    spans = agentspan.open(tracer.storage).agent_spans
+    found = []
+    for run in runs_of(tracer):
+        found += _all_of(lambda offset, id=run.id: spans.list(id, include_summaries=True, offset=offset))  # type: ignore[misc]
+    return found
+
+
+def _all_of(page: Callable[[int], Sequence[Any]]) -> list[Any]:
+    found: list[Any] = []
+    while more := page(len(found)):
+        found += more
+    return found
 
 
 def only_span(tracer: Tracer) -> CapturedSpan:

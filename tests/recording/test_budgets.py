@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -553,6 +554,33 @@ def test_forked_children_share_a_budget(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_children_that_take_one_place_in_the_same_moment_both_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, parent = Kin.place, os.getpid()
+    seen, both = {parent}, multiprocessing.get_context("fork").Barrier(2)
+
+    def place(kin: Kin) -> int | None:
+        if os.getpid() in seen:
+            return real(kin)
+        seen.add(os.getpid())
+        kin._sums[3] = os.getpid()  # each has seen that nobody has it
+        return 3
+
+    def child() -> None:
+        both.wait(60)
+        use(tracer, 100)
+
+    monkeypatch.setattr(Kin, "place", place)
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+    with contextlib.suppress(BudgetExceeded), tracer.run("a", budget=Budget(steps=30)):
+        for pid in [_forked(tracer, child) for _ in range(2)]:
+            os.waitpid(pid, 0)
+        use(tracer, 100)
+    assert 20 <= len(spans_of(tracer)) <= 32  # what one did before the other came may count twice
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_grandchild_and_a_nested_budget_count_in_the_budget_of_the_family(tmp_path: Path) -> None:
     tracer = Tracer(tmp_path / "runs.db")
 
@@ -579,6 +607,16 @@ def test_what_one_of_a_family_was_allowed_or_ended_leaves_the_sums(tmp_path: Pat
         use(tracer, 9)
     assert tracer.flush()
     assert len(spans_of(tracer)) == 7
+
+
+def test_another_process_in_a_run_inside_of_one_with_a_budget_keeps_to_it(tmp_path: Path) -> None:
+    tracer, other = (Tracer(tmp_path / "runs.db", durability="commit") for _ in range(2))
+    with tracer.run("outer", budget=Budget(steps=4)), tracer.run("inner"):
+        use(tracer, 2)
+        with extract(inject({}, tracer=tracer), tracer=other):
+            use(other, 2)
+            with pytest.raises(BudgetExceeded, match="steps: 4 of 4"):
+                use(other)
 
 
 def test_steps_of_another_process_count_once_in_a_nested_budget(tmp_path: Path) -> None:

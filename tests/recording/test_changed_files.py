@@ -258,6 +258,28 @@ def test_a_checkpoint_in_the_middle_of_a_look_is_no_change(
             assert look.changed() is None
 
 
+@pytest.mark.parametrize("begins_anew", [True, False])
+def test_a_copy_right_after_a_checkpoint_is_noticed_though_it_has_the_size_of_the_file(
+    tmp_path: Path, begins_anew: bool
+) -> None:
+    """With the log that the checkpoint has copied, or with one that SQLite has begun anew since."""
+    path, backup, look = tmp_path / "runs.db", tmp_path / "backup.db", Watch(tmp_path / "runs.db")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.executescript("pragma journal_mode = wal; create table counted (number); insert into counted values (0)")
+        look.begin((path.stat().st_dev, path.stat().st_ino))
+        for is_copied in (False, True):
+            for _ in range(5):
+                writer.execute("update counted set number = number + 1")
+            shutil.copyfile(path, backup)
+            changing.checkpoint(path)
+            for _ in range(begins_anew * 2):
+                writer.execute("update counted set number = number + 1")
+            assert backup.stat().st_size <= path.stat().st_size
+            if is_copied:
+                shutil.copyfile(backup, path)
+            assert [look.changed(), look.changed()] == ["content" if is_copied else None] * 2
+
+
 @BOTH
 def test_a_copy_over_the_file_is_a_fault_until_a_sound_file_is_there(tmp_path: Path, durability: Any) -> None:
     path, backup = tmp_path / "runs.db", tmp_path / "backup.db"

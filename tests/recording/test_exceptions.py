@@ -528,8 +528,9 @@ def test_nobody_is_handling_an_exception_after_a_failed_call(tracer: Tracer) -> 
     assert sys.exc_info() == (None, None, None)
 
 
-def test_the_error_in_the_views_says_its_type(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_the_error_in_the_views_says_its_type(tmp_path: Path, durability: Any) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability=durability, raise_errors=True)
 
     async def slow() -> None:
         await asyncio.sleep(60)

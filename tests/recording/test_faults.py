@@ -109,7 +109,7 @@ def test_a_file_is_opened_again_that_was_opened_just_before_its_disk_could_be_wr
     connect = opening.connect
 
     def connect_for_reading(path: Path, **how: Any) -> FileConnection:  # SQLite does what it can
-        read_only = ["mount", "-o", "remount,ro", small_disk]  # refused while a thread has a file open to write
+        read_only = ["mount", "-o", "remount,ro", str(small_disk)]  # refused while a thread has a file open to write
         until(lambda: subprocess.run(read_only, check=False, stderr=subprocess.DEVNULL).returncode == 0)
         connection = connect(path, **how)
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)

@@ -103,7 +103,7 @@ def test_a_span_type_is_registered_although_another_thread_opens_a_journal_at_th
                 self.add(second)
 
     first, second = Journal(), Journal()
-    monkeypatch.setattr(spool, "_journals", Growing([first]))
+    monkeypatch.setattr(spool, "journals", Growing([first]))
     spool.types_changed()
     assert (first.changes, second.changes) == (1, 1)
 

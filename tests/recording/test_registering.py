@@ -65,12 +65,12 @@ def test_a_registration_names_one_agent_although_another_thread_registers_in_bet
 
 def test_a_registration_that_names_two_agents_by_mistake_is_stored(storage: Storage) -> None:
     """As programs of before left them in their journals; whether their agent is stored already or not."""
-    names, runs = Names(storage, IDS.new), list[AgentInstanceRow]()
+    names, runs = Names(IDS.new), list[AgentInstanceRow]()
     for _ in range(2):
         agent, *others = registered(Unread()).changes
         assert isinstance(agent, Put)
         unit = Unit((agent._replace(row=agent.row._replace(id=IDS.new())), *others))
-        assert storage.apply([names.resolved(unit)]) == [Applied()]
+        assert storage.apply([names.resolved(storage, unit)]) == [Applied()]
         runs += [
             change.row for change in others if isinstance(change, Put) and isinstance(change.row, AgentInstanceRow)
         ]
@@ -88,7 +88,7 @@ def test_a_run_is_renamed_although_another_program_puts_its_new_agent_at_that_mo
 
         def apply(self, units: Sequence[Unit], **how: Any) -> Any:
             if any(isinstance(change, Move) for change in units[0].changes) and not others:
-                others.extend(Names(storage, IDS.new).resolved(unit) for unit in [registered(Unread())])
+                others.extend(Names(IDS.new).resolved(storage, unit) for unit in [registered(Unread())])
                 store(storage, others)
             return storage.apply(units, **how)
 
@@ -96,7 +96,7 @@ def test_a_run_is_renamed_although_another_program_puts_its_new_agent_at_that_mo
     unread = Unread()
     wanted = Registration(IDS.new(), "before", VersionFields(DEFAULT), TYPES, "live", None)
     unit, _ = unread.registration(wanted, IDS.new)
-    store(storage, [Names(storage, IDS.new).resolved(unit)])
+    store(storage, [Names(IDS.new).resolved(storage, unit)])
     committer = Committer(
         cast(Storage, Meanwhile()),
         lambda: "writer",
@@ -115,12 +115,12 @@ def test_a_run_is_renamed_although_another_program_puts_its_new_agent_at_that_mo
 
 def test_the_span_types_of_a_registration_that_begins_a_segment_are_found_with_another_agent(storage: Storage) -> None:
     """The segment before had them, for another agent, and is in the storage."""
-    store(storage, [Names(storage, IDS.new).resolved(registered(Unread()))])
+    store(storage, [Names(IDS.new).resolved(storage, registered(Unread()))])
     wanted = Registration(IDS.new(), "b", VersionFields(DEFAULT), TYPES, "live", None)
     unit = Unread().registration(wanted, IDS.new)[0]
     without = decode_unit(encode_registration(unit, with_content=False)[2:])
     (schema,) = (
-        row for row in rows_of(Names(storage, IDS.new).resolved(without)) if isinstance(row, AgentSchemaVersionRow)
+        row for row in rows_of(Names(IDS.new).resolved(storage, without)) if isinstance(row, AgentSchemaVersionRow)
     )
     assert (schema.content_hash, schema.span_type_schemas) == (TYPES.content_hash, TYPES.span_type_schemas)
 

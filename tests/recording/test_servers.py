@@ -14,7 +14,6 @@ from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
 from agentspan.recording.tracer import recorder_of
-from agentspan.storage import patience
 from agentspan.storage.location import Location, parse
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.protocol import new_account
@@ -311,31 +310,6 @@ def test_a_run_among_many_takes_three_statements(postgres_location: Location, mo
     few, many = (statements_of_a_drain(tracer, runs, monkeypatch) for runs in (10, 60))
     assert many - few <= 3 * 50  # is its id used, put it, end it; its agent is locked once for all
     tracer.shutdown()
-
-
-def test_patience_ends_with_its_block_and_a_migration_may_take_longer() -> None:
-    assert patience.most_s() == float("inf")
-    with patience.answers_within(5), patience.answers_within(30):
-        assert patience.most_s() == 5
-        with patience.as_long_as_it_takes():
-            assert patience.most_s() == float("inf")
-        assert patience.most_s() == 5
-    assert patience.most_s() == float("inf")
-
-
-def test_a_limit_that_was_never_ended_and_is_dropped_by_another_thread_changes_nothing_there() -> None:
-    blocks = [patience.answers_within(5), patience.answers_within(3)]
-
-    def enter() -> None:
-        for block in blocks:
-            block.__enter__()
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    while blocks:
-        blocks.pop()
-        assert patience.most_s() == float("inf")
 
 
 def test_by_commits_what_a_server_that_is_away_did_not_take_waits_in_memory(

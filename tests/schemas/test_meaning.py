@@ -168,6 +168,16 @@ def test_usage_that_is_not_counted_is_a_violation(result: dict[str, Any], path: 
     assert known.violations == ()
 
 
+def test_violations_of_a_span_have_one_order_however_it_is_written() -> None:
+    """At once, or its begin before its end: schema and usage of the payload, then of the result."""
+    guard, payload, result = BUILT_IN_TYPES["guardrail"], {"input_tokens": -1}, {"passed": 1, "cost_usd": -1}
+    at_once = meaning(payload, result, of=guard).violations
+    begin = meaning(payload, of=guard, status="active").violations
+    assert at_once == (*begin, *meaning(payload, result, of=guard, check=(False, True)).violations)
+    assert [each.keyword for each in at_once] == ["required", "usage", "type", "usage"]
+    assert meaning(payload, {"passed": True, "input_tokens": 1}, of=guard).violations == begin
+
+
 def test_one_bad_number_does_not_cost_the_others() -> None:
     found = meaning({"input_tokens": True, "output_tokens": 5, "cost_usd": math.nan})
     assert (found.input_tokens, found.output_tokens, found.cost_usd) == (None, 5, None)

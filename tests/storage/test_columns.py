@@ -81,9 +81,9 @@ def test_a_span_from_a_journal_has_each_value_in_the_column_of_its_name() -> Non
     )
     created = [CREATED, "id", "run", "agent", "parent", "llm", "active", str(NS), payload]
     ended = [FINISHED, "id", "complete", str(NS + 2_500_000), "1500000", result]
-    batch = Batch("writer", lambda _, name: Registry().resolve(name), lambda _: {}, Elements(in_parts=False))
+    batch = Batch("writer", lambda _, name: Registry().resolve(name), Elements(in_parts=False))
     batch.add([SEPARATOR.join(fields).encode() for fields in (created, ended)])
-    ((put,),) = [unit.changes for unit in batch.units()]
+    ((put,),) = [unit.changes for unit in batch.units(lambda _: {})]
     span_type = Registry().resolve("llm")
     values = jsontext.decode(payload), jsontext.decode(result)
     assert put.rows == [  # type: ignore[union-attr]

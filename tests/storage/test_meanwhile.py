@@ -1,18 +1,21 @@
-"""The work that a thread does while it waits for a server."""
+"""How long a storage waits for a server, and the work that its thread does until then."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 
 import pytest
 
+from agentspan.errors import StorageError
 from agentspan.host import is_interrupt
-from agentspan.storage import patience
 from agentspan.storage.location import Location
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.patience import ENDLESS, Patience, Unconnected, of_a_call, waiting
 from agentspan.storage.postgres.connection import Connection, pipelined
 from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.questions import Query, Select
+from agentspan.storage.registry import open_direct
 
 
 @pytest.fixture
@@ -39,51 +42,35 @@ WAITS = "pg_advisory_xact_lock(20261124)"
 """An expression that waits until the test releases it."""
 
 
-def test_a_thread_without_work_has_none_to_do() -> None:
-    assert not patience.step()
+def test_of_two_patiences_the_shorter_limits_hold_and_the_work_of_the_inner_one() -> None:
+    outer, inner = Patience(answer_s=5, until=7.0, meanwhile=bool), Patience(answer_s=30, until=6.0)
+    assert inner.within(outer) == outer.within(inner) == Patience(5, 6.0, bool)
+    assert (Patience(answer_s=5).may_connect, inner.may_connect, ENDLESS.most_s()) == (True, False, float("inf"))
+    assert (of_a_call(0.0).left_s(), Patience(answer_s=5).most_s()) == (0.0, 5)
+    assert 0.1 < of_a_call(60).within(Patience(answer_s=90)).most_s() <= 60
 
 
-def test_it_is_done_in_steps_until_none_is_left() -> None:
-    left = [True, True, False, True]
-    with patience.doing(lambda: left.pop(0)):
-        assert [patience.step() for _ in range(5)] == [True, True, False, False, False]
-    assert left == [True]
+def test_a_server_is_the_same_with_a_limit_and_what_never_waits_is_itself(postgres_location: Location) -> None:
+    with closing(MemoryStorage()) as memory, closing(open_direct(postgres_location)) as server:
+        assert waiting(memory, of_a_call(0.0)) is memory
+        limited = waiting(server, Patience(answer_s=0.3))
+        with pytest.raises(StorageError, match=r"no answer within 0\.3 s"):
+            limited.ask(Select("select pg_sleep(5)"))
+        with pytest.raises(Unconnected):  # it needs a connection of its own
+            waiting(limited, of_a_call(60)).ask(Select("select 1"))
+        assert server.ask(Select("select pg_sleep(0.4)::text")).rows == [("",)]
+        assert limited.capabilities() == server.capabilities()
+        server.close()
+        with pytest.raises(StorageError, match="is closed"):
+            limited.ask(Query("agent"))
 
 
-def test_it_ends_with_its_block() -> None:
-    done: list[bool] = []
-
-    def fail() -> None:
-        with patience.doing(lambda: True):
-            done.append(patience.step())
-            raise ValueError("of the block")
-
-    with pytest.raises(ValueError, match="of the block"):
-        fail()
-    assert done == [True]
-    assert not patience.step()
-
-
-def test_what_waits_within_the_work_has_none_to_do() -> None:
-    within: list[bool] = []
-
-    def work() -> bool:
-        within.append(patience.step())
-        return True
-
-    with patience.doing(work):
-        assert patience.step()
-        assert patience.step()
-    assert within == [False, False]
-
-
-def test_it_is_that_of_one_thread() -> None:
-    found: list[bool] = []
-    with patience.doing(lambda: True):
-        other = threading.Thread(target=lambda: found.append(patience.step()))
-        other.start()
-        other.join()
-    assert found == [False]
+def test_a_storage_that_is_opened_later_is_not_opened_by_a_recording_call(postgres_location: Location) -> None:
+    with closing(open_direct(postgres_location, later=True)) as server:
+        hurried, patient = waiting(server, of_a_call(60)), waiting(server, Patience(answer_s=60))
+        with pytest.raises(Unconnected, match="not open yet"):
+            hurried.ask(Query("agent"))
+        assert patient.ask(Query("agent")).rows == hurried.ask(Query("agent")).rows == []
 
 
 @pytest.mark.full
@@ -98,10 +85,10 @@ def test_a_connection_does_it_until_the_answer_is_there(connection: Connection, 
         time.sleep(0.05)
         return True
 
-    with patience.doing(work):
-        connection.execute(f"select {WAITS}")
-        during = count
-        connection.execute("select 1")
+    connection.patience = Patience(meanwhile=work)
+    connection.execute(f"select {WAITS}")
+    during = count
+    connection.execute("select 1")
     assert 6 <= during <= 6 + 5  # within five steps, a quarter of a second, the answer is there
     assert count - during <= 5
 
@@ -116,7 +103,8 @@ def test_an_error_of_the_server_comes_after_it(connection: Connection, release: 
             release()
         return count < 3
 
-    with patience.doing(work), pytest.raises(Exception, match="division by zero"):
+    connection.patience = Patience(meanwhile=work)
+    with pytest.raises(Exception, match="division by zero"):
         connection.execute(f"select {WAITS}, 1 / (random() * 0)::int")
     assert count == 3
 
@@ -125,9 +113,9 @@ def test_an_interrupt_in_it_ends_the_statement(connection: Connection) -> None:
     def work() -> bool:
         raise KeyboardInterrupt
 
-    with patience.doing(work), pytest.raises(KeyboardInterrupt):
+    connection.patience = Patience(meanwhile=work)
+    with pytest.raises(KeyboardInterrupt):
         connection.execute("select pg_sleep(5)")
-    assert not patience.step()
 
 
 @pytest.mark.parametrize("is_pipeline", [False, True])

@@ -178,7 +178,7 @@ def test_no_text_of_a_payload_becomes_markup(tmp_path: Path) -> None:
 def test_each_attack_can_be_read_and_none_is_markup() -> None:
     attack = Texts()
     texts = [attack() for _ in ATTACKS]
-    table = blocks.Table(("a", "b"), [(text, "x") for text in texts], codes=("a",))
+    table = blocks.flat(("a", "b"), [(text, "x") for text in texts], codes=("a",))
     document = blocks.html([*texts, table])
     assert check_static(document).tags
     assert document.count("<style>") == 1

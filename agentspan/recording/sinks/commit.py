@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from itertools import islice
 from typing import cast
 
@@ -21,12 +21,12 @@ from agentspan.journal import records
 from agentspan.journal.committer import TAKEN, Committer, Listener, Tally
 from agentspan.journal.deriving import end, start, update
 from agentspan.model import columns, spans
-from agentspan.model.changes import FinishStatus, Move, Outcome, Put, Unit, unit_of
+from agentspan.model.changes import FinishStatus, Move, Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
 from agentspan.model.spans import Times
 from agentspan.recording.sinks.facts import Counts, Progress, SpanFacts, until_trusted
 from agentspan.schemas.span_types import describe, title_of
-from agentspan.storage.patience import Unconnected, answers_within, in_a_call, left_s
+from agentspan.storage.patience import ENDLESS, Patience, Unconnected, of_a_call, waiting
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.tuning import STANDARD, Tuning
 
@@ -178,7 +178,7 @@ class Backlog:
             if self._progress.may_try():  # no thread can be started now
                 self.flush(0.0)
             return
-        number, until_ns = self._kept, time.monotonic_ns() + int(min(wait_s, left_s()) * 1e9)
+        number, until_ns = self._kept, time.monotonic_ns() + int(wait_s * 1e9)
         while self._written < number and not self._is_slow and self._progress.last_error is None and self._thread:
             if time.monotonic_ns() > until_ns:
                 self._is_slow = True  # until the backlog is empty, so that the next calls do not wait
@@ -205,30 +205,31 @@ class Backlog:
             self._kept += 1
             self.units.append(unit)
 
-    def flush(self, wait_s: float, within_s: float | None = None) -> bool:
+    def flush(self, wait_s: float, within_s: float | None = None, patience: Patience = ENDLESS) -> bool:
         """Commit the waiting units. Return True if nothing waits any more. Only one thread at a time commits.
 
         Args:
             wait_s: seconds that one attempt may wait for the storage.
             within_s: seconds after which to stop, both waiting for another thread and further attempts. If None, as
                 long as a recording call may wait.
+            patience: how long to wait for the answers of a server.
         """
         within_s = self._tuning.recording_wait_s if within_s is None else within_s
         deadline_ns = clock.monotonic_ns() + int(within_s * 1e9)
         try:
             with within(self._flushing, (deadline_ns - clock.monotonic_ns()) / 1e9):
-                return self._flush(wait_s, deadline_ns)
+                return self._flush(self._committer.waiting(patience), wait_s, deadline_ns)
         except Occupied:  # another thread flushes, or this call interrupted a flush of this thread
             return False
 
-    def _flush(self, wait_s: float, deadline_ns: int | None) -> bool:
+    def _flush(self, committer: Committer, wait_s: float, deadline_ns: int | None) -> bool:
         while self.units:
             if deadline_ns is not None and clock.monotonic_ns() > deadline_ns:
                 return False
             with self._progress.lock:
                 units = tuple(islice(self.units, BATCH))
             try:
-                tally = self._committer.apply(units, wait_s)
+                tally = committer.apply(units, wait_s)
             except NOT_NOW as error:
                 self._progress.storage_failed(error)
                 self._progress.try_later()
@@ -300,10 +301,10 @@ class Backlog:
 
     def tick(self, bell: Bell) -> bool:
         """Commit the waiting units; called in the thread. Return True if the thread may end."""
-        wait_s, answer_s = self._tuning.recording_wait_s, self._tuning.server_answer_s
+        wait_s = self._tuning.recording_wait_s
         kept = guard(report=self._progress.deferred.keep)  # of a listener that raises faults: the next flush raises it
-        with kept, suppress(Occupied), within(self._flushing, wait_s), answers_within(answer_s):
-            self._flush(wait_s, None)
+        with kept, suppress(Occupied), within(self._flushing, wait_s):
+            self._flush(self._committer, wait_s, None)
         with self._progress.lock:
             if self.units and not bell.is_last:
                 return False
@@ -456,8 +457,7 @@ class CommitSink:
             self.backlog.put(unit, self._call_s)
             return
         try:
-            with self._in_time():
-                tally = self.committer.apply((unit,), self._wait_s)
+            tally = self.committer.waiting(self._patience()).apply((unit,), self._wait_s)
         except NOT_NOW as error:
             self._failed(unit, error)
             return
@@ -472,10 +472,8 @@ class CommitSink:
             backlog.put(unit, self._call_s)
             return
         try:
-            if self._is_server:
-                outcome = self._apply_in_time(unit)
-            else:
-                outcome = self._storage.apply((unit,), wait_s=self._wait_s)[0]
+            storage = waiting(self._storage, of_a_call(self._answers_s)) if self._is_server else self._storage
+            outcome = storage.apply((unit,), wait_s=self._wait_s)[0]
         except Exception as error:
             self._failed(unit, error, is_final=not isinstance(error, NOT_NOW) or isinstance(error, NotStorable))
             return
@@ -483,8 +481,7 @@ class CommitSink:
             progress.recorded += 1  # without the lock (0.2 µs): CPython switches threads only at calls and jumps
             return
         try:
-            with self._in_time():
-                tally = self.committer.settle(unit, outcome)
+            tally = self.committer.waiting(self._patience()).settle(unit, outcome)
         except NOT_NOW as error:
             self._failed(unit, error)
             return
@@ -509,22 +506,20 @@ class CommitSink:
         self.backlog.put(unit, 0.0)
         self._listener.fault(error)
 
-    def _in_time(self) -> AbstractContextManager[None]:
-        """Return a with-block that limits the wait for all answers of a server together; without effect for a file."""
-        return in_a_call(self._answers_s) if self._is_server else nullcontext()
+    def _patience(self) -> Patience:
+        return of_a_call(self._answers_s) if self._is_server else ENDLESS
 
-    def _apply_in_time(self, unit: Unit) -> Outcome:
-        with in_a_call(self._answers_s):
-            return self._storage.apply((unit,), wait_s=self._wait_s)[0]
-
-    def flush(self, wait_s: float) -> bool:
+    def flush(self, wait_s: float, patience: Patience | None = None) -> bool:
         """Commit all waiting units. Return True if nothing waits any more.
 
         Also return False if the file was changed from outside in a way that may have lost committed units.
+
+        Args:
+            patience: how long to wait for the answers of a server; for each as long as for the flush if None.
         """
         self.progress.deferred.raise_kept()
-        with answers_within(max(wait_s, self._call_s)):
-            return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound(wait_s)
+        patience = patience or Patience(answer_s=max(wait_s, self._call_s))
+        return self.backlog.flush(wait_s, max(wait_s, self._wait_s), patience) and self._is_sound(wait_s)
 
     def _is_sound(self, wait_s: float) -> bool:
         journals = self._journals

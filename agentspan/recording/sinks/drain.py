@@ -21,6 +21,7 @@ from agentspan.journal.log import Log, Place, Portion
 from agentspan.journal.records import Bodies, Elements, bodies
 from agentspan.journal.segments import START, Segment
 from agentspan.recording.sinks.facts import Progress, until_trusted
+from agentspan.storage.patience import ENDLESS, Patience
 from agentspan.storage.protocol import BesideJournals, FileReplaced, NotTrustedYet
 from agentspan.tuning import STANDARD, Tuning
 
@@ -134,16 +135,18 @@ class Drain:
         """Set the age of the waiting records to zero: the log is empty, or no thread was draining it until now."""
         self._moved_ns = time.monotonic_ns()
 
-    def run(self, wait_s: float, *, most: int | None = None) -> bool:
+    def run(self, wait_s: float, *, most: int | None = None, patience: Patience = ENDLESS) -> bool:
         """Move records to the storage. Return True if all were moved.
 
         Args:
             wait_s: seconds to wait for another thread that drains, and for the storage.
             most: move one portion of about this many bytes; if None, move portions until the log is empty.
+            patience: how long to wait for the answers of a server.
         """
         try:
             with within(self.lock, wait_s):
-                return self._run(wait_s, most, time.monotonic() + max(wait_s, self._round_s))
+                deadline = time.monotonic() + max(wait_s, self._round_s)
+                return self._run(self._committer.waiting(patience), wait_s, most, deadline)
         except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
             return False
         except NOT_NOW as error:
@@ -160,7 +163,7 @@ class Drain:
         if not isinstance(error, DatabaseBusy):
             self._progress.listener.fault(error)
 
-    def _run(self, wait_s: float, most: int | None, deadline: float) -> bool:
+    def _run(self, committer: Committer, wait_s: float, most: int | None, deadline: float) -> bool:
         progress = self._progress
         while True:
             began = time.monotonic()
@@ -176,7 +179,7 @@ class Drain:
             ahead = self._take_behind(taken) if self.derives_ahead and most is None else None
             following = None if ahead is None else ahead.begun
             try:
-                tally = self._committer.commit(begun, wait_s, are_repeated=is_repeated, following=following)
+                tally = committer.commit(begun, wait_s, are_repeated=is_repeated, following=following)
             except FileReplaced:
                 self._tried = None
                 continue

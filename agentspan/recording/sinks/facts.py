@@ -14,7 +14,7 @@ from agentspan.model.changes import InstanceStatus, Refused, SpanStatus, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.access import Identity
-from agentspan.storage.protocol import NotTrustedYet
+from agentspan.storage.protocol import NotTrustedYet, Storage
 
 
 class RunFacts:
@@ -50,7 +50,7 @@ class RunFacts:
         """Set the row that the run is stored with."""
         raise NotImplementedError
 
-    def register_again(self) -> None:
+    def register_again(self, storage: Storage) -> None:
         """Register the run in the current storage, if the storage does not have it."""
         raise NotImplementedError
 
@@ -193,9 +193,9 @@ class Deferred(Listener):
         """Pass a fault on to the listener."""
         self._keeping(self._listener.fault, error)
 
-    def refused(self, unit: Unit, refused: Refused) -> None:
+    def refused(self, storage: Storage, unit: Unit, refused: Refused) -> None:
         """Pass a refused change on to the listener."""
-        self._keeping(self._listener.refused, unit, refused)
+        self._keeping(self._listener.refused, storage, unit, refused)
 
     def _keeping(self, call: Callable[..., None], *args: Any) -> None:
         with guard(report=self.keep):

@@ -23,7 +23,7 @@ from agentspan.journal.spool import bytes_of_others, keep_types, removal_marked_
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain
 from agentspan.recording.sinks.facts import Progress, RunListener
-from agentspan.storage.patience import answers_within
+from agentspan.storage.patience import ENDLESS, Patience
 from agentspan.storage.protocol import BesideJournals
 from agentspan.tuning import STANDARD, Tuning
 
@@ -496,14 +496,14 @@ class JournalWork:
         if self._commits.progress.last_error is None:
             self.drain.run(self._wait_s)
 
-    def flush(self, wait_s: float) -> bool:
+    def flush(self, wait_s: float, patience: Patience = ENDLESS) -> bool:
         """Move all records to the storage, then the units in memory. Return True if nothing waits any more."""
         deadline = time.monotonic() + wait_s
-        is_drained = self.drain.run(wait_s)
+        is_drained = self.drain.run(wait_s, patience=patience)
         while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # a fork interrupted the drain
-            is_drained = self.drain.run(deadline - time.monotonic())
+            is_drained = self.drain.run(deadline - time.monotonic(), patience=patience)
         self._commits.progress.deferred.raise_kept()
-        if not (is_drained and self._commits.flush(wait_s) and self.drain.settle(wait_s)):
+        if not (is_drained and self._commits.flush(wait_s, patience) and self.drain.settle(wait_s)):
             return False
         self._commits.progress.storage_took()  # the thread may have noted a file that was not trusted yet
         return True
@@ -572,21 +572,16 @@ class ServerWork(JournalWork):
         self._is_hurried = False
         self._pause_s = self._try_s = self._lease_s = 0.0
 
-    def drain_now(self) -> None:
-        """Move the records of the journal to the storage."""
-        with answers_within(self._tuning.server_answer_s):
-            super().drain_now()
-
-    def flush(self, wait_s: float) -> bool:
+    def flush(self, wait_s: float, patience: Patience = ENDLESS) -> bool:
         """Move everything to the storage. Retry until the time is over: an offline server may come back meanwhile."""
         deadline, pause_s = time.monotonic() + wait_s, FIRST_PAUSE_S
-        with answers_within(min(max(wait_s, LEAST_ANSWER_S), self._tuning.server_answer_s)):
-            while not super().flush(max(deadline - time.monotonic(), 0.0)):
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or is_mine(self.drain.lock):  # a signal handler in the middle of a drain
-                    return False
-                time.sleep(min(pause_s, left_s))
-                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+        patience = Patience(answer_s=max(wait_s, LEAST_ANSWER_S))
+        while not super().flush(max(deadline - time.monotonic(), 0.0), patience):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or is_mine(self.drain.lock):  # a signal handler in the middle of a drain
+                return False
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
         return True
 
     def hurry(self) -> None:
@@ -607,20 +602,14 @@ class ServerWork(JournalWork):
     def _drain_if_hurried(self) -> None:
         if self._is_hurried:
             self._is_hurried = False
-            with answers_within(self._tuning.server_answer_s):
-                self.drain.run(self._wait_s)
+            self.drain.run(self._wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
         """Try once to move everything to the storage. The journal stays, and another process can adopt it."""
-        with answers_within(wait_s):
-            super().flush(wait_s)
+        super().flush(wait_s, Patience(answer_s=wait_s))
 
     def tick(self, ticks: Ticks) -> bool:
         """Do the due work. Return True if the thread may end. The pauses between attempts at a failing server grow."""
-        with answers_within(self._tuning.server_answer_s):
-            return self._tick(ticks)
-
-    def _tick(self, ticks: Ticks) -> bool:
         if time.monotonic() < self._try_s:
             self._log.prepare()
             return False

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
+from math import inf
 from struct import Struct
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +23,7 @@ from psycopg.pq import Format
 from psycopg.waiting import Ready, Wait
 
 from agentspan import clock
-from agentspan.storage import patience
+from agentspan.storage.patience import ENDLESS, Patience
 from agentspan.tuning import STANDARD
 
 RV = TypeVar("RV")
@@ -50,33 +51,37 @@ class Connection(psycopg.Connection[Any]):
         lock_ms: the session's lock_timeout; 0 before it is set.
         process: the id of the process that opened the connection. A forked child must not use it.
         answer_s: the most seconds that each answer may take.
+        patience: the limits of the caller that uses the connection, and its work.
         is_distributed: whether the finished spans are on several servers (see partitions).
         backend: the server process that works for the connection.
         life: when the server started, and when it last recovered from a crash of one of its processes.
-        raised: the exception that a signal handler, or `patience.step`, raised during `wait`, and its traceback.
+        raised: the exception that a signal handler, or the caller's work, raised during `wait`, and its traceback.
     """
 
     lock_ms = 0
     process = 0
     is_distributed = False
     answer_s: float = STANDARD.postgres_statement_s + STANDARD.postgres_answer_s
+    patience: Patience = ENDLESS
     backend = Backend(0, "")
     life = ""
     raised: tuple[Exception, TracebackType | None] | None = None
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
-        """Wait for an answer, but not for ever as psycopg does. Meanwhile, call `patience.step` while it has work.
+        """Wait for an answer, but not for ever as psycopg does. Meanwhile, do the caller's work.
 
         Raises:
-            OperationalError: no answer came within `answer_s`, or within the shorter time that this thread may wait
-                (see storage.patience). The connection cannot be used any more.
+            OperationalError: no answer came within `answer_s`, or within the caller's patience. The connection cannot
+                be used any more.
         """
+        patience = self.patience
         look_s, within_s = LOOK_S, min(self.answer_s, patience.most_s())
-        if not patience.may_connect():  # a recording call waits only briefly, so it reads the clock more often
+        if patience.until != inf:  # a recording call waits only briefly, so it reads the clock more often
             look_s = max(min(LOOK_S, within_s / 10), 0.001)
             args, how = (look_s,), {}
         try:
-            return super().wait(_limited(gen, self.pgconn.socket, within_s, look_s), *args, **how)
+            limited = _limited(gen, self.pgconn.socket, within_s, look_s, patience.meanwhile)
+            return super().wait(limited, *args, **how)
         except psycopg.Error:
             raise
         except Exception as error:
@@ -87,8 +92,12 @@ class Connection(psycopg.Connection[Any]):
         """Do nothing, where psycopg warns: libpq closes the connection itself, only in the process that opened it."""
 
 
-def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s: float) -> Generator[Any, Any, RV]:
+def _limited(
+    gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s: float, work: Callable[[], bool] | None
+) -> Generator[Any, Any, RV]:
     """Yield the waits of a psycopg generator; raise OperationalError after `within_s` seconds without an answer.
+
+    Before each wait, call `work` as long as it has more to do and no answer is there.
 
     The caller must resume this generator after each `look_s` seconds without an answer.
     """
@@ -96,8 +105,8 @@ def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s:
     try:
         wanted = next(gen)
         while True:
-            while patience.has_work() and not _is_ready(socket, wanted):
-                patience.step()
+            while work is not None and not _is_ready(socket, wanted):
+                work = work if work() else None
             ready = yield wanted
             if ready == Ready.NONE:  # reading the clock at each answer would cost time
                 now = time.monotonic()

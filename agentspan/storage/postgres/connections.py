@@ -32,8 +32,8 @@ from agentspan.errors import (
     StorageError,
 )
 from agentspan.host import Renewal, page
-from agentspan.storage import patience
 from agentspan.storage.location import Location
+from agentspan.storage.patience import ENDLESS, Patience, Unconnected, sharing
 from agentspan.storage.postgres import connection
 from agentspan.storage.postgres.connection import (
     Ahead,
@@ -151,10 +151,13 @@ class Connections:
 
     Attributes:
         is_distributed: whether the finished spans are on several servers (see partitions).
+        patience: how long the caller waits for answers.
 
     Raises:
         InvalidValue: libpq does not understand the URL, or its schema is no usable name.
     """
+
+    __slots__ = ("__dict__", "__weakref__", "patience")
 
     def __init__(self, location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> None:
         self.location = location
@@ -166,7 +169,12 @@ class Connections:
         self._idle: list[Connection] = []
         self._turns = threading.BoundedSemaphore(MOST)
         self._closed = False
+        self.patience = ENDLESS
         _all.add(self)
+
+    def waiting(self, patience: Patience) -> "Connections":
+        """Return the same connections for a caller with this patience."""
+        return sharing(self, patience=patience.within(self.patience))
 
     def check_open(self) -> None:
         """Raise StorageError if the storage is closed. In a forked child, replace the inherited locks first."""
@@ -213,7 +221,8 @@ class Connections:
                         raise
                     lost = error
             try:
-                if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, wait_s):
+                within_s = min(wait_s, self.patience.left_s())
+                if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, within_s):
                     return done
             except InDoubt as error:
                 raise Unanswered(self.location, connection.backend) from error
@@ -251,7 +260,7 @@ class Connections:
         Raises:
             StorageError: the server does not answer, or the process still runs after `wait_s` seconds.
         """
-        until = time.monotonic() + min(wait_s, patience.left_s())
+        until = time.monotonic() + min(wait_s, self.patience.left_s())
         with self.reading() as connection:
             while rows_of(connection, _END, backend):
                 if time.monotonic() >= until:
@@ -291,13 +300,14 @@ class Connections:
         """Lend a connection. If it is not idle afterwards, as after an error or an interrupt, it is closed."""
         self.check_open()
         turns = self._turns
-        if not turns.acquire(timeout=min(wait_s, patience.left_s())):
+        if not turns.acquire(timeout=min(wait_s, self.patience.left_s())):
             raise DatabaseBusy(f"{MOST} threads use {self.location} at the same time, and none is done; try again")
         connection = None
         try:
             connection = self._idle_one() or self.connected(wait_s)
             connection.answer_s = self.tuning.postgres_statement_s + self.tuning.postgres_answer_s
             connection.is_distributed = self.is_distributed
+            connection.patience = self.patience
             yield connection
         finally:
             if connection is not None:
@@ -309,10 +319,10 @@ class Connections:
 
         Raises:
             DatabaseUnusable: the server cannot be reached, or refuses the user.
-            Unconnected: this thread may not wait for a new connection (see storage.patience).
+            Unconnected: the caller may not wait for a new connection (see storage.patience).
         """
-        if not patience.may_connect():
-            raise patience.Unconnected(f"there is no connection to {self.location} yet")
+        if not self.patience.may_connect:
+            raise Unconnected(f"there is no connection to {self.location} yet")
         parameters = {**self._parameters, "connect_timeout": max(2, round(wait_s))}
         try:
             opened = Connection.connect(**parameters, autocommit=True)
@@ -322,6 +332,7 @@ class Connections:
         opened.process = os.getpid()
         connection.register(opened.adapters)
         opened.answer_s = wait_s + self.tuning.postgres_write_s
+        opened.patience = self.patience
         limit, lock_limit = f"{self.tuning.postgres_statement_s:g}s", f"{self.tuning.postgres_lock_s:g}s"
         read_only = "on" if self.read_only else "off"
         set_up = opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, lock_limit, read_only)).fetchall()
@@ -346,7 +357,7 @@ class Connections:
         for number in range(attempts):
             try:
                 return attempt()
-            except patience.Unconnected:  # nothing was sent in this attempt
+            except Unconnected:  # nothing was sent in this attempt
                 if lost is None:
                     raise
                 raise translated(lost, self.location) from lost
@@ -399,7 +410,7 @@ def is_committed(connect: Callable[[], Connection], location: Location, xid: str
     Raises:
         InDoubt: the server cannot be reached, was restarted, or does not know the transaction any more.
     """
-    deadline = time.monotonic() + min(within_s, patience.left_s())
+    deadline = time.monotonic() + within_s
     while True:
         with suppress(psycopg.Error, StorageError):
             connection = connect()

@@ -13,7 +13,7 @@ from agentspan.host import undoing
 from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.location import Location
-from agentspan.storage.patience import as_long_as_it_takes
+from agentspan.storage.patience import Patience, sharing
 from agentspan.storage.postgres import analytics, partitions, statements, upkeep
 from agentspan.storage.postgres.connection import Ahead, Backend, Connection, register_plain
 from agentspan.storage.postgres.connections import (
@@ -74,6 +74,8 @@ class PostgresStorage(Reads):
         DatabaseUnusable: the server cannot be reached, the user lacks a privilege, or the tables are too new.
     """
 
+    __slots__ = ("_connections", "_lends")
+
     def __init__(
         self,
         location: Location,
@@ -90,6 +92,11 @@ class PostgresStorage(Reads):
         self._doubts: dict[str, tuple[Unit, Backend]] = {}
         with undoing(connections.close):
             self._prepare(wait_s, migrations)
+
+    def waiting(self, patience: Patience) -> "PostgresStorage":
+        """Return the same storage for a caller with this patience."""
+        connections = self._connections.waiting(patience)
+        return sharing(self, _connections=connections, _lends=connections)
 
     def _prepare(self, wait_s: float, migrations: Sequence[Migration]) -> None:
         """Create or migrate the tables, unless they have the version of this code."""
@@ -108,8 +115,7 @@ class PostgresStorage(Reads):
                 raise DatabaseUnusable(
                     f"{connections.location} has no tables of this version; open it once with a program that may write"
                 )
-            with as_long_as_it_takes():
-                migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
+            migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:

@@ -42,6 +42,7 @@ class _Index(NamedTuple):
         frames: the number of committed frames.
         size: the size of the file with all committed frames, in bytes.
         log_size: the least size of the log with all committed frames, in bytes.
+        page_size: the size of a page, in bytes.
     """
 
     salt: bytes
@@ -50,6 +51,7 @@ class _Index(NamedTuple):
     frames: int
     size: int
     log_size: int
+    page_size: int
 
 
 class _Content(NamedTuple):
@@ -156,6 +158,7 @@ class Watch:
         if content[:2] != had[:2]:
             if self._index is None or _is_copying(index, self._index):
                 return None
+            lacks_page = self._lacks_page(index, before)
             again = _read_index(self._index_path, self._index)
             if again is None or again[:3] != index[:3]:  # a checkpoint is under way: the next check decides
                 return None
@@ -165,10 +168,32 @@ class Watch:
                 index[:3] == before[:3]
                 or (content.size != index.size if is_whole else content.size < least)
                 or (content.blocks < had.blocks and content.size >= had.size)
+                or lacks_page
             ):
                 return "content"
         self._content, self._before = content, index
         return None
+
+    def _lacks_page(self, index: _Index, before: _Index) -> bool:
+        """Return whether the file lacks a page of the latest commit that checkpoints have copied into it (20 µs).
+
+        If it lacks the page, something was copied over the file right after a checkpoint. If SQLite has begun the log
+        anew, the commit is the last one in the rest of the log of before; if that was overwritten, it is unknown.
+        """
+        size, page = _FRAME_HEAD + index.page_size, b""
+        with guard(OSError), open(self.log_path, "rb") as log:
+            number, salt = (index.copied, index.salt) if index.copied else (index.frames + 1, before.salt)
+            number = number if index.copied else max(number, before.frames)
+            while (frame := os.pread(log.fileno(), size, _LOG_HEAD + (number - 1) * size))[8:16] == salt:
+                page = frame if frame[4:8] != bytes(4) and len(frame) == size else page  # the last of a commit
+                if index.copied:
+                    break
+                number += 1
+            if page and self.file is not None and (descriptor := _descriptor(self._path, self.file)) is not None:
+                place = (int.from_bytes(page[:4], "big") - 1) * index.page_size
+                stored = os.pread(descriptor, index.page_size, place)
+                return len(stored) == index.page_size and stored != page[_FRAME_HEAD:]
+        return False
 
 
 def inode_of(path: str | os.PathLike[str]) -> Inode | None:
@@ -189,12 +214,12 @@ _SIZES = struct.Struct("=HII")
 _NUMBER = struct.Struct("=I")
 _LOG_HEAD, _FRAME_HEAD = 32, 24
 _opened: dict[Inode, int] = {}
-"""Inode of an index → descriptor. A process that closes a file loses all its locks on the file, even those of SQLite.
-So a descriptor is closed only after the index was deleted, which SQLite does when no connection uses it any more."""
+"""Inode of an index or a file → descriptor. A process that closes a file loses all its locks on the file, even those of
+SQLite. So a descriptor is closed only after its file was deleted, as SQLite does with an index that nobody uses."""
 
 
 def close_deleted() -> None:
-    """Close the descriptors of deleted indexes, which no connection uses any more."""
+    """Close the descriptors of deleted indexes and files."""
     for inode, each in list(_opened.items()):
         if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
             os.close(each)
@@ -219,17 +244,20 @@ def _is_copying(index: _Index, inode: Inode) -> bool:
 
 def _read_index(path: str, inode: Inode) -> _Index | None:
     with guard(OSError):
-        descriptor = _opened.get(inode)
-        if descriptor is None:
-            close_deleted()
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            found = os.fstat(descriptor)
-            _opened[found.st_dev, found.st_ino] = descriptor
-            if (found.st_dev, found.st_ino) != inode:
-                return None
-        data = os.pread(descriptor, 136, 0)
+        descriptor = _descriptor(path, inode)
+        data = b"" if descriptor is None else os.pread(descriptor, 136, 0)
         return None if len(data) < 136 else _index_in(data)
     return None
+
+
+def _descriptor(path: str, inode: Inode) -> int | None:
+    """Return a descriptor of the file with an inode, which stays open; None if the path has another file."""
+    if inode not in _opened:
+        close_deleted()
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        found = os.fstat(descriptor)
+        _opened[found.st_dev, found.st_ino] = descriptor
+    return _opened.get(inode)
 
 
 def _index_in(data: bytes) -> _Index:
@@ -237,7 +265,7 @@ def _index_in(data: bytes) -> _Index:
     (copied,), (to_copy,) = _NUMBER.unpack_from(data, 96), _NUMBER.unpack_from(data, 128)
     page_size = 65536 if page_size == 1 else page_size
     log_size = _LOG_HEAD + frames * (_FRAME_HEAD + page_size) if frames else 0
-    return _Index(data[32:40], copied, to_copy, frames, pages * page_size, log_size)
+    return _Index(data[32:40], copied, to_copy, frames, pages * page_size, log_size, page_size)
 
 
 _ATTRIBUTE = "user.agentspan.file"

@@ -52,7 +52,7 @@ def test_what_a_page_shows_is_a_run_with_a_step_that_failed(page: Page) -> None:
     (shown,) = page.blocks("What it shows", "text")
     assert page.commands[1] == "agentspan show -"
     assert {mark for _, mark, _ in page.steps()} == {"✓", "✗"}
-    assert [line for line in shown.splitlines() if len(line) > 80 and not line.startswith("$ ")] == []
+    assert [line for line in shown.splitlines() if len(line) > 88 and not line.startswith("$ ")] == []
     assert "/tmp" not in shown
     assert page.text.count(f"](../images/frameworks/{page.name}.png)\n") == 1
     assert (PICTURES / f"{page.name}.png").stat().st_size <= 60_000

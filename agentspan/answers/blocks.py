@@ -1,0 +1,183 @@
+"""What a finding says, as values without markup, widths or colours. They do not know which surface shows them.
+
+An answer comes in parts, each of which is some blocks: a page streams them, a terminal and a notebook join them. Texts
+are not escaped. A surface escapes them, cuts them, and chooses by the roles here, never by the finding:
+`agentspan.cli.rendering` for terminals and MCP, `serve/templates/blocks.html` for pages, `agentspan.viewer.blocks` for
+notebooks.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+from agentspan.text import noun
+
+Kind = Literal["answer", "verdict", "plain", "note"]
+Runs = Mapping[str, str]
+"""Conditions of a filter of runs by their names, and `sort`. A page makes a link of it, MCP a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence, without a capital and a full stop, which a surface may add.
+
+    Attributes:
+        kind: the answer itself, a verdict, plain, or a note: an explanation that may be shown smaller.
+        tone: of a verdict: `worse`, `better`, `different` …
+        starts_with_name: whether its first word is a recorded name, which has no capital of its own.
+    """
+
+    text: str
+    kind: Kind = "plain"
+    tone: str = ""
+    starts_with_name: bool = False
+    block: ClassVar[str] = "sentence"
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The title of the blocks after it, for surfaces that have titles."""
+
+    text: str
+    block: ClassVar[str] = "heading"
+
+
+class At(NamedTuple):
+    """A run, or a step of it, with its number as `agentspan show` prints it."""
+
+    run_id: str
+    span_id: str | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of agentspan, which is a page, too.
+
+    Attributes:
+        text: what it shows.
+        words: the words of the command.
+        page: the name of the page; "" if there is none.
+        parameters: those of the page's address.
+        link: the text of the link; `text` when left out.
+        is_current: whether this answer is that of the command.
+    """
+
+    text: str
+    words: Sequence[str]
+    page: str = ""
+    parameters: Runs = field(default_factory=dict)
+    link: str = ""
+    is_current: bool = False
+    block: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: "" for a cell that is empty, or only names its run or step.
+        runs: the runs that the text is about; None if no filter finds them.
+        hint: a text beside it, such as an interval.
+        mark: a sign before it.
+        at: the run or the step that it names.
+        way: the command that the text leads to.
+        series: the values of a column with a series, each with its text.
+        is_bad: whether it is bad news.
+    """
+
+    text: str = ""
+    runs: Runs | None = None
+    hint: str = ""
+    mark: str = ""
+    at: At | None = None
+    way: Command | None = None
+    series: Sequence[tuple[float | None, str]] = ()
+    is_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: its head, in few letters.
+        long: its head where there is room; the name when left out.
+        is_number: whether it is aligned as numbers are.
+        is_code: whether it has ids.
+        is_name: whether its head is a recorded name, such as that of a version, which stays as it is.
+        keeps_end: whether the end of a text is the part to keep, as of a folder.
+        detail: 0 for a column that all surfaces show; 1, if the table fits with it; 2, only if columns cost nothing.
+        is_hint: whether it has the hints of other cells as a column, for a surface that has no room beside a text.
+        series: of a column with a value for each period: their names, each with a short one.
+        hint: a sentence about the column, for those who see it.
+    """
+
+    name: str
+    long: str = ""
+    is_number: bool = True
+    is_code: bool = False
+    is_name: bool = False
+    keeps_end: bool = False
+    is_hint: bool = False
+    detail: Literal[0, 1, 2] = 0
+    series: Sequence[tuple[str, str]] = ()
+    hint: str = ""
+
+    @property
+    def head(self) -> str:
+        """The head where there is room."""
+        return self.long or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. A row may begin with the mark of its first cell.
+
+    Attributes:
+        total: the number of rows that there are, if `rows` has only some of them.
+        row: the noun of a row.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    total: int | None = None
+    row: str = "row"
+    block: ClassVar[str] = "table"
+
+    def more(self, shown: int | None = None) -> str:
+        """Return how many rows are not shown: `9 more rows`; "" if all are."""
+        left = (len(self.rows) if self.total is None else self.total) - (len(self.rows) if shown is None else shown)
+        return noun(left, f"more {self.row}") if left > 0 else ""
+
+
+class Bar(NamedTuple):
+    """A bar: its value as number and as text, and the runs that it is about."""
+
+    value: float | None
+    text: str
+    runs: Runs | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Values in an order as a picture. A surface without pictures leaves it out: tables have its numbers."""
+
+    title: str
+    bars: Sequence[Bar]
+    caption: str
+    block: ClassVar[str] = "bars"
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Commands that stand beside each other, with a text before them."""
+
+    text: str
+    ways: Sequence[Command]
+    block: ClassVar[str] = "ways"
+
+
+Block = Sentence | Heading | Table | Bars | Command | Ways
+Part = Iterable[Block]

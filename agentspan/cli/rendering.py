@@ -1,0 +1,96 @@
+"""Prints answers on a terminal, and for a program that collects them, such as an MCP server."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from agentspan.analysis import by_name
+from agentspan.analysis.by_name import STEP
+from agentspan.answers.blocks import Block, Cell, Column, Command, Part, Sentence, Table
+from agentspan.cli.output import (
+    columns_of,
+    echo,
+    echo_lines,
+    fit,
+    hint,
+    style,
+    table,
+    to_copy,
+    width,
+    wrap,
+)
+from agentspan.storage.protocol import Storage
+
+SENTENCE_LINES = 8
+NAME_COLUMNS = 30
+"""The width that names get at least, and at most beside a series, of which the latest periods have columns."""
+PERIOD_COLUMNS = 11
+MOST_PERIODS = 7
+COLORS = {"worse": "red", "better": "green", "different": "yellow", "inconclusive": "yellow"}
+
+
+def show(parts: Iterable[Part], storage: Storage, *, whole: str = "") -> None:
+    """Print the parts of an answer, with an empty line between them.
+
+    Args:
+        whole: the option that lists all rows of a table, in which `{}` stands for their number.
+    """
+    for number, blocks in enumerate(filter(None, map(list, parts))):
+        if number:
+            echo()
+        for block in blocks:
+            if isinstance(block, Table):
+                _table(block, storage, whole)
+            else:
+                echo_lines(_lines(block))
+
+
+def _lines(block: Block) -> Iterator[str]:
+    columns = width()
+    if isinstance(block, Sentence):
+        color = "bright_black" if block.kind == "note" else COLORS.get(block.tone)
+        for line in wrap(block.text, columns, SENTENCE_LINES):
+            yield style(line, fg=color, bold=True if block.kind == "verdict" else None)
+    elif isinstance(block, Command):
+        yield from hint(block.text, to_copy(*block.words), columns)
+
+
+def _table(found: Table, storage: Storage, whole: str) -> None:
+    ids = by_name.short_ids(storage, [cell.at.run_id for row in found.rows for cell in row if cell.at is not None])
+    texts = [[_text(cell, ids) for cell in row] for row in found.rows]
+    columns = {n: column for n, column in enumerate(found.columns) if not column.series and column.detail < 2}
+    widths = {n: max(columns_of(text) for text in (columns[n].name, *(row[n] for row in texts))) for n in columns}
+    if sum(widths.values()) - max(0, widths[0] - NAME_COLUMNS) + 2 * (len(columns) - 1) > width():
+        columns = {n: column for n, column in columns.items() if not column.detail}
+    room = max(NAME_COLUMNS, width() - sum(2 + widths[n] for n in columns if n))
+    series = next((n for n, column in enumerate(found.columns) if column.series), None)
+    periods = range(0)
+    if series is not None:
+        latest = min(MOST_PERIODS, (room - NAME_COLUMNS) // PERIOD_COLUMNS)
+        periods = range(len(found.columns[series].series))[-latest:] if latest else periods
+        room = NAME_COLUMNS
+    header = [column.name for column in columns.values()]
+    rows = [
+        [_cut(row[0], room, found.columns[0]), *(row[n] for n in columns if n)]
+        + [cells[series].series[n][1] for n in periods if series is not None]
+        for row, cells in zip(texts, found.rows, strict=True)
+    ]
+    header += [found.columns[series].series[n][1] for n in periods if series is not None]
+    right = [at for at, n in enumerate(columns) if columns[n].is_number]
+    if rows:
+        table(header, rows, right=[*right, *range(len(columns), len(header))])
+    notes = [f"{found.more()}; {whole.format(found.total)}" if whole and found.more() else ""]
+    notes += [column.hint for n, column in enumerate(found.columns) if n in columns or (n == series and periods)]
+    echo_lines(style(note, fg="bright_black") for note in notes if note)
+
+
+def _text(cell: Cell, ids: Mapping[str, str]) -> str:
+    """Return a cell as text; one that only names a step or a run has a short id, which commands take."""
+    if cell.at is not None and not cell.text:
+        return ids[cell.at.run_id] + ("" if cell.at.step is None else f"{STEP}{cell.at.step}")
+    return f"{cell.mark} {cell.text}" if cell.mark else cell.text
+
+
+def _cut(text: str, columns: int, column: Column) -> str:
+    """Return a text on at most that many columns; of a folder that is too long, the end."""
+    if columns_of(text) <= columns:
+        return text
+    return "…" + text[-columns + 1 :] if column.keeps_end else fit(text, columns)
