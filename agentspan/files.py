@@ -20,7 +20,6 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | get
 OWN_FOLDER = ".agentspan"
 """The folder in a project for files that agentspan makes by itself."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_missing = guard(OSError)
 
 
 def create(path: str | os.PathLike[str]) -> int:
@@ -89,11 +88,8 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def stat_of(path: str | bytes | os.PathLike[str], *, follows_links: bool = True) -> os.stat_result | None:
-    """Return the `os.stat` result for a path; None if the path does not exist or its properties cannot be read."""
-    with _missing:
-        return os.stat(path) if follows_links else os.lstat(path)
-    return None
+stat_of = guard(OSError)(os.stat)
+"""Returns the `os.stat` result for a path; None if the path does not exist or its properties cannot be read."""
 
 
 def text_of(path: str | os.PathLike[str], *, errors: str = "strict") -> str | None:

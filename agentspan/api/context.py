@@ -218,7 +218,10 @@ class Context:
         Raises:
             NotFound: no instance has this id.
         """
-        return self.stored_span_types.of(self.storage, instance_id)
+        types = self.stored_span_types
+        row = types.instances.get(instance_id)
+        found = None if row is None else types.registries.get(row.agent_schema_version_id)
+        return types.of(self.storage, instance_id) if found is None else found
 
     def kept(self, instance_id: Any) -> Found | None:
         """Return a cached instance as found rows; None if it is not cached.
@@ -226,17 +229,17 @@ class Context:
         Columns that never change are correct, unless the file was replaced or the registration was rolled back. So a
         caller adds a guard that the agent exists.
         """
-        row = self.stored_span_types.kept(instance_id) if isinstance(instance_id, str) else None
+        row = self.stored_span_types.instances.get(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
 
     def purpose_of(self, span: AgentSpanRow) -> str:
         """Return the purpose of a span's instance."""
-        kept = self.stored_span_types.kept(span.agent_instance_id)
+        kept = self.stored_span_types.instances.get(span.agent_instance_id)
         return self.purposes_of([span])[span.agent_instance_id] if kept is None else kept.purpose
 
     def purposes_of(self, spans: Iterable[AgentSpanRow]) -> dict[str, str]:
         """Return the purposes of the instances of spans, by the instance's id. Cached: a purpose never changes."""
-        kept = {span.agent_instance_id: self.stored_span_types.kept(span.agent_instance_id) for span in spans}
+        kept = {span.agent_instance_id: self.stored_span_types.instances.get(span.agent_instance_id) for span in spans}
         unknown = [id for id, row in kept.items() if row is None]
         if unknown:
             hint = unknown[0] if len(unknown) == 1 else None

@@ -159,13 +159,7 @@ def _write_tables(
 
 
 def _write_trajectories(
-    storage: Storage,
-    runs: Sequence[str],
-    folder: Path,
-    blobs: str | None,
-    beside: dict[str, int],
-    *,
-    as_json: bool,
+    storage: Storage, runs: Sequence[str], folder: Path, blobs: str | None, beside: dict[str, int], *, as_json: bool
 ) -> None:
     """Write the trajectory of each run to a file of the folder, and print their number and size."""
     try:

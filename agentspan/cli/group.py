@@ -123,11 +123,7 @@ def with_command(words: list[str]) -> list[str]:
     return [*words[:at], "overview", *words[at:]] if is_other else words
 
 
-@click.group(
-    cls=_Group,
-    invoke_without_command=True,
-    context_settings={**SETTINGS, "max_content_width": 100},
-)
+@click.group(cls=_Group, invoke_without_command=True, context_settings={**SETTINGS, "max_content_width": 100})
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
     "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."

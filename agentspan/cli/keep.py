@@ -291,11 +291,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
         "damage": damage,
         "mended": {"agents": report.mended_agents, "spans": report.mended_spans},
-        "waiting": {
-            "journals": report.waiting_journals,
-            "bytes": report.waiting_bytes,
-            "runs": report.waiting_runs,
-        },
+        "waiting": {"journals": report.waiting_journals, "bytes": report.waiting_bytes, "runs": report.waiting_runs},
     }
 
 

@@ -71,6 +71,7 @@ from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.recording.budgets import IN_METADATA
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.span_types import error_in
 from agentspan.schemas.templates import MAX_INLINE, inline
@@ -210,11 +211,13 @@ class Picture:
         if run.error is not None:
             for line in wrap(run_error(run) or "failed", width - 4, ERROR_LINES):
                 yield "    " + status_style(line, "failed")
-        if (budget := budget_of(storage, run)) is not None:
-            yield from (f"    {line}" for line in wrap(budget.text(), width - 4, BUDGET_LINES))
-        for score in without_events(run, scores):
+        if IN_METADATA in (run.metadata or ""):
+            if (budget := budget_of(storage, run)) is not None:
+                yield from (f"    {line}" for line in wrap(budget.text(), width - 4, BUDGET_LINES))
+            scores = without_events(run, scores)
+        for score in scores:
             yield from (f"    {line}" for line in wrap(score_text(score), width - 4, SCORE_LINES))
-        if (command := command_of(run)) is not None:
+        if tree.is_session(run) and (command := command_of(run)) is not None:
             yield from (f"    {line}" for line in hint("continue it", safe(command), width - 4))
         if self.payloads:
             for key in ("metadata", "result"):

@@ -112,7 +112,7 @@ def refusal(folder: str | os.PathLike[str]) -> str | None:
     If other users may write beside the file, one of them may have made the folder: to add records of their own to the
     file, or to have files deleted elsewhere.
     """
-    found = files.stat_of(folder, follows_links=False)
+    found = files.stat_of(folder, follow_symlinks=False)
     if found is None:
         return None
     why = files.why_foreign(found, owners(folder))

@@ -203,12 +203,16 @@ class StoredSpanTypes:
 
     Args:
         most: the number of runs, and of schema versions, that are cached.
+
+    Attributes:
+        instances: the cached runs by id. Their columns that never change are correct unless the file was replaced.
+        registries: the cached span types by the id of their schema version.
     """
 
     def __init__(self, most: int = STANDARD.cached_runs) -> None:
         self._most = most
-        self._instances: dict[str, AgentInstanceRow] = {}
-        self._registries: dict[str, Registry] = {}
+        self.instances: dict[str, AgentInstanceRow] = {}
+        self.registries: dict[str, Registry] = {}
 
     def of(self, storage: Storage, instance_id: str) -> Registry:
         """Return the span types of a run.
@@ -216,27 +220,23 @@ class StoredSpanTypes:
         Raises:
             NotFound: the storage has no such run.
         """
-        instance = self._instances.get(instance_id)
+        instance = self.instances.get(instance_id)
         if instance is None:
             found = storage.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
             if found is None or not isinstance(found[1], AgentInstanceRow):
                 raise NotFound(f"no agent instance has the id {instance_id!r}")
             instance = self.keep(found[1])
         version_id = instance.agent_schema_version_id
-        registry = self._registries.get(version_id)
+        registry = self.registries.get(version_id)
         if registry is None:
             version = storage.ask(Find(version_id)).rows[version_id][1]
             assert isinstance(version, AgentSchemaVersionRow)  # guaranteed by a foreign key
-            registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas), self._most)
+            registry = _keep(self.registries, version_id, from_schemas(version.span_type_schemas), self._most)
         return registry
 
     def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
         """Add a run to the cache, and return it."""
-        return _keep(self._instances, instance.id, instance, self._most)
-
-    def kept(self, instance_id: str) -> AgentInstanceRow | None:
-        """Return a cached run, or None. Its columns that never change are correct unless the file was replaced."""
-        return self._instances.get(instance_id)
+        return _keep(self.instances, instance.id, instance, self._most)
 
 
 def _keep(cache: dict[str, V], key: str, value: V, most: int) -> V:

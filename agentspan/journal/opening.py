@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from agentspan import files, host
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
-from agentspan.storage.access import Look, Looking
+from agentspan.storage.access import ALWAYS, Look, Looking
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Capabilities, Storage
 from agentspan.storage.registry import OpenedLater, location_of, open_direct
@@ -29,14 +29,14 @@ class Spooled(Looking[Storage]):
         folder: the folder of the journals.
     """
 
-    def __init__(self, direct: Storage, location: Location, folder: Path, look: Look) -> None:
-        super().__init__(direct, look)
+    def __init__(self, direct: Storage, location: Location, folder: Path, look: Look, journals: Sized = ALWAYS) -> None:
+        super().__init__(direct, look, journals)
         self.location = location
         self.folder = folder
 
-    def seeing(self, look: Look) -> "Spooled":
+    def seeing(self, look: Look, journals: Sized = ALWAYS) -> "Spooled":
         """Return this storage with another `look`, the function that runs before each read."""
-        return Spooled(self.direct, self.location, self.folder, look)
+        return Spooled(self.direct, self.location, self.folder, look, journals)
 
     def capabilities(self) -> Capabilities:
         """Return the capabilities of the plain storage, with this object as `spool`: journals on this host."""
@@ -128,10 +128,10 @@ def without_adoption(storage: Storage) -> Storage:
     """
     can = storage.capabilities()
     if can.spool is not None:
-        return can.spool.seeing(partial(spool.drain, can.spool.folder))
+        return can.spool.seeing(partial(spool.drain, can.spool.folder), spool.journals)
     journals = can.journals
     plain = None if journals is None else journals.direct.capabilities().journals
-    return storage if plain is None else plain.seeing(partial(spool.drain, folder_of(plain.path)))
+    return storage if plain is None else plain.seeing(partial(spool.drain, folder_of(plain.path)), spool.journals)
 
 
 def adoption_beside(storage: Storage, tuning: Tuning = STANDARD) -> "Adoption | None":

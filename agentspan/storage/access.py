@@ -5,7 +5,7 @@ One page is in memory at a time, and no row is read twice. The pages are no snap
 scan is included if its id comes later, and a row that is removed during the scan may be missing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Generic, TypeVar, cast
 
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
@@ -266,6 +266,8 @@ def identity_of(storage: Storage) -> Identity:
 
 S = TypeVar("S", bound=Storage)
 """The type of the storage that a Wrapper wraps."""
+ALWAYS: Sized = (None,)
+"""Journals that are never known to be empty: those of other processes."""
 Look = Callable[[], None]
 """A function that drains and recovers journals. It is called before a read."""
 
@@ -312,15 +314,17 @@ class Looking(Wrapper[S]):
     Args:
         direct: the storage that is wrapped.
         look: drains the journals; called before the question or group is passed on.
+        journals: what `look` drains; while it is empty, questions do not call `look`.
     """
 
-    def __init__(self, direct: S, look: Look) -> None:
+    def __init__(self, direct: S, look: Look, journals: Sized = ALWAYS) -> None:
         super().__init__(direct)
         self._look = look
+        self._journals = journals
 
     def ask(self, question: Question[T]) -> T:
         """Drain the journals if the answer may depend on them, then pass the question on."""
-        if question.in_journals:
+        if question.in_journals and self._journals:
             self._look()
         return self.direct.ask(question)
 

@@ -9,7 +9,7 @@ Until agentspan 1.0 the contract may change from one minor version to the next; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -137,8 +137,12 @@ class BesideJournals(Protocol):
         """The same storage without draining: its reads do not drain journals first."""
         ...
 
-    def seeing(self, look: Callable[[], None]) -> Storage:
-        """Return a view of this storage that calls `look` before each read; the storage itself if it already does."""
+    def seeing(self, look: Callable[[], None], journals: Sized = ...) -> Storage:
+        """Return a view of this storage that calls `look` before each read; the storage itself if it already does.
+
+        Args:
+            journals: what `look` drains; while it is empty, reads do not call `look`.
+        """
         ...
 
     def look_seldom(self) -> None:
@@ -190,8 +194,8 @@ class Spool(Protocol):
         """The location of the server's storage."""
         ...
 
-    def seeing(self, look: Callable[[], None]) -> Storage:
-        """Return a view of this storage that calls `look` before each read."""
+    def seeing(self, look: Callable[[], None], journals: Sized = ...) -> Storage:
+        """Return a view of this storage that calls `look` before each read, if there are journals."""
         ...
 
 

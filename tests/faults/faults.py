@@ -306,8 +306,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="serve-looks-for-a-journal-that-is-not-there",
         file="agentspan/journal/opening.py",
-        before=("if can.spool is not None:\n        return can.spool.seeing(partial(spool.drain, can.spool.folder))"),
-        after="if can.spool is None:\n        return can.spool.seeing(partial(spool.drain, can.spool.folder))",
+        before="if can.spool is not None:\n        return can.spool.seeing(",
+        after="if can.spool is None:\n        return can.spool.seeing(",
         says=(
             "`agentspan serve` fails at a database file: it looks for the journal that only a storage on a server "
             "has in front of it."

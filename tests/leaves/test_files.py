@@ -17,7 +17,7 @@ def test_a_missing_file_has_no_properties_and_no_text(tmp_path: Path) -> None:
 
 def test_a_link_is_followed_unless_it_is_asked_about_itself(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    itself = files.stat_of(tmp_path / "link", follows_links=False)
+    itself = files.stat_of(tmp_path / "link", follow_symlinks=False)
     assert itself is not None
     assert stat.S_ISLNK(itself.st_mode)
     assert files.stat_of(tmp_path / "link") is None

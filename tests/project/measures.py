@@ -32,11 +32,17 @@ call = agentspan.span(lambda: 1)
 call()
 agentspan.flush()
 """
-IMPORTS = """
+WAY = """
 import sys
-from tests.project.ways import import_of_a_session
-print(*import_of_a_session(sys.argv[1]))
+from tests.project import ways
+print(*ways.{}(sys.argv[1]))
 """
+WAYS = {
+    "files of an import": "import_of_a_session",
+    "files of a finish over HTTP": "finish_over_http",
+    "files of show": "show_of_a_run",
+}
+"""Ways through the house, of which the files that they enter are counted, with the functions of `ways` that go them."""
 GROUND_FLOOR = ("leaves", "model", "schemas", "storage", "journal", "recording", "api")
 """The rooms that record, keep and read."""
 _OWN = "; import sys; print(*[name for name in sys.modules if name.partition('.')[0] == 'agentspan'])"
@@ -148,14 +154,15 @@ def measures(folder: Path) -> dict[str, float]:
     _modules(CALL, folder)  # makes the file
     called = _modules(CALL, folder)
     found["own modules of a call"] = len(called)
-    found["files of an import"] = len(files_of_an_import(folder))
+    found |= {name: len(files_of(name, folder)) for name in WAYS}
     found["lines of a call"] = sum(lines for path, lines in _lines().items() if _name_of(path) in called)
     return found
 
 
-def files_of_an_import(folder: Path) -> list[str]:
-    """Return the files that the import of a session of Claude Code enters."""
-    return _printed(IMPORTS, folder)
+def files_of(way: str, folder: Path) -> list[str]:
+    """Return the files that one of WAYS enters."""
+    (own := folder / WAYS[way]).mkdir()
+    return _printed(WAY.format(WAYS[way]), own)
 
 
 def _name_of(path: Path) -> str:

@@ -7,7 +7,8 @@ process records nothing: a recorder's threads would add files.
 import json
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
+from functools import partial
 from inspect import CO_NEWLOCALS, CO_OPTIMIZED
 from io import StringIO
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import agentspan
 from agentspan.cli import main
+from agentspan.serve import create_app
+from tests.serve.asgi import Client
 from tests.sessions.claude_files import assistant, result, text, tool, user
 
 PACKAGE = Path(agentspan.__file__).parent
@@ -37,6 +40,39 @@ def entered(call: Callable[[], object]) -> list[str]:
     finally:
         sys.setprofile(None)
     return sorted(str(Path(each).relative_to(PACKAGE)) for each in found if each.startswith(f"{PACKAGE}/"))
+
+
+def finish_over_http(db: str) -> list[str]:
+    """Return the files that a request enters which finishes a call of a tool."""
+    with agentspan.open(db) as database:
+        run = database.agent_instances.register("a")
+        database.agent_instances.start(run.id)
+        payload = {"name": "t", "arguments": {"a": 1}}
+        spans = [database.agent_spans.create(run.id, "tool", "active", payload) for _ in range(2)]
+    with Client(create_app(db)) as client:
+        for each in spans:
+            path, body = f"/api/v1/agent_spans/{each.id}/finish", {"result_payload": {"output": "y"}}
+            found = entered(partial(client.post, path, json=body))
+    return found
+
+
+def show_of_a_run(db: str) -> list[str]:
+    """Return the files that `agentspan show -` enters: a run with two steps, without a budget."""
+    with agentspan.open(db) as database:
+        run = database.agent_instances.register("a")
+        database.agent_instances.start(run.id)
+        steps: dict[str, dict[str, Any]] = {
+            "llm": {"model": "gpt-4.1", "messages": [{"role": "user", "content": "x"}]},
+            "tool": {"name": "t"},
+        }
+        for schema_name, payload in steps.items():
+            span = database.agent_spans.create(run.id, schema_name, "active", payload)
+            database.agent_spans.finish(span.id, result_payload={"output": "y", "input_tokens": 80})
+        database.agent_instances.finish(run.id)
+    for _ in range(2):
+        with redirect_stdout(StringIO()), chdir(Path(db).parent):
+            found = entered(lambda: main(["show", "-", "--db", db], standalone_mode=False))
+    return found
 
 
 def import_of_a_session(db: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, files
 from agentspan.errors import InvalidValue
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.file_guard import DOUBT_S
@@ -252,7 +252,7 @@ def test_a_checkpoint_in_the_middle_of_a_look_is_no_change(
         for looks in (look.changed, partial(look.begin, inode)):
             db.agent_instances.register("another")
             with monkeypatch.context() as patch:
-                patch.setattr(os, "stat", slow)
+                patch.setattr(files, "stat_of", slow)
                 assert looks() is None
             assert look.changed() is None
             assert look.changed() is None

@@ -79,7 +79,7 @@ def _check_logs(path: Path) -> None:
         return
     owners = files.owners_of(path)
     for end in ("-wal", "-shm", "-journal"):
-        found = files.stat_of(f"{path}{end}", follows_links=False)
+        found = files.stat_of(f"{path}{end}", follow_symlinks=False)
         why = None if found is None else files.why_others(found, owners)
         if why is not None:
             raise DatabaseUnusable(

@@ -5,7 +5,7 @@ The module `connections` opens and lends connections; `reads` and `writes` have 
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from agentspan import host
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
-from agentspan.storage.access import Look, Looking, Wrapper
+from agentspan.storage.access import ALWAYS, Look, Looking, Wrapper
 from agentspan.storage.answers import Rows
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
@@ -184,9 +184,9 @@ class SQLiteStorage(Reads, Beside):
         """The storage itself: its reads do not drain journals."""
         return self
 
-    def seeing(self, look: Look) -> "Seeing":
+    def seeing(self, look: Look, journals: Sized = ALWAYS) -> "Seeing":
         """Return a view of this storage that calls `look` before each read."""
-        return Seeing(self, look)
+        return Seeing(self, look, journals)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs."""
@@ -265,7 +265,7 @@ class Seeing(Looking[SQLiteStorage], Beside):
         """The path of the storage's file."""
         return self.direct.path
 
-    def seeing(self, look: Look) -> "Seeing":
+    def seeing(self, look: Look, journals: Sized = ALWAYS) -> "Seeing":
         """Return this view, which drains journals already. `look` is ignored."""
         return self
 
