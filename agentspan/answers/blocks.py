@@ -138,12 +138,14 @@ class Table:
     Attributes:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
+        is_list: whether each row can be a line: a number, of what, and a hint. Other columns are details then.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     total: int | None = None
     row: str = "row"
+    is_list: bool = False
     block: ClassVar[str] = "table"
 
     def more(self, shown: int | None = None) -> str:

@@ -1,7 +1,7 @@
 """`agentspan` without a command: what happened to the runs of the last day, or how to get a first run."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.analysis.overview import Overview, overview
+from agentspan.answers import overview as answers
+from agentspan.answers.blocks import Command
 from agentspan.cli.app import command, location_in, opened, reads
 from agentspan.cli.filter_options import (
     asked_for,
@@ -20,17 +22,15 @@ from agentspan.cli.filter_options import (
     outcome_rule,
 )
 from agentspan.cli.output import (
-    columns_of,
     document,
     echo_lines,
-    fit,
     indexing,
     is_collected,
-    pad,
     to_copy,
     width,
     wrap,
 )
+from agentspan.cli.rendering import beside, show
 from agentspan.database import Database
 
 MOST_CAUSES = 3
@@ -64,7 +64,10 @@ def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *,
         document(_plain(found))
     elif found.runs:
         pair = [] if found.pair is None else [*by_name.short_ids(storage, found.pair).values()]
-        echo_lines(_lines(found, options, pair))
+        further = answers.further(found, options, pair)
+        browser = [] if is_collected() else [Command("in a browser", ("serve",))]
+        blocks = [*answers.overview(found, MOST_CAUSES), replace(further, ways=[*further.ways, *browser])]
+        show([blocks], storage)
     else:
         echo_lines(wrap(no_run(storage, filter, asked), width(), 4) if asked else _first_steps())
 
@@ -89,31 +92,4 @@ def _first_steps() -> Iterator[str]:
         to_copy("import"): "take in sessions of coding agents",
         "import agentspan; agentspan.instrument()": "in a program of yours",
     }
-    return _beside(ways)
-
-
-def _lines(found: Overview, options: Sequence[str], pair: list[str]) -> Iterator[str]:
-    columns = width()
-    yield from wrap(found.answer, columns, 2)
-    for cause in (found.causes or ())[:MOST_CAUSES]:
-        only = "" if cause.only_in is None else " " + fit(f"· only in {cause.only_in}", columns // 3)
-        yield f"  {cause.runs:>4,} × {fit(cause.text, columns - 9 - columns_of(only))}{only}"
-    rest = len(found.causes or ()) - MOST_CAUSES
-    if rest > 0:
-        yield f"  {'…':>4}   and {rest:,} more"
-    if found.silent:
-        yield f"  {found.silent:>4,} × no step failed"
-    yield found.sums
-    ways = {to_copy("why", *options): "what goes with failure"} if found.failed or found.missed else {}
-    if pair:
-        ways[to_copy("diff", *pair)] = "where the latest parts from a success"
-    ways[to_copy("runs", *options)] = "each run, and why it failed"
-    yield from _beside(ways if is_collected() else {**ways, to_copy("serve"): "in a browser"})
-
-
-def _beside(ways: dict[str, str]) -> Iterator[str]:
-    """Yield commands with their meanings beside them. A command is never cut; a meaning that lacks room is left out."""
-    widest = max(columns_of(way) for way in ways)
-    for way, meaning in ways.items():
-        line = f"  {pad(way, widest)}  {meaning}"
-        yield line if columns_of(line) <= width() else f"  {way}"
+    return beside(ways)

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from agentspan.analysis import by_name
 from agentspan.analysis.by_name import STEP
-from agentspan.answers.blocks import Block, Cell, Column, Command, Part, Sentence, Table
+from agentspan.answers.blocks import Block, Cell, Column, Command, Part, Sentence, Table, Ways
 from agentspan.cli.output import (
     columns_of,
     echo,
     echo_lines,
     fit,
     hint,
+    pad,
     style,
     table,
     to_copy,
@@ -37,7 +38,7 @@ def show(parts: Iterable[Part], storage: Storage, *, whole: str = "") -> None:
         if number:
             echo()
         for block in blocks:
-            if isinstance(block, Table):
+            if isinstance(block, Table) and not block.is_list:
                 _table(block, storage, whole)
             else:
                 echo_lines(_lines(block))
@@ -51,6 +52,22 @@ def _lines(block: Block) -> Iterator[str]:
             yield style(line, fg=color, bold=True if block.kind == "verdict" else None)
     elif isinstance(block, Command):
         yield from hint(block.text, to_copy(*block.words), columns)
+    elif isinstance(block, Ways):
+        yield from beside({to_copy(*each.words): each.text for each in block.ways})
+    elif isinstance(block, Table):
+        for number, of, *_ in block.rows:
+            more = " " + fit(f"· {of.hint}", columns // 3) if of.hint else ""
+            yield f"  {number.text:>4} × {fit(of.text, columns - 9 - columns_of(more))}{more}"
+        if block.more():
+            yield f"  {'…':>4}   and {block.more().partition(' ')[0]} more"
+
+
+def beside(ways: Mapping[str, str]) -> Iterator[str]:
+    """Yield commands with their meanings beside them. A command is never cut; a meaning that lacks room is left out."""
+    widest = max(columns_of(way) for way in ways)
+    for way, meaning in ways.items():
+        line = f"  {pad(way, widest)}  {meaning}"
+        yield line if columns_of(line) <= width() else f"  {way}"
 
 
 def _table(found: Table, storage: Storage, whole: str) -> None:

@@ -22,6 +22,7 @@ from agentspan.analysis.stored_run import RunStep
 from agentspan.analysis.tree import run_error, run_name, session_title
 from agentspan.analysis.why import Group, RunWhy, Why
 from agentspan.answers import cost, groups
+from agentspan.answers import overview as answers
 from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
@@ -195,18 +196,9 @@ class ShownOverview(Shown, Overview):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield the overview's answer, the most frequent causes of failure, and the sums of its runs."""
-        yield self.answer
-        causes = self.causes or ()
-        if causes:
-            rows = [(f"{each.runs:,}", each.text, each.only_in or "", each.signature, each.run_id) for each in causes]
-            columns = ("runs", "most frequent causes", "only in", "signature", "latest run")
-            yield flat(columns, rows[:MOST_CAUSES], ("runs",), ("signature", "latest run"), len(causes))
-        if self.silent:
-            yield f"{self.silent:,} without a failed step"
-        if self.runs:
-            yield self.sums
+    def blocks(self) -> Iterable[Shows]:
+        """Return the overview's answer, the most frequent causes of failure, and the sums of its runs."""
+        return answers.overview(self, MOST_CAUSES)
 
 
 class ShownWhy(Shown, Why):
