@@ -609,6 +609,47 @@ def test_what_one_of_a_family_was_allowed_or_ended_leaves_the_sums(tmp_path: Pat
     assert len(spans_of(tracer)) == 7
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_children_share_all_budgets_around_them(tmp_path: Path) -> None:
+    tracer, together = Tracer(tmp_path / "runs.db", durability="commit"), multiprocessing.get_context("fork").Barrier(3)
+
+    def child() -> None:
+        together.wait(60)
+        use(tracer, 9)
+
+    outer, inner = Budget(steps=6), Budget(steps=100)
+    with contextlib.suppress(BudgetExceeded), tracer.run("outer", budget=outer), tracer.run("inner", budget=inner):
+        for pid in [_forked(tracer, child) for _ in range(3)]:
+            os.waitpid(pid, 0)
+        use(tracer, 9)
+    assert tracer.flush()
+    assert 6 <= len(spans_of(tracer)) <= 9
+
+
+def test_a_limit_that_is_spent_stops_although_more_of_another_one_is_allowed(tracer: Tracer) -> None:
+    with tracer.run("a", budget=Budget(usd=2, tokens=1000)) as run:
+        use(tracer, 2)
+        allow(tracer, run, "tokens +1000")
+        for _ in range(2):
+            with pytest.raises(BudgetExceeded, match=r"usd: \$2\.00 of \$2\.00"):
+                use(tracer)
+
+
+def test_looks_at_other_processes_are_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer, asked = Tracer(tmp_path / "runs.db", durability="commit"), list[object]()
+    with tracer.run("a", budget=Budget(usd=100)):
+        use(tracer)
+        store = recorder_of(tracer).store
+        ask = store.ask
+        monkeypatch.setattr(store, "ask", lambda question: asked.append(question) or ask(question))
+        (state,) = recorder_of(tracer).spendings()
+        state._next_look_ns = 0
+        state.look()
+        number = len(asked)
+        state.look()
+        assert len(asked) == number > 0
+
+
 def test_another_process_in_a_run_inside_of_one_with_a_budget_keeps_to_it(tmp_path: Path) -> None:
     tracer, other = (Tracer(tmp_path / "runs.db", durability="commit") for _ in range(2))
     with tracer.run("outer", budget=Budget(steps=4)), tracer.run("inner"):
