@@ -1,10 +1,9 @@
-"""Texts of the comparison of two groups of runs: the verdict as a sentence, the cells of the table, and Markdown."""
+"""Texts of the comparison of two groups of runs: the verdict as a sentence and the cells of the table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from agentspan.analysis import failure_text
-from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.power import ALPHA
@@ -270,36 +269,3 @@ def mark(row: DriftRow) -> str:
     if row.is_significant:
         return "!"
     return "~" if row.is_small and row.q is not None and row.q <= row.level else " "
-
-
-def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iterator[str]:
-    """Yield the lines of a Markdown report for a pull request, without line ends.
-
-    Args:
-        whole: list all rows.
-    """
-    yield f"**{escaped(sentence(found, base, head), MAX_SENTENCE)}**"
-    yield ""
-    for line in over_all(found):
-        yield escaped(line, MAX_SENTENCE)
-        yield ""
-    if found.missed is not None:
-        yield escaped(str(found.missed))
-        yield ""
-    if found.rule is not None:
-        yield f"judged by {escaped(found.rule)}"
-        yield ""
-    yield escaped(facts(found, base, head), MAX_SENTENCE)
-    yield ""
-    yield f"| | {escaped(base)} | {escaped(head)} | change | q |"
-    yield "|---|---|---|---|---|"
-    for row in shown_rows(found, whole=whole):
-        values = []
-        for is_head, value in ((False, row.base), (True, row.head)):
-            interval = interval_text(row, is_head=is_head)
-            values.append(value_text(row.metric, value) + (f" ({interval})" if interval else ""))
-        name = escaped(row_name(row))
-        mark = f"**{name}**" if row.is_significant else name
-        yield f"| {mark} | {' | '.join(values)} | {change_text(row)} | {escaped(q_text(row))} |"
-    yield ""
-    yield escaped(legend(found), MAX_SENTENCE)

@@ -24,11 +24,13 @@ class Sentence:
     Attributes:
         kind: the answer itself, a verdict, plain, or a note: an explanation that may be shown smaller.
         tone: of a verdict: `worse`, `better`, `different` …
+        starts_with_name: whether its first word is a recorded name, which has no capital of its own.
     """
 
     text: str
     kind: Kind = "plain"
     tone: str = ""
+    starts_with_name: bool = False
     block: ClassVar[str] = "sentence"
 
 
@@ -49,6 +51,28 @@ class At(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A command of agentspan, which is a page, too.
+
+    Attributes:
+        text: what it shows.
+        words: the words of the command.
+        page: the name of the page; "" if there is none.
+        parameters: those of the page's address.
+        link: the text of the link; `text` when left out.
+        is_current: whether this answer is that of the command.
+    """
+
+    text: str
+    words: Sequence[str]
+    page: str = ""
+    parameters: Runs = field(default_factory=dict)
+    link: str = ""
+    is_current: bool = False
+    block: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """A cell of a table.
 
@@ -58,7 +82,9 @@ class Cell:
         hint: a text beside it, such as an interval.
         mark: a sign before it.
         at: the run or the step that it names.
+        way: the command that the text leads to.
         series: the values of a column with a series, each with its text.
+        is_bad: whether it is bad news.
     """
 
     text: str = ""
@@ -66,7 +92,9 @@ class Cell:
     hint: str = ""
     mark: str = ""
     at: At | None = None
+    way: Command | None = None
     series: Sequence[tuple[float | None, str]] = ()
+    is_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +109,7 @@ class Column:
         is_name: whether its head is a recorded name, such as that of a version, which stays as it is.
         keeps_end: whether the end of a text is the part to keep, as of a folder.
         detail: 0 for a column that all surfaces show; 1, if the table fits with it; 2, only if columns cost nothing.
+        is_hint: whether it has the hints of other cells as a column, for a surface that has no room beside a text.
         series: of a column with a value for each period: their names, each with a short one.
         hint: a sentence about the column, for those who see it.
     """
@@ -91,6 +120,7 @@ class Column:
     is_code: bool = False
     is_name: bool = False
     keeps_end: bool = False
+    is_hint: bool = False
     detail: Literal[0, 1, 2] = 0
     series: Sequence[tuple[str, str]] = ()
     hint: str = ""
@@ -108,14 +138,12 @@ class Table:
     Attributes:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
-        bad: the indexes of the rows that are bad news.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     total: int | None = None
     row: str = "row"
-    bad: frozenset[int] = frozenset()
     block: ClassVar[str] = "table"
 
     def more(self, shown: int | None = None) -> str:
@@ -140,28 +168,6 @@ class Bars:
     bars: Sequence[Bar]
     caption: str
     block: ClassVar[str] = "bars"
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command of agentspan, which is a page, too.
-
-    Attributes:
-        text: what it shows.
-        words: the words of the command.
-        page: the name of the page; "" if there is none.
-        parameters: those of the page's address.
-        link: the text of the link; `text` when left out.
-        is_current: whether this answer is that of the command.
-    """
-
-    text: str
-    words: Sequence[str]
-    page: str = ""
-    parameters: Runs = field(default_factory=dict)
-    link: str = ""
-    is_current: bool = False
-    block: ClassVar[str] = "command"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from agentspan.analysis.runs import find_runs, stats
 from agentspan.cli import junit
 from agentspan.cli.app import answering, command, read_or_not, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, pyproject
-from agentspan.cli.output import Failed, document, echo_lines, local, status_style, width, wrap, zone
+from agentspan.cli.output import Failed, document, echo_lines, minute, status_style, width, wrap, zone
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
@@ -117,7 +117,7 @@ def _checked_by(
     change = changed_part(rows, part)
     rule = _rule(storage, wanted.outcome if outcome is None else outcome)
     checked, before = ([row for row in rows if row.id in ids] for ids in (change.head, change.base))
-    about = "; ".join(sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}"))
+    about = "; ".join(sentences(change, minute))
     return _against(storage, storage, checked, before, wanted, rule, _known(storage, wanted), about=about)
 
 

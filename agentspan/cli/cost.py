@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agentspan.analysis.costs import BYS, Costs, costs
-from agentspan.answers.cost import answer
+from agentspan.answers import cost
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run
 from agentspan.cli.output import document, echo_lines, indexing, width, wrap, zone
@@ -34,7 +34,7 @@ def cost_command(database: Database, *, by: str, limit: int | None, as_json: boo
     if not found.total.runs:
         echo_lines(wrap(no_run(database.storage, filter, asked), width(), 4))
         return
-    show(answer(found, limit or ROWS), database.storage, whole="-n {} lists all")
+    show(cost.answer(found, limit or ROWS), database.storage, whole="-n {} lists all")
 
 
 def _plain(found: Costs, limit: int | None) -> dict[str, Any]:

@@ -12,19 +12,21 @@ import click
 
 from agentspan.analysis import by_name, diff_text, differences, drift_text
 from agentspan.analysis.by_name import AT, resolved, unmatched
-from agentspan.analysis.cases import CaseTable, cases_of_groups
+from agentspan.analysis.cases import cases_of_groups
 from agentspan.analysis.causes import Verdict, verdicts_on
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
-from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.diff_text import markdown as as_markdown
 from agentspan.analysis.differences import FieldChange, Words
-from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
+from agentspan.analysis.drift import Drift, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.fingerprints import PartChange, changed_part, plain_change, sentences
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.side_by_side import Side, sides, with_divergences
 from agentspan.analysis.tree import judgement_text, run_name
+from agentspan.answers import groups
+from agentspan.answers import markdown as report
+from agentspan.answers.blocks import Sentence
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import diff_contexts
@@ -39,7 +41,7 @@ from agentspan.cli.output import (
     fit,
     fit_end,
     indexing,
-    local,
+    minute,
     page,
     style,
     table,
@@ -49,6 +51,7 @@ from agentspan.cli.output import (
     wrap,
     zone,
 )
+from agentspan.cli.rendering import show
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
@@ -62,12 +65,9 @@ FIELD_LINES = 6
 """The largest number of lines of a differing member without `--full`."""
 WIDE = 110
 """The terminal width from which the comparison of groups shows intervals and percentiles."""
-CASE_COLUMNS = 32
-"""The width that the ids of cases get; with less room, columns of earlier versions are left out."""
-VERSION_COLUMNS = 16
-"""The largest width of the name of a version above its column of cases."""
 MOST_CASES = 40
 """The number of cases that are listed without `--full`; only those that differ."""
+WHOLE = "--full shows each"
 PROPERTIES = ("is_significant", "is_worse", "is_small", "is_turned")
 """The properties of a DriftRow that the document of `--json` has besides its fields."""
 COLORS = {
@@ -405,21 +405,27 @@ def _verdict(
         lacking = next((each for each, number in zip(filters, found.matched, strict=True) if not number), None)
         known = "" if lacking is None else unmatched(storage, lacking)
         raise Unanswered(drift_text.sentence(found, base, head) + known)
-    about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
+    about = [] if change is None else sentences(change, minute)
     by_case = cases_of_groups(storage, names, filters, rule_of(found.rule) or judge) if cases else None
     if as_json:
         more = {} if by_case is None else {"cases": asdict(by_case)}
         document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}) | more)
-    elif markdown:
-        echo_lines(drift_text.markdown(found, base, head, whole=full))
-        echo_lines(f"\n{escaped(line, MAX_SENTENCE)}" for line in about)
+        return
+    chosen, missed = how_chosen(judge, found.rule), [] if found.missed is None else [str(found.missed)]
+    judged = f"judged by {found.rule}"
+    changes = [Sentence(line) for line in about]
+    if markdown:
+        rule = [] if found.rule is None else [judged]
+        echo_lines(
+            report.markdown([*groups.comparison(found, base, head, whole=full, about=[*missed, *rule]), *changes])
+        )
+    elif by_case is not None:
+        verdict = Sentence(drift_text.sentence(found, base, head))
+        show([[*changes, verdict, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
     else:
-        for line in about:
-            echo_lines(wrap(line, width(), 4))
-        if by_case is not None:
-            print_cases(by_case, drift_text.sentence(found, base, head), full=full)
-            return
-        print_groups(found, base, head, full=full, chosen=how_chosen(judge, found.rule))
+        rule = [dotted(judged, chosen)] if chosen else []
+        compared = groups.comparison(found, base, head, whole=full, about=[*missed, *rule])
+        show([[*changes, *compared]], storage, whole=WHOLE)
 
 
 def _numbers(words: Sequence[str]) -> dict[str, float]:
@@ -444,80 +450,3 @@ def plain_groups(found: Drift, base: str, head: str) -> dict[str, Any]:
     over_all = [*drift_text.over_all(found)]
     own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
     return asdict(found) | {"missed": missed} | own
-
-
-def print_cases(found: CaseTable, verdict: str | None, *, full: bool) -> None:
-    """Print the verdict on the head as one sentence, and the cases that became worse or better."""
-    if verdict is not None:
-        echo_lines(wrap(verdict, width(), 4))
-    if not found.is_compared:
-        echo_lines(wrap("no case has an outcome on both sides; the task of a run is its case", width(), 3))
-        return
-    names = ["none" if each == "default" else each for each in found.versions]
-    echo_lines(wrap(f"{names[-2]} → {names[-1]}: {found.counts()}", width(), 4))
-    differ = found.worse + found.better
-    rows = found.cases if full else found.cases[: min(differ, MOST_CASES)]
-    cells = [[fit(row.case, width()), *("" if each is None else str(each) for each in row.tallies)] for row in rows]
-    names = [fit(each, VERSION_COLUMNS) for each in names]
-    widths = [max(map(columns_of, column)) for column in zip(names, *(row[1:] for row in cells), strict=True)]
-    first = 0
-    while len(names) - first > 2 and CASE_COLUMNS + sum(2 + each for each in widths[first:]) + 8 > width():
-        first += 1
-    if rows:
-        shown = [[row[0], *row[1 + first :], case.word] for row, case in zip(cells, rows, strict=True)]
-        table(["case", *names[first:], ""], shown, right=range(1, 1 + len(names) - first))
-    if len(rows) < differ:
-        echo_lines([f"{noun(differ - len(rows), 'more case')} that differ; --full shows each"])
-
-
-def print_groups(
-    found: Drift, base: str, head: str, *, full: bool, chosen: str = "", beside: Sequence[str] = ()
-) -> None:
-    """Print the verdict on two groups of runs, and its table.
-
-    Args:
-        chosen: why the runs are judged by their rule, if nobody named it.
-        beside: sentences in place of the verdict, if another one has been printed.
-    """
-    color = {"worse": "red", "better": "green", "different": "yellow", "inconclusive": "yellow"}.get(found.verdict)
-    for line in wrap(drift_text.sentence(found, base, head), width(), 4) if not beside else ():
-        echo_lines([style(line, fg=color, bold=True)])
-    for sentence in beside:
-        echo_lines(wrap(sentence, width(), 4))
-    for line in drift_text.over_all(found):
-        echo_lines(wrap(line, width(), 3))
-    if found.missed is not None:
-        echo_lines(wrap(str(found.missed), width(), 3))
-    if chosen:
-        echo_lines(wrap(dotted(f"judged by {found.rule}", chosen), width(), 3))
-    echo_lines(wrap(drift_text.facts(found, base, head), width(), 5))
-    is_wide = width() >= WIDE
-    rows = drift_text.shown_rows(found, whole=full)
-    header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
-    cells = [[*_group_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
-    table(header, cells, right=range(1, len(header)))
-    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 8))
-    if len(rows) < len(found.rows):
-        echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --full shows each", fg="bright_black")])
-
-
-def _group_cells(row: DriftRow) -> list[str]:
-    values = [drift_text.value_text(row.metric, value) for value in (row.base, row.head)]
-    return [
-        f"{drift_text.mark(row)} {drift_text.row_name(row)}",
-        *values,
-        drift_text.change_text(row),
-        drift_text.q_text(row),
-    ]
-
-
-def _spreads(row: DriftRow) -> Iterator[str]:
-    of_runs = (row.base_p50, row.base_p95), (row.head_p50, row.head_p95)
-    of_calls = (row.base_call_p50, row.base_call_p95), (row.head_call_p50, row.head_call_p95)
-    are_calls = any(p50 is not None for p50, _ in of_calls)
-    for is_head, (p50, p95) in enumerate(of_calls if are_calls else of_runs):
-        if p50 is None or p95 is None:
-            interval = drift_text.interval_text(row, is_head=bool(is_head))
-            yield interval and f"95% interval {interval}"
-        else:
-            yield "–".join(drift_text.value_text(row.metric, value) for value in (p50, p95))

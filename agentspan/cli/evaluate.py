@@ -20,12 +20,14 @@ from agentspan.analysis.drift import Drift, drift
 from agentspan.analysis.drift_text import beside_verdict
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.why import why
+from agentspan.answers import groups
 from agentspan.cli import junit
 from agentspan.cli.app import answering, command, location_in, options, read_or_not
 from agentspan.cli.completion import AGENT
-from agentspan.cli.diff import print_groups
+from agentspan.cli.diff import WHOLE
 from agentspan.cli.filter_options import outcome_option
 from agentspan.cli.output import Unanswered, bar, document, echo_lines, status_style, to_copy, width, wrap
+from agentspan.cli.rendering import show
 from agentspan.evaluation.answers import MARKS, Evaluation, changes, lines, sentence
 from agentspan.evaluation.evaluating import SHOW, evaluate
 from agentspan.evaluation.plan import Plan
@@ -156,10 +158,12 @@ def _print(found: Evaluation, *, full: bool) -> None:
     if found.comparison is None or not found.base_runs or not found.run_ids:
         return
     click.echo()
-    groups = RunFilter(ids=frozenset(found.base_runs)), RunFilter(ids=frozenset(found.run_ids))
-    compared = drift(found.storage, *groups, judge=rule_of(found.outcome), with_calls=False)
+    filters = RunFilter(ids=frozenset(found.base_runs)), RunFilter(ids=frozenset(found.run_ids))
+    compared = drift(found.storage, *filters, judge=rule_of(found.outcome), with_calls=False)
     names = found.against or "", found.version or found.name
-    print_groups(compared, *names, full=full, beside=[beside_verdict(compared, *names), *_other_test(found, compared)])
+    verdict = beside_verdict(compared, *names)
+    blocks = groups.comparison(compared, *names, whole=full, verdict=verdict, about=[*_other_test(found, compared)])
+    show([blocks], found.storage, whole=WHOLE)
     _print_causes(found)
 
 

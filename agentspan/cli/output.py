@@ -365,6 +365,11 @@ def local(text: str) -> datetime:
         return moment
 
 
+def minute(text: str) -> str:
+    """Return a stored time to the minute, in the zone of the running command."""
+    return f"{local(text):%Y-%m-%d %H:%M}"
+
+
 def zone_name(texts: Iterable[str] = ()) -> str:
     """Return the name of the zone at some stored times, or now; `local` if they mix summer and winter time."""
     names = {local(text).tzname() or "" for text in [*texts] or [clock.now()]}

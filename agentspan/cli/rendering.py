@@ -58,7 +58,7 @@ def _table(found: Table, storage: Storage, whole: str) -> None:
     texts = [[_text(cell, ids) for cell in row] for row in found.rows]
     columns = {n: column for n, column in enumerate(found.columns) if not column.series and column.detail < 2}
     widths = {n: max(columns_of(text) for text in (columns[n].name, *(row[n] for row in texts))) for n in columns}
-    if sum(widths.values()) + 2 * (len(columns) - 1) > width():
+    if sum(widths.values()) - max(0, widths[0] - NAME_COLUMNS) + 2 * (len(columns) - 1) > width():
         columns = {n: column for n, column in columns.items() if not column.detail}
     room = max(NAME_COLUMNS, width() - sum(2 + widths[n] for n in columns if n))
     series = next((n for n, column in enumerate(found.columns) if column.series), None)
@@ -75,7 +75,8 @@ def _table(found: Table, storage: Storage, whole: str) -> None:
     ]
     header += [found.columns[series].series[n][1] for n in periods if series is not None]
     right = [at for at, n in enumerate(columns) if columns[n].is_number]
-    table(header, rows, right=[*right, *range(len(columns), len(header))])
+    if rows:
+        table(header, rows, right=[*right, *range(len(columns), len(header))])
     notes = [f"{found.more()}; {whole.format(found.total)}" if whole and found.more() else ""]
     notes += [column.hint for n, column in enumerate(found.columns) if n in columns or (n == series and periods)]
     echo_lines(style(note, fg="bright_black") for note in notes if note)
@@ -90,4 +91,6 @@ def _text(cell: Cell, ids: Mapping[str, str]) -> str:
 
 def _cut(text: str, columns: int, column: Column) -> str:
     """Return a text on at most that many columns; of a folder that is too long, the end."""
-    return "…" + text[-columns + 1 :] if column.keeps_end and columns_of(text) > columns else fit(text, columns)
+    if columns_of(text) <= columns:
+        return text
+    return "…" + text[-columns + 1 :] if column.keeps_end else fit(text, columns)

@@ -1,6 +1,5 @@
 """`agentspan versions`: prints the versions of an agent side by side, and whether the newest one differs."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -8,13 +7,15 @@ import click
 
 from agentspan.analysis import drift_text
 from agentspan.analysis.cases import case_table
-from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.fingerprints import plain_change, sentences
 from agentspan.analysis.outcomes import STATUS, parse
-from agentspan.analysis.versions import AgentVersions, Comparison, Version, Versions, agents, comparison, versions
+from agentspan.analysis.versions import AgentVersions, Comparison, agents, comparison, versions
+from agentspan.answers import groups
+from agentspan.answers import versions as answers
+from agentspan.answers.blocks import Command, Part, Sentence
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import AGENT
-from agentspan.cli.diff import plain_groups, print_cases, print_groups
+from agentspan.cli.diff import MOST_CASES, WHOLE, plain_groups
 from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
@@ -25,24 +26,10 @@ from agentspan.cli.filter_options import (
     outcome_option,
     outcome_rule,
 )
-from agentspan.cli.output import (
-    document,
-    echo_lines,
-    hint,
-    indexing,
-    local,
-    table,
-    to_copy,
-    width,
-    wrap,
-)
+from agentspan.cli.output import document, echo_lines, indexing, minute, width, wrap
+from agentspan.cli.rendering import show
 from agentspan.database import Database
-from agentspan.text import cost_text, count_text, dotted, duration_text, noun, share_text
-
-HEADER = ("version", "runs", "failed", "95%", "took", "tok", "cost", "first run")
-FEW_COLUMNS = (0, 1, 2, 3, 4, 6)
-"""The columns of the table on a narrow terminal."""
-WIDE = 76
+from agentspan.storage.protocol import Storage
 
 
 @command("versions")
@@ -84,7 +71,7 @@ def versions_command(
             every = agents(storage, filter, progress=progress)
             several = [each for each in every if each.versions > 1]
             if len(several) != 1 or as_json:
-                _list(every, several, "" if every else no_run(storage, filter, asked), as_json=as_json)
+                _list(storage, every, "" if every else no_run(storage, filter, asked), as_json=as_json)
                 return
             name = several[0].agent
         found = versions(storage, name, filter, judge, progress=progress)
@@ -102,65 +89,32 @@ def versions_command(
     if not found.versions:
         echo_lines(wrap(no_run(storage, filter, asked or f"agent={name}"), width(), 4))
         return
-    echo_lines(_lines(found, words, how_chosen(judge, found.outcome)))
+    chosen = found.outcome if how_chosen(judge, found.outcome) else None
+    first = [*answers.versions(found, words, chosen or "")]
     if by_case is not None:
-        verdict = None if compared is None else drift_text.sentence(compared.drift, compared.base, compared.head)
-        print_cases(by_case, verdict, full=full)
+        verdict = (
+            [] if compared is None else [Sentence(drift_text.sentence(compared.drift, compared.base, compared.head))]
+        )
+        show([[*first, *verdict, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
         return
-    _print_table(found)
+    parts: list[Part] = [[*first, answers.table(found, minute)]]
     if compared is not None:
-        click.echo()
-        if compared.change is not None:
-            for line in sentences(compared.change, lambda text: f"{local(text):%Y-%m-%d %H:%M}"):
-                echo_lines(wrap(line, width(), 4))
-        print_groups(compared.drift, compared.base, compared.head, full=full)
+        change = [] if compared.change is None else sentences(compared.change, minute)
+        missed = [] if compared.drift.missed is None else [str(compared.drift.missed)]
+        blocks = groups.comparison(compared.drift, compared.base, compared.head, whole=full, about=missed)
+        parts.append([*map(Sentence, change), *blocks])
+    show(parts, storage, whole=WHOLE)
 
 
-def _list(every: list[AgentVersions], several: list[AgentVersions], nothing: str, *, as_json: bool) -> None:
+def _list(storage: Storage, every: list[AgentVersions], nothing: str, *, as_json: bool) -> None:
     if as_json:
         document({"agents": [each._asdict() for each in every]})
     elif not every:
         echo_lines(wrap(nothing, width(), 4))
-    elif not several:
-        click.echo(f"{noun(len(every), 'agent')}, none with several versions; agentspan.run(…, version='2') names one")
     else:
-        rows = [[each.agent, f"{each.versions:,}", _name(each.newest), f"{each.runs:,}"] for each in several]
-        table(["agent", "versions", "newest", "runs"], rows, right=[1, 3])
-        echo_lines(hint("compare its versions", to_copy("versions", several[0].agent), width()))
-
-
-def _lines(found: Versions, words: list[str], chosen: str) -> Iterator[str]:
-    by = "" if found.outcome is None else f", judged by {found.outcome}"
-    number = len(found.versions) + found.left_out
-    left = f"; the newest {len(found.versions):,} are listed" if found.left_out else ""
-    yield from wrap(dotted(f"{found.agent} has {noun(number, 'version')}{by}{left}", chosen), width(), 3)
-    if found.missed is not None:
-        again = to_copy("versions", found.agent, *words, "--outcome", found.missed)
-        yield from hint(f"judged by status; some runs missed {found.missed}", again, width())
-
-
-def _print_table(found: Versions) -> None:
-    columns = range(len(HEADER)) if width() >= WIDE else FEW_COLUMNS
-    rows = [_row(each) for each in found.versions]
-    right = [place for place, column in enumerate(columns) if column not in (0, 7)]
-    table([HEADER[n] for n in columns], [[row[n] for n in columns] for row in rows], right=right)
-
-
-def _row(each: Version) -> list[str]:
-    return [
-        _name(each.version),
-        f"{each.runs:,}",
-        (share_text(each.failed, each.known) or "0%") if each.known else "",
-        "" if each.interval is None else interval_text(each.interval),
-        "" if each.duration_ms is None else duration_text(each.duration_ms),
-        "" if each.tokens is None else count_text(round(each.tokens)),
-        "" if each.cost_usd is None else cost_text(each.cost_usd),
-        f"{local(each.first_at):%Y-%m-%d %H:%M}",
-    ]
-
-
-def _name(version: str) -> str:
-    return "none" if version == "default" else version
+        found = next((each.agent for each in every if each.versions > 1), None)
+        next_ = [] if found is None else [Command("compare its versions", ("versions", found))]
+        show([[*answers.several(every, minute), *next_]], storage)
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

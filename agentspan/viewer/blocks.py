@@ -110,7 +110,7 @@ def _texts(block: Shows) -> Iterator[str]:
 def _shown(table: Table) -> tuple[list[Column], list[list[str]], str]:
     """Return the columns that have some text, the rows that are shown, and a sentence about further ones."""
     rows = [[_text(cell) for cell in row] for row in table.rows[:MOST_ROWS]]
-    filled = [n for n in range(len(table.columns)) if any(row[n] for row in rows)]
+    filled = [n for n, column in enumerate(table.columns) if not column.is_hint and any(row[n] for row in rows)]
     left = (len(table.rows) if table.total is None else table.total) - len(rows)
     shown = [[row[n] for n in filled] for row in rows]
     return [table.columns[n] for n in filled], shown, f"and {left:,} more" if left > 0 else ""

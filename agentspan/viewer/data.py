@@ -29,6 +29,7 @@ from agentspan.analysis.tree import (
     with_calls,
 )
 from agentspan.analysis.why import RunWhy, why_run
+from agentspan.answers.groups import version_text
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES
@@ -46,7 +47,7 @@ from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
 from agentspan.viewer.address import Address
 from agentspan.viewer.conversation import linked
-from agentspan.viewer.texts import mark_of, version_text
+from agentspan.viewer.texts import mark_of
 
 CHUNK = 20_000
 """The largest number of spans in one response; a larger run takes several responses."""

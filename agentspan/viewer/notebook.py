@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any, TypeVar, cast
 
-from agentspan.analysis import diff_text, drift_text, failure_text
+from agentspan.analysis import diff_text, failure_text
 from agentspan.analysis.causes import page_of
 from agentspan.analysis.costs import Costs
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
@@ -21,7 +21,7 @@ from agentspan.analysis.search import Hits
 from agentspan.analysis.stored_run import RunStep
 from agentspan.analysis.tree import run_error, run_name, session_title
 from agentspan.analysis.why import Group, RunWhy, Why
-from agentspan.answers import cost
+from agentspan.answers import cost, groups
 from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
@@ -365,28 +365,8 @@ class ShownDrift(Shown, Drift):
     __slots__ = ()
 
     def blocks(self) -> Iterator[Shows]:
-        """Yield the verdict, the facts of the comparison, and a table of the measures."""
-        yield drift_text.sentence(self, "base", "head")
-        yield from drift_text.over_all(self)
-        yield drift_text.facts(self, "base", "head")
-        rows = [
-            (
-                drift_text.mark(row).strip(),
-                drift_text.row_name(row),
-                _with(drift_text.value_text(row.metric, row.base), drift_text.interval_text(row, is_head=False)),
-                _with(drift_text.value_text(row.metric, row.head), drift_text.interval_text(row, is_head=True)),
-                drift_text.change_text(row),
-                drift_text.q_text(row),
-            )
-            for row in drift_text.shown_rows(self, whole=False)
-        ]
-        if rows:
-            yield flat(("", "measure", "base", "head", "change", "q"), rows, ("base", "head", "change", "q"))
-            yield drift_text.legend(self)
-
-
-def _with(value: str, interval: str) -> str:
-    return f"{value} ({interval})" if interval else value
+        """Return the verdict, the facts of the comparison, and a table of the measures."""
+        return groups.comparison(self, "base", "head")
 
 
 class ShownSteps(Shown, list[RunStep]):

@@ -51,11 +51,6 @@ def at_text(stored: str) -> str:
     return stored[:16].replace("T", " ")
 
 
-def version_text(version: str) -> str:
-    """Return a version for people: `none` for runs without one."""
-    return "none" if version == "default" else version
-
-
 _MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "unscored": "complete", "running": "active"}
 """The names of marks in the style sheet, where they are not the kinds of verdicts."""
 

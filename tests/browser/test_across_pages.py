@@ -87,7 +87,7 @@ def test_versions_are_compared_as_chosen(server: Server, open_page: Opener) -> N
     page.select_option("[name=head]", "1.0")
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("h2")).to_contain_text(["1.0 beside 2.0"])
-    page.locator(".versions-table td[data-name=failed] a").first.click()
+    page.locator(".blocks td[data-name=failed] a").first.click()
     page.wait_for_url("**/?agent=booking&version=2.0&status=failed")
 
 

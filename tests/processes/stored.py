@@ -4,12 +4,13 @@ import sqlite3
 from pathlib import Path
 
 import agentspan
+from tests.waiting import until
 
 
 def recover(path: Path) -> None:
-    """Recover the journals of killed processes, by opening the file."""
-    agentspan.open(path).close()
-    assert not path.with_name("runs.db.spool").exists()
+    """Recover the journals of killed processes, by opening the file: each time for 3 s at most."""
+    spool = path.with_name("runs.db.spool")
+    until(lambda: agentspan.open(path).close() or not spool.exists())
 
 
 def check_integrity(path: Path) -> None:

@@ -112,9 +112,9 @@ def test_killed_among_parents_and_children(tmp_path: Path, parent_dies: str) -> 
 def test_a_burst_and_a_kill_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     assert start("burst", path, 20_000).wait() == -signal.SIGKILL
+    recover(path)
     with agentspan.open(path) as db:
         (run,) = db.agent_instances.list()
         assert (run.status, run.span_counts.complete, run.span_counts.active) == ("active", 20_000, 1)
         assert db.doctor(dry_run=True).refused_total == 0
-    recover(path)
     check_integrity(path)

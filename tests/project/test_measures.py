@@ -16,10 +16,10 @@ ROOMS = {
     "journal": Room(2_411, 12),
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
-    "analysis": Room(8_995, 43),
+    "analysis": Room(8_970, 43),
     "answers": Room(420, 10),
     "arriving": Room(955, 8),
-    "cli": Room(5_410, 33),
+    "cli": Room(5_400, 33),
     "evaluation": Room(1_253, 8),
     "maintenance": Room(1_216, 8),
     "mcp": Room(890, 7),
@@ -28,19 +28,19 @@ ROOMS = {
     "sessions": Room(9_005, 45),
     "postgres": Room(3_029, 13),
     "testing": Room(2_960, 19),
-    "viewer": Room(2_540, 20),
+    "viewer": Room(2_400, 20),
 }
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 TAKEN = {
-    "cli": Taken(363, 103),
+    "cli": Taken(361, 102),
     "evaluation": Taken(61, 2),
     "mcp": Taken(35, 18),
     "otel": Taken(113, 33),
     "postgres": Taken(158, 20),
     "serve": Taken(131, 51),
     "sessions": Taken(97, 2),
-    "viewer": Taken(209, 48),
+    "viewer": Taken(202, 48),
 }
 """The most names that a wing takes from the rest of the package, and the most modules that have them."""
 MOST = {
@@ -50,7 +50,7 @@ MOST = {
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 94,
+    "guard": 95,
     "except Exception": 68,
     "own modules at import": 1,
     "own modules of a call": 86,

@@ -190,7 +190,7 @@ def test_if_no_run_failed_by_its_status_the_rule_that_runs_missed_decides(client
 def test_versions_stand_side_by_side_with_a_verdict(client: Client) -> None:
     html = page(client, "versions")
     shown = text_of(html)
-    assert "3 versions of booking; the newest, 2.0, since 2026-11-24" in shown
+    assert "booking has 3 versions." in shown
     assert "2.0 beside 1.1" in shown
     assert "No evidence of a difference; a drop of fewer than" in shown
     to = [dict(parse_qsl(urlsplit(link).query)) for link in links(html) if link.startswith("./?")]

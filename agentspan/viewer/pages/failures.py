@@ -9,11 +9,12 @@ from agentspan.analysis.associations import Finding
 from agentspan.analysis.causes import opposite
 from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.why import Group, Why, failed_share, why
+from agentspan.answers.groups import version_text
 from agentspan.storage.protocol import Storage
 from agentspan.text import noun, share_text
 from agentspan.viewer.address import Address, Pair
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.texts import Linked, at_text, judged, rule_in, spark, version_text, with_outcome
+from agentspan.viewer.texts import Linked, at_text, judged, rule_in, spark, with_outcome
 
 SHORTEST_SIGNATURE = 4
 LONGEST_SIGNATURE = 12

@@ -1,0 +1,101 @@
+"""Each surface renders the same blocks: it escapes, cuts, and chooses columns by their roles."""
+
+import click
+import pytest
+
+from agentspan.answers.blocks import At, Block, Cell, Column, Command, Heading, Sentence, Table
+from agentspan.answers.markdown import markdown
+from agentspan.cli.rendering import show
+from agentspan.serve.viewer_html import templates
+from agentspan.storage.memory import MemoryStorage
+from agentspan.viewer import blocks
+from agentspan.viewer.address import address_of
+from agentspan.viewer.pages import PAGES
+
+COLUMNS = (
+    Column("", "name", is_number=False),
+    Column("n", "number"),
+    Column("spread", detail=1, is_hint=True),
+    Column("more", detail=2),
+)
+BLOCKS: list[Block] = [
+    Sentence("*it* <b>failed</b>", "verdict", "worse"),
+    Table(COLUMNS, [[Cell("a|b\x1b", mark="!"), Cell("7", {"agent": "<a>"}, "2–9"), Cell("2–9"), Cell("x")]], 3),
+    Command("why", ("why", "--agent", "<a>"), "failures", {"agent": "<a>"}),
+]
+
+
+def printed(shown: list[Block], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: int) -> str:
+    monkeypatch.setenv("COLUMNS", str(at))
+    show([shown], MemoryStorage(), whole="-n {} lists all")
+    return capsys.readouterr().out
+
+
+def page(shown: list[Block], query: list[tuple[str, str]] | None = None) -> str:
+    return (
+        templates()
+        .get_template("blocks.html")
+        .render(blocks=shown, page=PAGES[0], address=address_of(query or []), up="", is_first=False)
+    )
+
+
+def test_a_terminal_prints_blocks_without_control_characters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, head, row, more, command = printed(BLOCKS, monkeypatch, capsys, 60).splitlines()
+    assert first == "*it* <b>failed</b>"
+    assert head.split() == ["n", "spread"]
+    assert row.split() == ["!", "a|b\ufffd", "7", "2–9"]
+    assert more == "2 more rows; -n 3 lists all"
+    assert command == "why: agentspan why --agent '<a>'"
+
+
+def test_a_detail_is_left_out_where_the_table_has_no_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [[Cell("a" * 30), Cell("1"), Cell("2" * 8), Cell()]]
+    shown: list[Block] = [Table(COLUMNS, rows)]
+    assert "22222222" in printed(shown, monkeypatch, capsys, 60)
+    assert "22222222" not in printed(shown, monkeypatch, capsys, 42)
+
+
+def test_a_page_escapes_and_makes_links_of_runs() -> None:
+    html = page(BLOCKS)
+    assert "*it* &lt;b&gt;failed&lt;/b&gt;." in html
+    assert "<b>failed" not in html
+    assert '<a href="./?agent=%3Ca%3E">7</a> <span class="hint">2–9</span>' in html
+    assert 'data-name="more">x' in html
+    assert 'data-name="spread"' not in html
+    assert '<a href="failures?agent=%3Ca%3E">why</a>' in html
+    assert "2 more rows" in html
+
+
+def test_a_name_keeps_its_letter_and_a_heading_can_be_linked_to() -> None:
+    html = page([Heading("What now"), Sentence("shop has one", starts_with_name=True), Sentence("so it is")])
+    assert '<h2 id="what-now">' in html
+    assert "shop has one." in html
+    assert "So it is." in html
+
+
+def test_a_step_is_named_as_each_surface_names_steps() -> None:
+    table = Table([Column("", is_number=False), Column("step")], [[Cell("a"), Cell(at=At("run1", "span1", 4))]])
+    assert '<a href="runs/run1#span=span1">#4</a>' in page([table])
+    assert "run1#4" in blocks.text([table])
+
+
+def test_markdown_escapes_and_marks_what_is_clear() -> None:
+    assert [*markdown(BLOCKS)] == [
+        r"**\*it\* \<b\>failed\</b\>**",
+        "",
+        "| | n |",
+        "|---|---|",
+        "| **a\\|b\ufffd** | 7 (2–9) |",
+    ]
+
+
+def test_a_notebook_shows_all_but_hints_as_columns_and_escapes() -> None:
+    html = blocks.html(BLOCKS)
+    assert "&lt;b&gt;failed" in html
+    assert "7 (2–9)" in html
+    assert "spread" not in html
+    assert click.unstyle(blocks.text(BLOCKS)).splitlines()[-1] == "why: agentspan why --agent '<a>'"
