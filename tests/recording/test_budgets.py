@@ -24,6 +24,7 @@ from agentspan.otel import extract, inject
 from agentspan.recording import budgets
 from agentspan.recording.budgets import PLACES, Kin
 from agentspan.recording.tracer import recorder_of
+from agentspan.tuning import STANDARD
 from tests.recording.stored import runs_of, spans_of
 from tests.waiting import until
 
@@ -94,6 +95,19 @@ def test_a_warning_is_logged_once(tracer: Tracer, caplog: pytest.LogCaptureFixtu
     assert [record.getMessage().rpartition("budget: ")[2] for record in caplog.records] == ["steps: 1 of 1; it goes on"]
 
 
+def test_each_limit_is_warned_of_where_repeats_are_limited_too(
+    tracer: Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracer.run("a", budget=Budget(usd=1, repeats=2, on_spent="warn")):
+        for model in "abbb":
+            with tracer.span("llm", {"model": model}) as span:
+                span.set_result(CALL)
+    assert [record.getMessage().rpartition("budget: ")[2].partition(":")[0] for record in caplog.records] == [
+        "usd", "repeats",
+    ]  # fmt: skip
+    assert len(spans_of(tracer)) == 4
+
+
 def test_a_function_may_allow_more_go_on_or_raise(tracer: Tracer) -> None:
     asked: list[tuple[str, str]] = []
     answers: Iterator[Any] = iter([Budget(steps=2), None])
@@ -146,6 +160,19 @@ def test_a_pause_lasts_until_somebody_allows_more(tracer: Tracer) -> None:
         use(tracer)
         other.join()
     assert [run.status for run in runs_of(tracer)] == ["complete"]
+
+
+def test_the_time_of_a_pause_is_recorded_for_other_processes(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(budget_look_s=0.001))
+    with tracer.run("a", budget=Budget(usd=1, minutes=60, on_spent="pause")) as run:
+        use(tracer)
+        other = threading.Thread(target=lambda: (until(lambda: is_paused(tracer, run)), allow(tracer, run, "usd +1")))
+        other.start()
+        use(tracer)
+        other.join()
+    assert tracer.flush()
+    notes = {score.label: score.explanation for score in agentspan.open(tmp_path / "runs.db").scores.list(run.id)}
+    assert str(notes["paused"]).startswith("minutes ")
 
 
 def is_paused(tracer: Tracer, run: Run) -> bool:
