@@ -24,7 +24,6 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.storage.access import whole_spans_of
-from agentspan.storage.answers import SpanMark
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpanMarks, Violations
 from agentspan.tuning import STANDARD
@@ -199,7 +198,6 @@ def _is_later(stored: Row, row: Row) -> bool:
 
 MOST_BYTES = 2 * 2**20
 """The bytes of payloads from which on a batch of spans is committed."""
-Marks = Mapping[str, frozenset[SpanMark]]
 
 
 class RunSender:

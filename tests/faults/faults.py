@@ -126,15 +126,13 @@ FAULTS: tuple[Fault, ...] = (
         before="for _ in range(MAX_FOLDERS):",
         after="for _ in []:",
         says="A run is recorded without the git commit of its checkout: no folder is searched.",
-        caught_by=(
-            "tests/recording/test_git_commit.py::test_the_folder_of_the_script_counts_before_the_working_directory"
-        ),
+        caught_by="tests/recording/test_git_commit.py::test_a_commit_of_sha_256_is_one",
     ),
     Fault(
         name="a-deleted-file-is-not-noticed",
         file="agentspan/recording/recorder.py",
-        before="run.stored_in == recorder.destination.identity_now()",
-        after="run.stored_in != recorder.destination.identity_now()",
+        before="run.stored_in == recorder.destination.identity_now(storage)",
+        after="run.stored_in != recorder.destination.identity_now(storage)",
         says=(
             "A program whose database file was deleted goes on writing into the deleted file, so the rest of its run "
             "is lost."
@@ -152,9 +150,7 @@ FAULTS: tuple[Fault, ...] = (
             "A run is recorded without the git commit, because neither the script's folder nor the working directory "
             "counts."
         ),
-        caught_by=(
-            "tests/recording/test_git_commit.py::test_the_folder_of_the_script_counts_before_the_working_directory"
-        ),
+        caught_by="tests/recording/test_git_commit.py::test_a_commit_of_sha_256_is_one",
     ),
     Fault(
         name="histories-are-captured-whole-each-time",
@@ -376,7 +372,7 @@ FAULTS: tuple[Fault, ...] = (
         before='if "user-defined function" in str(error):  # agentspan',
         after='if not "user-defined function" in str(error):  # agentspan',
         says="An error of SQLite, such as a missing table, is reported as a payload that cannot be read.",
-        caught_by="tests/storage/test_driver_errors.py::test_a_file_without_its_tables[account]",
+        caught_by="tests/storage/test_driver_errors.py::test_a_trigger_that_forbids_it[apply one]",
     ),
     Fault(
         name="open-spans-are-missing-in-the-index",

@@ -16,9 +16,13 @@ def test_a_fault_can_be_planted(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_the_test_that_caught_a_fault_is_there(fault: Fault) -> None:
+def test_the_test_that_caught_a_fault_is_there_and_quick(fault: Fault) -> None:
     file, name, *_ = fault.caught_by.partition("[")[0].split("::")  # a class may inherit its tests
-    assert re.search(rf"^(?:async )?(?:def|class) {name}\b", (ROOT / file).read_text(), re.M), f"{file} has no {name}"
+    source = (ROOT / file).read_text()
+    found = re.search(rf"^(?:async )?(?:def|class) {name}\b", source, re.M)
+    assert found, f"{file} has no {name}"
+    marks = source[: found.start()].rpartition("\n\n\n")[2]
+    assert not re.search(r"^@pytest\.mark\.(full|nightly)", marks, re.M), f"{name} is not of the quick tier"
 
 
 def test_each_of_the_sixty_faults_has_a_name_of_its_own() -> None:

@@ -24,6 +24,7 @@ from agentspan.otel import extract, inject
 from agentspan.recording import budgets
 from agentspan.recording.budgets import PLACES, Kin
 from agentspan.recording.tracer import recorder_of
+from agentspan.tuning import STANDARD
 from tests.recording.stored import runs_of, spans_of
 from tests.waiting import until
 
@@ -94,6 +95,19 @@ def test_a_warning_is_logged_once(tracer: Tracer, caplog: pytest.LogCaptureFixtu
     assert [record.getMessage().rpartition("budget: ")[2] for record in caplog.records] == ["steps: 1 of 1; it goes on"]
 
 
+def test_each_limit_is_warned_of_where_repeats_are_limited_too(
+    tracer: Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracer.run("a", budget=Budget(usd=1, repeats=2, on_spent="warn")):
+        for model in "abbb":
+            with tracer.span("llm", {"model": model}) as span:
+                span.set_result(CALL)
+    assert [record.getMessage().rpartition("budget: ")[2].partition(":")[0] for record in caplog.records] == [
+        "usd", "repeats",
+    ]  # fmt: skip
+    assert len(spans_of(tracer)) == 4
+
+
 def test_a_function_may_allow_more_go_on_or_raise(tracer: Tracer) -> None:
     asked: list[tuple[str, str]] = []
     answers: Iterator[Any] = iter([Budget(steps=2), None])
@@ -146,6 +160,19 @@ def test_a_pause_lasts_until_somebody_allows_more(tracer: Tracer) -> None:
         use(tracer)
         other.join()
     assert [run.status for run in runs_of(tracer)] == ["complete"]
+
+
+def test_the_time_of_a_pause_is_recorded_for_other_processes(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(budget_look_s=0.001))
+    with tracer.run("a", budget=Budget(usd=1, minutes=60, on_spent="pause")) as run:
+        use(tracer)
+        other = threading.Thread(target=lambda: (until(lambda: is_paused(tracer, run)), allow(tracer, run, "usd +1")))
+        other.start()
+        use(tracer)
+        other.join()
+    assert tracer.flush()
+    notes = {score.label: score.explanation for score in agentspan.open(tmp_path / "runs.db").scores.list(run.id)}
+    assert str(notes["paused"]).startswith("minutes ")
 
 
 def is_paused(tracer: Tracer, run: Run) -> bool:
@@ -607,6 +634,47 @@ def test_what_one_of_a_family_was_allowed_or_ended_leaves_the_sums(tmp_path: Pat
         use(tracer, 9)
     assert tracer.flush()
     assert len(spans_of(tracer)) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_children_share_all_budgets_around_them(tmp_path: Path) -> None:
+    tracer, together = Tracer(tmp_path / "runs.db", durability="commit"), multiprocessing.get_context("fork").Barrier(3)
+
+    def child() -> None:
+        together.wait(60)
+        use(tracer, 9)
+
+    outer, inner = Budget(steps=6), Budget(steps=100)
+    with contextlib.suppress(BudgetExceeded), tracer.run("outer", budget=outer), tracer.run("inner", budget=inner):
+        for pid in [_forked(tracer, child) for _ in range(3)]:
+            os.waitpid(pid, 0)
+        use(tracer, 9)
+    assert tracer.flush()
+    assert 6 <= len(spans_of(tracer)) <= 9
+
+
+def test_a_limit_that_is_spent_stops_although_more_of_another_one_is_allowed(tracer: Tracer) -> None:
+    with tracer.run("a", budget=Budget(usd=2, tokens=1000)) as run:
+        use(tracer, 2)
+        allow(tracer, run, "tokens +1000")
+        for _ in range(2):
+            with pytest.raises(BudgetExceeded, match=r"usd: \$2\.00 of \$2\.00"):
+                use(tracer)
+
+
+def test_looks_at_other_processes_are_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer, asked = Tracer(tmp_path / "runs.db", durability="commit"), list[object]()
+    with tracer.run("a", budget=Budget(usd=100)):
+        use(tracer)
+        store = recorder_of(tracer).store
+        ask = store.ask
+        monkeypatch.setattr(store, "ask", lambda question: asked.append(question) or ask(question))
+        (state,) = recorder_of(tracer).spendings()
+        state._next_look_ns = 0
+        state.look()
+        number = len(asked)
+        state.look()
+        assert len(asked) == number > 0
 
 
 def test_another_process_in_a_run_inside_of_one_with_a_budget_keeps_to_it(tmp_path: Path) -> None:
