@@ -85,6 +85,7 @@ _NO_WORD = lazy_pattern(r"(?=[^0-9!@#$%^&*+=]*[0-9!@#$%^&*+=])\S{6,}")
 _NO_SIZE = lazy_pattern(r"(?![0-9.,]+[A-Za-z%]{0,3}\Z|auto\Z|none\Z)\S{4,}")
 _MIXED = lazy_pattern(r"(?=[^0-9]*[0-9])(?=[^a-z]*[a-z])(?=[^A-Z!@#$%^&*+=?]*[A-Z!@#$%^&*+=?])\S{8,}")
 _LOGIN = lazy_pattern(r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9=]*[0-9=])[A-Za-z0-9+/]{12,}={0,2}")
+_RANDOM = lazy_pattern(r"[0-9a-f-]{32,}|(?=[^0-9]*[0-9])(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])[A-Za-z0-9_-]{20,}")
 _WORDS = lazy_pattern(r"(?:[a-z]{3,10}[ \n,]{1,2}){11,23}[a-z]{3,10}", re.IGNORECASE)
 PIN = lazy_pattern(r"[0-9]{4,8}")  # a number of three digits is an output of a circuit
 _SHORT_PIN = lazy_pattern(r"[0-9]{4}")  # one of six is also the code of a post office
@@ -99,7 +100,8 @@ _DOUBTFUL_KEY_NAMES = (
     f"|activation|product|storage|wallet|merchant|maps|openai|anthropic|stripe|google|azure|aws|gemini|mistral|cohere"
     f"|llm){SEPARATOR}key"
 )
-KEY_NAMES = f"{_KEY_NAMES}|{_DOUBTFUL_KEY_NAMES}|secret{SEPARATOR}key{SEPARATOR}base"
+_AXIS_KEY_NAMES = f"x{SEPARATOR}key"
+KEY_NAMES = f"{_KEY_NAMES}|{_DOUBTFUL_KEY_NAMES}|{_AXIS_KEY_NAMES}|secret{SEPARATOR}key{SEPARATOR}base"
 """All names of credentials with the word *key*."""
 _MIXED_BEYOND = "schlüssel", "clé"
 _OPAQUE_BEYOND = "токен", "令牌", "トークン", "토큰"
@@ -110,6 +112,7 @@ _MAY = {
     _names(*_MIXED_BEYOND): _MIXED,
     f"{_DOUBTFUL_KEY_NAMES}|jwt": _OPAQUE,
     _names(*_OPAQUE_BEYOND): _OPAQUE,
+    _AXIS_KEY_NAMES: _RANDOM,
     "auth": _LOGIN,
     f"mnemonic|seed{SEPARATOR}phrase": _WORDS,
     f"pin|t?otp|otp{SEPARATOR}code": PIN,
@@ -184,7 +187,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         "fc-[0-9a-f]{32}",  # Firecrawl
         f"re_{_W}{{8}}_{_W}{{20,}}",  # Resend
         f"tk-us-{_C}{{40,}}",  # Scalingo
-        f"lsv2_{_C}{{20,}}",  # LangSmith
+        f"ls(?:v2|_)_{_C}{{20,}}",  # LangSmith
         f"(?:xai|csk|PMAK)-{_C}{{16,}}",  # xAI, Cerebras, Postman
         f"AQVN{_C}{{35,}}",  # Yandex
         f"AIza{_C}{{30,}}",  # Google
@@ -297,7 +300,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         (f"\\+A(?:{_AZURE}){_B}{{6}}=", f"{_B}{{32}}(?:{_B}{{44}})?\\+A(?:{_AZURE}){_B}{{6}}={{1,2}}"),
     ),
     (  # a few ends for many begins, because each end takes as many states of the search as it has characters
-        f"(?:pa-|BSA|ctx7sk-|ydc-sk-|dbt[cpsu]_|secret-(?:live|test)-|bb_(?:live|test)_){_C}{{27,}}",  # Voyage, Brave …
+        f"(?:pa-|bu_|BSA|ctx7sk-|ydc-sk-|dbt[cpsu]_|secret-(?:live|test)-|bb_(?:live|test)_){_C}{{27,}}",  # Voyage …
         "(?:dtn_|key_|dose|rootly_|signkey-[a-z]{3,8}-)[0-9a-f]{32,}",  # Daytona, Runway, Databricks, Inngest
         f"(?:luma|xa[ap]t)-{_U}",  # Luma, Axiom
         f"CC(?:DB1|IPAT|IPRJ)_{_W}{{16,}}_{_W}{{30,}}",  # CockroachDB, CircleCI
@@ -305,7 +308,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ("/12[0-9]{14}:[0-9a-f]{32}", "2/[0-9]{16}/12[0-9]{14}:[0-9a-f]{32}"),  # Asana
         rf"snyk_[a-z]{{3}}\.[0-9a-f]{{8}}\.{_C}{{40,}}",
         "IQoJb3JpZ2lu[A-Za-z0-9+/]{100,}={0,2}",  # AWS
-        (r"\|eyJ2MiI6", rf"(?:prod|dev|preview|project):[a-z0-9-]{{3,60}}\|eyJ2MiI6{_B}{{20,}}={{0,2}}"),  # Convex
+        rf"(?:prod|dev|preview|project):[a-z0-9-]{{3,60}}\|{_B}{{40,}}={{0,2}}",  # Convex
         ("jsn[0-9a-f]{12}", "[0-9a-f]{10}msh[0-9a-f]{15}p[0-9a-f]{6}jsn[0-9a-f]{12}"),  # RapidAPI
     ),
     (
@@ -314,7 +317,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ),
     (
         "(?:bt-st-|nk-|a[ks]-|cal_live_|vercel_blob_rw_|pdl_(?:live|sdbx)_apikey_|tsec_|unkey_|opk_|bxt_|pit_|KGAT_|zpka_"
-        f"|hl_sk_|apk_user_|sgamp_user_|lin_wh_|fig(?:o|u)_|vc[air]_|z_1dWlkI|essu_|dG9rOj|cflt){_W}{{20,}}",
+        f"|hl_sk_|apk_user_|sgamp_user_|lin_wh_|fig(?:o|u)_|vc[air]_|z_1dWlkI|essu_|dG9rOj|cflt|arc_|secret-){_W}{{20,}}",
     ),
 )
 """The patterns of keys with a known begin; for keys with a known part inside, a pair: the part, and the whole key.
@@ -328,7 +331,7 @@ _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key b
 _ESCAPED = lazy_pattern(rf"{_ESCAPE}\Z")
 
 _LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "live_", "API-", "fw_", "secret", "pa-")
-_SHORT = ("BSA", "cio", "tr_", "pa-", "m0-", "ck-", "ste-", "nk-", "ak-", "as-")
+_SHORT = ("BSA", "cio", "tr_", "pa-", "m0-", "ck-", "ste-", "nk-", "ak-", "as-", "bu_", "arc_")
 """Begins that are so short that a key must have letters of both cases and digits, too."""
 
 
@@ -587,12 +590,16 @@ _WEBHOOKS = (
     r"|webhook\.office\.com/webhookb2/|hooks\.zapier\.com/hooks/catch/|(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/"
     r"|telegram\.org/(?:file/)?bot|with/key/|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/"
 )
+_OF_MCP = r"//mcp\.[a-z0-9.-]{3,60}/(?:[a-z0-9_-]{1,20}/){0,4}"
 _PARAMETERS = r"(?:[?&](?:amp;)?|\\u0026)(?i{0}:{1})="
 _SIGNATURES = "sig|(?:x-amz-|x-goog-)?signature|hmac"
 _IN_A_QUERY = "key|code|auth|ticket|appid|sas|psk|pw"
 
 OTHERS = {
     "webhook": _Kind(f"(?:{_WEBHOOKS})[A-Za-z0-9_/:@-]{{16}}", rf"(?:{_WEBHOOKS})(?P<secret>[\w/:@-]{{16,}})"),
+    "key in the path of an MCP server": _Kind(
+        rf"{_OF_MCP}[A-Za-z0-9_+=~-]{{24}}", rf"{_OF_MCP}(?P<secret>[\w+=~-]{{24,}})", _opaque
+    ),
     "private key": _Kind(
         "PRIVATE KEY(?: BLOCK)?-----|Private-Lines: ",
         r"(?P<secret>(?:(?<=Private-Lines: [0-9])|(?<=Private-Lines: [0-9][0-9]))"
@@ -666,11 +673,12 @@ OTHERS = {
     ),
     "command": _Kind(
         r"ConvertTo-SecureString[ \t]|h secret set[ \t]|(?:smb|rpc)client[ \t]|-pass(?:in|out)?[ \t]+pass:"
-        rf"|(?:ENV|ARG)[ \t]+[A-Z0-9_]*{_IN_ENVIRONMENT}[ \t]|{_FROM_STDIN}",
+        rf"|d-authtoken[ \t]|(?:ENV|ARG)[ \t]+[A-Z0-9_]*{_IN_ENVIRONMENT}[ \t]|{_FROM_STDIN}",
         r"(?:ConvertTo-SecureString[ \t]+(?:-String[ \t]+)?(?=\\*[\"'])"
         r"|gh secret set\b(?:(?!gh secret)[^\r\n|;]){0,200}?[ \t](?:-b|--body)[ \t=]+"
         r"|(?:smb|rpc)client\b(?:(?!client)[^\r\n|;]){0,200}?[ \t]-U[ \t]*(?:\\*[\"'])?[^\s%\"']{1,60}%"
-        rf"|-pass(?:in|out)?[ \t]+pass:|\b(?:ENV|ARG)[ \t]+[A-Z0-9_]{{0,60}}{_IN_ENVIRONMENT}[ \t]+"
+        r"|-pass(?:in|out)?[ \t]+pass:|\badd-authtoken[ \t]+"
+        rf"|\b(?:ENV|ARG)[ \t]+[A-Z0-9_]{{0,60}}{_IN_ENVIRONMENT}[ \t]+"
         rf"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\r\n]{{4,400}}\|[^|\r\n]{{0,200}}{_FROM_STDIN}))"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;$<-][^\s\"'\\;|]{3,4096})",
         _no_name,

@@ -6,7 +6,7 @@ iterators, files and generators are never read. An interrupt (Ctrl-C, SystemExit
 Values of numpy and pandas are recognized by their attributes and simplified, without importing either package.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
@@ -376,6 +376,19 @@ LONGEST_NAME = 200
 """The length of a text up to which the result of its check is cached."""
 
 
+def _texts_in(plain: Any) -> Iterator[str]:
+    """Yield the texts in plain JSON, without the names of members."""
+    rest = [plain]
+    while rest:
+        value = rest.pop()
+        if type(value) is str:
+            yield value
+        elif type(value) is dict:
+            rest += value.values()
+        elif type(value) is list:
+            rest += value
+
+
 class SentRedaction:
     """Redacts JSON that clients send, by the rules for payloads that are recorded in process.
 
@@ -404,11 +417,19 @@ class SentRedaction:
 
     def cleaned(self, plain: Any) -> tuple[str, Any]:
         """Remove credentials from plain JSON whose text is suspicious. Return the rest as text and as plain JSON."""
-        cleaned = self._clean(plain, "")
+        texts = [*dict.fromkeys(_texts_in(plain))]
+        found = set(self.suspicious_among(texts))
+        cleaned = self._clean(plain, "", {text for place, text in enumerate(texts) if place not in found})
         return encode(cleaned), cleaned
 
-    def _clean(self, value: Any, name: str) -> Any:
-        """Return a value of plain JSON, redacted. Uses one stack frame for each level: there may be 500."""
+    def _clean(self, value: Any, name: str, harmless: Container[str]) -> Any:
+        """Return a value of plain JSON, redacted. Uses one stack frame for each level: there may be 500.
+
+        Args:
+            harmless: texts without a credential: to search each by itself takes longer than all together.
+        """
+        if type(value) is str and value in harmless and looks_of(name) is None:
+            return value
         redaction = self._redaction
         if type(value) is dict:
             is_secret = bool(name) and names_credential(name) and not is_schema(value)
@@ -420,7 +441,7 @@ class SentRedaction:
                 if shown in out:  # two keys with the same redacted form
                     shown = another_key(shown, out, taken)
                 member = name if is_secret else described if described and key.lower() == "value" else key
-                out[shown] = self._clean(item, member)
+                out[shown] = self._clean(item, member, harmless)
             return out
         if type(value) is list:
             kept: list[Any] = []
@@ -431,9 +452,9 @@ class SentRedaction:
                 if keeps_numbers and type(item) in _NUMBERS:  # millions, in vectors
                     kept.append(item)
                 elif is_header and type(item) is list and len(item) == 2 and type(item[0]) is str:
-                    kept.append([self._clean(item[0], ""), self._clean(item[1], item[0])])
+                    kept.append([self._clean(item[0], "", harmless), self._clean(item[1], item[0], harmless)])
                 else:
                     item = redaction.argument(kept, item)
-                    kept.append(self._clean(item, "password" if is_login and index else name))
+                    kept.append(self._clean(item, "password" if is_login and index else name, harmless))
             return kept
         return redaction.value(name, value)

@@ -75,7 +75,7 @@ _SIGN = r"""[\\"'`\]t\t ]*[:=>]"""
 _THEN = rf"""(?:{_SIGN}|"[,}}]|[\\"']*["'],[bt\\"' \t]*["']|[\\"', \t\r\nnrt]{{1,60}}value[\\"' \t]*[:=])"""
 """The same also in a list, and in an object with a name and a value."""
 _CODE = r"""[\\"'` \t]*[:=][\\"'` \t]*[0-9]{3}"""
-_KEY = f"[istegnrhpd]{SEPARATOR}(?:keys?|key{SEPARATOR}base){_THEN}"
+_KEY = f"[istegnrhpdx]{SEPARATOR}(?:keys?|key{SEPARATOR}base){_THEN}"
 """The search for names with the word *key*, one in ten of which are names of credentials."""
 _NAMES = (
     rf"(?:pass(?:w(?:or[dt]|d)(?:s|[0-9])?|e|{SEPARATOR}(?:phrase|code))?|pwd|pswd|token"
@@ -91,7 +91,7 @@ _NAMES = (
     + detects("curl", "option", "option in a list", "bearer", "basic"),
     r"(?:hooks\.slack\.com/(?:services|workflows|triggers)/|rd(?:app)?\.com/api/(?:v[0-9]+/)?webhooks/"
     r"|webhook\.office\.com/|hooks\.zapier\.com/|feishu\.cn/open|larksuite\.com/open|legram\.org/(?:file/)?bot|ith/key/"
-    r"|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/)[a-z0-9_/:@-]{16}"
+    r"|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/)[a-z0-9_/:@-]{16}|//mcp\.[a-z0-9.-]{3,60}/[a-z0-9_/+=~-]{24}"
     rf"|(?:auth|mnemonic|seed{SEPARATOR}phrase){_SIGN}",
     detects("command", ".pgpass", "kind: Secret").lower().replace(r"\b", ""),
 )

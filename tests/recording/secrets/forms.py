@@ -116,6 +116,17 @@ KEYS = {
     "Humanloop": "hl_sk_<h48>",
     "Kaggle": "KGAT_<h32>",
     "LaunchDarkly": "sdk-<u>",
+    "Browser Use": "bu_<C43>",
+    "Arcade": "arc_<W52>",
+    "Statsig": "secret-<W43>",
+    "Convex, old": "prod:shiny-otter-<N3>|<h90>==",
+    "Vercel, personal": "vcp_<W56>",
+    "Paddle": "pdl_live_apikey_01<l24>_<W22>_<W3>",
+    "Amp": "sgamp_user_01K<U23>_<h64>",
+    "Linear, webhook": "lin_wh_<W40>",
+    "Tailscale, client": "tskey-client-<W12>CNTRL-<W32>",
+    "Azure OpenAI": "<W32>JQQJ99<U10>AAAAACOG<W4>",
+    "AWS, Bedrock, long": "ABSK<B128>==",
     "JWE": "eyJ<W60>..<C16>.<C120>.<C22>",
     "JWE with a key": "eyJ<W60>.<C342>.<C16>.<C120>.<C22>",
 }
@@ -257,6 +268,9 @@ CONTEXTS = {
     "a proxy": ("https_proxy=http://ann:{}@proxy.example:3128", "<W12>"),
     "a header in JSON": ('{{"headers": {{"x-api-key": "{}"}}}}', "<h32>"),
     "a query": ("GET https://a.example/v1/x?api_key={}&q=1", "<W32>"),
+    "x-key": ("curl https://api.example/v1/flux -H 'x-key: {}'", "<u>"),
+    "add-authtoken": ("ngrok config add-authtoken {}", "2<W26>_<W21>"),
+    "the path of an MCP server": ("claude mcp add a https://mcp.shop.example/api/mcp/s/{}/mcp", "<W60>"),
     "basic": ("Authorization: Basic {}=", "<B27>"),
 }
 """Credentials that only the text around them shows: the text, and the form."""
@@ -322,6 +336,9 @@ PLAIN = {
     "a query": "SELECT key, value FROM settings WHERE token_count > <N4> AND pass = true",
     "a certificate": "-----BEGIN CERTIFICATE-----\nMII<B200>\n-----END CERTIFICATE-----",
     "a public key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI<B43> ann@laptop",
+    "an MCP server": "https://mcp.linear.app/sse https://mcp.example.com/servers/list-of-all-servers-and-tools/mcp",
+    "an axis": 'plot(x_key="day_of_week_2026", y_key="max_key=12") and {"x-key": "timestamp"}',
+    "names like begins of keys": "arc_length bu_table secret-manager-access-for-production-x1 prod:api|round-robin",
     "an S3 address": "s3://bucket-<l12>/<h32>/part-00000-<u>.snappy.parquet",
 }
 """Texts in which nothing is secret, or that only name one."""
