@@ -133,8 +133,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a-deleted-file-is-not-noticed",
         file="agentspan/recording/recorder.py",
-        before="run.stored_in == recorder.destination.identity_now()",
-        after="run.stored_in != recorder.destination.identity_now()",
+        before="run.stored_in == recorder.destination.identity_now(storage)",
+        after="run.stored_in != recorder.destination.identity_now(storage)",
         says=(
             "A program whose database file was deleted goes on writing into the deleted file, so the rest of its run "
             "is lost."
