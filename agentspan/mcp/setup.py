@@ -86,6 +86,12 @@ def _typed(words: list[str]) -> dict[str, Any]:
     return {"type": "stdio", **_plain(words)}
 
 
+def _in_one_folder(title: str, folder: str, settings: str) -> Agent:
+    """Return an agent whose settings and skills are in a folder of this name, of the user as of a project."""
+    file, skills = f"{folder}/{settings}", f"{folder}/skills"
+    return Agent(title, lambda e: _home(e) / file, lambda e: _home(e) / skills, file, skills, "mcpServers", _plain)
+
+
 AGENTS = {
     "claude": Agent(
         "Claude Code",
@@ -105,24 +111,8 @@ AGENTS = {
         "mcp_servers",
         _plain,
     ),
-    "cursor": Agent(
-        "Cursor",
-        lambda e: _home(e) / ".cursor/mcp.json",
-        lambda e: _home(e) / ".cursor/skills",
-        ".cursor/mcp.json",
-        ".cursor/skills",
-        "mcpServers",
-        _plain,
-    ),
-    "gemini": Agent(
-        "Gemini CLI",
-        lambda e: _home(e) / ".gemini/settings.json",
-        lambda e: _home(e) / ".gemini/skills",
-        ".gemini/settings.json",
-        ".gemini/skills",
-        "mcpServers",
-        _plain,
-    ),
+    "cursor": _in_one_folder("Cursor", ".cursor", "mcp.json"),
+    "gemini": _in_one_folder("Gemini CLI", ".gemini", "settings.json"),
     "opencode": Agent(
         "OpenCode",
         _opencode,

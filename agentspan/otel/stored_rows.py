@@ -22,17 +22,8 @@ from agentspan.otel.traces import ABANDONED, end_of_run
 from agentspan.schemas.span_types import REGISTRY, describe, title_of
 
 _REWRITTEN = (
-    "schema_name",
-    "schema_title",
-    "status",
-    "payload",
-    "result_payload",
-    "finished_at",
-    "duration_ms",
-    "closed_by",
-    "closed_at",
-    "sensitive_encoding",
-    *DERIVED,
+    *("schema_name", "schema_title", "status", "payload", "result_payload", "finished_at", "duration_ms"),
+    *("closed_by", "closed_at", "sensitive_encoding", *DERIVED),
 )
 """The columns that are updated when a stored span becomes a duplicate, or log records with its messages come."""
 ENDED = frozenset({"complete", "failed"})

@@ -308,22 +308,8 @@ IDEMPOTENCY_KEY: Mapping[str, Any] = {
 _OF_PARAMETERS = ("type", "anyOf", "maximum", "minimum", "default", "title")
 """The order of the members of a parameter's schema."""
 _OF_SCHEMAS = (
-    "$ref",
-    "anyOf",
-    "items",
-    "properties",
-    "additionalProperties",
-    "type",
-    "const",
-    "enum",
-    "format",
-    "maximum",
-    "minimum",
-    "maxItems",
-    "maxLength",
-    "required",
-    "title",
-    "default",
+    *("$ref", "anyOf", "items", "properties", "additionalProperties", "type", "const", "enum", "format"),
+    *("maximum", "minimum", "maxItems", "maxLength", "required", "title", "default"),
 )
 """The order of the members of a schema, to which its description and its examples are added."""
 GENERATED: Mapping[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "string": "text"}

@@ -134,11 +134,8 @@ class OneRun:
     async def context(self, request: Request) -> Response:
         """Answer with the context of a model call, compared with the previous one (see context_diff.since_previous)."""
         run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
-
-        def read() -> dict[str, Any]:
-            return since_previous(self._storage, span_of(self._storage, run_id, span_id))
-
-        return respond(await self._alone(read))
+        span = await self._alone(span_of, self._storage, run_id, span_id)
+        return respond(await self._alone(since_previous, self._storage, span))
 
     async def conversation(self, request: Request) -> Response:
         """Answer with turns of the conversation from `offset` on, or around the `span`, and with its sections."""

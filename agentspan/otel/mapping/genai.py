@@ -41,24 +41,12 @@ MEMORY = {
 }
 """The operation of a span of type `memory`, by the operation name of the conventions."""
 KINDS = {
-    "chat": "llm",
-    "text_completion": "llm",
-    "generate_content": "llm",
-    "completion": "llm",
-    "acompletion": "llm",
-    "responses": "llm",
-    "embeddings": "embedding",
-    "embedding": "embedding",
-    "execute_tool": "tool",
-    "invoke_agent": "agent",
-    "create_agent": "agent",
-    "invoke_workflow": "chain",
-    "agent_step": "chain",
-    "plan": "chain",
-    "retrieval": "retrieval",
-    "rerank": "rerank",
-    "evaluate": "evaluation",
-    "handoff": "handoff",
+    **dict.fromkeys(("chat", "text_completion", "generate_content", "completion", "acompletion", "responses"), "llm"),
+    **dict.fromkeys(("embeddings", "embedding"), "embedding"),
+    **dict.fromkeys(("invoke_agent", "create_agent"), "agent"),
+    **dict.fromkeys(("invoke_workflow", "agent_step", "plan"), "chain"),
+    **{"execute_tool": "tool", "evaluate": "evaluation"},
+    **{each: each for each in ("retrieval", "rerank", "handoff")},
     **dict.fromkeys(MEMORY, "memory"),
 }
 OPERATIONS = {

@@ -105,15 +105,8 @@ def guess(span: OtelSpan) -> str | None:
 
 
 FAMILIES: tuple[Family, ...] = (
-    openinference.FAMILY,
-    platforms.MLFLOW,
-    platforms.LANGFUSE,
-    platforms.LANGSMITH,
-    sdks.VERCEL,
-    sdks.LITELLM,
-    sdks.LOGFIRE,
-    traceloop.FAMILY,
-    sdks.SDK,
+    *(openinference.FAMILY, platforms.MLFLOW, platforms.LANGFUSE, platforms.LANGSMITH, sdks.VERCEL, sdks.LITELLM),
+    *(sdks.LOGFIRE, traceloop.FAMILY, sdks.SDK),
 )
 """The families that are tried before the GenAI conventions, in this order.
 

@@ -20,17 +20,9 @@ from agentspan.otel.mapping.messages import instructions, tools
 from agentspan.schemas.span_types import REGISTRY
 
 _KINDS = {
-    "agent": "AGENT",
-    "chain": "CHAIN",
-    "llm": "LLM",
-    "tool": "TOOL",
-    "mcp": "TOOL",
-    "handoff": "TOOL",
-    "retrieval": "RETRIEVER",
-    "embedding": "EMBEDDING",
-    "rerank": "RERANKER",
-    "guardrail": "GUARDRAIL",
-    "evaluation": "EVALUATOR",
+    **{type_: type_.upper() for type_ in ("agent", "chain", "llm", "tool", "embedding", "guardrail")},
+    **dict.fromkeys(("mcp", "handoff"), "TOOL"),
+    **{"retrieval": "RETRIEVER", "rerank": "RERANKER", "evaluation": "EVALUATOR"},
 }
 _CLIENTS = frozenset({"llm", "embedding", "retrieval", "memory", "mcp"})
 _NAMED_BY = {"llm": "model", "embedding": "model", "rerank": "model", "retrieval": "source", "memory": ""}
@@ -310,18 +302,10 @@ def _type_of(row: AgentSpanRow) -> str:
 
 
 _MODALITIES = {
-    "image_url": "image",
-    "input_image": "image",
-    "image": "image",
-    "input_audio": "audio",
-    "audio": "audio",
-    "video_url": "video",
-    "video": "video",
-    "file": "document",
-    "input_file": "document",
-    "document": "document",
-    "inline_data": "image",
-    "file_data": "document",
+    **dict.fromkeys(("image_url", "input_image", "image", "inline_data"), "image"),
+    **dict.fromkeys(("input_audio", "audio"), "audio"),
+    **dict.fromkeys(("video_url", "video"), "video"),
+    **dict.fromkeys(("file", "input_file", "document", "file_data"), "document"),
 }
 """The default modality of a part without a media type, by the provider's type of the part."""
 _HOLDERS = ("image_url", "video_url", "input_audio", "source", "file", "inline_data", "file_data")
