@@ -25,6 +25,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
+from inspect import cleandoc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ class Reference:
         listed = self.listed.setdefault(page, [])
         if kind == "command":
             title = call_of(word)
-            listed.append((title, f"{page}#{anchor(title)}", first_sentence(HELPS[word])))
+            listed.append((title, f"{page}#{anchor(title)}", HELPS[word]))
         if kind not in ("names", "brief"):
             return
         name = Word.of(word)
@@ -272,7 +273,7 @@ class Reference:
             "```",
             "",
         )
-        yield from self._prose(plain(HELPS[name]), "")
+        yield from self._prose(plain(cleandoc(command.help or "")), "")
         listed, is_filtered = [], "git_commit" in [each.name for each in command.params]
         for option in command.params:
             if (

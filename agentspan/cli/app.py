@@ -1,4 +1,4 @@
-"""Lists all commands with their help texts, defines the options `--db` and `--json`, opens the storage of a command.
+"""Lists all commands, defines the options `--db` and `--json`, opens the storage of a command.
 
 Before a command reads a file, the journals of dead programs are recovered, with a progress bar.
 """
@@ -63,86 +63,53 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 COMMANDS = {
     "Look at runs": {
-        "runs": "List runs, the latest first, with totals.\n\nA ? marks a run that its program left open when it died.",
+        "runs": "List runs, the latest first, with totals.",
         "show": "Show a run as a tree, or one of its steps in full; with --session a conversation, with --follow what "
-        "happens now.\n\nID is a run: its id, the unique beginning of one, or - for the latest run. Or it is a step, "
-        "by its number in the tree, such as -#12, or by its id. --session and --follow have options of their own: "
-        "`show --follow --help` lists them.",
-        "search": "Find the steps that have all WORDS.\n\nThey are in its summary, payload or result. 'Two words' in "
-        "quotes are a phrase; book* finds booking.",
-        "stats": "Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
-        "runs, of those that match, or of RUN. --since and --until are about steps here, the other filters about their "
-        "runs.",
+        "happens now.",
+        "search": "Find the steps that have all WORDS.",
+        "stats": "Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.",
         "cost": "Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches "
-        "saved.\n\nA cost belongs to the day on which its run began. By tool it is that of all model calls inside its "
-        "calls.",
-        "sql": "Answer a QUERY in SQL over the tables and views.\n\nIt cannot write. With - as QUERY it is read from "
-        "stdin.",
-        "open": "Open the viewer in a browser: the list of runs, or the page of RUN.\n\nIt is that of a running "
-        "`serve` of this file, if there is one. Else a server is started in the background, which only this machine "
-        "can reach. It ends by itself after two hours without a request.",
+        "saved.",
+        "sql": "Answer a QUERY in SQL over the tables and views.",
+        "open": "Open the viewer in a browser: the list of runs, or the page of RUN.",
     },
     "Compare and judge": {
-        "why": "Group the failed runs by what failed, and list what goes with failure.\n\nWith RUN, show why that run "
-        "failed.",
-        "diff": "Show where two runs part, or whether two groups of runs differ by more than chance.\n\nA and B are "
-        "runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 AGENT@2.0; other "
-        "groups are --base FILTER and --head FILTER. With --context they are model calls, as `show` numbers them, such "
-        "as -#12; A alone is compared with the call before it.",
-        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one "
-        "before.\n\nIt may differ only by chance. Without AGENT, list the agents with several versions.",
-        "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
-        "they cannot be checked, 3 if they are too few to say.",
-        "evaluate": "Run cases through a function, score its runs, and compare them with another "
-        "version's.\n\nMODULE:FUNCTION is called with the input of each case. The exit code is 0 if it is no worse, 1 "
-        "if it is, 2 if nothing was evaluated, 3 if there is no verdict. The same command again runs the trials that "
-        "are missing.",
-        "score": "Add a score, a mark or a note to a run or a step.\n\nRUN may be a step, such as -#12. NAME is what "
-        "is judged, VALUE a number, true, false or a word. The newest score of a NAME counts, and so does the newest "
-        "mark.",
+        "why": "Group the failed runs by what failed, and list what goes with failure.",
+        "diff": "Show where two runs part, or whether two groups of runs differ by more than chance.",
+        "versions": "Show the versions of AGENT side by side, and whether the newest is worse than the one before.",
+        "check": "Check runs in CI: budgets, calls, a baseline.",
+        "evaluate": "Run cases through a function, score its runs, and compare them with another version's.",
+        "score": "Add a score, a mark or a note to a run or a step.",
     },
     "Record and watch": {
-        "record": "Run a Python program, and record what its AI frameworks do.\n\nThe program needs no change. With "
-        "`-m MODULE` as PROGRAM, a module runs, as `python -m` does: the options after it are the module's.",
-        "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.\n\nSOURCE is a format, such as "
-        "claude or codex, or a file or folder, or all. Without one, the sessions of this machine are listed, and "
-        "followed after a yes.",
-        "serve": "Serve the viewer and the operations over HTTP.\n\nThe official clients of the Prefactor API work "
-        "against it.",
-        "run": "Allow a run more than its budget, or terminate it.\n\nEach has options of its own: `run allow --help` "
-        "and `run terminate --help` list them.",
+        "record": "Run a Python program, and record what its AI frameworks do.",
+        "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.",
+        "serve": "Serve the viewer and the operations over HTTP.",
+        "run": "Allow a run more than its budget, or terminate it.",
         "demo": "Record a small agent at work on the current folder, and show its run.",
     },
     "Share": {
-        "export": "Write runs to a file: for `import`, for evaluations, for a review.\n\nRUN is as for `show`, or "
-        "`all`; without RUN, all runs that match the filters. AGENT@VERSION is all its runs.",
+        "export": "Write runs to a file: for `import`, for evaluations, for a review.",
         "import": "Add sessions of coding agents, runs that `export` wrote, or spans of OpenTelemetry; with --list, "
-        "only list sessions.\n\nSOURCE is a format of sessions, such as claude or codex, or all; a file or folder of "
-        "sessions; or another file, or - for stdin. Without one, the sessions of this machine are listed, and imported "
-        "after a yes. What is stored already stays.",
+        "only list sessions.",
         "copy": "Copy all runs to another database, or send them to a backend of OpenTelemetry; with --backup, the "
-        "file as it is now.\n\nSRC is a file or NAME://…, else that of --db. DST is one, too: what it has already "
-        "stays, or becomes what it is in SRC. To http://… or https://…, the spans that have finished since the last "
-        "time are sent. A copy can be interrupted, and repeated.",
+        "file as it is now.",
     },
     "For coding agents": {
-        "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.\n\nThe tools print "
-        "what the commands of their names print, within a budget of tokens. `serve` has the same tools at /mcp.",
+        "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.",
         "setup": "Add agentspan to a coding agent, its MCP server and two skills; or print the script by which a shell "
-        "completes commands.\n\nNAME is claude, codex, cursor, gemini, opencode or vscode. The change is shown first; "
-        "other entries and comments of the files stay as they are; --remove takes it back. Or NAME is bash, zsh or "
-        "fish.",
+        "completes commands.",
     },
     "Keep in order": {
         "doctor": "Check the file, and close what dead programs left open; with --init make its tables, with "
-        "--rederive compute summaries and costs again.\n\n--init and --rederive have options of their own: `doctor "
-        "--init --help` lists them.",
-        "prune": "Remove old runs that have finished, and make the file smaller.\n\nIdempotency keys older than 7 days "
-        "are removed, too. With filters, only runs that match are removed: all of these, if neither --older-than nor "
-        "--max-size is given.",
+        "--rederive compute summaries and costs again.",
+        "prune": "Remove old runs that have finished, and make the file smaller.",
     },
 }
-"""All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
+"""All commands in groups by purpose, with the first sentences of their docstrings, which are their help texts.
+
+They stand here too, so that `agentspan --help` imports no command.
+"""
 WAYS = {
     "overview": "",
     "session": "show --session ID",
@@ -161,27 +128,17 @@ WAYS = {
 `overview` is `agentspan` without a command.
 """
 _HELPS_OF_WAYS = {
-    "overview": "Say what happened to the runs of the last day that has some: how many failed, and why most "
-    "often.\n\n--since replaces the day.",
+    "overview": "Say what happened to the runs of the last day that has some: how many failed, and why most often.",
     "session": "Show the runs of one session in order: what was asked first, what became of it, and what it took.",
-    "tail": "Print each step of RUN as it begins and ends, then of the runs after it.\n\nWithout RUN, of the latest "
-    "run.",
-    "allow": "Allow a run more than its budget.\n\nA run that is paused goes on. Without options, as much again as "
-    "each limit of its budget.",
-    "terminate": "Terminate a run from outside, for good.\n\nIts open spans are closed, and its program learns of it "
-    "at its next span.",
-    "sessions": "List the sessions of coding agents on this machine.\n\nNothing is stored. SOURCE is a format, such as "
-    "claude or codex, or a file or folder; without one, of all formats. EXPIRING is how many their product deletes "
-    "within a week.",
-    "backup": "Copy the file as of now to a new FILE.\n\nPrograms may go on recording.",
-    "init": "Make or migrate the tables of a database.\n\nIt also makes the partitions that are missing. URL is a file "
-    "or NAME://…, else that of --db.",
-    "rederive": "Compute summaries and costs again, after a template or prices have changed.\n\nOf RUN, or of all "
-    "runs.",
-    "completion": "Print the script by which your shell completes commands, options and runs.\n\nAppend it to the file "
-    "that the shell reads when it starts.",
-    "skill": "Print the skill that tells a coding agent how to find out what failed, and why.\n\nWith `instrument` it "
-    "tells how to record a program.",
+    "tail": "Print each step of RUN as it begins and ends, then of the runs after it.",
+    "allow": "Allow a run more than its budget.",
+    "terminate": "Terminate a run from outside, for good.",
+    "sessions": "List the sessions of coding agents on this machine.",
+    "backup": "Copy the file as of now to a new FILE.",
+    "init": "Make or migrate the tables of a database.",
+    "rederive": "Compute summaries and costs again, after a template or prices have changed.",
+    "completion": "Print the script by which your shell completes commands, options and runs.",
+    "skill": "Print the skill that tells a coding agent how to find out what failed, and why.",
 }
 HELPS = {name: help for section in (*COMMANDS.values(), _HELPS_OF_WAYS) for name, help in section.items()}
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -230,7 +187,7 @@ class _Command(click.Command):
         for way, call in WAYS.items():
             command, sign, value = [*call.split(" ", 2), "", ""][:3]
             if command == self.name and sign.startswith("-"):
-                help = first_of(HELPS[way])
+                help = HELPS[way]
                 self.params.append(click.Option([sign], metavar=value, expose_value=False, help=help))
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -269,15 +226,10 @@ _OF_OPTIONS = frozenset({"outcome", "filter"})
 _LATEST_STEP = re.compile(r"-#\d+", re.ASCII)
 
 
-def first_of(help: str) -> str:
-    """Return the first sentence of a help text, which is its first paragraph."""
-    return help.partition("\n\n")[0]
-
-
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Return a decorator that makes a function a click command, with its help text from COMMANDS."""
+    """Return a decorator that makes a function a click command, whose help text is the docstring."""
     settings["context_settings"] = {**SETTINGS, **settings.get("context_settings", {})}
-    return click.command(name, cls=_Command, help=HELPS[name], **settings)
+    return click.command(name, cls=_Command, **settings)
 
 
 def db_option(function: F) -> F:

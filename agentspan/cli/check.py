@@ -66,7 +66,10 @@ def check_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Check the runs that match a filter, print the findings, and exit with the code of the verdict."""
+    """Check runs in CI: budgets, calls, a baseline.
+
+    The exit code is 0 if they pass, 1 if not, 2 if they cannot be checked, 3 if they are too few to say.
+    """
     storage = database.storage
     options = words_of(filters)
     if text is not None and options:

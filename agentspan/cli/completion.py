@@ -92,7 +92,10 @@ AGENT = _Stored(_agents)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion_command(ctx: click.Context, /, shell: str) -> None:
-    """Print the script of a shell."""
+    """Print the script by which your shell completes commands, options and runs.
+
+    Append it to the file that the shell reads when it starts.
+    """
     from click.shell_completion import get_completion_class
 
     found: Any = get_completion_class(shell)

@@ -31,7 +31,13 @@ from agentspan.text import noun
 @options
 @click.pass_context
 def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None, since: str | None, **how: Any) -> None:
-    """Copy runs to a database, or send them as OpenTelemetry if DST is an HTTP URL."""
+    """Copy all runs to another database, or send them to a backend of OpenTelemetry; with --backup, the file as it is
+    now.
+
+    SRC is a file or NAME://…, else that of --db. DST is one, too: what it has already stays, or becomes what it is in
+    SRC. To http://… or https://…, the spans that have finished since the last time are sent. A copy can be interrupted,
+    and repeated.
+    """
     if len(places) > 2:
         raise click.UsageError("a copy has one SRC and one DST")
     source, target = location_in(ctx, db if len(places) == 1 else places[0]), places[-1]
@@ -131,9 +137,9 @@ def _on(*signals: signal.Signals) -> Callable[[], bool]:
 @reads
 @removing_unfinished()
 def backup_command(database: Database, *, file: str, as_json: bool) -> None:
-    """Copy the database to a file while other processes write to it, and print the size of the copy.
+    """Copy the file as of now to a new FILE.
 
-    Exits with code 1 if the database is damaged: the copy has the damage, too.
+    Programs may go on recording.
     """
     to_stdout = is_stdout(file)
     if to_stdout:

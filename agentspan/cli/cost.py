@@ -23,7 +23,10 @@ ROWS = 20
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="List N rows at most; 20 when left out.")
 @reads
 def cost_command(database: Database, *, by: str, limit: int | None, as_json: bool, **filters: Any) -> None:
-    """Print the costs of the matching runs."""
+    """Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches saved.
+
+    A cost belongs to the day on which its run began. By tool it is that of all model calls inside its calls.
+    """
     asked = asked_for(filters)
     filter = filter_in(database.storage, filters)
     with indexing() as progress:

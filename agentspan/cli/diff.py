@@ -121,7 +121,12 @@ def diff_command(
     db: str | None,
     **how: Any,
 ) -> None:
-    """Compare two runs, two groups of runs, or the contexts of two model calls."""
+    """Show where two runs part, or whether two groups of runs differ by more than chance.
+
+    A and B are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 AGENT@2.0;
+    other groups are --base FILTER and --head FILTER. With --context they are model calls, as `show` numbers them, such
+    as -#12; A alone is compared with the call before it.
+    """
     is_grouped = by or base or head or (a and b and all(AT in each or "=" in each for each in (a, b)))
     if cases and (not is_grouped or more or of_context or how["markdown"] or against):
         raise click.UsageError("--cases is about two groups: AGENT@1.0 AGENT@2.0, or --base and --head")

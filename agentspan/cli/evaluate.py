@@ -90,7 +90,11 @@ def evaluate_command(
     db: str | None,
     as_json: bool,
 ) -> None:
-    """Run cases through a function, print the verdict, and exit with its code."""
+    """Run cases through a function, score its runs, and compare them with another version's.
+
+    MODULE:FUNCTION is called with the input of each case. The exit code is 0 if it is no worse, 1 if it is, 2 if
+    nothing was evaluated, 3 if there is no verdict. The same command again runs the trials that are missing.
+    """
     configure(location_in(ctx, db))
     try:
         with redirect_stdout(sys.stderr), bar("evaluating") as update:  # prints are no part of the answer

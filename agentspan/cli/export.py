@@ -69,7 +69,10 @@ def export_command(
     balanced: str | None = None,
     **filters: Any,
 ) -> None:
-    """Write runs to a file, or to stdout."""
+    """Write runs to a file: for `import`, for evaluations, for a review.
+
+    RUN is as for `show`, or `all`; without RUN, all runs that match the filters. AGENT@VERSION is all its runs.
+    """
     storage = database.storage
     filter = filter_in(storage, filters)
     ids = _runs(storage, runs, filter)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentspan import __version__
-from agentspan.cli.app import COMMANDS, HELPS, SETTINGS, called, first_of, meant, message, print_nothing
+from agentspan.cli.app import COMMANDS, HELPS, SETTINGS, called, meant, message, print_nothing
 from agentspan.cli.output import Failed, adapt_output, program, width, wrap
 from agentspan.errors import AgentspanError
 from agentspan.text import printable
@@ -81,7 +81,7 @@ class _Group(click.Group):
         """Complete the name of a command, without importing it, or an option."""
         from click.shell_completion import CompletionItem
 
-        names = [CompletionItem(name, help=first_of(HELPS[name])) for name in NAMES if name.startswith(incomplete)]
+        names = [CompletionItem(name, help=HELPS[name]) for name in NAMES if name.startswith(incomplete)]
         own = click.Command.shell_complete(self, ctx, incomplete)
         return names + own + (named("overview").shell_complete(ctx, incomplete) if incomplete.startswith("-") else [])
 
@@ -107,7 +107,7 @@ class _Group(click.Group):
         """Write the list of commands in groups by purpose, each with the whole first sentence of its help."""
         for title, helps in COMMANDS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, first_of(help)) for name, help in helps.items()])
+                formatter.write_dl([(name, help) for name, help in helps.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()

@@ -53,7 +53,13 @@ LINE_BYTES = 4096
 def import_command(
     ctx: click.Context, /, names: tuple[str, ...], form: str | None, db: str | None, as_json: bool, **how: Any
 ) -> None:
-    """Import sessions, or files. A file of another kind, or one that cannot be read, makes no database."""
+    """Add sessions of coding agents, runs that `export` wrote, or spans of OpenTelemetry; with --list, only list
+    sessions.
+
+    SOURCE is a format of sessions, such as claude or codex, or all; a file or folder of sessions; or another file, or -
+    for stdin. Without one, the sessions of this machine are listed, and imported after a yes. What is stored already
+    stays.
+    """
     if form is None and (not names or any(is_of_sessions(name) for name in names)):
         import_sessions(ctx, db, names, as_json=as_json, **how)
         return

@@ -83,7 +83,10 @@ def init_command(
     db: str | None,
     as_json: bool,
 ) -> None:
-    """Create the tables of a database, by opening it for writing; create the missing partitions, too."""
+    """Make or migrate the tables of a database.
+
+    It also makes the partitions that are missing. URL is a file or NAME://…, else that of --db.
+    """
     location = location_in(ctx, url or db)
     begin = None if since is None else filter_words.parse_time(since, "since", zone=zone())
     with closing(open_direct(location, wait_s=WAIT_S)) as storage:
@@ -133,7 +136,11 @@ def doctor_command(
     report: bool,
     **how: Any,
 ) -> None:
-    """Check a storage, and close the runs that dead programs left open; or only list its span types or tables."""
+    """Check the file, and close what dead programs left open; with --init make its tables, with --rederive compute
+    summaries and costs again.
+
+    --init and --rederive have options of their own: `doctor --init --help` lists them.
+    """
     lists = schemas + tables + report
     if lists > 1 or (lists and any(how.values())) or (all_types and not schemas):
         raise click.UsageError("--schemas (with --all), --tables and --report only print; each stands alone")
@@ -403,7 +410,11 @@ def prune_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Remove old runs and idempotency keys, and print their number."""
+    """Remove old runs that have finished, and make the file smaller.
+
+    Idempotency keys older than 7 days are removed, too. With filters, only runs that match are removed: all of these,
+    if neither --older-than nor --max-size is given.
+    """
     storage = database.storage
     filter = filter_in(storage, filters)
     done = database.prune(
@@ -443,7 +454,10 @@ def _size(text: str) -> int:
 @click.option("--prices", is_flag=True, help="Compute only costs, by today's prices. Costs that clients gave stay.")
 @changes
 def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
-    """Recompute summaries with the newest templates, then costs with the current prices; by default both."""
+    """Compute summaries and costs again, after a template or prices have changed.
+
+    Of RUN, or of all runs.
+    """
     storage = database.storage
     only = None if run is None else by_name.find_run(storage, run)
     total = count(storage, "agent_span") if only is None else storage.ask(Counts([only.id]))[only.id].total

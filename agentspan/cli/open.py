@@ -46,7 +46,11 @@ _PROGRAM = (
 def open_command(
     ctx: click.Context, /, db: str | None, *, run: str | None, no_browser: bool, stop: bool, as_json: bool
 ) -> None:
-    """Find or start a server of the storage, print the address of the page, and open it in a browser."""
+    """Open the viewer in a browser: the list of runs, or the page of RUN.
+
+    It is that of a running `serve` of this file, if there is one. Else a server is started in the background, which
+    only this machine can reach. It ends by itself after two hours without a request.
+    """
     location = location_in(ctx, db).absolute()
     if stop:
         if run is not None:

@@ -51,7 +51,10 @@ def answer_alone(ctx: click.Context) -> None:
 @filter_options
 @reads
 def overview_command(database: Database, *, outcome: str | None, as_json: bool, **filters: Any) -> None:
-    """Print the overview of the runs that match."""
+    """Say what happened to the runs of the last day that has some: how many failed, and why most often.
+
+    --since replaces the day.
+    """
     _answer(database, outcome, filters, as_json=as_json)
 
 

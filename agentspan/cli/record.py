@@ -137,7 +137,11 @@ def record_command(
     is_list: bool,
     as_json: bool,
 ) -> None:
-    """Run a program, or list the frameworks that would be recorded."""
+    """Run a Python program, and record what its AI frameworks do.
+
+    The program needs no change. With `-m MODULE` as PROGRAM, a module runs, as `python -m` does: the options after it
+    are the module's.
+    """
     if is_list and not program:
         _frameworks(as_json=as_json)
         return
@@ -454,7 +458,7 @@ def _explains(path: str) -> tuple[bool, int, str]:
 @options
 @click.pass_context
 def demo_command(ctx: click.Context, /, db: str | None, *, as_json: bool) -> None:
-    """Record a run of the demo agent, show the run, and print commands to try next."""
+    """Record a small agent at work on the current folder, and show its run."""
     from agentspan.cli.show import show_command
     from agentspan.database import open
     from agentspan.recording.tracer import Tracer

@@ -89,7 +89,10 @@ def runs_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """List a page of runs, and print the number of all matching runs."""
+    """List runs, the latest first, with totals.
+
+    A ? marks a run that its program left open when it died.
+    """
     storage = database.storage
     asked, grep, others = asked_for(filters), filters["grep"], options_of({**filters, "grep": None})
     filter = filter_in(storage, filters)
@@ -240,7 +243,11 @@ def stats_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Print the statistics of all runs, of the runs that match a filter, or of one run; with `by` also per version."""
+    """Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.
+
+    Of all runs, of those that match, or of RUN. --since and --until are about steps here, the other filters about their
+    runs.
+    """
     storage = database.storage
     if run is not None and AT in run and filters["agent"] is None:
         run, filters["agent"] = None, run

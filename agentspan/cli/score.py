@@ -40,7 +40,11 @@ def score_command(
     remove: bool,
     as_json: bool,
 ) -> None:
-    """Add a score; without a name, a mark or a note. With `remove`, remove the scores of the name and identifier."""
+    """Add a score, a mark or a note to a run or a step.
+
+    RUN may be a step, such as -#12. NAME is what is judged, VALUE a number, true, false or a word. The newest score of
+    a NAME counts, and so does the newest mark.
+    """
     for each in (name, value):
         if each is not None and each.startswith("-") and not isinstance(typed(each), float):
             raise click.NoSuchOption(each)
@@ -83,7 +87,10 @@ def score_command(
 @command("run")
 @click.argument("what", type=click.Choice(["allow", "terminate"]))
 def run_command(what: str) -> None:
-    """Refuse a call that the group found no way for."""
+    """Allow a run more than its budget, or terminate it.
+
+    Each has options of its own: `run allow --help` and `run terminate --help` list them.
+    """
     raise click.UsageError(f"{what} stands before all else: agentspan run {what} RUN")
 
 
@@ -97,7 +104,10 @@ def run_command(what: str) -> None:
 @click.option("--as", "by", metavar="NAME", help="Say who allows it; the name of the user, when left out.")
 @changes
 def allow_command(database: Database, *, run: str, by: str | None, as_json: bool, **amounts: str | None) -> None:
-    """Allow a run more than its budget."""
+    """Allow a run more than its budget.
+
+    A run that is paused goes on. Without options, as much again as each limit of its budget.
+    """
     found = by_name.find_run(database.storage, run)
     if found.status not in OPEN:
         raise Failed(f"run {found.id} is {found.status}: it takes no further step")
@@ -120,7 +130,10 @@ def allow_command(database: Database, *, run: str, by: str | None, as_json: bool
 @click.option("--reason", required=True, help="Say why. It is stored on the run, and its program receives it.")
 @changes
 def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:
-    """Terminate a run."""
+    """Terminate a run from outside, for good.
+
+    Its open spans are closed, and its program learns of it at its next span.
+    """
     done = database.agent_instances.terminate(by_name.find_run(database.storage, run).id, reason)
     closed = sum(span.closed_by == "terminated" for span in database.storage.ask(SpansOf(done.id)))
     text = f"terminated run {done.id}; {noun(closed, 'open span')} closed"

@@ -74,7 +74,10 @@ def search_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Search; on a terminal, a progress bar shows while the index is built."""
+    """Find the steps that have all WORDS.
+
+    They are in its summary, payload or result. 'Two words' in quotes are a phrase; book* finds booking.
+    """
     storage = database.storage
     run_id = None if run is None else by_name.find_run(storage, run).id
     asked = asked_for(filters)
@@ -214,7 +217,10 @@ LEAST_CELL = 16
 def sql_command(
     database: Database, query: str, *, form: str | None, limit: int | None, seconds: float | None, as_json: bool
 ) -> None:
-    """Run one SELECT and print its rows as a table, CSV or JSON."""
+    """Answer a QUERY in SQL over the tables and views.
+
+    It cannot write. With - as QUERY it is read from stdin.
+    """
     can = database.storage.capabilities()
     if Select not in can.answers:
         raise Failed(f"the storage {can.backend!r} answers no SQL")

@@ -96,7 +96,10 @@ def serve_command(
     idle: str | None,
     in_background: bool,
 ) -> None:
-    """Serve a storage over HTTP until a signal ends the server; then exit with code 0."""
+    """Serve the viewer and the operations over HTTP.
+
+    The official clients of the Prefactor API work against it.
+    """
     location = location_in(ctx, db)
     token = _token(token_file)
     if token is None and not _is_loopback(host):

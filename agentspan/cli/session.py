@@ -43,7 +43,7 @@ def session_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Print the runs of a session."""
+    """Show the runs of one session in order: what was asked first, what became of it, and what it took."""
     storage = database.storage
     if filters["session"] is not None:
         raise click.UsageError("ID and --session exclude each other")

@@ -85,7 +85,11 @@ def choice_of(since: str | None, projects: Sequence[str], excluded: Sequence[str
 @options
 @click.pass_context
 def sessions_command(ctx: click.Context, /, names: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:
-    """List sessions; the database is only read, to say how many were imported."""
+    """List the sessions of coding agents on this machine.
+
+    Nothing is stored. SOURCE is a format, such as claude or codex, or a file or folder; without one, of all formats.
+    EXPIRING is how many their product deletes within a week.
+    """
     known, choice = formats(), choice_of(**how)
     sources = machine.chosen_at(machine.places(names, known, os.environ), known, choice)
     rows = list_of(ctx, db, sources, known, choice)

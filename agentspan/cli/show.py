@@ -443,7 +443,12 @@ def show_command(
     around: bool = False,
     context: bool = False,
 ) -> None:
-    """Show a run, one span in full, or the steps around a span; use a pager if a run does not fit on the terminal."""
+    """Show a run as a tree, or one of its steps in full; with --session a conversation, with --follow what happens now.
+
+    ID is a run: its id, the unique beginning of one, or - for the latest run. Or it is a step, by its number in the
+    tree, such as -#12, or by its id. --session and --follow have options of their own: `show --follow --help` lists
+    them.
+    """
     storage = database.storage
     found = by_name.find_run_or_span(storage, id)
     if context:

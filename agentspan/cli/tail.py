@@ -64,7 +64,10 @@ CONTEXT = 10
 def tail_command(
     database: Database, *, run: str | None, one: bool, whole: bool, since: str | None, as_json: bool
 ) -> None:
-    """Follow runs from now on until Ctrl-C, or until the end of one."""
+    """Print each step of RUN as it begins and ends, then of the runs after it.
+
+    Without RUN, of the latest run.
+    """
     if whole and since is not None:
         raise click.UsageError("--all and --since exclude each other")
     at = None if since is None else filter_words.parse_time(since, zone=zone())

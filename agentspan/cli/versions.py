@@ -57,7 +57,10 @@ def versions_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """List the agents with several versions, or the versions of one agent with a verdict on the newest."""
+    """Show the versions of AGENT side by side, and whether the newest is worse than the one before.
+
+    It may differ only by chance. Without AGENT, list the agents with several versions.
+    """
     if cases and by is not None:
         raise click.UsageError("--cases is about versions: --by does not go with it")
     storage = database.storage

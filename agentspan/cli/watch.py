@@ -67,7 +67,11 @@ def watch_command(
     remove: bool,
     **how: Any,
 ) -> None:
-    """Follow sessions until Ctrl-C or SIGTERM, or install a hook and a unit that do so without a terminal."""
+    """Follow the sessions of coding agents as they grow, until Ctrl-C.
+
+    SOURCE is a format, such as claude or codex, or a file or folder, or all. Without one, the sessions of this machine
+    are listed, and followed after a yes.
+    """
     if remove and not unattended:
         raise click.UsageError("--remove goes with --unattended")
     known, choice = formats(), choice_of(**how)

@@ -75,7 +75,10 @@ def why_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Print why runs failed, or why one did."""
+    """Group the failed runs by what failed, and list what goes with failure.
+
+    With RUN, show why that run failed.
+    """
     storage = database.storage
     judge = outcome_rule(outcome)
     asked = asked_for(filters)

@@ -38,7 +38,11 @@ argument full=true."""
 @db_option
 @click.pass_context
 def mcp_command(ctx: click.Context, /, db: str | None) -> None:
-    """Serve the tools on stdin and stdout until stdin ends."""
+    """Answer coding agents over MCP on stdin and stdout, with eight tools that only read.
+
+    The tools print what the commands of their names print, within a budget of tokens. `serve` has the same tools at
+    /mcp.
+    """
     location = location_in(ctx, db).absolute()
     try:
         import anyio

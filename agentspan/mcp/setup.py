@@ -142,7 +142,12 @@ AGENTS = {
 @db_option
 @click.pass_context
 def setup_command(ctx: click.Context, /, agent: str, *, project: bool, remove: bool, yes: bool, db: str | None) -> None:
-    """Show the change of the files, ask, and write it."""
+    """Add agentspan to a coding agent, its MCP server and two skills; or print the script by which a shell completes
+    commands.
+
+    NAME is claude, codex, cursor, gemini, opencode or vscode. The change is shown first; other entries and comments of
+    the files stay as they are; --remove takes it back. Or NAME is bash, zsh or fish.
+    """
     if agent in SHELLS:
         raise click.UsageError(f"{agent} stands before all else, and takes no option")
     to = AGENTS[agent]

@@ -46,5 +46,8 @@ INSTRUMENT = Skill("agentspan-instrument", "instrument")
 @command("skill")
 @click.argument("which", metavar="[NAME]", required=False, type=click.Choice([INSTRUMENT.file]))
 def skill_command(which: str | None) -> None:
-    """Print a skill."""
+    """Print the skill that tells a coding agent how to find out what failed, and why.
+
+    With `instrument` it tells how to record a program.
+    """
     click.echo((FIND if which is None else INSTRUMENT).text, nl=False)

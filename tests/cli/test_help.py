@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import agentspan
 from agentspan.cli import main
-from agentspan.cli.app import COMMANDS, called, meant
+from agentspan.cli.app import COMMANDS, HELPS, called, meant
 from agentspan.cli.examples import EXAMPLES
 from agentspan.cli.group import ALIASES, with_command
 from agentspan.cli.output import columns_of, program
@@ -116,6 +116,11 @@ def test_help_fits_the_terminal(columns: int) -> None:
         if name:
             assert sum(line.startswith(f"    agentspan {called(name)[:4]}") for line in shown) == 2
             assert shown[-5] == "Examples:"
+
+
+def test_what_the_list_says_of_a_command_is_the_first_sentence_of_its_help() -> None:
+    for name in EVERY:
+        assert " ".join((named(name).help or "").partition("\n\n")[0].split()) == HELPS[name]
 
 
 def test_each_group_has_its_commands_with_whole_sentences() -> None:
