@@ -86,9 +86,9 @@ def _typed(words: list[str]) -> dict[str, Any]:
     return {"type": "stdio", **_plain(words)}
 
 
-def _in_one_folder(title: str, folder: str, settings: str) -> Agent:
-    """Return an agent whose settings and skills are in a folder of this name, of the user as of a project."""
-    file, skills = f"{folder}/{settings}", f"{folder}/skills"
+def _in_one_folder(title: str, file: str) -> Agent:
+    """Return an agent whose settings, in this file, and skills are in one folder, of the user as of a project."""
+    skills = file.partition("/")[0] + "/skills"
     return Agent(title, lambda e: _home(e) / file, lambda e: _home(e) / skills, file, skills, "mcpServers", _plain)
 
 
@@ -111,8 +111,8 @@ AGENTS = {
         "mcp_servers",
         _plain,
     ),
-    "cursor": _in_one_folder("Cursor", ".cursor", "mcp.json"),
-    "gemini": _in_one_folder("Gemini CLI", ".gemini", "settings.json"),
+    "cursor": _in_one_folder("Cursor", ".cursor/mcp.json"),
+    "gemini": _in_one_folder("Gemini CLI", ".gemini/settings.json"),
     "opencode": Agent(
         "OpenCode",
         _opencode,

@@ -12,7 +12,7 @@ ROOMS = {
     "leaves": Room(1_500, 16),
     "model": Room(1_089, 8),
     "schemas": Room(2_106, 13),
-    "storage": Room(6_010, 34),
+    "storage": Room(6_020, 34),
     "journal": Room(2_411, 12),
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
