@@ -33,14 +33,14 @@ ROOMS = {
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 TAKEN = {
-    "cli": Taken(363, 102),
+    "cli": Taken(363, 103),
     "evaluation": Taken(61, 2),
-    "mcp": Taken(35, 18),
+    "mcp": Taken(37, 20),
     "otel": Taken(113, 33),
     "postgres": Taken(158, 20),
     "serve": Taken(131, 51),
     "sessions": Taken(97, 2),
-    "viewer": Taken(202, 48),
+    "viewer": Taken(207, 48),
 }
 """The most names that a wing takes from the rest of the package, and the most modules that have them."""
 MOST = {
