@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Only, Pruned
     from agentspan.storage.sums import Progress, RunList, Stat
+    from agentspan.viewer.blocks import Found
 
 
 class Database:
@@ -313,6 +314,30 @@ class Database:
             from agentspan.viewer.notebook import shown
 
         return shown(costs(self._recorded, selected(self._recorded, filter), by))
+
+    def finding(
+        self, name: str, by: str = "", *, limit: int | None = None, **filter: "Unpack[TimedRunKeywords]"
+    ) -> "Found":
+        """Return what a command says about many runs, such as `cost`: a notebook shows it, `result` is the value.
+
+        Args:
+            name: the name of the command, one of `agentspan.answers.findings.FINDINGS`.
+            by: the kind of the rows, as of the command's option; the first one when left out.
+            limit: the largest number of rows.
+            filter: keywords that select the runs (see `runs`).
+
+        Raises:
+            InvalidValue: no finding has the name, or a keyword is invalid.
+            NotFound: the agent does not exist.
+        """
+        with host.importing:
+            from agentspan.analysis.runs import selected
+            from agentspan.answers.findings import asked_in
+            from agentspan.viewer.blocks import MOST_ROWS, Found
+
+        finding, asked = asked_in(name, by, limit)
+        found = finding.find(self._recorded, selected(self._recorded, filter), asked)
+        return Found(found, finding.answer(found, limit or MOST_ROWS))
 
     def search(
         self,

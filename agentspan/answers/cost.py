@@ -1,10 +1,14 @@
 """What runs cost, and what caches saved: sentences, a bar for each period, and tables."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 
-from agentspan.analysis.costs import BY_STEPS, BYS, CacheRow, CostRow, Costs
+from agentspan.analysis.costs import BY_STEPS, BYS, CacheRow, CostRow, Costs, costs
 from agentspan.answers.blocks import At, Bar, Bars, Block, Cell, Column, Command, Heading, Part, Sentence, Table, Ways
+from agentspan.answers.finding import Asked, Finding
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
 from agentspan.text import cost_text, count_text, noun, one_line, share_text
 
 MAX_NAME = 80
@@ -26,13 +30,31 @@ CACHE_EXPLAINED = (
 )
 
 
-def answer(found: Costs, most: int) -> tuple[Part, Part, Part]:
-    """Return the parts of the answer: the sums, the rows, and the use of caches.
+def answer(found: Costs, most: int) -> Sequence[Part]:
+    """Return the parts of the answer: the sums, the rows, and the use of caches; none without runs.
 
     Args:
         most: the largest number of rows of a table.
     """
-    return sums(found), rows(found, most), cache_rows(found.cache, found.by, most)
+    parts = sums(found), rows(found, most), cache_rows(found.cache, found.by, most)
+    return parts if found.total.runs else ()
+
+
+def _find(storage: Storage, filter: RunFilter | None, asked: Asked) -> Costs:
+    return costs(storage, filter, asked.kind, zone=asked.zone, progress=asked.progress)
+
+
+def _plain(found: Costs, limit: int | None) -> dict[str, Any]:
+    return asdict(found) | {
+        "periods": [period._asdict() for period in found.periods],
+        "rows": [asdict(row) for row in found.rows[:limit]],
+        "total_rows": len(found.rows),
+        "cache": [{**asdict(row), "net_usd": row.net_usd} for row in found.cache],
+    }
+
+
+ABOUT = "A cost belongs to the day on which its call began. By tool it is that of all model calls inside its calls."
+FINDING = Finding("Cost", _find, answer, _plain, BYS, about=ABOUT)
 
 
 def sums(found: Costs) -> Iterator[Block]:
@@ -86,15 +108,9 @@ def picture(found: Costs) -> Iterator[Block]:
 
 def rows(found: Costs, most: int) -> Iterator[Block]:
     """Yield the table of the models, days, agents …"""
-    columns = [
-        Column(found.by, is_number=False, keeps_end=found.by == "project"),
-        Column("step" if found.by == "prompt" else "runs"),
-        Column("calls"),
-        Column("in", "tokens in"),
-        Column("out"),
-        Column("cost"),
-        Column("", "share"),
-    ]
+    columns = [Column(found.by, is_number=False, keeps_end=found.by == "project")]
+    columns += map(Column, ("step" if found.by == "prompt" else "runs", "calls"))
+    columns += [Column("in", "tokens in"), Column("out"), Column("cost"), Column("", "share")]
     if len(found.periods) > 1 and found.by not in ("day", "prompt"):
         names = [(each.name, each.name if found.unit == "month" else each.name[5:]) for each in found.periods]
         hint = f"Costs by {_unit(found, ' (from Monday on)')} on which the call began."

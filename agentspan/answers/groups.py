@@ -41,30 +41,20 @@ def comparison(
     if found.verdict == "not_compared":
         return
     yield from map(Sentence, (*drift_text.over_all(found), *about, drift_text.facts(found, base, head)))
-    columns = [
-        Column("", "measure", is_number=False),
-        Column("base", base, is_name=True),
-        Column("head", head, is_name=True),
-        Column("change"),
-        Column("q", is_name=True),
-        Column("base p50–p95", detail=1, is_hint=True),
-        Column("head p50–p95", detail=1, is_hint=True),
-    ]
+    sides = (("base", base), ("head", head))
+    values = (Column(side, name, is_name=True) for side, name in sides)
+    spreads = (Column(f"{side} p50–p95", detail=1, is_hint=True) for side, _ in sides)
+    columns = [Column("", "measure", is_number=False), *values, Column("change"), Column("q", is_name=True), *spreads]
     yield Table(columns, [_row(row, filters) for row in rows], len(found.rows))
     yield Sentence(drift_text.legend(found), "note")
 
 
 def _row(row: DriftRow, filters: Sequence[RunFilter]) -> Sequence[Cell]:
     is_bad = row.is_significant and row.is_worse is True
-    values = [
-        Cell(
-            drift_text.value_text(row.metric, value),
-            _runs(row, filter),
-            drift_text.interval_text(row, is_head=is_head),
-            is_bad=is_bad,
-        )
-        for value, filter, is_head in zip((row.base, row.head), filters, (False, True), strict=True)
-    ]
+    values = []
+    for value, filter, is_head in zip((row.base, row.head), filters, (False, True), strict=True):
+        interval = drift_text.interval_text(row, is_head=is_head)
+        values.append(Cell(drift_text.value_text(row.metric, value), _runs(row, filter), interval, is_bad=is_bad))
     texts = (drift_text.change_text(row), drift_text.q_text(row), *_spreads(row))
     name = Cell(drift_text.row_name(row), mark=drift_text.mark(row), is_bad=is_bad)
     return [name, *values, *(Cell(text, is_bad=is_bad) for text in texts)]
@@ -110,14 +100,10 @@ def cases(found: CaseTable, most: int, agent: str = "", *, whole: bool = False) 
     versions = [Column(cut(name, MAX_NAME), name, is_name=True, detail=1) for name in names[:-2]]
     versions += [Column(cut(name, MAX_NAME), name, is_name=True) for name in names[-2:]]
     columns = [Column("case", is_number=False), *versions, Column("", "change", is_number=False)]
-    cells = [
-        [
-            Cell(row.case),
-            *(_tally(*each, agent, row.case) for each in zip(row.tallies, found.versions, strict=True)),
-            Cell(row.word, is_bad=row.word == "worse"),
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        tallies = (_tally(*each, agent, row.case) for each in zip(row.tallies, found.versions, strict=True))
+        cells.append([Cell(row.case), *tallies, Cell(row.word, is_bad=row.word == "worse")])
     yield Table(columns, cells, len(found.cases), "case")
     text = "passed of the runs with an outcome. A single case may differ by chance: the verdict is over all of them"
     yield Sentence(text, "note")

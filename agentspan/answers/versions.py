@@ -21,13 +21,9 @@ def several(agents: Sequence[AgentVersions], at: At, outcome: str = "") -> Itera
         text = f"{noun(len(agents), 'agent')}, none with several versions"
         yield Sentence(f"{text}; agentspan.run(…, version='2') names one", "answer")
     if found:
-        columns = [
-            Column("agent", is_number=False),
-            Column("versions"),
-            Column("newest", is_number=False),
-            Column("runs"),
-            Column("latest run", "latest run (UTC)", is_number=False, detail=2),
-        ]
+        agent, newest = (Column(name, is_number=False) for name in ("agent", "newest"))
+        latest = Column("latest run", "latest run (UTC)", is_number=False, detail=2)
+        columns = [agent, Column("versions"), newest, Column("runs"), latest]
         yield Sentence(f"{noun(len(found), 'agent')} with several versions", "answer")
         yield Table(columns, [_agent(each, at, outcome) for each in found])
 
@@ -66,18 +62,11 @@ def table(found: Versions, at: At) -> Table:
     """Return the versions side by side."""
     rule = None if found.outcome is None else parse(found.outcome)
     columns = [
-        Column("version", is_number=False),
-        Column("runs"),
-        Column("failed"),
-        Column("95%"),
-        Column("passed", detail=2),
-        Column("open", detail=2),
-        Column("took", "took, median"),
-        Column("tok", "tokens a run", detail=1),
-        Column("cost", "cost a run"),
-        Column("total", "cost", detail=2),
+        Column("version", is_number=False), *map(Column, ("runs", "failed", "95%")), Column("passed", detail=2),
+        Column("open", detail=2), Column("took", "took, median"), Column("tok", "tokens a run", detail=1),
+        Column("cost", "cost a run"), Column("total", "cost", detail=2),
         Column("first run", "first run (UTC)", is_number=False, detail=1),
-    ]
+    ]  # fmt: skip
     rows = [_version(each, found.agent, rule, at) for each in found.versions]
     kept = [n for n in range(len(columns)) if columns[n].name != "open" or any(each.open for each in found.versions)]
     return Table([columns[n] for n in kept], [[row[n] for n in kept] for row in rows])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentspan import __version__
+from agentspan.answers.findings import FINDINGS
 from agentspan.cli.app import COMMANDS, HELPS, SETTINGS, called, meant, message, print_nothing
 from agentspan.cli.output import Failed, adapt_output, program, width, wrap
 from agentspan.errors import AgentspanError
@@ -45,6 +46,9 @@ def _printable() -> Iterator[None]:
 
 def named(name: str) -> click.Command:
     """Import the module of a command, and return its function `NAME_command`."""
+    if name in FINDINGS:
+        of_finding: click.Command = import_module("agentspan.cli.finding").command_of(name)
+        return of_finding
     file = _FILES.get(name, name)
     found: click.Command = getattr(import_module(file if "." in file else f"agentspan.cli.{file}"), f"{name}_command")
     return found

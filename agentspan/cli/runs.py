@@ -21,6 +21,7 @@ from agentspan.analysis.runs import (
 )
 from agentspan.analysis.session_runs import about, prompt_of
 from agentspan.analysis.tree import run_name, score_text, session_title
+from agentspan.answers import stats as of_stats
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import (
@@ -60,7 +61,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, RunSort
 from agentspan.storage.row_by_row import labels_of, tokens_of
 from agentspan.storage.sums import BOUNDS_MS, RunList, RunSummary, Stat
-from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, share_text
+from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun
 
 LATEST_RUNS = 50
 """The runs that `agentspan runs` lists without `--limit`: the latest ones."""
@@ -352,17 +353,7 @@ def _rest(rest: Rest) -> str:
 
 
 def _row(stat: Stat) -> list[str]:
-    rate = stat.error_rate
-    tokens = tokens_of(stat)
-    return [
-        stat.schema_name if stat.label is None else f"  {stat.label}",
-        f"{stat.count:,}",
-        "" if not rate else share_text(rate, 1),
-        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
-        duration_text(stat.total_ms) if stat.ran else "",
-        "" if tokens is None else count_text(tokens),
-        "" if stat.cost_usd is None else cost_text(stat.cost_usd),
-    ]
+    return [stat.schema_name if stat.label is None else f"  {stat.label}", *of_stats.cells(stat)]
 
 
 def _plain(stat: Stat) -> dict[str, Any]:

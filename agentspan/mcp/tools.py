@@ -18,7 +18,9 @@ from click.core import ParameterSource
 
 from agentspan.analysis.filter_words import ALL, FAILED, NAMES, words_of
 from agentspan.analysis.filter_words import parse as parse_filter
+from agentspan.answers.findings import tools
 from agentspan.cli.diff import diff_command
+from agentspan.cli.finding import command_of
 from agentspan.cli.output import Collected, collecting
 from agentspan.cli.overview import overview_command
 from agentspan.cli.runs import runs_command
@@ -98,6 +100,9 @@ TOOLS = {
         "summary, error, payload, result_payload, started_at, duration_ms, input_tokens, output_tokens, cost_usd …).",
     ),
 }
+TOOLS |= {
+    name: Tool(name, (FILTER, *(("by",) if each.kinds else ()), "limit"), each.tool) for name, each in tools().items()
+}
 FINDINGS = ("why", "diff", "search", "versions")
 """The commands that a server answers over HTTP."""
 _COMMANDS: Mapping[str, click.Command] = {
@@ -106,7 +111,7 @@ _COMMANDS: Mapping[str, click.Command] = {
         *(overview_command, runs_command, show_command, search_command),
         *(why_command, diff_command, sql_command, versions_command),
     )
-}
+} | {name: command_of(name) for name in tools()}
 _OWN = frozenset({"db", "as_json", "markdown"})
 FIRST = "overview"
 """The tool whose definition describes the arguments that several tools share."""

@@ -6,9 +6,11 @@ Text from payloads is escaped, and there is no script.
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
+from itertools import chain
+from typing import Any
 
 from agentspan.analysis.by_name import STEP
-from agentspan.answers.blocks import Block, Cell, Column, Command, Heading, Sentence, Table
+from agentspan.answers.blocks import Block, Cell, Column, Command, Heading, Part, Sentence, Table
 from agentspan.text import one_line, visible
 
 MOST_ROWS = 100
@@ -158,3 +160,19 @@ class Shown:
 
     def __repr__(self) -> str:
         return text(self.blocks())
+
+
+class Found(Shown):
+    """The answer of a finding.
+
+    Attributes:
+        result: what the finding found.
+    """
+
+    def __init__(self, result: Any, parts: Sequence[Part]) -> None:
+        self.result = result
+        self._blocks = [*chain(*parts)]
+
+    def blocks(self) -> Iterable[Shows]:
+        """Return the blocks of the answer."""
+        return self._blocks

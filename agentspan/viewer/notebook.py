@@ -23,11 +23,12 @@ from agentspan.analysis.tree import run_error, run_name, session_title
 from agentspan.analysis.why import Group, RunWhy, Why
 from agentspan.answers import cost, groups
 from agentspan.answers import overview as answers
+from agentspan.answers import stats as of_stats
 from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
-from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, p_text, share_text
+from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, p_text
 from agentspan.viewer.blocks import MOST_ROWS, Shown, Shows, flat, html
 
 T = TypeVar("T")
@@ -138,21 +139,8 @@ def _stat_name(stat: Stat) -> str:
 
 
 def _stats_table(stats: Iterable[tuple[str, Stat]]) -> Table:
-    rows = [_stat_row(name, stat) for name, stat in stats]
+    rows = [(name, *of_stats.cells(stat)) for name, stat in stats]
     return flat(_STAT_COLUMNS, rows, _STAT_COLUMNS[1:])
-
-
-def _stat_row(name: str, stat: Stat) -> Sequence[str]:
-    tokens = tokens_of(stat)
-    return (
-        name,
-        f"{stat.count:,}",
-        share_text(stat.error_rate, 1) if stat.error_rate else "",
-        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
-        duration_text(stat.total_ms) if stat.ran else "",
-        "" if tokens is None else count_text(tokens),
-        "" if stat.cost_usd is None else cost_text(stat.cost_usd),
-    )
 
 
 class ShownCosts(Shown, Costs):

@@ -1,12 +1,16 @@
 """A page across runs as a value: its name, its title, and its parts."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from agentspan.answers.blocks import Block
+from agentspan.answers.findings import asked_in, finding_of
 from agentspan.storage.protocol import Storage
 from agentspan.viewer.address import Address
 
+ROWS = 50
+"""The number of rows that are shown unless all are asked for."""
 Read = Callable[[Storage, Address], Mapping[str, Any]]
 
 
@@ -26,6 +30,16 @@ class Part(NamedTuple):
 def part(answer: Callable[[Storage, Address], Iterable[Block]]) -> Part:
     """Return the part of a page that shows these blocks."""
     return Part("blocks.html", lambda storage, address: {"blocks": [*answer(storage, address)]})
+
+
+def of_finding(name: str) -> "Page":
+    """Return the page of a finding."""
+
+    def read(storage: Storage, address: Address) -> Iterable[Block]:
+        finding, asked = asked_in(name, address.get("by"))
+        return chain(*finding.answer(finding.find(storage, address.filter(), asked), address.most(ROWS)))
+
+    return Page(name, finding_of(name).title, (part(read),))
 
 
 class Page(NamedTuple):

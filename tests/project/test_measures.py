@@ -35,12 +35,12 @@ RECIPE = "raise the limit of the room in this commit, with the line of the CHANG
 TAKEN = {
     "cli": Taken(364, 102),
     "evaluation": Taken(108, 2),
-    "mcp": Taken(35, 18),
+    "mcp": Taken(37, 20),
     "otel": Taken(113, 33),
     "postgres": Taken(158, 20),
     "serve": Taken(131, 51),
     "sessions": Taken(120, 2),
-    "viewer": Taken(202, 48),
+    "viewer": Taken(207, 48),
 }
 """The most names that a wing takes from the rest of the package, and the most modules that have them. Of the two that
 take them from lists, `test_layers.py` says how many of each."""

@@ -1,6 +1,7 @@
 """The pages across runs, in the order of the bar. Each is a module with a `Page`."""
 
-from agentspan.viewer.page import Page
+from agentspan.answers.findings import FINDINGS
+from agentspan.viewer.page import Page, of_finding
 from agentspan.viewer.pages.compare import COMPARE
 from agentspan.viewer.pages.cost import COST
 from agentspan.viewer.pages.failures import FAILURES
@@ -8,4 +9,5 @@ from agentspan.viewer.pages.search import SEARCH
 from agentspan.viewer.pages.sessions import SESSIONS
 from agentspan.viewer.pages.versions import VERSIONS
 
-PAGES: tuple[Page, ...] = (FAILURES, VERSIONS, COMPARE, COST, SEARCH, SESSIONS)
+_OWN = (FAILURES, VERSIONS, COMPARE, COST, SEARCH, SESSIONS)
+PAGES: tuple[Page, ...] = (*_OWN, *map(of_finding, sorted(FINDINGS.keys() - {page.name for page in _OWN})))

@@ -7,10 +7,7 @@ from agentspan.answers import cost
 from agentspan.answers.blocks import Block
 from agentspan.storage.protocol import Storage
 from agentspan.viewer.address import Address
-from agentspan.viewer.page import Page, part
-
-ROWS = 50
-"""The number of rows that are shown unless all are asked for."""
+from agentspan.viewer.page import ROWS, Page, part
 
 
 def first(storage: Storage, address: Address) -> Iterator[Block]:
