@@ -71,7 +71,7 @@ from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.recording.budgets import IN_METADATA
+from agentspan.recording.budgets import NAME as BUDGET
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.span_types import error_in
 from agentspan.schemas.templates import MAX_INLINE, inline
@@ -211,7 +211,7 @@ class Picture:
         if run.error is not None:
             for line in wrap(run_error(run) or "failed", width - 4, ERROR_LINES):
                 yield "    " + status_style(line, "failed")
-        if IN_METADATA in (run.metadata or ""):
+        if f'"{BUDGET}"' in (run.metadata or ""):
             if (budget := budget_of(storage, run)) is not None:
                 yield from (f"    {line}" for line in wrap(budget.text(), width - 4, BUDGET_LINES))
             scores = without_events(run, scores)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from agentspan import files, host
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
-from agentspan.storage.access import ALWAYS, Look, Looking
+from agentspan.storage.access import Look, Looking
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Capabilities, Storage
 from agentspan.storage.registry import OpenedLater, location_of, open_direct
@@ -29,12 +29,14 @@ class Spooled(Looking[Storage]):
         folder: the folder of the journals.
     """
 
-    def __init__(self, direct: Storage, location: Location, folder: Path, look: Look, journals: Sized = ALWAYS) -> None:
+    def __init__(
+        self, direct: Storage, location: Location, folder: Path, look: Look, journals: Sized | None = None
+    ) -> None:
         super().__init__(direct, look, journals)
         self.location = location
         self.folder = folder
 
-    def seeing(self, look: Look, journals: Sized = ALWAYS) -> "Spooled":
+    def seeing(self, look: Look, journals: Sized | None = None) -> "Spooled":
         """Return this storage with another `look`, the function that runs before each read."""
         return Spooled(self.direct, self.location, self.folder, look, journals)
 

@@ -29,8 +29,6 @@ ENVIRONMENT = "AGENTSPAN_BUDGET"
 """The variable with the budget of a program whose `configure` sets none, such as `usd=5,steps=200`."""
 NAME = "budget"
 """The member of a run's metadata with the limits, and the name of the scores that record their events."""
-IN_METADATA = f'"{NAME}"'
-"""The text that the metadata of each run with a budget has."""
 SPENT, ALLOWED, PAUSED, PART = "spent", "allowed", "paused", "part"
 """The labels of these scores. The explanation of `allowed` and `paused` has amounts: `usd +2, steps +50`."""
 
@@ -227,7 +225,7 @@ class Stored(NamedTuple):
 
 def stored_in(metadata: str | None) -> Stored | None:
     """Return the budget in the metadata of a run; None without one, or if it cannot be read."""
-    if metadata is None or IN_METADATA not in metadata:
+    if metadata is None or f'"{NAME}"' not in metadata:
         return None
     found = read_payload(metadata)[0]
     plain = found.get(NAME) if type(found) is dict else None

@@ -266,8 +266,6 @@ def identity_of(storage: Storage) -> Identity:
 
 S = TypeVar("S", bound=Storage)
 """The type of the storage that a Wrapper wraps."""
-ALWAYS: Sized = (None,)
-"""Journals that are never known to be empty: those of other processes."""
 Look = Callable[[], None]
 """A function that drains and recovers journals. It is called before a read."""
 
@@ -314,17 +312,16 @@ class Looking(Wrapper[S]):
     Args:
         direct: the storage that is wrapped.
         look: drains the journals; called before the question or group is passed on.
-        journals: what `look` drains; while it is empty, questions do not call `look`.
+        journals: what `look` drains; while it is empty, questions do not call `look`. None if that is not known.
     """
 
-    def __init__(self, direct: S, look: Look, journals: Sized = ALWAYS) -> None:
+    def __init__(self, direct: S, look: Look, journals: Sized | None = None) -> None:
         super().__init__(direct)
-        self._look = look
-        self._journals = journals
+        self._look, self._journals = look, journals
 
     def ask(self, question: Question[T]) -> T:
         """Drain the journals if the answer may depend on them, then pass the question on."""
-        if question.in_journals and self._journals:
+        if question.in_journals and (self._journals is None or self._journals):
             self._look()
         return self.direct.ask(question)
 

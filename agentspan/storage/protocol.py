@@ -137,7 +137,7 @@ class BesideJournals(Protocol):
         """The same storage without draining: its reads do not drain journals first."""
         ...
 
-    def seeing(self, look: Callable[[], None], journals: Sized = ...) -> Storage:
+    def seeing(self, look: Callable[[], None], journals: Sized | None = None) -> Storage:
         """Return a view of this storage that calls `look` before each read; the storage itself if it already does.
 
         Args:
@@ -194,7 +194,7 @@ class Spool(Protocol):
         """The location of the server's storage."""
         ...
 
-    def seeing(self, look: Callable[[], None], journals: Sized = ...) -> Storage:
+    def seeing(self, look: Callable[[], None], journals: Sized | None = None) -> Storage:
         """Return a view of this storage that calls `look` before each read, if there are journals."""
         ...
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from agentspan import host
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
-from agentspan.storage.access import ALWAYS, Look, Looking, Wrapper
+from agentspan.storage.access import Look, Looking, Wrapper
 from agentspan.storage.answers import Rows
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
@@ -184,7 +184,7 @@ class SQLiteStorage(Reads, Beside):
         """The storage itself: its reads do not drain journals."""
         return self
 
-    def seeing(self, look: Look, journals: Sized = ALWAYS) -> "Seeing":
+    def seeing(self, look: Look, journals: Sized | None = None) -> "Seeing":
         """Return a view of this storage that calls `look` before each read."""
         return Seeing(self, look, journals)
 
@@ -265,7 +265,7 @@ class Seeing(Looking[SQLiteStorage], Beside):
         """The path of the storage's file."""
         return self.direct.path
 
-    def seeing(self, look: Look, journals: Sized = ALWAYS) -> "Seeing":
+    def seeing(self, look: Look, journals: Sized | None = None) -> "Seeing":
         """Return this view, which drains journals already. `look` is ignored."""
         return self
 
