@@ -33,7 +33,7 @@ ROOMS = {
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"
 TAKEN = {
-    "cli": Taken(364, 102),
+    "cli": Taken(363, 103),
     "evaluation": Taken(108, 2),
     "mcp": Taken(37, 20),
     "otel": Taken(113, 33),
