@@ -288,6 +288,7 @@ agentspan.configure(path, durability=durability)
 with agentspan.run("parent"):
     one("parent")
 ours, theirs = os.pipe()
+sys.setswitchinterval(60)  # a child waits for ever for a thread that asked for the interpreter at the fork
 if ctypes.PyDLL(None).fork():
     os.close(theirs)
     assert os.read(ours, 10) == b"ended", "the child failed"
@@ -324,6 +325,7 @@ def write():
 thread = threading.Thread(target=write)
 thread.start()
 begun.wait()
+sys.setswitchinterval(60)  # a child waits for ever for a thread that asked for the interpreter at the fork
 child = ctypes.PyDLL(None).fork()
 if child == 0:
     signal.alarm(30)

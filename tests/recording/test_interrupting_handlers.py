@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentspan import Tracer
+from agentspan import Tracer, files
 from agentspan.host import guard, let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import folder_of
@@ -170,23 +170,23 @@ def test_a_rule_for_redaction_that_is_interrupted_does_not_redact_instead(
     tracer.shutdown()
 
 
-@pytest.mark.parametrize("looked", ["stat", "lstat"])
+@pytest.mark.parametrize("follows", [True, False])
 def test_what_comes_while_files_are_looked_at_goes_through(
-    interrupt: Callable[[], None], recording: Tracer, monkeypatch: pytest.MonkeyPatch, looked: str
+    interrupt: Callable[[], None], recording: Tracer, monkeypatch: pytest.MonkeyPatch, *, follows: bool
 ) -> None:
-    look, interrupts = getattr(os, looked), [interrupt]
+    interrupts = [interrupt]
 
-    def interrupted(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
-        if interrupts and threading.current_thread() is threading.main_thread():
+    def interrupted(path: Any, *, follow_symlinks: bool = True) -> os.stat_result:
+        if interrupts and follow_symlinks == follows and threading.current_thread() is threading.main_thread():
             interrupts.pop()()
-        return look(path, *args, **kwargs)
+        return os.stat(path, follow_symlinks=follow_symlinks)
 
     with recording.span("tool", {"name": "x"}):
         pass
     assert recording.flush()
     folder = str(folder_of(recording.storage.path))  # type: ignore[attr-defined]
     with monkeypatch.context() as patch:
-        patch.setattr(os, looked, interrupted)
+        patch.setattr(files, "stat_of", guard(OSError)(interrupted))
         with pytest.raises(Late):
             journal_folder.check(folder)
     assert not interrupts
