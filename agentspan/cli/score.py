@@ -84,7 +84,7 @@ def score_command(
     answer({"target_id": judged.id, "scores": scores, "total": len(scores)}, text, as_json=as_json)
 
 
-@command("run")
+@command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("what", type=click.Choice(["allow", "terminate"]))
 def run_command(what: str) -> None:
     """Allow a run more than its budget, or terminate it.

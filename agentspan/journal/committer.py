@@ -261,7 +261,7 @@ class Listener:
         """
         return None
 
-    def registered(self, instance: AgentInstanceRow) -> None:
+    def registered(self, storage: Storage, instance: AgentInstanceRow) -> None:
         """Receive a run whose delayed registration is stored now, perhaps with another agent than expected."""
 
     def terminated(self, storage: Storage, unit: Unit, reason: str) -> None:
@@ -490,7 +490,7 @@ class Committer:
         if len(self._agents) >= MAX_AGENTS:
             self._agents.clear()
         self._agents[instance.id] = instance.agent_id
-        self._listener.registered(instance)
+        self._listener.registered(self._storage, instance)
 
     def _forget_agents_of_renamed(self, units: Iterable[Unit]) -> None:
         """Forget the agents of renamed runs, so that the spans put from now on get the new agent of their run."""

@@ -649,16 +649,23 @@ def _mapped_bytes(span: OtelSpan) -> int:
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:
-    """Yield whole traces, about BATCH spans at a time: of each BATCH, those that may repeat calls come after others."""
-    ranks: tuple[dict[str, list[Step]], ...] = ({}, {}, {})
-    count = 0
-    for trace_id, steps in traces.items():
-        if count and count + len(steps) > BATCH:
-            yield from filter(None, ranks)
-            ranks, count = ({}, {}, {}), 0
-        ranks[may_repeat(steps)][trace_id] = steps
-        count += len(steps)
-    yield from filter(None, ranks)
+    """Yield whole traces, about BATCH spans at a time: of each BATCH, those that may repeat calls come after others.
+
+    Traces of LiteLLM's callback come after all others: each begins just before the call that it repeats.
+    """
+    ranks = {trace_id: int(may_repeat(steps)) for trace_id, steps in traces.items()}
+    for are_last in (False, True):
+        batch: tuple[dict[str, list[Step]], ...] = ({}, {})
+        count = 0
+        for trace_id, steps in traces.items():
+            if (ranks[trace_id] == 2) is not are_last:
+                continue
+            if count and count + len(steps) > BATCH:
+                yield from filter(None, batch)
+                batch, count = ({}, {}), 0
+            batch[ranks[trace_id] % 2][trace_id] = steps
+            count += len(steps)
+        yield from filter(None, batch)
 
 
 def import_spans(ctx: Context, found: Iterable[OtelSpan], logs: Iterable[Log] = ()) -> Stored:

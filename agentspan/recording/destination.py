@@ -165,15 +165,18 @@ class Destination:
         """The account row of the storage; until it could be read, a row without ids in partition 0."""
         return self._account or _UNKNOWN
 
-    def learn(self) -> None:
+    def learn(self, storage: Storage | None = None) -> None:
         """Read the account row of the storage, once. A cached row is replaced, because the database may be a new one.
+
+        Args:
+            storage: the storage with the patience of the caller; None for the plain one.
 
         Raises:
             StorageError: the row cannot be read, and there is no journal in which records can wait.
         """
         if not self._is_account_read:
             try:
-                self._account = self.store.ask(Account())
+                self._account = (storage or self.store).ask(Account())
                 self._is_account_read = True
                 if self.is_server and self.is_journaled and self._folder is not None:
                     journal_folder.write(self._folder, self._account)
@@ -193,7 +196,7 @@ class Destination:
         Raises:
             StorageError: the storage cannot be read.
         """
-        self.learn()
+        self.learn(storage)
         return identity_of(storage)
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:

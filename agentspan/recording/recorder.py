@@ -38,7 +38,7 @@ from agentspan.recording.sinks.facts import First, NoStorage, RunFacts, RunListe
 from agentspan.schemas.span_types import describe
 from agentspan.storage.access import Identity
 from agentspan.storage.location import Location
-from agentspan.storage.patience import of_a_call, waiting
+from agentspan.storage.patience import Patience, of_a_call, waiting
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 
@@ -268,7 +268,8 @@ class Recorder:
                 raise StorageError(f"{self.location} does not answer at present, so nothing was looked up there")
             if not self.destination.is_journaled:
                 self.make_writer_known()  # if nothing was recorded yet, this has the backlog's thread connect
-        return self.in_time()
+                return waiting(self.store, Patience(answer_s=self.tuning.recording_wait_s))
+        return self.store
 
     @property
     def location(self) -> Location | None:
@@ -562,9 +563,9 @@ class Outcomes(RunListener):
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})
 
-    def registered(self, instance: AgentInstanceRow) -> None:
+    def registered(self, storage: Storage, instance: AgentInstanceRow) -> None:
         """Set the stored row of a run, with the agent that the run was registered with."""
-        self._recorder.destination.learn()
+        self._recorder.destination.learn(storage)
         self._recorder.follow_file()
         self._recorder.runs.unconfirmed.pop(instance.id, None)
         run = self._recorder.runs.get(instance.id)
