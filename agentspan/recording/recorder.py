@@ -556,9 +556,10 @@ class Outcomes(RunListener):
         if run is not None:
             storage.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
             run.register_again(storage)
+        waits = run is not None and instance_id in recorder.runs.unconfirmed  # before another thread stores the run
         located = storage.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
-            if run is not None and instance_id in recorder.runs.unconfirmed:  # its changes must wait for the run
+            if waits:  # its changes must wait for the run
                 raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})
