@@ -283,6 +283,7 @@ test("spans or ends that the server counted and that are not here are missed", (
 });
 
 test("failed steps are counted, tokens and cost are added up without aggregates, and unknown is not zero", () => {
+  /** @type {import("./recorded.mjs").Row[]} */
   const rows = [
     { id: "agent", aggregate: true, input_tokens: 90, cost: 9 },
     { id: "a", input_tokens: 10, output_tokens: 2, cost: 0.5 },
