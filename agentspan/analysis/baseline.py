@@ -362,10 +362,20 @@ def against(
             if like is not None:
                 alike[like] += 1
     return Against(
-        text, len(ids), reached, a=counts[0], b=counts[1], a_tool=alike[0], b_tool=alike[1], by=by,
-        a_does=_does(place.a), b_does=_does(place.b), a_failed=failed[0], b_failed=failed[1],
+        text,
+        len(ids),
+        reached,
+        a=counts[0],
+        b=counts[1],
+        a_tool=alike[0],
+        b_tool=alike[1],
+        by=by,
+        a_does=_does(place.a),
+        b_does=_does(place.b),
+        a_failed=failed[0],
+        b_failed=failed[1],
         calls_before=sum(bool(tools_of(step)) for _, step in place.before),
-    )  # fmt: skip
+    )
 
 
 def _does(step: Step | None) -> Does:

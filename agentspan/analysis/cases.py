@@ -220,11 +220,15 @@ def _table(found: Mapping[str, Mapping[str, Tally]], base: str, head: str) -> Ca
     changes = [row.change for row in rows if row.change is not None]
     equal = [row.tallies[-1] for row in rows if row.change == 0]
     return CaseTable(
-        tuple(found), tuple(sorted(rows, key=_place)), worse=sum(each < 0 for each in changes),
-        better=sum(each > 0 for each in changes), equal=len(equal),
+        tuple(found),
+        tuple(sorted(rows, key=_place)),
+        worse=sum(each < 0 for each in changes),
+        better=sum(each > 0 for each in changes),
+        equal=len(equal),
         always=sum(each is not None and each.passed == each.known for each in equal),
-        never=sum(each is not None and each.passed == 0 for each in equal), alone=len(rows) - len(changes),
-    )  # fmt: skip
+        never=sum(each is not None and each.passed == 0 for each in equal),
+        alone=len(rows) - len(changes),
+    )
 
 
 def _place(row: CaseRow) -> tuple[int, float, str]:

@@ -261,10 +261,17 @@ def check(
     before = outcomes_of(baseline.runs)
     shares = _by_task(runs, baseline)
     return Check(
-        _worst([*findings, finding]), len(runs.runs), (*findings, finding), share,
-        sum(before) / len(before) if before else None, interval, detectable, missing,
-        0 if shares is None else shares.tasks, None if shares is None else (shares.after, shares.before),
-    )  # fmt: skip
+        _worst([*findings, finding]),
+        len(runs.runs),
+        (*findings, finding),
+        share,
+        sum(before) / len(before) if before else None,
+        interval,
+        detectable,
+        missing,
+        0 if shares is None else shares.tasks,
+        None if shares is None else (shares.after, shares.before),
+    )
 
 
 class _Shares(NamedTuple):

@@ -259,9 +259,15 @@ def _context(
         own = Element("unrecorded", None, 0, unrecorded, call.id, "system prompt, tools, memory", "unrecorded", None)
         elements = [own, *elements]
     return Context(
-        call.id, call.agent_instance_id, call.summary or call.schema_title, call.label, counted, is_recorded,
-        tuple(elements), compactions,
-    )  # fmt: skip
+        call.id,
+        call.agent_instance_id,
+        call.summary or call.schema_title,
+        call.label,
+        counted,
+        is_recorded,
+        tuple(elements),
+        compactions,
+    )
 
 
 def _scaled(elements: Sequence[Element], tokens: int) -> list[Element]:

@@ -76,11 +76,15 @@ def context_diff(a: Context, b: Context) -> ContextDiff:
     left = [(number + 1, a.elements[number]) for number in sorted(gone)]
     changed, came_in, left = _changed(came_in, left)
     return ContextDiff(
-        a, b, tuple(_ranges(b.elements, both)), tuple(came_in), tuple(left),
+        a,
+        b,
+        tuple(_ranges(b.elements, both)),
+        tuple(came_in),
+        tuple(left),
         tuple(each for each in changed if each.after.characters < each.before.characters),
         tuple(each for each in changed if each.after.characters >= each.before.characters),
         b.compactions[len(a.compactions) :] if b.compactions[: len(a.compactions)] == a.compactions else (),
-    )  # fmt: skip
+    )
 
 
 def _ranges(elements: Sequence[Element], both: Sequence[bool]) -> Iterator[Range]:

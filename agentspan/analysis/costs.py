@@ -278,10 +278,16 @@ def costs(
         found.sort(key=_dearest)
     found = [replace(row, **prompts[row.name]._asdict()) if row.name in prompts else row for row in found]
     return Costs(
-        by, total.spent(), tuple(found), unit, tuple(periods), _in_periods(total, place, periods),
+        by,
+        total.spent(),
+        tuple(found),
+        unit,
+        tuple(periods),
+        _in_periods(total, place, periods),
         tuple(sorted((Unpriced(name, *numbers) for name, numbers in unpriced.items()), key=lambda each: -each.tokens)),
-        read_runs, cache_use(storage, runs, by, zone=zone, is_all=filter in (None, RunFilter())) if cache else (),
-    )  # fmt: skip
+        read_runs,
+        cache_use(storage, runs, by, zone=zone, is_all=filter in (None, RunFilter())) if cache else (),
+    )
 
 
 def checked(by: str) -> By:

@@ -351,11 +351,19 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
         of_runs = sum(metric.schema_name is None for metric in metrics)
         rows.insert(of_runs, replace(_mix_row(mix, adjusted[-1]), level=fdr))
     return Drift(
-        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared", len(base.runs),
-        len(head.runs), base.open + head.open, base.unknown + head.unknown, len(tasks) or None, method,
-        detectable_drop(base.runs, head.runs), left_out, tuple(rows),
-        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()), doubt=doubt,
-    )  # fmt: skip
+        "inconclusive" if doubt else _verdict(rows) if base.runs and head.runs else "not_compared",
+        len(base.runs),
+        len(head.runs),
+        base.open + head.open,
+        base.unknown + head.unknown,
+        len(tasks) or None,
+        method,
+        detectable_drop(base.runs, head.runs),
+        left_out,
+        tuple(rows),
+        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()),
+        doubt=doubt,
+    )
 
 
 _Runs = Sequence[RunFacts]
@@ -530,9 +538,15 @@ def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
     ]
     base, head = (as_measured(row.metric, value) for value in means)
     return replace(
-        row, base=base, head=head, base_interval=intervals[0], head_interval=intervals[1], tasks=len(values),
-        all_base=row.base, all_head=row.head,
-    )  # fmt: skip
+        row,
+        base=base,
+        head=head,
+        base_interval=intervals[0],
+        head_interval=intervals[1],
+        tasks=len(values),
+        all_base=row.base,
+        all_head=row.head,
+    )
 
 
 def _mix_row(mix: ToolMix, q: float) -> DriftRow:

@@ -165,15 +165,24 @@ def _described(
     arguments = _input(failed)
     asking = _asking(failed, tree)
     return FailedStep(
-        failed.id, tree.number[failed.id], title_of(failed, TITLE),
+        failed.id,
+        tree.number[failed.id],
+        title_of(failed, TITLE),
         tuple(title_of(span, TITLE) for span in reversed(tree.above(failed))),
-        span_error(failed) or "no error was recorded", arguments, None if asking is None else tree.number[asking.id],
-        None if asking is None else _words(asking), len(before), sum(_input(span) == arguments for span in before),
-        len(after), sum(_input(span) == arguments for span in after),
+        span_error(failed) or "no error was recorded",
+        arguments,
+        None if asking is None else tree.number[asking.id],
+        None if asking is None else _words(asking),
+        len(before),
+        sum(_input(span) == arguments for span in before),
+        len(after),
+        sum(_input(span) == arguments for span in after),
         sum(_has_passed(span) and began(span) > began(failed) for span in same_kind),
-        None if recovery is None else tree.number[recovery.id], None if later is None else tree.number[later.id],
-        () if later is None else _changes(failed, later), _prompt(failed, asking, tree),
-    )  # fmt: skip
+        None if recovery is None else tree.number[recovery.id],
+        None if later is None else tree.number[later.id],
+        () if later is None else _changes(failed, later),
+        _prompt(failed, asking, tree),
+    )
 
 
 class _Recovering:
@@ -337,9 +346,11 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
     tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
     model = next((use for use in in_time if use.reason is not None), None)
     return ending_signature(
-        status, None if tool is None else tool.label, None if step is None else step.schema_name,
+        status,
+        None if tool is None else tool.label,
+        None if step is None else step.schema_name,
         None if model is None else model.reason,
-    )  # fmt: skip
+    )
 
 
 def endings(storage: Storage, runs: Sequence[Run]) -> dict[str, Signature]:

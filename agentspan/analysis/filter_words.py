@@ -169,9 +169,12 @@ def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> 
     for rule in scores:
         outcomes.parse(rule)
     return RunFilter(
-        **texts, failed=bool(values.get(FAILED)), meta=_pairs(values.get("meta"), f"{within}meta"),
-        tags=_texts(values.get("tag")), scores=scores,
-    )  # fmt: skip
+        **texts,
+        failed=bool(values.get(FAILED)),
+        meta=_pairs(values.get("meta"), f"{within}meta"),
+        tags=_texts(values.get("tag")),
+        scores=scores,
+    )
 
 
 def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> RunFilter:

@@ -174,9 +174,16 @@ def _change(group: Sequence[_Run], part: str) -> PartChange:
     base = [run for run in group if run.parts[part] == before]
     head = [run for run in group if run.parts[part] == newest]
     return PartChange(
-        part, before, newest, frozenset(run.id for run in base), frozenset(run.id for run in head), _since(group, part),
-        None if part in ANYWHERE else group[-1].folder, tuple(_others(base, head, part)), 0,
-    )  # fmt: skip
+        part,
+        before,
+        newest,
+        frozenset(run.id for run in base),
+        frozenset(run.id for run in head),
+        _since(group, part),
+        None if part in ANYWHERE else group[-1].folder,
+        tuple(_others(base, head, part)),
+        0,
+    )
 
 
 def _others(base: Sequence[_Run], head: Sequence[_Run], part: str) -> list[OtherPart]:

@@ -397,6 +397,8 @@ def stats_by_version(
         shown = tuple(each for each in own if (each.schema_name, each.label) in kept)
         versions.append(VersionStats(agent, version, len(group), shown))
     return StatsByVersion(
-        tuple(each for each in found if (each.schema_name, each.label) in kept), tuple(versions),
-        max(0, len(ids) - most_versions), len(found) - len(kept),
-    )  # fmt: skip
+        tuple(each for each in found if (each.schema_name, each.label) in kept),
+        tuple(versions),
+        max(0, len(ids) - most_versions),
+        len(found) - len(kept),
+    )

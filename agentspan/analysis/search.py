@@ -267,9 +267,16 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
     _, name, shown, places = best
     snippet, matches = _around(shown, places)
     return Hit(
-        span.id, span.agent_instance_id, span.summary or span.schema_title, span.status, span.schema_name,
-        span.started_at, name, snippet, matches,
-    )  # fmt: skip
+        span.id,
+        span.agent_instance_id,
+        span.summary or span.schema_title,
+        span.status,
+        span.schema_name,
+        span.started_at,
+        name,
+        snippet,
+        matches,
+    )
 
 
 def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int]:

@@ -124,10 +124,16 @@ def session_runs(
     )
     times = [row.started_at or row.inserted_at for row in rows]
     return SessionRuns(
-        session, next((title for row in rows if (title := session_title(row)) is not None), None), one(judged.rule),
-        runs, every.total, every.totals, tuple(dict.fromkeys(row.user for row in rows if row.user is not None)),
-        min(times, default=""), max(times, default=""),
-    )  # fmt: skip
+        session,
+        next((title for row in rows if (title := session_title(row)) is not None), None),
+        one(judged.rule),
+        runs,
+        every.total,
+        every.totals,
+        tuple(dict.fromkeys(row.user for row in rows if row.user is not None)),
+        min(times, default=""),
+        max(times, default=""),
+    )
 
 
 def first_prompt(storage: Storage, run: AgentInstanceRow) -> str:

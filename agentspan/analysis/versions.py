@@ -170,9 +170,12 @@ def versions(
     every.sort(key=lambda one: one.first_at, reverse=True)
     missed = missed_rule(storage, rows) if rule is None else None
     return Versions(
-        found[0].agent if found else agent, one(rule), tuple(every[:MOST_VERSIONS]), max(0, len(every) - MOST_VERSIONS),
+        found[0].agent if found else agent,
+        one(rule),
+        tuple(every[:MOST_VERSIONS]),
+        max(0, len(every) - MOST_VERSIONS),
         None if missed is None else str(missed.rule),
-    )  # fmt: skip
+    )
 
 
 def _version(
@@ -189,11 +192,20 @@ def _version(
     costs = [run.cost_usd for run in runs if run.cost_usd is not None]
     began = [run.run.started_at or run.run.inserted_at for run in runs]
     return Version(
-        name, len(runs), len(known), failed, wilson(failed, len(known)) if known else None, len(runs) - len(ended),
-        median_low(took) if took else None, _mean(map(tokens_of, ended)),
-        _mean(run.cost_usd for run in ended if run.run.id not in unpriced), sum(costs) if costs else None,
-        _mean(steps.get(run.run.id, 0) for run in ended), min(began), max(began),
-    )  # fmt: skip
+        name,
+        len(runs),
+        len(known),
+        failed,
+        wilson(failed, len(known)) if known else None,
+        len(runs) - len(ended),
+        median_low(took) if took else None,
+        _mean(map(tokens_of, ended)),
+        _mean(run.cost_usd for run in ended if run.run.id not in unpriced),
+        sum(costs) if costs else None,
+        _mean(steps.get(run.run.id, 0) for run in ended),
+        min(began),
+        max(began),
+    )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

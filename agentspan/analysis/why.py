@@ -172,11 +172,16 @@ def _share(
     counts = Counter(passed[run.id] for run in found)
     known, failed = counts[True] + counts[False], counts[False]
     return (
-        one(rule), known, failed, wilson(failed, known) if known else None, counts[None],
+        one(rule),
+        known,
+        failed,
+        wilson(failed, known) if known else None,
+        counts[None],
         sum(passed[run.id] is None and run.status in OPEN for run in found),
-        missed_rule(storage, found) if rule is None else None, str(rule) if isinstance(rule, Rules) else None,
+        missed_rule(storage, found) if rule is None else None,
+        str(rule) if isinstance(rule, Rules) else None,
         in_result(storage, found) if rule is None else None,
-    )  # fmt: skip
+    )
 
 
 def why(
@@ -224,9 +229,14 @@ def why(
     candidates = known if explained is failed else [run for run in known if passed[run.id] or run.id in ids]
     compared, read = drawn(candidates, ids) if explained and others else ([], [])
     features = run_features(
-        storage, compared, storage.ask(Tags([run.id for run in compared])), sums, read=read, without=implied,
+        storage,
+        compared,
+        storage.ask(Tags([run.id for run in compared])),
+        sums,
+        read=read,
+        without=implied,
         progress=progress,
-    )  # fmt: skip
+    )
     return Why(
         *_share(storage, found, passed, rule),
         len(silent),
@@ -307,12 +317,22 @@ def _by_step(
         last = own[0] if len(own) == 1 else max(own, key=lambda each: each.run_id)
         having = [by_id[each.run_id] for each in own]
         found = Group(
-            group.id, "step", group.text, len(own), sum(each.spans for each in own), len(own) / len(runs),
-            passed[group] if others else None, min(each.first_at for each in own), max(each.last_at for each in own),
-            _counts(run.version for run in having), last.run_id, last.span_id,
-            errors.recovered_in_all(group.id, having), _counts(run.agent for run in having),
+            group.id,
+            "step",
+            group.text,
+            len(own),
+            sum(each.spans for each in own),
+            len(own) / len(runs),
+            passed[group] if others else None,
+            min(each.first_at for each in own),
+            max(each.last_at for each in own),
+            _counts(run.version for run in having),
+            last.run_id,
+            last.span_id,
+            errors.recovered_in_all(group.id, having),
+            _counts(run.agent for run in having),
             periods.counted(run.began for run in having) if periods else (),
-        )  # fmt: skip
+        )
         yield found, having
 
 
@@ -493,12 +513,23 @@ def why_run(
         rule, missed = missed.rule, None
     passed = outcomes(storage, [run], rule)[run.id]
     return RunWhy(
-        run.id, name.agent, name.version, run.status, run.task, None if rule is None else str(rule), passed, len(spans),
-        sum(map(has_failed, spans)), found, step, _own_error(run, failed),
+        run.id,
+        name.agent,
+        name.version,
+        run.status,
+        run.task,
+        None if rule is None else str(rule),
+        passed,
+        len(spans),
+        sum(map(has_failed, spans)),
+        found,
+        step,
+        _own_error(run, failed),
         None if failed is None else _elsewhere(storage, found, others),
-        None if passed else _nearest(storage, run, spans, others, rule), missed,
+        None if passed else _nearest(storage, run, spans, others, rule),
+        missed,
         _still_open(spans) if run.status in OPEN else None,
-    )  # fmt: skip
+    )
 
 
 def _still_open(spans: Sequence[AgentSpanRow]) -> StillOpen:
@@ -525,9 +556,11 @@ def _elsewhere(storage: Storage, found: Signature, others: Sequence[RunSummary])
     if not same:
         return Elsewhere(0, 0, "", "")
     return Elsewhere(
-        sum(each.spans for each in same), len(same), min(each.first_at for each in same),
+        sum(each.spans for each in same),
+        len(same),
+        min(each.first_at for each in same),
         max(each.last_at for each in same),
-    )  # fmt: skip
+    )
 
 
 def _nearest(

@@ -393,12 +393,18 @@ class Arrival:
         ctx = self._ctx
         key = f"{format}:{session.id}"
         wanted = Registration(
-            hashed_id(key, session.started_ns, ctx.account.partition), name_of(ctx, session.agent),
-            VersionFields(name_of(ctx, session.version or registration.DEFAULT)), self._schema, "live",
-            object_of(ctx, metadata_of(session)), about_of(ctx, key), clock.to_text(session.started_ns),
-            git_commit=session.git_commit, session=about_of(ctx, session.conversation or session.id),
+            hashed_id(key, session.started_ns, ctx.account.partition),
+            name_of(ctx, session.agent),
+            VersionFields(name_of(ctx, session.version or registration.DEFAULT)),
+            self._schema,
+            "live",
+            object_of(ctx, metadata_of(session)),
+            about_of(ctx, key),
+            clock.to_text(session.started_ns),
+            git_commit=session.git_commit,
+            session=about_of(ctx, session.conversation or session.id),
             task=about_of(ctx, session.task),
-        )  # fmt: skip
+        )
         which = wanted.agent, wanted.version.external_identifier
         for attempt in range(ATTEMPTS):
             known = self._references.get(which) or self._stored_references(wanted)

@@ -150,9 +150,14 @@ def evaluate(
         storage, name, version, against, {case.id: case.content for case in asked}, rule
     )  # fmt: skip
     wanted = plan(
-        None if against is None else base.outcomes, [case.id for case in asked], trials, show=show,
-        early=stop == "early", run_usd=base.run_usd, budget_usd=budget_usd,
-    )  # fmt: skip
+        None if against is None else base.outcomes,
+        [case.id for case in asked],
+        trials,
+        show=show,
+        early=stop == "early",
+        run_usd=base.run_usd,
+        budget_usd=budget_usd,
+    )
     if on_plan is not None:
         on_plan(wanted)
     order = planned([case.id for case in asked], trials, seed)

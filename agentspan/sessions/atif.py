@@ -367,12 +367,18 @@ class _Reader:
         answer, prompt = last_answer(document), first_prompt(document)
         stated_id = text_or_none(document.get("session_id"))
         session = Session(
-            self._session, text_or_none(agent.get("name")) or "agent", start_ns, text_or_none(agent.get("version")),
-            max(times, default=start_ns), None if answer is None else "answered", answer,
+            self._session,
+            text_or_none(agent.get("name")) or "agent",
+            start_ns,
+            text_or_none(agent.get("version")),
+            max(times, default=start_ns),
+            None if answer is None else "answered",
+            answer,
             task=None if prompt is None else task_of(prompt) or None,
             conversation=None if stated_id is None else _CONTINUED.sub("", stated_id),
-            fingerprint=_fingerprint(document), metadata=_metadata(document),
-        )  # fmt: skip
+            fingerprint=_fingerprint(document),
+            metadata=_metadata(document),
+        )
         return _of_run(session, run) if run else session
 
 

@@ -385,12 +385,21 @@ class Facts:
             metadata["title"] = self._title[1]
         metadata["prompts"] = self.prompts
         return Session(
-            self.id, AGENT, self.started * MILLI, self.version, ended_ns=(self.ended or self.started) * MILLI,
-            outcome=thread.state, output=thread.output,
+            self.id,
+            AGENT,
+            self.started * MILLI,
+            self.version,
+            ended_ns=(self.ended or self.started) * MILLI,
+            outcome=thread.state,
+            output=thread.output,
             error=thread.error if thread.state in ("error", "limit") else None,
-            task=self.task or self.metadata.get("git_branch"), conversation=self.fork, first=self.first,
-            fingerprint=self._fingerprint(thread), metadata=metadata, git_commit=self.commit,
-        )  # fmt: skip
+            task=self.task or self.metadata.get("git_branch"),
+            conversation=self.fork,
+            first=self.first,
+            fingerprint=self._fingerprint(thread),
+            metadata=metadata,
+            git_commit=self.commit,
+        )
 
     def _fingerprint(self, thread: Thread) -> dict[str, str]:
         parts = {

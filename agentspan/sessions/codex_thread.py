@@ -132,14 +132,23 @@ class Thread:
         is_sub_agent = kind is not None and parent is not None and parent != self.id
         git = object_in(header.get("git"))
         return Session(
-            self.id, AGENT, self.started_ns, id_in(header.get("cli_version")), max(self.started_ns, self.ended_ns),
-            outcome=self.outcome, output=self.output, error=self.error, task=self.task or id_in(git.get("branch")),
+            self.id,
+            AGENT,
+            self.started_ns,
+            id_in(header.get("cli_version")),
+            max(self.started_ns, self.ended_ns),
+            outcome=self.outcome,
+            output=self.output,
+            error=self.error,
+            task=self.task or id_in(git.get("branch")),
             conversation=parent if is_sub_agent else self.forked_from,
             parent=(parent or "", spawn_key(self.id) if kind == "thread_spawn" else None) if is_sub_agent else None,
-            name=self._name(spawn) or kind if is_sub_agent else None, goal=self.prompt if is_sub_agent else None,
-            fingerprint=self._fingerprint(), metadata=self._metadata(git, kind),
+            name=self._name(spawn) or kind if is_sub_agent else None,
+            goal=self.prompt if is_sub_agent else None,
+            fingerprint=self._fingerprint(),
+            metadata=self._metadata(git, kind),
             git_commit=commit_in(git.get("commit_hash")),
-        )  # fmt: skip
+        )
 
     def _name(self, spawn: dict[str, Any]) -> str | None:
         names = (each.get(f"agent_{name}") for name in ("nickname", "role") for each in (self.header, spawn))
@@ -149,32 +158,36 @@ class Thread:
         header = self.header
         system = id_in(object_in(header.get("base_instructions")).get("text"))
         tools = list_in(header.get("dynamic_tools"))
-        return present({
-            "model": self.model,
-            "system_prompt": None if system is None else part_of(system),
-            "instructions": part_of(" ".join(self.instructions)) if self.instructions else None,
-            "tools": part_of(tools) if tools else None,
-            "skills": self.skills,
-            "permission_mode": self.permission,
-            "effort": self.settings.get("effort"),
-            "cli_version": id_in(header.get("cli_version")),
-        })  # fmt: skip
+        return present(
+            {
+                "model": self.model,
+                "system_prompt": None if system is None else part_of(system),
+                "instructions": part_of(" ".join(self.instructions)) if self.instructions else None,
+                "tools": part_of(tools) if tools else None,
+                "skills": self.skills,
+                "permission_mode": self.permission,
+                "effort": self.settings.get("effort"),
+                "cli_version": id_in(header.get("cli_version")),
+            }
+        )
 
     def _metadata(self, git: dict[str, Any], kind: str | None) -> dict[str, Any]:
         header, source = self.header, self.header.get("source")
-        return present({
-            "cwd": id_in(header.get("cwd")),
-            "git_branch": id_in(git.get("branch")),
-            "repository": id_in(git.get("repository_url")),
-            "entrypoint": id_in(header.get("originator")),
-            "source": f"subagent {kind}" if kind is not None else id_in(source),
-            "agent_role": id_in(header.get("agent_role")),
-            "title": self.title,
-            "models": list(self.models) or None,
-            "history_mode": id_in(header.get("history_mode")),
-            "parent_thread_id": id_in(header.get("parent_thread_id")),
-            "forked_from_id": id_in(header.get("forked_from_id")),
-        })  # fmt: skip
+        return present(
+            {
+                "cwd": id_in(header.get("cwd")),
+                "git_branch": id_in(git.get("branch")),
+                "repository": id_in(git.get("repository_url")),
+                "entrypoint": id_in(header.get("originator")),
+                "source": f"subagent {kind}" if kind is not None else id_in(source),
+                "agent_role": id_in(header.get("agent_role")),
+                "title": self.title,
+                "models": list(self.models) or None,
+                "history_mode": id_in(header.get("history_mode")),
+                "parent_thread_id": id_in(header.get("parent_thread_id")),
+                "forked_from_id": id_in(header.get("forked_from_id")),
+            }
+        )
 
 
 class Tape:

@@ -157,12 +157,23 @@ class Log:
         metadata = self.metadata | ({"models": [*self.models]} if self.models else {})
         parts = {"model": next(iter(self.models), None), "cli_version": self.version}
         return Session(
-            self.id, self.agent, self.started_ns or 1, self.version,
-            ended_ns=max(self.started_ns, self.ended_ns) or None, outcome=self.outcome, output=self.answer,
-            error=self.error if self.outcome == "error" else None, task=self.task, conversation=self.conversation,
-            first=self.first, parent=self.parent, name=self.name if self.parent else None,
-            goal=self.goal if self.parent else None, fingerprint=present(parts), metadata=metadata,
-        )  # fmt: skip
+            self.id,
+            self.agent,
+            self.started_ns or 1,
+            self.version,
+            ended_ns=max(self.started_ns, self.ended_ns) or None,
+            outcome=self.outcome,
+            output=self.answer,
+            error=self.error if self.outcome == "error" else None,
+            task=self.task,
+            conversation=self.conversation,
+            first=self.first,
+            parent=self.parent,
+            name=self.name if self.parent else None,
+            goal=self.goal if self.parent else None,
+            fingerprint=present(parts),
+            metadata=metadata,
+        )
 
     def moment(
         self, key: str, type: str, start: int, payload: dict[str, Any], result: dict[str, Any] | None = None

@@ -407,12 +407,19 @@ class Importer:
             before = self._known.get((format.name, path))
             row = SessionFileRow(
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
-                format.name, path, None if session is None else about_of(ctx, session.id),
-                None if session is None else about_of(ctx, session.first), None if placed is None else placed.run,
-                stamp.size, stamp.changed_ns, read_to[file], heads[file],
+                format.name,
+                path,
+                None if session is None else about_of(ctx, session.id),
+                None if session is None else about_of(ctx, session.first),
+                None if placed is None else placed.run,
+                stamp.size,
+                stamp.changed_ns,
+                read_to[file],
+                heads[file],
                 jsontext.text_of({"version": format.version, **states[file], **more}),
-                now if before is None else before.inserted_at, now,
-            )  # fmt: skip
+                now if before is None else before.inserted_at,
+                now,
+            )
             values: dict[str, Any] = {name: getattr(row, name) for name in row._fields if name not in _FIXED}
             change = Put(row) if before is None else Move("session_file", row.id, frozenset(), values)
             units.append(Unit((change,)))

@@ -268,10 +268,16 @@ def listed(
         size, imported = sum(stamp.size for stamp in stamps), is_imported(source)
         for number, each in enumerate(_abouts(source, format, found, _last_ns(stamps), choice)):
             row = Listed(
-                format.name, format.title, text.repository_of(each.project or project), 1, each.first_ns, each.last_ns,
+                format.name,
+                format.title,
+                text.repository_of(each.project or project),
+                1,
+                each.first_ns,
+                each.last_ns,
                 size if number == 0 else 0,  # the size of a file of many sessions counts once
-                keeps_days is not None and each.last_ns < now_ns - (keeps_days - SOON_DAYS) * DAY_S * 10**9, imported,
-            )  # fmt: skip
+                keeps_days is not None and each.last_ns < now_ns - (keeps_days - SOON_DAYS) * DAY_S * 10**9,
+                imported,
+            )
             key = row.format, row.project
             rows[key] = _sum(rows[key], row) if key in rows else row
     return sorted(rows.values(), key=lambda row: -row.last_ns)

@@ -207,11 +207,17 @@ class _Reader:
         kept = {name: value for name, value in info.items() if name not in ("config", "submission")}
         error = {"type": status, "message": "the run ended with this status"} if outcome == "error" and status else None
         return Session(
-            self._session, "mini-swe-agent" if self._facts.mini else "swe-agent", started_ns, version,
-            outcome=outcome, output=info.get("submission"), error=error,
-            task=_stem(self._path) if not prompt else task_of(prompt) or None, fingerprint=present(parts),
+            self._session,
+            "mini-swe-agent" if self._facts.mini else "swe-agent",
+            started_ns,
+            version,
+            outcome=outcome,
+            output=info.get("submission"),
+            error=error,
+            task=_stem(self._path) if not prompt else task_of(prompt) or None,
+            fingerprint=present(parts),
             metadata={**kept, "instance": _stem(self._path), "models": [self._model]},
-        )  # fmt: skip
+        )
 
 
 def _stem(path: Path) -> str:
@@ -256,11 +262,14 @@ def _thinking(blocks: Any) -> str:
 def _usage(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tokens and the cost that mini-swe-agent keeps of an answer."""
     usage = object_in(object_in(extra.get("response")).get("usage"))
-    return present({
-        "input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens"),
-        "cached_tokens": object_in(usage.get("prompt_tokens_details")).get("cached_tokens"),
-        "stated_cost_usd": extra.get("cost"),
-    })  # fmt: skip
+    return present(
+        {
+            "input_tokens": usage.get("prompt_tokens"),
+            "output_tokens": usage.get("completion_tokens"),
+            "cached_tokens": object_in(usage.get("prompt_tokens_details")).get("cached_tokens"),
+            "stated_cost_usd": extra.get("cost"),
+        }
+    )
 
 
 def _rest(message: Mapping[str, Any]) -> dict[str, Any]:
