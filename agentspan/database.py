@@ -320,6 +320,8 @@ class Database:
     ) -> "Found":
         """Return what a command says about many runs, such as `cost`: a notebook shows it, `result` is the value.
 
+        Days are those of UTC.
+
         Args:
             name: the name of the command, one of `agentspan.answers.findings.FINDINGS`.
             by: the kind of the rows, as of the command's option; the first one when left out.

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         rule_of,  # a rule, from its text
     )
 
-    """Whether a difference between versions is more than chance."""
+    """The test whether versions differ by more than chance."""
     from agentspan.analysis.cases import (
         CaseRow,  # a case, and its runs in each version
         table_of,  # the cases of two groups of runs

@@ -1,1 +1,1 @@
-"""What findings say: blocks, and the functions that make them of a finding. Each surface renders blocks in its way."""
+"""Blocks, and the functions that say a finding in them. Each surface renders blocks in its own way."""

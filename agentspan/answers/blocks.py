@@ -1,4 +1,4 @@
-"""What a finding says, as values without markup, widths or colours. They do not know which surface shows them.
+"""Blocks: the text of a finding as values without markup, widths or colours. No block knows which surface shows it.
 
 An answer comes in parts, each of which is some blocks: a page streams them, a terminal and a notebook join them. Texts
 are not escaped. A surface escapes them, cuts them, and chooses by the roles here, never by the finding:

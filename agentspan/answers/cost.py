@@ -1,4 +1,4 @@
-"""What runs cost, and what caches saved: sentences, a bar for each period, and tables."""
+"""The cost of runs, and the savings by caches: sentences, a bar for each period, and tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict

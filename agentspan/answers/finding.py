@@ -11,7 +11,7 @@ from agentspan.storage.sums import Progress
 
 
 class Asked(NamedTuple):
-    """What a finding is asked besides the filter of its runs.
+    """The arguments of a finding besides the filter of its runs.
 
     Attributes:
         kind: one of its kinds, "" if it has none.

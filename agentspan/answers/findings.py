@@ -1,4 +1,4 @@
-"""Findings that one declaration puts on every surface: a command, a page, an answer in notebooks, a tool over MCP.
+"""Findings, each declared once for all surfaces: a command, a page, notebooks, HTTP, and a tool over MCP.
 
 The recipe is in CONTRIBUTING.md. A module is imported when its finding is asked for.
 """

@@ -1,4 +1,4 @@
-"""Whether two groups of runs differ, such as two versions: the verdict, a table of the measures, the cases."""
+"""The comparison of two groups of runs, such as two versions: the verdict, a table of the measures, the cases."""
 
 from collections.abc import Iterator, Sequence
 

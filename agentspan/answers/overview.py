@@ -1,4 +1,4 @@
-"""What happened lately: how many runs failed, why most often, and how to look further."""
+"""The overview of the latest runs: how many failed, why most often, and how to look further."""
 
 from collections.abc import Iterator, Sequence
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentspan import host
 
 if TYPE_CHECKING:
-    """What decoders yield."""
+    """Records that decoders yield."""
     from agentspan.arriving.records import (
         Outcome,  # how a session ended
         Record,  # a value that a decoder yields

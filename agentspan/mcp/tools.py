@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from agentspan.analysis.filter_words import ALL, FAILED, NAMES, words_of
 from agentspan.analysis.filter_words import parse as parse_filter
-from agentspan.answers.findings import tools
+from agentspan.answers import findings
 from agentspan.cli.diff import diff_command
 from agentspan.cli.finding import command_of
 from agentspan.cli.output import Collected, collecting
@@ -101,9 +101,10 @@ TOOLS = {
     ),
 }
 TOOLS |= {
-    name: Tool(name, (FILTER, *(("by",) if each.kinds else ()), "limit"), each.tool) for name, each in tools().items()
+    name: Tool(name, (FILTER, *(("by",) if each.kinds else ()), "limit"), each.tool)
+    for name, each in findings.tools().items()
 }
-FINDINGS = ("why", "diff", "search", "versions")
+FINDINGS = ("why", "diff", "search", "versions", *findings.FINDINGS)
 """The commands that a server answers over HTTP."""
 _COMMANDS: Mapping[str, click.Command] = {
     each.name or "": each
@@ -111,7 +112,7 @@ _COMMANDS: Mapping[str, click.Command] = {
         *(overview_command, runs_command, show_command, search_command),
         *(why_command, diff_command, sql_command, versions_command),
     )
-} | {name: command_of(name) for name in tools()}
+} | {name: command_of(name) for name in findings.FINDINGS}
 _OWN = frozenset({"db", "as_json", "markdown"})
 FIRST = "overview"
 """The tool whose definition describes the arguments that several tools share."""

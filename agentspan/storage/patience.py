@@ -1,4 +1,4 @@
-"""How long a storage waits for the answers of a server, and what its thread does until then.
+"""The patience of a caller: how long a storage waits for a server, and what its thread does until then.
 
 A reader may wait minutes for a long statistic. A thread that drains a journal executes short statements only. If one of
 them takes long, no answer will come, because a proxy or a firewall has lost the connection. A recording call waits a

@@ -1,4 +1,4 @@
-"""Findings over HTTP: what `agentspan why`, `diff`, `search` and `versions` print with `--json`."""
+"""Findings over HTTP: what `agentspan why`, `diff`, `search`, `versions` and `cost` print with `--json`."""
 
 import json
 from collections.abc import Iterator
@@ -54,6 +54,8 @@ def runs_of(db: Path) -> list[str]:
         ("search?words=%22book%204%22&by_run=true", ["search", "book 4", "--by-run"]),
         ("versions?name=a", ["versions", "a"]),
         ("versions?name=a&cases=true", ["versions", "a", "--cases"]),
+        ("cost", ["cost"]),
+        ("cost?by=tool&agent=a&limit=1", ["cost", "--by", "tool", "--agent", "a", "-n", "1"]),
     ],
 )
 def test_a_finding_is_what_the_command_prints_as_json(db: Path, client: Client, address: str, words: list[str]) -> None:
