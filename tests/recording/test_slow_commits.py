@@ -19,9 +19,11 @@ import agentspan
 from agentspan import Tracer
 from agentspan.model.changes import Put
 from agentspan.recording import tracer as tracing
+from agentspan.storage.access import Wrapper
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.storage import PostgresStorage
-from agentspan.storage.questions import Select, SpansOf
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Select, SpansOf
 from agentspan.tuning import STANDARD
 from tests import postgres
 from tests.postgres_proxy import Proxy, proxy
@@ -37,6 +39,27 @@ def between(postgres_location: Location) -> Iterator[Proxy]:
     """A proxy in front of an empty schema, whose URL names it."""
     with proxy(postgres_location.text) as made:
         yield made
+
+
+class Asked(Wrapper[Storage]):
+    """Counts the questions for the account."""
+
+    accounts = 0
+
+    def ask(self, question: Any) -> Any:
+        self.accounts += type(question) is Account
+        return super().ask(question)
+
+
+def test_a_call_reads_the_account_with_its_own_patience() -> None:
+    """Where the server was opened later. The plain storage waits 30 s for each answer."""
+    tracer = Tracer(":memory:")
+    destination = tracing.recorder_of(tracer).destination
+    destination._is_account_read = False
+    call = Asked(destination.store)
+    destination.identity_now(call)
+    assert call.accounts == 2, "the account, and whether it is still that of the server"
+    tracer.shutdown()
 
 
 @pytest.fixture
