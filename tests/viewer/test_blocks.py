@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from agentspan.answers.blocks import At, Block, Cell, Column, Command, Heading, Sentence, Table
+from agentspan.answers.blocks import FREE, At, Block, Cell, Column, Command, Heading, Sentence, Table
 from agentspan.answers.markdown import markdown
 from agentspan.cli.rendering import show
 from agentspan.serve.viewer_html import templates
@@ -16,7 +16,7 @@ COLUMNS = (
     Column("", "name", is_number=False),
     Column("n", "number"),
     Column("spread", detail=1, is_hint=True),
-    Column("more", detail=2),
+    Column("more", detail=FREE),
 )
 BLOCKS: list[Block] = [
     Sentence("*it* <b>failed</b>", "verdict", "worse"),
@@ -57,6 +57,24 @@ def test_a_detail_is_left_out_where_the_table_has_no_room(
     shown: list[Block] = [Table(COLUMNS, rows)]
     assert "22222222" in printed(shown, monkeypatch, capsys, 60)
     assert "22222222" not in printed(shown, monkeypatch, capsys, 42)
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(80, "abc"), (60, "ac"), (40, "c")])
+def test_details_are_left_out_those_with_the_highest_number_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, kept: str
+) -> None:
+    heads = [Column("name", is_number=False), Column("aaa", detail=2), Column("bbb", detail=3), Column("ccc", detail=1)]
+    shown = printed([Table(heads, [[Cell("n"), *[Cell("1" * 20)] * 3]])], monkeypatch, capsys, columns)
+    assert shown.splitlines()[0].split() == ["name", *(3 * each for each in kept)]
+
+
+def test_a_part_of_a_row_stands_below_it_and_what_is_left_out_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[Cell("tool"), Cell("4")], [Cell("look", depth=1), Cell("3")], [Cell("… and 9 more", is_rest=True), Cell()]]
+    shown: list[Block] = [Table(COLUMNS[:2], rows)]
+    show([shown], MemoryStorage(), whole="--all shows each")
+    assert capsys.readouterr().out.splitlines()[2:] == ["  look  3", "… and 9 more; --all shows each"]
+    assert blocks.text(shown).splitlines()[2:] == ["· look             3", "… and 9 more"]
+    assert ">· look</th>" in page(shown)
 
 
 def test_a_page_escapes_and_makes_links_of_runs() -> None:
