@@ -65,7 +65,8 @@ def _problem(words: list[str], found: click.Command, rest: list[str]) -> str:
     if name != "overview" or not rest or not rest[0].startswith("-"):
         return ""
     try:
-        others = found.make_parser(click.Context(found)).parse_args([*rest])[1]
+        context = click.Context(found, **found.context_settings)  # the help option is kept with its names
+        others = found.make_parser(context).parse_args([*rest])[1]
     except click.UsageError:  # an option that the overview has not
         others = rest
     other = next((each for each in others if each in HELPS or each in ALIASES), None)

@@ -76,10 +76,12 @@ def _table(found: Table, storage: Storage, whole: str) -> None:
     texts = [[_text(cell, ids) for cell in row] for row in found.rows]
     columns = {n: column for n, column in enumerate(found.columns) if not column.series and not column.is_free}
     widths = {n: max(columns_of(text) for text in (columns[n].name, *(row[n] for row in texts))) for n in columns}
+    texts_of = [n for n, each in columns.items() if not (each.is_number or each.is_code or each.detail)]
+    name = max(texts_of, key=widths.__getitem__, default=0)  # a number or an id that is cut says nothing
     for detail in sorted({column.detail for column in columns.values()} - {0}, reverse=True):
-        if min(widths[0], NAME_COLUMNS) + sum(2 + widths[n] for n in columns if n) > width():
+        if min(widths[name], NAME_COLUMNS) + sum(2 + widths[n] for n in columns if n != name) > width():
             columns = {n: column for n, column in columns.items() if column.detail < detail}
-    room = max(NAME_COLUMNS, width() - sum(2 + widths[n] for n in columns if n))
+    room = max(NAME_COLUMNS, width() - sum(2 + widths[n] for n in columns if n != name))
     series = next((n for n, column in enumerate(found.columns) if column.series), None)
     periods = range(0)
     if series is not None:
@@ -90,14 +92,14 @@ def _table(found: Table, storage: Storage, whole: str) -> None:
     rows = [
         f"{row[0]}; {whole}"
         if cells[0].is_rest
-        else [_cut(row[0], room, found.columns[0]), *(row[n] for n in columns if n)]
+        else [_cut(row[n], room, columns[n]) if n == name else row[n] for n in columns]
         + [cells[series].series[n][1] for n in periods if series is not None]
         for row, cells in zip(texts, found.rows, strict=True)
     ]
     header += [found.columns[series].series[n][1] for n in periods if series is not None]
     right = [at for at, n in enumerate(columns) if columns[n].is_number]
     if rows:
-        table(header, rows, right=[*right, *range(len(columns), len(header))])
+        table(header, rows, right=[*right, *range(len(columns), len(header))], shrink=[*columns].index(name))
     notes = [f"{found.more()}; {whole.format(found.total)}" if whole and found.more() else ""]
     notes += [column.hint for n, column in enumerate(found.columns) if n in columns or (n == series and periods)]
     echo_lines(style(note, fg="bright_black") for note in notes if note)

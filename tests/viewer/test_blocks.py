@@ -81,7 +81,7 @@ def test_a_page_escapes_and_makes_links_of_runs() -> None:
     html = page(BLOCKS)
     assert "*it* &lt;b&gt;failed&lt;/b&gt;." in html
     assert "<b>failed" not in html
-    assert '<a href="./?agent=%3Ca%3E">7</a> <span class="hint">2–9</span>' in html
+    assert '<a class="opens" href="./?agent=%3Ca%3E">7</a> <span class="hint">2–9</span>' in html
     assert 'data-name="more">x' in html
     assert 'data-name="spread"' not in html
     assert '<a href="failures?agent=%3Ca%3E">why</a>' in html
@@ -97,8 +97,24 @@ def test_a_name_keeps_its_letter_and_a_heading_can_be_linked_to() -> None:
 
 def test_a_step_is_named_as_each_surface_names_steps() -> None:
     table = Table([Column("", is_number=False), Column("step")], [[Cell("a"), Cell(at=At("run1", "span1", 4))]])
-    assert '<a href="runs/run1#span=span1">#4</a>' in page([table])
+    assert '<a class="opens" href="runs/run1#span=span1">#4</a>' in page([table])
     assert "run1#4" in blocks.text([table])
+
+
+def test_the_first_link_of_a_row_is_the_one_that_keys_open() -> None:
+    row = [Cell("a"), Cell("b", {"agent": "b"}), Cell("c", {"agent": "c"})]
+    html = page([Table([Column(each, is_number=False) for each in "abc"], [row, row])])
+    assert html.count('<a class="opens" href="./?agent=b">') == html.count('<a href="./?agent=c">') == 2
+
+
+def test_a_terminal_cuts_the_widest_text_and_neither_a_number_nor_an_id(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = [Column("took"), Column("step", is_number=False), Column("where", is_number=False, is_code=True)]
+    shown: list[Block] = [Table(heads, [[Cell("1.0 s"), Cell("look " * 20), Cell("i" * 20)]])]
+    row = printed(shown, monkeypatch, capsys, 60).splitlines()[1]
+    assert row.startswith("1.0 s  look look")
+    assert row.endswith(f"…  {'i' * 20}")
 
 
 def test_markdown_escapes_and_marks_what_is_clear() -> None:
