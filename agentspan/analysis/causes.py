@@ -42,6 +42,7 @@ MARKS: Mapping[VerdictKind, str] = {
     "cancelled": "○", "terminated": "■",
 }  # fmt: skip
 """The shape of each kind of verdict, for people who see no colours."""
+_STATUSES: Mapping[VerdictKind, str] = {"passed": "complete", "unscored": "complete", "running": "active"}
 STATUS_MARKS: Mapping[str, str] = {status: MARKS[kind] for status, kind in _KINDS.items()}
 _TEXTS: Mapping[VerdictKind, str] = {
     "passed": "passed", "failed": "failed", "unscored": "complete", "running": "running", "pending": "pending",
@@ -65,6 +66,11 @@ class Verdict(NamedTuple):
     def mark(self) -> str:
         """The shape of the kind, one character."""
         return MARKS[self.kind]
+
+    @property
+    def status(self) -> str:
+        """The name of the kind's mark: a status, or a kind of its own."""
+        return _STATUSES.get(self.kind, self.kind)
 
     def beside(self, status: str) -> tuple[str, str]:
         """Return the mark and the word for a run: those of its status, unless it missed the rule."""

@@ -213,11 +213,15 @@ def _decoded(text: str) -> Any:
         return None
 
 
-def totals_text(total: int, totals: RunTotals) -> str:
-    """Return the number of runs and the sums over them as text."""
+def totals_text(first: str, totals: RunTotals, step: str = "step") -> str:
+    """Return the sums over runs as text, after a first one such as their number.
+
+    Args:
+        step: what steps are called.
+    """
     return dotted(
-        noun(total, "run"),
-        noun(totals.spans, "step"),
+        first,
+        noun(totals.spans, step),
         noun(totals.failed, "failed step") if totals.failed else "",
         f"{totals.open:,} open" if totals.open else "",
         *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),

@@ -6,7 +6,7 @@ are not escaped. A surface escapes them, cuts them, and chooses by the roles her
 notebooks.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
@@ -87,6 +87,9 @@ class Cell:
         is_bad: whether it is bad news.
         depth: of the first cell of a row: how far it stands below the row that it is a part of.
         is_rest: of the first cell of a row: whether it is a sentence about rows that are left out.
+        status: of the mark: the name of a status or of a verdict, which has a colour or a sign.
+        matches: the first and last place of each searched word in the text.
+        alone: the text where no head of a column stands above it, such as `4 steps`; `text` when left out.
     """
 
     text: str = ""
@@ -99,6 +102,17 @@ class Cell:
     is_bad: bool = False
     depth: int = 0
     is_rest: bool = False
+    status: str = ""
+    matches: Sequence[tuple[int, int]] = ()
+    alone: str = ""
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """Yield the text in pieces, each with whether it is a searched word."""
+        done = 0
+        for start, end in self.matches:
+            yield from ((self.text[done:start], False), (self.text[start:end], True))
+            done = end
+        yield self.text[done:], False
 
 
 FREE = 9
@@ -153,6 +167,9 @@ class Table:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
         is_list: whether each row can be a line: a number, of what, and a hint. Other columns are details then.
+        is_entries: whether each row can be an entry of a list: its first cell, and the others as facts below it. A text
+            with searched words, and the hint of what is bad, stand on lines of their own. A page makes a table of it
+            if there are numbers to compare.
     """
 
     columns: Sequence[Column]
@@ -160,6 +177,7 @@ class Table:
     total: int | None = None
     row: str = "row"
     is_list: bool = False
+    is_entries: bool = False
     block: ClassVar[str] = "table"
 
     def more(self, shown: int | None = None) -> str:

@@ -6,6 +6,7 @@ from agentspan.analysis import by_name
 from agentspan.analysis.by_name import STEP
 from agentspan.answers.blocks import Block, Cell, Column, Command, Part, Sentence, Table, Ways
 from agentspan.cli.output import (
+    COLORS,
     columns_of,
     echo,
     echo_lines,
@@ -13,6 +14,7 @@ from agentspan.cli.output import (
     fit_indented,
     hint,
     pad,
+    safe,
     style,
     table,
     to_copy,
@@ -20,13 +22,15 @@ from agentspan.cli.output import (
     wrap,
 )
 from agentspan.storage.protocol import Storage
+from agentspan.text import dotted
 
 SENTENCE_LINES = 8
 NAME_COLUMNS = 30
 """The width that names get at least, and at most beside a series, of which the latest periods have columns."""
 PERIOD_COLUMNS = 11
 MOST_PERIODS = 7
-COLORS = {"worse": "red", "better": "green", "different": "yellow", "inconclusive": "yellow"}
+FACT_LINES = 3
+TONES = {"worse": "red", "better": "green", "different": "yellow", "inconclusive": "yellow"}
 
 
 def show(parts: Iterable[Part], storage: Storage, *, whole: str = "") -> None:
@@ -39,7 +43,9 @@ def show(parts: Iterable[Part], storage: Storage, *, whole: str = "") -> None:
         if number:
             echo()
         for block in blocks:
-            if isinstance(block, Table) and not block.is_list:
+            if isinstance(block, Table) and block.is_entries:
+                echo_lines(entries(block, storage))
+            elif isinstance(block, Table) and not block.is_list:
                 _table(block, storage, whole)
             else:
                 echo_lines(_lines(block))
@@ -48,7 +54,7 @@ def show(parts: Iterable[Part], storage: Storage, *, whole: str = "") -> None:
 def _lines(block: Block) -> Iterator[str]:
     columns = width()
     if isinstance(block, Sentence):
-        color = "bright_black" if block.kind == "note" else COLORS.get(block.tone)
+        color = "bright_black" if block.kind == "note" else TONES.get(block.tone)
         for line in wrap(block.text, columns, SENTENCE_LINES):
             yield style(line, fg=color, bold=True if block.kind == "verdict" else None)
     elif isinstance(block, Command):
@@ -71,8 +77,52 @@ def beside(ways: Mapping[str, str]) -> Iterator[str]:
         yield line if columns_of(line) <= width() else f"  {way}"
 
 
+def entries(found: Table, storage: Storage) -> Iterator[str]:
+    """Yield each row as an entry: its first cell, and below it the others as facts, and texts on lines of their own."""
+    ids = _short_ids(found, storage)
+    for first, *others in found.rows:
+        indent, room = "  " * first.depth, width() - 2 * first.depth - 2
+        if first.is_rest and first.way is not None:
+            yield from (indent + line for line in hint(first.text, to_copy(*first.way.words), room))
+            continue
+        mark = style(first.mark, fg=COLORS.get(first.status, "red" if first.status == "missed" else None))
+        yield f"{indent}{mark} {_matched(first, room)}"
+        facts = [
+            cell.alone or cell.text if at is None else f"{'step' if at.span_id else 'run'} {_text(cell, ids)}"
+            for cell in others
+            if not cell.matches
+            for at in (cell.at,)
+        ]
+        yield from (f"{indent}  {style(line, fg='bright_black')}" for line in wrap(dotted(*facts), room, FACT_LINES))
+        for cell in others:
+            if cell.matches:
+                yield f"{indent}  {_matched(cell, room)}"
+            elif cell.is_bad and cell.hint:
+                yield f"{indent}  {style(fit(cell.hint, room), fg='red')}"
+
+
+def _matched(cell: Cell, columns: int) -> str:
+    """Return the text of a cell on at most that many columns, with the searched words coloured, if it has some."""
+    if not cell.matches:
+        return style(fit(cell.text, columns), bold=True)
+    first = cell.matches[0][0]
+    begin = first - columns // 4 if first > columns // 2 else 0
+    shown = fit(cell.text[begin:], columns - (columns_of("…") if begin else 0))
+    out, done = "…" if begin else "", 0
+    for start, stop in cell.matches:
+        if start >= begin + done and stop - begin <= len(shown.removesuffix("…")):
+            word = style(safe(shown[start - begin : stop - begin]), fg="yellow", bold=True)
+            out += safe(shown[done : start - begin]) + word
+            done = stop - begin
+    return out + safe(shown[done:])
+
+
+def _short_ids(found: Table, storage: Storage) -> Mapping[str, str]:
+    return by_name.short_ids(storage, [cell.at.run_id for row in found.rows for cell in row if cell.at is not None])
+
+
 def _table(found: Table, storage: Storage, whole: str) -> None:
-    ids = by_name.short_ids(storage, [cell.at.run_id for row in found.rows for cell in row if cell.at is not None])
+    ids = _short_ids(found, storage)
     texts = [[_text(cell, ids) for cell in row] for row in found.rows]
     columns = {n: column for n, column in enumerate(found.columns) if not column.series and not column.is_free}
     widths = {n: max(columns_of(text) for text in (columns[n].name, *(row[n] for row in texts))) for n in columns}
@@ -108,7 +158,8 @@ def _table(found: Table, storage: Storage, whole: str) -> None:
 def _text(cell: Cell, ids: Mapping[str, str]) -> str:
     """Return a cell as text; one that only names a step or a run has a short id, which commands take."""
     if cell.at is not None and not cell.text:
-        return ids[cell.at.run_id] + ("" if cell.at.step is None else f"{STEP}{cell.at.step}")
+        unnumbered = ids[cell.at.run_id] if cell.at.span_id is None else cell.at.span_id
+        return unnumbered if cell.at.step is None else f"{ids[cell.at.run_id]}{STEP}{cell.at.step}"
     return "  " * cell.depth + (f"{cell.mark} {cell.text}" if cell.mark else cell.text)
 
 

@@ -19,9 +19,8 @@ from agentspan.analysis.runs import (
     stats,
     stats_by_version,
 )
-from agentspan.analysis.session_runs import about, prompt_of
+from agentspan.analysis.session_runs import about, prompt_of, totals_text
 from agentspan.analysis.tree import run_name, score_text, session_title
-from agentspan.answers import stats as of_stats
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import (
@@ -54,14 +53,13 @@ from agentspan.cli.output import (
     wrap,
     zone_name,
 )
-from agentspan.cli.rendering import show
 from agentspan.database import Database
 from agentspan.model.rows import ScoreRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, RunSort
 from agentspan.storage.row_by_row import labels_of, tokens_of
 from agentspan.storage.sums import BOUNDS_MS, RunList, RunSummary, Stat
-from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun
+from agentspan.text import cost_text, count_text, duration_text, noun
 
 LATEST_RUNS = 50
 """The runs that `agentspan runs` lists without `--limit`: the latest ones."""
@@ -206,16 +204,9 @@ def _below(cause: str, about: str, columns: int, *, is_title: bool) -> Iterator[
 
 
 def _runs_total(found: RunList, offset: int) -> str:
-    totals = found.totals
     shown = f"{len(found.runs)} of {noun(found.total, 'run')}"
-    text = dotted(
-        f"{shown}, from number {offset + 1} on" if offset and found.runs else shown,
-        noun(totals.spans, "span"),
-        noun(totals.failed, "failed step") if totals.failed else "",
-        f"{totals.open:,} open" if totals.open else "",
-        *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
-    )
-    return fit(text, width())
+    from_ = f", from number {offset + 1} on" if offset and found.runs else ""
+    return fit(totals_text(f"{shown}{from_}", found.totals, "span"), width())
 
 
 ROWS = 40
@@ -270,6 +261,9 @@ def stats_command(
         window = {"since": since, "until": until}
         document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(found), **more})
         return
+    from agentspan.answers import stats as of_stats  # imported late: `runs` needs neither blocks nor their renderer
+    from agentspan.cli.rendering import show
+
     show([of_stats.statistics(found, shown, parted)], storage, whole="--all shows each")
 
 

@@ -6,7 +6,6 @@
 import csv
 import io
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,13 +14,12 @@ from agentspan.analysis import by_name
 from agentspan.analysis.by_name import STEP
 from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import ids_of
-from agentspan.analysis.search import Hit, HitsByRun, located, search, search_by_run
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.search import located, search, search_by_run
+from agentspan.answers import search as answers
 from agentspan.cli.app import command, reads
 from agentspan.cli.completion import RUN
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, outcome_rule, page_options
 from agentspan.cli.output import (
-    MARKS,
     Failed,
     bar,
     columns_of,
@@ -34,24 +32,20 @@ from agentspan.cli.output import (
     local,
     pad,
     safe,
-    status_style,
     style,
     table,
     to_copy,
-    verdict_style,
     width,
     wrap,
 )
+from agentspan.cli.rendering import show
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, Select
 from agentspan.storage.sums import Answer
-from agentspan.text import dotted, no_formula, noun
+from agentspan.text import no_formula, noun
 
 FOUND_SPANS = 20
-NOTHING_FOUND = "nothing found; words must be whole, or end in *: book* finds booking"
 ZONED = 72
 """The terminal width from which times show the name of their zone."""
 
@@ -88,118 +82,34 @@ def search_command(
         ids = None if filter == RunFilter() else ids_of(storage, filter, progress=progress)
         if by_run:
             grouped = search_by_run(storage, words, run=run_id, runs=ids, limit=limit, offset=offset, progress=progress)
-            no_runs = no_run(storage, filter, asked) if asked and not grouped.total else ""
-            _print_by_run(storage, grouped, no_runs, words=words, as_json=as_json)
+            if as_json:
+                document(answers.plain_by_run(grouped))
+            elif grouped.total or grouped.named is not None:
+                verdicts = verdicts_on(storage, [each.run for each in grouped.runs], outcome_rule(None))
+                blocks = [*answers.named(grouped, words[0]), *answers.by_run(grouped, verdicts, _at, words)]
+                show([[*blocks, *([answers.counted(grouped)] if grouped.total else [])]], storage)
+            else:
+                text = no_run(storage, filter, asked) if asked else answers.NOTHING
+                echo_lines(wrap(text, width(), 4))
             return
         found = search(storage, words, run=run_id, limit=limit, offset=offset, runs=ids, progress=progress)
     found = located(storage, found)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
-    if not found.total:
-        is_empty = ids is not None and not ids
-        echo_lines(wrap(no_run(storage, filter, asked) if is_empty else NOTHING_FOUND, width(), 4))
+    if not found.total and ids is not None and not ids:
+        echo_lines(wrap(no_run(storage, filter, asked), width(), 4))
         return
-    for hit in found.hits:
-        columns = width()
-        form = "%m-%d %H:%M:%S %Z" if columns >= ZONED else "%m-%d %H:%M:%S"
-        at = local(hit.started_at).strftime(form) if hit.started_at else ""
-        echo(
-            status_style(MARKS[hit.status], hit.status)
-            + f" {style(hit.span_id, bold=True)}  {at}  "
-            + fit(hit.schema_name, max(8, columns - 40 - len(at)))
-        )
-        echo("  " + style(fit(_place(hit), columns - 2), fg="bright_black"))
-        echo("  " + _snippet(hit, columns - 2))
-        if hit.repeats:
-            echo("  " + style(f"and in {noun(hit.repeats, 'later step')}", fg="bright_black"))
-    from_ = f", from number {offset + 1} on" if offset and found.hits else ""
-    echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
+    show([answers.hits(found, _at, offset)], storage)
     if found.hits:
         top = found.hits[0]
         named = top.span_id if top.step is None else f"{by_name.short_id(storage, top.run_id)}{STEP}{top.step}"
         echo_lines(hint("show the top hit in its run", to_copy("show", named, "--around"), width()))
 
 
-def _print_by_run(storage: Storage, found: HitsByRun, no_runs: str, *, words: Sequence[str], as_json: bool) -> None:
-    """Print hits by run."""
-    named = found.named
-    if as_json:
-        document(
-            {
-                "runs": [
-                    {
-                        "run_id": each.run.id,
-                        "agent": each.agent,
-                        "version": each.version,
-                        "status": each.run.status,
-                        "steps": each.steps,
-                        "hits": [hit._asdict() for hit in each.hits],
-                    }
-                    for each in found.runs
-                ],
-                "total": found.total,
-                "examined": found.examined,
-                "found": found.found,
-                "named": None if named is None else named.id,
-            }
-        )
-        return
-    columns = width()
-    if named is not None:
-        kind = "run" if isinstance(named, AgentInstanceRow) else "step"
-        echo_lines(hint(f"{words[0]} names a {kind}", to_copy("show", named.id), columns))
-    if not found.total:
-        if named is None:
-            echo_lines(wrap(no_runs or NOTHING_FOUND, columns, 4))
-        return
-    short = by_name.short_ids(storage, [each.run.id for each in found.runs])
-    verdicts = verdicts_on(storage, [each.run for each in found.runs], outcome_rule(None))
-    for each in found.runs:
-        at = local(each.run.started_at or each.run.inserted_at).strftime("%m-%d %H:%M:%S")
-        verdict, status = verdicts[each.run.id], each.run.status
-        mark, word = verdict.beside(status)
-        said = word if verdict.kind == "missed" else ""
-        facts = dotted(run_name(each.agent, each.version), said, at, noun(each.steps, "step"))
-        echo(
-            verdict_style(mark, verdict, status)
-            + " "
-            + style(fit(f"run {short[each.run.id]}  {facts}", columns - 2), bold=True)
-        )
-        for hit in each.hits:
-            step = "" if hit.step is None else f"step {STEP}{hit.step}"
-            head = f"{MARKS[hit.status]} {dotted(step, hit.schema_name)}"
-            echo("  " + style(fit(head, columns - 2), fg="bright_black"))
-            echo("    " + _snippet(hit, columns - 4))
-        if len(each.hits) < each.steps:
-            more = to_copy("search", *words, "--run", short[each.run.id])
-            echo_lines("  " + line for line in hint(f"{each.steps - len(each.hits):,} more", more, columns - 2))
-    rest = f"; {len(found.runs):,} of them are listed" if len(found.runs) < found.found else ""
-    echo(f"{found}{rest}")
-
-
-def _place(hit: Hit) -> str:
-    """Return the place of a hit in words: its run, the number of its step, and the agent."""
-    step = "" if hit.step is None else f"step {STEP}{hit.step}"
-    return dotted(f"run {hit.run_id}", step, run_name(hit.agent, hit.version))
-
-
-def _snippet(hit: Hit, columns: int) -> str:
-    """Return a snippet of at most `columns` columns, with the matches coloured if the output uses colours."""
-    begin = 0
-    first = hit.matches[0][0] if hit.matches else 0
-    if first > columns // 2:
-        begin = first - columns // 4
-    room = columns - (columns_of("…") if begin else 0)
-    shown = fit(hit.snippet[begin:], room)
-    out, done = "…" if begin else "", 0
-    for start, stop in hit.matches:
-        if start >= begin + done and stop - begin <= len(shown.removesuffix("…")):
-            out += safe(shown[done : start - begin]) + style(
-                safe(shown[start - begin : stop - begin]), fg="yellow", bold=True
-            )
-            done = stop - begin
-    return out + safe(shown[done:])
+def _at(text: str) -> str:
+    """Return a stored time in the zone of the terminal; "" for none."""
+    return f"{local(text):{'%m-%d %H:%M:%S %Z' if width() >= ZONED else '%m-%d %H:%M:%S'}}" if text else ""
 
 
 MAX_CELL = 800

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import by_name
 from agentspan.analysis.session_runs import PAGE, SessionRun, SessionRuns, session_runs, totals_text
 from agentspan.analysis.tree import run_name
+from agentspan.answers import session as answers
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, page_options
 from agentspan.cli.output import (
@@ -16,15 +16,15 @@ from agentspan.cli.output import (
     local,
     page,
     plain_rows,
-    status_style,
     style,
     width,
     wrap,
     zone_name,
 )
+from agentspan.cli.rendering import entries
 from agentspan.database import Database
-from agentspan.storage.row_by_row import tokens_of
-from agentspan.text import amounts, dotted, noun
+from agentspan.storage.protocol import Storage
+from agentspan.text import dotted, noun
 
 
 @command("session")
@@ -62,8 +62,20 @@ def session_command(
             }
         )
         return
-    short = by_name.short_ids(storage, [each.run.run.id for each in found.runs])
-    page(_lines(found, short, offset))
+    page(_lines(storage, found, offset))
+
+
+def _lines(storage: Storage, found: SessionRuns, offset: int) -> Iterator[str]:
+    columns = width()
+    yield style(fit(dotted(f"session {found.session}", found.title or ""), columns), bold=True)
+    yield from wrap(totals_text(noun(found.total, "run"), found.totals), columns, 2)
+    if found.runs:
+        yield ""
+    zone = zone_name([found.first_at, found.last_at]) if found.runs else ""
+    yield from entries(answers.table(found, lambda text: f"{local(text):%m-%d %H:%M:%S} {zone}", offset), storage)
+    if len(found.runs) < found.total:
+        last = offset + len(found.runs)
+        yield style(f"{len(found.runs):,} of {found.total:,} runs; --offset {last} goes on", fg="bright_black")
 
 
 def _plain(each: SessionRun, row: dict[str, Any]) -> dict[str, Any]:
@@ -71,34 +83,3 @@ def _plain(each: SessionRun, row: dict[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {"agent": run_name(each.run.agent, each.run.version), "prompt": each.prompt}
     own |= {"verdict": each.verdict._asdict(), "reason": each.cause}
     return {**row, **sums, **own}
-
-
-def _lines(found: SessionRuns, short: dict[str, str], offset: int) -> Iterator[str]:
-    columns = width()
-    yield style(fit(dotted(f"session {found.session}", found.title or ""), columns), bold=True)
-    yield from wrap(totals_text(found.total, found.totals), columns, 2)
-    if found.runs:
-        yield ""
-    zone = zone_name([found.first_at, found.last_at]) if found.runs else ""
-    for number, each in enumerate(found.runs, start=offset + 1):
-        run, row = each.run, each.run.run
-        at = local(row.started_at or row.inserted_at)
-        is_bad = each.verdict.kind in ("failed", "missed")
-        mark = status_style(each.verdict.mark, "failed" if is_bad else row.status)
-        yield mark + " " + style(fit(f"{number:,}. {each.prompt or 'no prompt was recorded'}", columns - 2), bold=True)
-        facts = dotted(
-            f"run {short[row.id]}",
-            run_name(run.agent, run.version),
-            f"{at:%m-%d %H:%M:%S} {zone}",
-            each.verdict.text,
-            noun(run.spans, "step"),
-            noun(run.failed, "failed step") if run.failed else "",
-            *amounts(tokens_of(run), run.cost_usd, row.duration_ms),
-        )
-        for line in wrap(facts, columns - 2, 3):
-            yield "  " + style(line, fg="bright_black")
-        if each.cause is not None:
-            yield "  " + status_style(fit(each.cause, columns - 2), "failed")
-    if len(found.runs) < found.total:
-        last = offset + len(found.runs)
-        yield style(f"{len(found.runs):,} of {found.total:,} runs; --offset {last} goes on", fg="bright_black")

@@ -47,7 +47,6 @@ from agentspan.storage.sums import BOUNDS_MS, Stat
 from agentspan.viewer import conversation
 from agentspan.viewer.address import Address
 from agentspan.viewer.conversation import linked
-from agentspan.viewer.texts import mark_of
 
 CHUNK = 20_000
 """The largest number of spans in one response; a larger run takes several responses."""
@@ -131,7 +130,7 @@ def _case(case: CaseOfTrial) -> dict[str, Any]:
 
 
 def _of_case(run: CaseRun) -> dict[str, Any]:
-    return {"run": run.run_id, "number": run.number, "mark": mark_of(run.verdict), "text": run.verdict.text}
+    return {"run": run.run_id, "number": run.number, "mark": run.verdict.status, "text": run.verdict.text}
 
 
 def score_facts(score: ScoreRow) -> dict[str, Any]:

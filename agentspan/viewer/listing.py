@@ -22,7 +22,7 @@ from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import duration_text, noun
 from agentspan.viewer.address import Address
-from agentspan.viewer.texts import mark_of, tokens_text, usd_text
+from agentspan.viewer.texts import tokens_text, usd_text
 
 PAGE = 50
 MAX_AGENTS = 500
@@ -123,7 +123,7 @@ def _run(
     return {
         "id": run.id,
         "href": address.link(f"runs/{run.id}"),
-        "mark": mark_of(judged),
+        "mark": judged.status,
         "cells": {
             "status": judged.text,
             "agent": summary.agent,

@@ -18,18 +18,20 @@ from agentspan.analysis.overview import Overview, overview
 from agentspan.analysis.report import MARKS
 from agentspan.analysis.runs import StatsByVersion, find_runs
 from agentspan.analysis.search import Hits
+from agentspan.analysis.session_runs import totals_text
 from agentspan.analysis.stored_run import RunStep
 from agentspan.analysis.tree import run_error, run_name, session_title
 from agentspan.analysis.why import Group, RunWhy, Why
-from agentspan.answers import cost, groups
+from agentspan.answers import cost, groups, search
 from agentspan.answers import overview as answers
 from agentspan.answers import stats as of_stats
 from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
-from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, p_text
+from agentspan.text import cost_text, count_text, dotted, duration_text, noun, p_text
 from agentspan.viewer.blocks import MOST_ROWS, Shown, Shows, flat, html
+from agentspan.viewer.texts import at_text
 
 T = TypeVar("T")
 
@@ -46,14 +48,7 @@ class ShownRuns(Shown, RunList):
 
     def blocks(self) -> Iterator[Shows]:
         """Yield the number of runs with their sums, and a table of the runs on the page."""
-        totals = self.totals
-        yield dotted(
-            f"{len(self.runs):,} of {noun(self.total, 'run')}",
-            noun(totals.spans, "step"),
-            noun(totals.failed, "failed step") if totals.failed else "",
-            f"{totals.open:,} open" if totals.open else "",
-            *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
-        )
+        yield totals_text(f"{len(self.runs):,} of {noun(self.total, 'run')}", self.totals)
         if self.runs:
             statuses = [f"{MARKS[run.run.status]} {run.run.status}" for run in self.runs]
             yield runs_table(self.runs, [run_error(run.run) for run in self.runs], statuses)
@@ -131,25 +126,9 @@ class ShownHits(Shown, Hits):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield the number of hits, and a table of those on the page."""
-        yield f"{len(self.hits):,} of {noun(self.total, 'step')} found"
-        if self.hits:
-            rows = [
-                (
-                    f"{MARKS[hit.status]} {hit.status}",
-                    hit.schema_name,
-                    hit.snippet,
-                    f"{hit.repeats:,}" if hit.repeats else "",
-                    run_name(hit.agent, hit.version) if hit.agent else "",
-                    "" if hit.step is None else f"{hit.step:,}",
-                    hit.run_id,
-                    hit.span_id,
-                )
-                for hit in self.hits
-            ]
-            columns = ("status", "type", "text", "repeated", "agent", "step", "run", "span")
-            yield flat(columns, rows, ("step", "repeated"), ("span", "run"))
+    def blocks(self) -> Iterable[Shows]:
+        """Return a table of the hits on the page, and the number of hits."""
+        return search.hits(self, at_text)
 
 
 class ShownOverview(Shown, Overview):

@@ -1,9 +1,8 @@
 """Texts and links that several pages across runs share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from agentspan.analysis.causes import Verdict, VerdictKind
 from agentspan.analysis.outcomes import Judge, OutcomeRule, decided, rule_of
 from agentspan.analysis.runs import run_briefs
 from agentspan.answers.blocks import Bar
@@ -49,15 +48,6 @@ def with_outcome(address: Address, page: str, /, **changes: str | int | None) ->
 def at_text(stored: str) -> str:
     """Return a stored time to the minute, in UTC."""
     return stored[:16].replace("T", " ")
-
-
-_MARKS: Mapping[VerdictKind, str] = {"passed": "complete", "unscored": "complete", "running": "active"}
-"""The names of marks in the style sheet, where they are not the kinds of verdicts."""
-
-
-def mark_of(verdict: Verdict) -> str:
-    """Return the name of the mark of a verdict in the style sheet."""
-    return _MARKS.get(verdict.kind, verdict.kind)
 
 
 def took_text(duration_ms: float | None) -> str:

@@ -42,7 +42,7 @@ def test_runs_are_in_order_with_their_sums(db: Database) -> None:
     assert [each.prompt for each in found.runs] == [f"question {number}" for number in range(1, 6)]
     assert [each.verdict.kind for each in found.runs] == ["passed", "failed", "passed", "passed", "passed"]
     assert (found.total, found.session, found.title, found.users) == (5, ODD, None, ("user 1", "user 0"))
-    assert totals_text(found.total, found.totals) == "5 runs · 5 steps · 550 tok · $2.5000 · 10.0 s"
+    assert totals_text("5 runs", found.totals) == "5 runs · 5 steps · 550 tok · $2.5000 · 10.0 s"
     assert found.first_at < found.last_at
     pages = [session_runs(db.storage, ODD, limit=2, offset=offset) for offset in (0, 2, 4, 6)]
     assert [each.run.run.id for page in pages for each in page.runs] == runs

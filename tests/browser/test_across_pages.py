@@ -73,7 +73,7 @@ def test_a_run_leads_to_its_session_and_the_session_to_its_runs(server: Server, 
     press(page, "j", "Enter")
     page.wait_for_url("**/sessions?session=*")
     expect(page.locator("h1.title")).to_have_text(f"Session {SESSION}")
-    expect(page.locator(".session tbody tr")).to_have_count(2)
+    expect(page.locator(".blocks tbody tr")).to_have_count(2)
     press(page, "j", "j", "Enter")
     page.wait_for_selector("html[data-ready]")
     page.get_by_role("link", name=SESSION).click()

@@ -17,9 +17,9 @@ ROOMS = {
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
     "analysis": Room(8_970, 43),
-    "answers": Room(470, 10),
+    "answers": Room(576, 12),
     "arriving": Room(955, 8),
-    "cli": Room(5_400, 33),
+    "cli": Room(5_270, 33),
     "evaluation": Room(1_230, 8),
     "maintenance": Room(1_216, 8),
     "mcp": Room(890, 7),
@@ -28,7 +28,7 @@ ROOMS = {
     "sessions": Room(8_832, 45),
     "postgres": Room(3_029, 13),
     "testing": Room(2_960, 19),
-    "viewer": Room(2_400, 20),
+    "viewer": Room(2_320, 20),
 }
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"

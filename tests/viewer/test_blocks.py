@@ -77,6 +77,46 @@ def test_a_part_of_a_row_stands_below_it_and_what_is_left_out_is_a_line(capsys: 
     assert ">· look</th>" in page(shown)
 
 
+STEP = At("run1", "span1", 4)
+ENTRIES = Table(
+    [Column(each, is_number=False) for each in ("step", "run", "n", "text")],
+    [
+        [Cell("shop", mark="✗", status="failed"), Cell(at=At("run1")), Cell("4", alone="4 steps"), Cell()],
+        [
+            Cell("look", mark="✓", status="complete", at=STEP, depth=1), Cell(at=STEP),
+            Cell("tool", is_bad=True, hint="<b>late"), Cell("a <i>parcel</i> came", matches=((5, 11),)),
+        ],
+        [Cell("9 more", way=Command("", ("search", "a"), "search", {"q": "a"}), depth=1, is_rest=True), *[Cell()] * 3],
+    ],
+    is_entries=True,
+)  # fmt: skip
+
+
+def test_a_row_can_be_an_entry_of_a_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed([ENTRIES], monkeypatch, capsys, 60).splitlines() == [
+        "✗ shop",
+        "  run run1 · 4 steps",
+        "  ✓ look",
+        "    step run1#4 · tool",
+        "    <b>late",
+        "    a <i>parcel</i> came",
+        "  9 more: agentspan search a",
+    ]
+    html = page([ENTRIES])
+    assert '<i class="mark failed" role="img" aria-label="failed"></i> shop <span class="hint">4 steps</span>' in html
+    assert '<a class="opens" href="runs/run1#span=span1">look</a> <span class="hint">step #4 · tool</span>' in html
+    assert '<span class="snippet">a &lt;i&gt;<mark>parcel</mark>&lt;/i&gt; came</span>' in html
+    assert '<a href="search?q=a">9 more</a>' in html
+    assert "✗ shop" in blocks.text([ENTRIES])
+
+
+def test_a_list_with_numbers_to_compare_is_a_table_on_a_page() -> None:
+    columns = [Column("step", is_number=False), Column("took")]
+    html = page([Table(columns, [[Cell("look", mark="✓", status="complete"), Cell("1 s")]], is_entries=True)])
+    assert "<table" in html
+    assert '<i class="mark complete" role="img" aria-label="complete"></i> look' in html
+
+
 def test_a_page_escapes_and_makes_links_of_runs() -> None:
     html = page(BLOCKS)
     assert "*it* &lt;b&gt;failed&lt;/b&gt;." in html

@@ -15,7 +15,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.text import cut, noun, visible
 from agentspan.viewer.address import Address
 from agentspan.viewer.page import Page, Part
-from agentspan.viewer.texts import Linked, at_text, mark_of, rule_in, tokens_text, took_text, usd_text
+from agentspan.viewer.texts import Linked, at_text, rule_in, tokens_text, took_text, usd_text
 
 CHANGES = 200
 """The number of changes on a page."""
@@ -69,7 +69,7 @@ def _head(side: Side, name: str) -> dict[str, Any]:
         "name": run_name(side.run.agent, side.run.version),
         "id": run.id,
         "link": f"runs/{run.id}",
-        "mark": mark_of(side.verdict),
+        "mark": side.verdict.status,
         "verdict": side.verdict.text,
         "title": visible(title) if title else "",
     }

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from agentspan.analysis.by_name import STEP
+from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.runs import find_runs, ids_of
-from agentspan.analysis.search import PER_RUN, RUNS, Hit, HitsByRun, RunHits, search_by_run
+from agentspan.analysis.search import PER_RUN, RUNS, HitsByRun, search_by_run
 from agentspan.analysis.tree import run_name, session_title
+from agentspan.answers import search as answers
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, contains_text
@@ -29,6 +30,7 @@ def hits(storage: Storage, address: Address) -> dict[str, Any]:
     runs = None if filter == RunFilter() else ids_of(storage, filter)
     most = OF_ONE_RUN if run else PER_RUN
     found = search_by_run(storage, query_of(text), run=run or None, runs=runs, offset=address.offset, per_run=most)
+    verdicts = verdicts_on(storage, [each.run for each in found.runs], None)
     after = address.offset + len(found.runs)
     is_last = after >= found.found
     return {
@@ -38,7 +40,7 @@ def hits(storage: Storage, address: Address) -> dict[str, Any]:
         "is_filtered": bool(address.words),
         "named": _named(found),
         **_own(storage, found, address),
-        "runs": [_run(each, address) for each in found.runs],
+        "blocks": [*answers.by_run(found, verdicts, at_text, () if run else [text])],
         "more": "" if is_last else address.same("search", offset=after),
         "less": address.same("search", offset=max(0, address.offset - RUNS) or None) if address.offset else "",
         "shown": f"{address.offset + 1:,}–{after:,} of {noun(found.found, 'run')}" if found.runs else "",
@@ -84,36 +86,6 @@ def _own_run(each: RunSummary) -> dict[str, str]:
         "status": row.status,
         "name": run_name(each.agent, each.version),
         "about": " · ".join(filter(None, [at_text(row.started_at or row.inserted_at), row.task, session_title(row)])),
-    }
-
-
-def _run(each: RunHits, address: Address) -> dict[str, Any]:
-    row, more = each.run, each.steps - len(each.hits)
-    return {
-        "id": row.id,
-        "status": row.status,
-        "name": run_name(each.agent, each.version),
-        "title": session_title(row) or (f"task {row.task}" if row.task else ""),
-        "started": at_text(row.started_at or row.inserted_at),
-        "steps": noun(each.steps, "step"),
-        "hits": [_hit(hit) for hit in each.hits],
-        "more": f"{more:,} more" if more else "",
-        "all": address.same("search", run=row.id, offset=None),
-    }
-
-
-def _hit(hit: Hit) -> dict[str, Any]:
-    parts, done = [], 0
-    for start, end in hit.matches:
-        parts += [(hit.snippet[done:start], False), (hit.snippet[start:end], True)]
-        done = end
-    return {
-        "link": f"runs/{hit.run_id}#span={hit.span_id}",
-        "status": hit.status,
-        "summary": "" if hit.field == "summary" else hit.summary,
-        "step": "" if hit.step is None else f"step {STEP}{hit.step}",
-        "parts": [*parts, (hit.snippet[done:], False)],
-        "repeats": f"and in {noun(hit.repeats, 'later step')}" if hit.repeats else "",
     }
 
 
