@@ -10,8 +10,9 @@ from agentspan import clock
 from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_of, verdict
 from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
-from agentspan.analysis.session_runs import about, line_of, prompt_of
+from agentspan.analysis.session_runs import about, line_of, prompt_of, totals_text
 from agentspan.analysis.tree import score_text
+from agentspan.answers.blocks import Cell
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, ScoreRow
 from agentspan.model.scores import MARK
 from agentspan.storage import text_search
@@ -19,7 +20,7 @@ from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, Find, NewestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
-from agentspan.storage.sums import RunList, RunSummary, RunTotals
+from agentspan.storage.sums import RunList, RunSummary
 from agentspan.text import duration_text, noun
 from agentspan.viewer.address import Address
 from agentspan.viewer.texts import tokens_text, usd_text
@@ -178,15 +179,7 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
 
 def _count(found: RunList, offset: int) -> str:
     shown = f"{offset + 1:,}–{offset + len(found.runs):,}" if offset else f"{len(found.runs):,}"
-    return " · ".join([f"{shown} of {noun(found.total, 'run')}", *_sums(found.totals)])
-
-
-def _sums(totals: RunTotals) -> list[str]:
-    parts = [noun(totals.spans, "span")] if totals.spans else []
-    if totals.failed:
-        parts.append(noun(totals.failed, "failed step"))
-    tokens = tokens_text(tokens_of(totals))
-    return parts + ([f"{tokens} tokens"] if tokens else []) + ([usd_text(totals.cost_usd)] if totals.cost_usd else [])
+    return totals_text(f"{shown} of {noun(found.total, 'run')}", found.totals, "span")
 
 
 SHOWN = 30
@@ -233,18 +226,9 @@ def _step(hit: Hit, agent: str) -> dict[str, Any]:
         "status": hit.status,
         "summary": hit.summary,
         "started": (hit.started_at or "")[:19].replace("T", " "),
-        "parts": _parts(hit),
+        "parts": [text for text, _ in Cell(hit.snippet, matches=hit.matches).pieces()],
         "repeats": hit.repeats,
     }
-
-
-def _parts(hit: Hit) -> list[str]:
-    """Split a snippet at its matches into alternating pieces: text, match, text, …"""
-    parts, done = [], 0
-    for start, end in hit.matches:
-        parts += [hit.snippet[done:start], hit.snippet[start:end]]
-        done = end
-    return [*parts, hit.snippet[done:]]
 
 
 def _number_of(matching: int, examined: int, total: int, *, is_filtered: bool) -> str:
