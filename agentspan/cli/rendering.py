@@ -101,9 +101,9 @@ def _entries(found: Table, storage: Storage, whole: str) -> Iterator[str]:
         yield from (indent + line for line in title[1:])
         said = [(column, column.phrase.format(_text(cell, ids))) for column, cell in _facts(found, row, key)]
         for detail in (0, 1):
-            facts = dotted(*(text for column, text in said if column.detail == detail and not column.is_hint))
+            facts = [text for column, text in said if column.detail == detail and not column.is_hint]
             color = "bright_black" if detail else None
-            yield from (indent + style(line, fg=color) for line in wrap(facts, room, ENTRY_LINES) if line)
+            yield from (indent + style(line, fg=color) for line in _packed(facts, room))
         for text in (text for column, text in said if column.is_hint):
             yield from (indent + line for line in wrap(text, room, ENTRY_LINES))
         for column, cell in zip(found.columns, row, strict=True):
@@ -118,6 +118,18 @@ def _facts(found: Table, row: Sequence[Cell], key: int | None) -> Iterator[tuple
     for n, (column, cell) in enumerate(zip(found.columns, row, strict=True)):
         if n not in (0, key) and (cell.text or cell.at):
             yield column, cell
+
+
+def _packed(facts: Iterable[str], columns: int) -> Iterator[str]:
+    """Yield lines of as many facts as fit; a longer fact is wrapped."""
+    line = ""
+    for fact in facts:
+        if line and columns_of(line) + 3 + columns_of(fact) > columns:
+            yield line
+            line = ""
+        *whole, line = wrap(dotted(line, fact), columns, ENTRY_LINES)
+        yield from whole
+    yield from filter(None, [line])
 
 
 def bars(values: Sequence[float]) -> str:
