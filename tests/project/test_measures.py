@@ -17,7 +17,7 @@ ROOMS = {
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
     "analysis": Room(8_970, 43),
-    "answers": Room(420, 10),
+    "answers": Room(650, 11),
     "arriving": Room(955, 8),
     "cli": Room(5_400, 33),
     "evaluation": Room(1_230, 8),

@@ -99,3 +99,62 @@ def test_a_notebook_shows_all_but_hints_as_columns_and_escapes() -> None:
     assert "7 (2–9)" in html
     assert "spread" not in html
     assert click.unstyle(blocks.text(BLOCKS)).splitlines()[-1] == "why: agentspan why --agent '<a>'"
+
+
+VERSIONS = [Cell("1.0: 2", {"version": "1.0"}), Cell("2.0: 3", {"version": "2.0"})]
+WAY = Command("more", ("why",), "failures", {"q": "1a2b"})
+ENTRIES = Table(
+    [
+        Column("what failed", is_number=False),
+        Column("latest", is_hint=True, phrase="latest: {}"),
+        Column("failed", phrase="in {} failed"),
+        Column("passed"),
+        Column("versions", is_number=False, detail=1, phrase="by version {}"),
+        Column("runs per hour", series=[("1:00", "1"), ("2:00", "2")]),
+        Column("signature", is_number=False, is_code=True),
+    ],
+    [
+        [
+            Cell("<b>", {"signature": "1a2b"}, "latest: no 7", way=WAY),
+            Cell("no 7"),
+            Cell("1 of 2"),
+            Cell(),
+            Cell("1.0: 2, 2.0: 3", parts=VERSIONS),
+            Cell(series=[(1, "1"), (None, "0")]),
+            Cell("1a2b"),
+        ]
+    ],
+    4,
+    "group",
+    has_entries=True,
+)
+
+
+def test_a_row_with_many_facts_is_an_entry_of_some_lines_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed([Heading("Groups"), ENTRIES], monkeypatch, capsys, 60).splitlines() == [
+        "Groups",
+        "1a2b  <b>",
+        "      in 1 of 2 failed",
+        "      by version 1.0: 2, 2.0: 3",
+        "      latest: no 7",
+        "      runs per hour ▕█ ▏",
+        "3 more groups; -n 4 lists all",
+    ]
+
+
+def test_an_entry_is_a_row_of_a_page_with_each_of_its_links() -> None:
+    html = page([ENTRIES])
+    assert '<a class="opens" href="./?signature=1a2b">&lt;b&gt;</a> <span class="hint">latest: no 7</span>' in html
+    assert '<a href="failures?q=1a2b">more</a>' in html
+    assert '<a href="./?version=1.0">1.0: 2</a> <a href="./?version=2.0">2.0: 3</a>' in html
+    assert html.count("no 7") == 1
+    assert "3 more groups: " in html
+    assert "3 more groups.<" in page([ENTRIES], [("all", "1")])
+
+
+def test_a_table_can_leave_out_its_empty_columns() -> None:
+    names = [column.name for column in ENTRIES.filled().columns]
+    assert names == ["what failed", "latest", "failed", "versions", "runs per hour", "signature"]
+    assert "1.0: 2, 2.0: 3" in blocks.text([ENTRIES])
