@@ -86,6 +86,8 @@ class Cell:
         parts: the cells that the text consists of, for a surface that makes links.
         series: the values of a column with a series, each with its text.
         is_bad: whether it is bad news.
+        depth: of the first cell of a row: how far it stands below the row that it is a part of.
+        is_rest: of the first cell of a row: whether it is a sentence about rows that are left out.
     """
 
     text: str = ""
@@ -97,6 +99,12 @@ class Cell:
     parts: Sequence["Cell"] = ()
     series: Sequence[tuple[float | None, str]] = ()
     is_bad: bool = False
+    depth: int = 0
+    is_rest: bool = False
+
+
+FREE = 9
+"""The detail of a column that only surfaces show for which columns cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,8 @@ class Column:
         is_code: whether it has ids.
         is_name: whether its head is a recorded name, such as that of a version, which stays as it is.
         keeps_end: whether the end of a text is the part to keep, as of a folder.
-        detail: 0 for a column that all surfaces show; 1, if the table fits with it; 2, only if columns cost nothing.
+        detail: 0 for a column that all surfaces show. The others, up to FREE, are left out where room lacks, those with
+            the highest number first.
         is_hint: whether it has the hints of other cells as a column, for a surface that has no room beside a text.
         series: of a column with a value for each period: their names, each with a short one.
         hint: a sentence about the column, for those who see it.
@@ -124,7 +133,7 @@ class Column:
     is_name: bool = False
     keeps_end: bool = False
     is_hint: bool = False
-    detail: Literal[0, 1, 2] = 0
+    detail: int = 0
     series: Sequence[tuple[str, str]] = ()
     hint: str = ""
     phrase: str = "{}"
@@ -133,6 +142,11 @@ class Column:
     def head(self) -> str:
         """The head where there is room."""
         return self.long or self.name
+
+    @property
+    def is_free(self) -> bool:
+        """Whether only surfaces show it for which columns cost nothing."""
+        return self.detail == FREE
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,20 +310,20 @@ def table_lines(
         right: the indexes of the columns that are aligned right.
         shrink: the index of the column that is cut.
     """
-    cells = [row if isinstance(row, str) else [_indented(cell, 1000) for cell in row] for row in (header, *rows)]
+    cells = [row if isinstance(row, str) else [fit_indented(cell, 1000) for cell in row] for row in (header, *rows)]
     widths = [max(columns_of(row[n]) for row in cells if not isinstance(row, str)) for n in range(len(header))]
     others = sum(widths) - widths[shrink] + 2 * (len(widths) - 1)
     widths[shrink] = min(widths[shrink], max(8, width() - others))
     for index, row in enumerate(cells):
         if isinstance(row, str):
-            yield style(_indented(row, width()), fg="bright_black")
+            yield style(fit_indented(row, width()), fg="bright_black")
             continue
-        texts = [pad(_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
+        texts = [pad(fit_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
         line = fit_end("  ".join(texts).rstrip(), width())
         yield style(line, bold=True) if index == 0 else line
 
 
-def _indented(cell: str, columns: int) -> str:
+def fit_indented(cell: str, columns: int) -> str:
     """Cut a cell to `columns` columns, and keep its leading blanks."""
     indent = cell[: len(cell) - len(cell.lstrip(" "))]
     return indent + fit(cell, max(1, columns - len(indent)))

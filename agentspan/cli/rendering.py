@@ -9,6 +9,7 @@ from agentspan.cli.output import (
     columns_of,
     echo_lines,
     fit,
+    fit_indented,
     hint,
     pad,
     style,
@@ -141,11 +142,14 @@ def bars(values: Sequence[float]) -> str:
 def _table(found: Table, storage: Storage, whole: str) -> Iterator[str]:
     ids = _ids(found, storage)
     texts = [[_text(cell, ids) for cell in row] for row in found.rows]
-    columns = {n: column for n, column in enumerate(found.columns) if not column.series and column.detail < 2}
+    columns = {n: column for n, column in enumerate(found.columns) if not column.series and not column.is_free}
     widths = {n: max(columns_of(text) for text in (columns[n].name, *(row[n] for row in texts))) for n in columns}
-    if sum(widths.values()) - max(0, widths[0] - NAME_COLUMNS) + 2 * (len(columns) - 1) > width():
-        columns = {n: column for n, column in columns.items() if not column.detail}
-    room = max(NAME_COLUMNS, width() - sum(2 + widths[n] for n in columns if n))
+    texts_of = [n for n, each in columns.items() if not (each.is_number or each.is_code or each.detail)]
+    name = max(texts_of, key=widths.__getitem__, default=0)  # a number or an id that is cut says nothing
+    for detail in sorted({column.detail for column in columns.values()} - {0}, reverse=True):
+        if min(widths[name], NAME_COLUMNS) + sum(2 + widths[n] for n in columns if n != name) > width():
+            columns = {n: column for n, column in columns.items() if column.detail < detail}
+    room = max(NAME_COLUMNS, width() - sum(2 + widths[n] for n in columns if n != name))
     series = next((n for n, column in enumerate(found.columns) if column.series), None)
     periods = range(0)
     if series is not None:
@@ -154,14 +158,18 @@ def _table(found: Table, storage: Storage, whole: str) -> Iterator[str]:
         room = NAME_COLUMNS
     header = [column.name for column in columns.values()]
     rows = [
-        [_cut(row[0], room, found.columns[0]), *(row[n] for n in columns if n)]
+        f"{row[0]}; {whole}"
+        if cells[0].is_rest
+        else [_cut(row[n], room, columns[n]) if n == name else row[n] for n in columns]
         + [cells[series].series[n][1] for n in periods if series is not None]
         for row, cells in zip(texts, found.rows, strict=True)
     ]
     header += [found.columns[series].series[n][1] for n in periods if series is not None]
     right = [at for at, n in enumerate(columns) if columns[n].is_number]
     if rows:
-        yield from table_lines(header, rows, right=[*right, *range(len(columns), len(header))])
+        yield from table_lines(
+            header, rows, right=[*right, *range(len(columns), len(header))], shrink=[*columns].index(name)
+        )
     hints = (column.hint for n, column in enumerate(found.columns) if n in columns or (n == series and periods))
     yield from _notes(found, whole, *hints)
 
@@ -170,11 +178,11 @@ def _text(cell: Cell, ids: Mapping[str, str]) -> str:
     """Return a cell as text; one that only names a step or a run has a short id, which commands take."""
     if cell.at is not None and not cell.text:
         return ids[cell.at.run_id] + ("" if cell.at.step is None else f"{STEP}{cell.at.step}")
-    return f"{cell.mark} {cell.text}" if cell.mark else cell.text
+    return "  " * cell.depth + (f"{cell.mark} {cell.text}" if cell.mark else cell.text)
 
 
 def _cut(text: str, columns: int, column: Column) -> str:
     """Return a text on at most that many columns; of a folder that is too long, the end."""
     if columns_of(text) <= columns:
         return text
-    return "…" + text[-columns + 1 :] if column.keeps_end else fit(text, columns)
+    return "…" + text[-columns + 1 :] if column.keeps_end else fit_indented(text, columns)

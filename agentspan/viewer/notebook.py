@@ -102,12 +102,9 @@ class ShownStats(Shown, list[Stat]):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield a table of the types and labels."""
-        types = [stat for stat in self if stat.label is None]
-        yield f"{noun(sum(stat.count for stat in types), 'step')} of {noun(len(types), 'type')}"
-        if self:
-            yield _stats_table((_stat_name(stat), stat) for stat in self)
+    def blocks(self) -> Iterable[Shows]:
+        """Return a table of the types and labels, and the sums."""
+        return of_stats.statistics(self)
 
 
 class ShownStatsByVersion(Shown, StatsByVersion):
@@ -115,33 +112,9 @@ class ShownStatsByVersion(Shown, StatsByVersion):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield a table of the types and labels, each followed by its versions."""
-        yield f"{noun(sum(each.count for each in self.stats if each.label is None), 'step')} by version"
-        if self.stats:
-            yield _stats_table(self._rows())
-        if self.left_out_versions:
-            yield f"not broken down: {noun(self.left_out_versions, 'version')} with earlier runs"
-
-    def _rows(self) -> Iterator[tuple[str, Stat]]:
-        of_version = [{(s.schema_name, s.label): s for s in version.stats} for version in self.versions]
-        for stat in self.stats:
-            yield _stat_name(stat), stat
-            for version, own in zip(self.versions, of_version, strict=True):
-                if (stat.schema_name, stat.label) in own:
-                    yield f"· · {version.name}", own[stat.schema_name, stat.label]
-
-
-_STAT_COLUMNS = ("span type", "steps", "failed", "p50", "p95", "p99", "max", "total", "tokens", "cost")
-
-
-def _stat_name(stat: Stat) -> str:
-    return stat.schema_name if stat.label is None else f"· {stat.label}"
-
-
-def _stats_table(stats: Iterable[tuple[str, Stat]]) -> Table:
-    rows = [(name, *of_stats.cells(stat)) for name, stat in stats]
-    return flat(_STAT_COLUMNS, rows, _STAT_COLUMNS[1:])
+    def blocks(self) -> Iterable[Shows]:
+        """Return a table of the types and labels, each followed by its versions, and the sums."""
+        return of_stats.statistics(self.stats, parted=self)
 
 
 class ShownCosts(Shown, Costs):
