@@ -482,7 +482,7 @@ def demo_command(ctx: click.Context, /, db: str | None, *, as_json: bool) -> Non
         to_copy("show", "-", db=named): "this tree again; - is the latest run",
         to_copy("show", "-#2", db=named): "its step 2, in full",
         to_copy("why", "-", db=named): "what failed in it, and whether it recovered",
-        to_copy("serve", db=named): "all runs, in a browser",
+        to_copy("open", db=named): "all runs, in a browser",
     }
     rows = [f"  {command:<{max(map(len, hints))}}  {meaning}" for command, meaning in hints.items()]
     if max(map(columns_of, rows)) > width():  # the name of the program, or of the file, is long
