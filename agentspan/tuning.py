@@ -105,7 +105,7 @@ class Tuning(NamedTuple):
     cannot restart while writers write without a pause."""
     sync_every_s: float | None = 1.0
     """Seconds between two syncs of recorded data to the disk, by a thread. A power failure loses at most twice this
-    time. None: the operating system decides when to write."""
+    time, counted back from it or from a kill that came shortly before. None: the operating system decides when."""
     sqlite_fork_wait_s: float = 5.0
     """How long a fork waits for threads inside SQLite. A child that inherits a locked mutex of SQLite would hang."""
     file_look_s: float = 0.25
