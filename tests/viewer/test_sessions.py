@@ -10,9 +10,11 @@ import agentspan
 from agentspan.analysis import dataset
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.serve import create_app
 from agentspan.viewer import conversation
 from agentspan.viewer.data import columns
 from tests.cli.calling import call, lines
+from tests.serve.asgi import Client
 from tests.sessions.claude_entries import answer, prompt, result, text, written
 from tests.sessions.claude_entries import call as asks
 from tests.sessions.codex_rollouts import event, header, item
@@ -69,6 +71,16 @@ def test_the_command_stands_in_the_line_of_the_call_that_asked_for_it(session: P
     assert "=pytest tests/shop/" in model
     shown = next(line for line in lines(session, "show", "-", columns=200) if "LLM" in line)
     assert "=pytest tests/shop/" in shown
+
+
+def test_the_bar_leads_to_sessions_and_a_session_to_its_conversation(session: Path) -> None:
+    with agentspan.open(session) as database:
+        run = run_of(database).id
+        client = Client(create_app(database.storage))
+        first, listed = (client.get(path, headers={"accept": "text/html"}).text for path in ("/", "/sessions"))
+        client.close()
+    assert 'id="to-sessions" href="sessions"' in first
+    assert f'href="runs/{run}#view=conversation"' in listed
 
 
 @pytest.mark.skipif("AGENTSPAN_TEST_SESSIONS" not in os.environ, reason="needs AGENTSPAN_TEST_SESSIONS")
