@@ -15,11 +15,10 @@ from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.drift import Drift
 from agentspan.analysis.overview import Overview, overview
-from agentspan.analysis.report import MARKS
 from agentspan.analysis.runs import StatsByVersion, find_runs
 from agentspan.analysis.search import Hits
 from agentspan.analysis.stored_run import RunStep
-from agentspan.analysis.tree import run_error, run_name, session_title
+from agentspan.analysis.tree import MARKS, run_error, run_name, session_title
 from agentspan.analysis.why import RunWhy, Why
 from agentspan.answers import cost, groups
 from agentspan.answers import overview as answers
