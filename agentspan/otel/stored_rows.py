@@ -10,10 +10,10 @@ from agentspan import clock, ids, jsontext
 from agentspan.api.context import Context
 from agentspan.arriving.identity import hashed_id
 from agentspan.arriving.stored import name_of, object_of, span_row
+from agentspan.model import spans
 from agentspan.model.changes import Move
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
-from agentspan.model.spans import Times
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
@@ -90,11 +90,13 @@ def stored_mapped(row: AgentSpanRow) -> Mapped:
     return Mapped(row.schema_name, type_, payload, result, status, RunFacts())
 
 
-def times_of(start_ns: int, end_ns: int | None) -> Times:
+def times_of(start_ns: int, end_ns: int | None) -> spans.Times:
     """Return the times of a span or a run. The duration is 0 if the end is unknown or before the start."""
     if end_ns is None or end_ns < start_ns:
         end_ns = start_ns
-    return _new(Times, (clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000))
+    return _new(
+        spans.Times, (clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000)
+    )
 
 
 def ns_of(text: str | None) -> int:
@@ -105,7 +107,7 @@ def ns_of(text: str | None) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
-def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: str) -> dict[str, Value]:
+def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: spans.Times, now: str) -> dict[str, Value]:
     """Return the columns that end a run with the status, result and error of its root span.
 
     Args:

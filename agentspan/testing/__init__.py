@@ -11,26 +11,13 @@
 Importing this imports neither pytest nor a storage; the first use of a name imports its module.
 """
 
-from typing import TYPE_CHECKING
-
-from agentspan import host
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentspan.testing.contract import StorageContract
     from agentspan.testing.determinism import capture, deterministic
     from agentspan.testing.run import CapturedRun, CapturedSpan
     from agentspan.testing.runs import CapturedRuns, load, snapshot
-else:
-    # No module may have one of these names: importing the module would replace the object of that name here.
-    __getattr__ = host.lazily(
-        __name__,
-        {
-            "agentspan.testing.contract": "StorageContract",
-            "agentspan.testing.determinism": "capture deterministic",
-            "agentspan.testing.run": "CapturedRun CapturedSpan",
-            "agentspan.testing.runs": "CapturedRuns load snapshot",
-        },
-    )
 
 __all__ = [
     "CapturedRun",
@@ -42,6 +29,29 @@ __all__ = [
     "load",
     "snapshot",
 ]
+
+# No module may have a name from this table: importing the module would replace the object of that name here.
+_LAZY = {
+    "CapturedRun": "agentspan.testing.run",
+    "CapturedRuns": "agentspan.testing.runs",
+    "CapturedSpan": "agentspan.testing.run",
+    "StorageContract": "agentspan.testing.contract",
+    "capture": "agentspan.testing.determinism",
+    "deterministic": "agentspan.testing.determinism",
+    "load": "agentspan.testing.runs",
+    "snapshot": "agentspan.testing.runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'agentspan.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
