@@ -8,7 +8,6 @@ If a connection breaks before the answer to a COMMIT, a new connection asks for 
 
 import os
 import re
-import select
 import threading
 import time
 import weakref
@@ -373,9 +372,7 @@ class Connections:
             with suppress(IndexError):
                 connection = self._idle.pop()
                 # An idle socket is readable only if the server has closed the connection, as in a restart.
-                poll = select.poll()  # select takes no descriptor above 1,023
-                poll.register(connection.fileno(), select.POLLIN)
-                if not poll.poll(0):
+                if not host.is_readable(connection):
                     return connection
                 _close(connection)
         return None

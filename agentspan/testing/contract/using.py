@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import select
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 
+from agentspan.host import is_readable
 from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
@@ -45,10 +45,9 @@ def in_child(work: Callable[[], T]) -> T:
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         try:
-            ready, _, _ = select.select([pipe], [], [], WAIT_S)
-            answer = pipe.read() if ready else b""
+            answer = pipe.read() if is_readable(pipe, WAIT_S) else b""
         finally:
-            if not select.select([pipe], [], [], 0)[0]:
+            if not is_readable(pipe):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     assert answer, f"the forked child was not done after {WAIT_S:.0f} s"
