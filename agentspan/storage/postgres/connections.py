@@ -156,7 +156,7 @@ class Connections:
         InvalidValue: libpq does not understand the URL, or its schema is no usable name.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "patience")
+    __slots__ = ("__dict__", "__weakref__", "_kept", "patience")
 
     def __init__(self, location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> None:
         self.location = location
@@ -173,7 +173,7 @@ class Connections:
 
     def waiting(self, patience: Patience) -> "Connections":
         """Return the same connections for a caller with this patience."""
-        return sharing(self, patience=patience.within(self.patience))
+        return sharing(self, patience=patience.within(self.patience), _kept=self)  # a fork knows only the kept one
 
     def check_open(self) -> None:
         """Raise StorageError if the storage is closed. In a forked child, replace the inherited locks first."""
