@@ -7,7 +7,7 @@ notebooks.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
 from agentspan.text import noun
@@ -43,11 +43,12 @@ class Heading:
 
 
 class At(NamedTuple):
-    """A run, or a step of it, with its number as `agentspan show` prints it."""
+    """A run, or a step of it, with its number as `agentspan show` prints it; `view` is that of the run's page."""
 
     run_id: str
     span_id: str | None = None
     step: int | None = None
+    view: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Cell:
         hint: a text beside it, such as an interval.
         mark: a sign before it.
         at: the run or the step that it names.
-        way: the command that the text leads to.
+        way: the command that the text leads to; beside a text that leads to runs, a link of its own.
+        parts: the cells that the text consists of, for a surface that makes links.
         series: the values of a column with a series, each with its text.
         is_bad: whether it is bad news.
         depth: of the first cell of a row: how far it stands below the row that it is a part of.
@@ -98,6 +100,7 @@ class Cell:
     mark: str = ""
     at: At | None = None
     way: Command | None = None
+    parts: Sequence["Cell"] = ()
     series: Sequence[tuple[float | None, str]] = ()
     is_bad: bool = False
     depth: int = 0
@@ -135,6 +138,7 @@ class Column:
         is_hint: whether it has the hints of other cells as a column, for a surface that has no room beside a text.
         series: of a column with a value for each period: their names, each with a short one.
         hint: a sentence about the column, for those who see it.
+        phrase: what a cell is in an entry, with `{}` for its text.
     """
 
     name: str
@@ -147,6 +151,7 @@ class Column:
     detail: int = 0
     series: Sequence[tuple[str, str]] = ()
     hint: str = ""
+    phrase: str = "{}"
 
     @property
     def head(self) -> str:
@@ -167,9 +172,11 @@ class Table:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
         is_list: whether each row can be a line: a number, of what, and a hint. Other columns are details then.
-        is_entries: whether each row can be an entry of a list: its first cell, and the others as facts below it. A text
-            with searched words, and the hint of what is bad, stand on lines of their own. A page makes a table of it
-            if there are numbers to compare.
+        has_entries: whether each row can be an entry of some lines: the first id, the first cell, and phrases of the
+            others, those of hints on lines of their own.
+        has_items: whether each row can be an item of a list: the mark and the text of the first cell, and the others as
+            facts below it. A text with searched words, and the hint of what is bad, stand on lines of their own. A page
+            makes a table of it if there are numbers to compare.
     """
 
     columns: Sequence[Column]
@@ -177,8 +184,15 @@ class Table:
     total: int | None = None
     row: str = "row"
     is_list: bool = False
-    is_entries: bool = False
+    has_entries: bool = False
+    has_items: bool = False
     block: ClassVar[str] = "table"
+
+    def filled(self) -> "Table":
+        """Return the table without the columns of which all cells are empty."""
+        kept = [n for n in range(len(self.columns)) if any(row[n] != Cell() for row in self.rows)]
+        rows = [[row[n] for n in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[n] for n in kept], rows=rows)
 
     def more(self, shown: int | None = None) -> str:
         """Return how many rows are not shown: `9 more rows`; "" if all are."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from agentspan.analysis.session_runs import SessionRun, SessionRuns
-from agentspan.analysis.tree import run_name
+from agentspan.analysis.tree import is_session, run_name
 from agentspan.answers.blocks import At as Place
 from agentspan.answers.blocks import Cell, Column, Table
 from agentspan.storage.row_by_row import tokens_of
@@ -25,15 +25,16 @@ def table(found: SessionRuns, at: Callable[[str], str], offset: int) -> Table:
         offset: the number of the runs before this page.
     """
     rows = [_run(each, number, at) for number, each in enumerate(found.runs, offset + 1)]
-    return Table(COLUMNS, rows, is_entries=True)
+    return Table(COLUMNS, rows, has_items=True)
 
 
 def _run(each: SessionRun, number: int, at: Callable[[str], str]) -> Sequence[Cell]:
     run, row, verdict = each.run, each.run.run, each.verdict
     tokens, prompt = tokens_of(run), each.prompt or "no prompt was recorded"
+    place = Place(row.id, view="conversation" if is_session(row) else "")
     used = "" if tokens is None else count_text(tokens)
     return (
-        Cell(f"{number:,}. {prompt}", mark=verdict.mark, status=verdict.status, at=Place(row.id)),
+        Cell(f"{number:,}. {prompt}", mark=verdict.mark, status=verdict.status, at=place),
         Cell(at=Place(row.id)),
         Cell(run_name(run.agent, run.version)),
         Cell(at(row.started_at or row.inserted_at)),

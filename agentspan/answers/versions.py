@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from agentspan.analysis.causes import opposite
-from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.outcomes import OutcomeRule, parse
+from agentspan.analysis.statistics import interval_text
 from agentspan.analysis.versions import AgentVersions, Version, Versions
 from agentspan.answers.blocks import FREE, Block, Cell, Column, Command, Sentence, Table
 from agentspan.answers.groups import version_text

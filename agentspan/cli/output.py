@@ -296,7 +296,14 @@ def pushed(text: str, columns: int) -> str:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str] | str], *, right: Collection[int] = (), shrink: int = 0
 ) -> None:
-    """Print a table whose columns are as wide as their texts; one column is cut if the table exceeds the terminal.
+    """Print a table (see table_lines)."""
+    echo_lines(table_lines(header, rows, right=right, shrink=shrink))
+
+
+def table_lines(
+    header: Sequence[str], rows: Sequence[Sequence[str] | str], *, right: Collection[int] = (), shrink: int = 0
+) -> Iterator[str]:
+    """Yield a table whose columns are as wide as their texts; one column is cut if the table exceeds the terminal.
 
     Args:
         rows: the cells of each row; a text instead of cells is a line across all columns.
@@ -309,11 +316,11 @@ def table(
     widths[shrink] = min(widths[shrink], max(8, width() - others))
     for index, row in enumerate(cells):
         if isinstance(row, str):
-            echo(style(fit_indented(row, width()), fg="bright_black"))
+            yield style(fit_indented(row, width()), fg="bright_black")
             continue
         texts = [pad(fit_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
         line = fit_end("  ".join(texts).rstrip(), width())
-        echo(style(line, bold=True) if index == 0 else line)
+        yield style(line, bold=True) if index == 0 else line
 
 
 def fit_indented(cell: str, columns: int) -> str:

@@ -21,7 +21,7 @@ from agentspan.cli.output import (
     wrap,
     zone_name,
 )
-from agentspan.cli.rendering import entries
+from agentspan.cli.rendering import items
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.text import dotted, noun
@@ -72,7 +72,7 @@ def _lines(storage: Storage, found: SessionRuns, offset: int) -> Iterator[str]:
     if found.runs:
         yield ""
     zone = zone_name([found.first_at, found.last_at]) if found.runs else ""
-    yield from entries(answers.table(found, lambda text: f"{local(text):%m-%d %H:%M:%S} {zone}", offset), storage)
+    yield from items(answers.table(found, lambda text: f"{local(text):%m-%d %H:%M:%S} {zone}", offset), storage)
     if len(found.runs) < found.total:
         last = offset + len(found.runs)
         yield style(f"{len(found.runs):,} of {found.total:,} runs; --offset {last} goes on", fg="bright_black")

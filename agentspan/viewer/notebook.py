@@ -8,28 +8,28 @@ from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any, TypeVar, cast
 
-from agentspan.analysis import diff_text, failure_text
+from agentspan.analysis import diff_text
 from agentspan.analysis.causes import page_of
 from agentspan.analysis.costs import Costs
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.drift import Drift
 from agentspan.analysis.overview import Overview, overview
-from agentspan.analysis.report import MARKS
 from agentspan.analysis.runs import StatsByVersion, find_runs
 from agentspan.analysis.search import Hits
 from agentspan.analysis.session_runs import totals_text
 from agentspan.analysis.stored_run import RunStep
-from agentspan.analysis.tree import run_error, run_name, session_title
-from agentspan.analysis.why import Group, RunWhy, Why
+from agentspan.analysis.tree import MARKS, run_error, run_name, session_title
+from agentspan.analysis.why import RunWhy, Why
 from agentspan.answers import cost, groups, search
 from agentspan.answers import overview as answers
 from agentspan.answers import stats as of_stats
+from agentspan.answers import why as of_why
 from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
-from agentspan.text import cost_text, count_text, dotted, duration_text, noun, p_text
+from agentspan.text import cost_text, count_text, dotted, duration_text, noun
 from agentspan.viewer.blocks import MOST_ROWS, Shown, Shows, flat, html
 from agentspan.viewer.texts import at_text
 
@@ -146,58 +146,9 @@ class ShownWhy(Shown, Why):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield the number of failed runs, the groups, and the findings: features that are associated with failure."""
-        yield failure_text.head(self)
-        if self.missed is not None:
-            missed, rule = self.missed, str(self.missed.rule)
-            yield f'{missed.missed:,} of {missed.runs:,} missed {rule}: why(outcome="{rule}")'
-        failures = [group for group in self.groups if group.kind != "ending"]
-        endings = [group for group in self.groups if group.kind == "ending"]
-        if failures:
-            yield self._groups("what failed", failures)
-        if endings:
-            yield self._groups("ended without a failed step", endings)
-        yield from self._findings()
-
-    def _groups(self, title: str, groups: Sequence[Group]) -> Table:
-        passed = self.runs - self.failed
-        rows = [
-            (
-                group.text + (" (recovered)" if group.recovered else ""),
-                f"{group.runs:,}",
-                "" if group.passed is None else f"{group.passed:,}",
-                f"{group.spans:,}" if group.spans else "",
-                group.signature,
-                group.run_id,
-            )
-            for group in groups
-        ]
-        numbers = (f"of {self.failed:,} failed" if self.failed else "runs", f"of {passed:,} passed", "failed steps")
-        return flat((title, *numbers, "signature", "latest run"), rows, numbers, ("signature", "latest run"))
-
-    def _findings(self) -> Iterator[Shows]:
-        if not self.failed or self.failed == self.runs:
-            return
-        yield failure_text.compared(self)
-        if missable := failure_text.missable(self.findings):
-            yield missable
-        rows = [
-            (
-                each.feature,
-                f"{each.failed_with:,} of {each.failed:,}",
-                f"{each.passed_with:,} of {each.passed:,}",
-                failure_text.ratio(each.odds_ratio),
-                p_text(each.q),
-            )
-            for each in self.findings.findings
-        ]
-        if rows:
-            yield flat(_FINDING_COLUMNS, rows, _FINDING_COLUMNS[1:])
-            yield failure_text.Q_EXPLAINED
-
-
-_FINDING_COLUMNS = ("feature", "in failed", "in passed", "odds ×", "q")
+    def blocks(self) -> Iterable[Shows]:
+        """Return the number of failed runs, the groups, and the findings: features that are associated with failure."""
+        return chain(*of_why.why(self, MOST_ROWS, shortest=of_why.LONGEST))
 
 
 class ShownRunWhy(Shown, RunWhy):

@@ -78,7 +78,7 @@ def test_a_part_of_a_row_stands_below_it_and_what_is_left_out_is_a_line(capsys: 
 
 
 STEP = At("run1", "span1", 4)
-ENTRIES = Table(
+ITEMS = Table(
     [Column(each, is_number=False) for each in ("step", "run", "n", "text")],
     [
         [Cell("shop", mark="✗", status="failed"), Cell(at=At("run1")), Cell("4", alone="4 steps"), Cell()],
@@ -88,12 +88,12 @@ ENTRIES = Table(
         ],
         [Cell("9 more", way=Command("", ("search", "a"), "search", {"q": "a"}), depth=1, is_rest=True), *[Cell()] * 3],
     ],
-    is_entries=True,
+    has_items=True,
 )  # fmt: skip
 
 
-def test_a_row_can_be_an_entry_of_a_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed([ENTRIES], monkeypatch, capsys, 60).splitlines() == [
+def test_a_row_can_be_an_item_of_a_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed([ITEMS], monkeypatch, capsys, 60).splitlines() == [
         "✗ shop",
         "  run run1 · 4 steps",
         "  ✓ look",
@@ -102,17 +102,17 @@ def test_a_row_can_be_an_entry_of_a_list(monkeypatch: pytest.MonkeyPatch, capsys
         "    a <i>parcel</i> came",
         "  9 more: agentspan search a",
     ]
-    html = page([ENTRIES])
+    html = page([ITEMS])
     assert '<i class="mark failed" role="img" aria-label="failed"></i> shop <span class="hint">4 steps</span>' in html
     assert '<a class="opens" href="runs/run1#span=span1">look</a> <span class="hint">step #4 · tool</span>' in html
     assert '<span class="snippet">a &lt;i&gt;<mark>parcel</mark>&lt;/i&gt; came</span>' in html
     assert '<a href="search?q=a">9 more</a>' in html
-    assert "✗ shop" in blocks.text([ENTRIES])
+    assert "✗ shop" in blocks.text([ITEMS])
 
 
 def test_a_list_with_numbers_to_compare_is_a_table_on_a_page() -> None:
     columns = [Column("step", is_number=False), Column("took")]
-    html = page([Table(columns, [[Cell("look", mark="✓", status="complete"), Cell("1 s")]], is_entries=True)])
+    html = page([Table(columns, [[Cell("look", mark="✓", status="complete"), Cell("1 s")]], has_items=True)])
     assert "<table" in html
     assert '<i class="mark complete" role="img" aria-label="complete"></i> look' in html
 
@@ -173,3 +173,62 @@ def test_a_notebook_shows_all_but_hints_as_columns_and_escapes() -> None:
     assert "7 (2–9)" in html
     assert "spread" not in html
     assert click.unstyle(blocks.text(BLOCKS)).splitlines()[-1] == "why: agentspan why --agent '<a>'"
+
+
+VERSIONS = [Cell("1.0: 2", {"version": "1.0"}), Cell("2.0: 3", {"version": "2.0"})]
+WAY = Command("more", ("why",), "failures", {"q": "1a2b"})
+ENTRIES = Table(
+    [
+        Column("what failed", is_number=False),
+        Column("latest", is_hint=True, phrase="latest: {}"),
+        Column("failed", phrase="in {} failed"),
+        Column("passed"),
+        Column("versions", is_number=False, detail=1, phrase="by version {}"),
+        Column("runs per hour", series=[("1:00", "1"), ("2:00", "2")]),
+        Column("signature", is_number=False, is_code=True),
+    ],
+    [
+        [
+            Cell("<b>", {"signature": "1a2b"}, "latest: no 7", way=WAY),
+            Cell("no 7"),
+            Cell("1 of 2"),
+            Cell(),
+            Cell("1.0: 2, 2.0: 3", parts=VERSIONS),
+            Cell(series=[(1, "1"), (None, "0")]),
+            Cell("1a2b"),
+        ]
+    ],
+    4,
+    "group",
+    has_entries=True,
+)
+
+
+def test_a_row_with_many_facts_is_an_entry_of_some_lines_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed([Heading("Groups"), ENTRIES], monkeypatch, capsys, 60).splitlines() == [
+        "Groups",
+        "1a2b  <b>",
+        "      in 1 of 2 failed",
+        "      by version 1.0: 2, 2.0: 3",
+        "      latest: no 7",
+        "      runs per hour ▕█ ▏",
+        "3 more groups; -n 4 lists all",
+    ]
+
+
+def test_an_entry_is_a_row_of_a_page_with_each_of_its_links() -> None:
+    html = page([ENTRIES])
+    assert '<a class="opens" href="./?signature=1a2b">&lt;b&gt;</a> <span class="hint">latest: no 7</span>' in html
+    assert '<a href="failures?q=1a2b">more</a>' in html
+    assert '<a href="./?version=1.0">1.0: 2</a> <a href="./?version=2.0">2.0: 3</a>' in html
+    assert html.count("no 7") == 1
+    assert "3 more groups: " in html
+    assert "3 more groups.<" in page([ENTRIES], [("all", "1")])
+
+
+def test_a_table_can_leave_out_its_empty_columns() -> None:
+    names = [column.name for column in ENTRIES.filled().columns]
+    assert names == ["what failed", "latest", "failed", "versions", "runs per hour", "signature"]
+    assert "1.0: 2, 2.0: 3" in blocks.text([ENTRIES])
