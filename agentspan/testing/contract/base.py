@@ -21,6 +21,7 @@ from agentspan.model.rows import (
     Value,
     Violation,
 )
+from agentspan.storage.patience import Patience, waiting
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, Question
 from agentspan.storage.registry import open_direct
@@ -129,6 +130,12 @@ class Base:
         can = storage.capabilities()
         if question not in can.answers:
             pytest.skip(f"the storage {can.backend!r} does not answer {question.__name__}")
+
+    def patient(self, storage: Storage, patience: Patience) -> Storage:
+        """Return the storage for a caller with a patience; skip the test if the storage has no method for that."""
+        if not hasattr(storage, "waiting"):
+            pytest.skip(f"the storage {storage.capabilities().backend!r} does not have waiting")
+        return waiting(storage, patience)
 
     @contextlib.contextmanager
     def opened_again(self, storage: Storage) -> Iterator[Storage]:

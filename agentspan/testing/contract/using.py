@@ -2,19 +2,22 @@
 
 import os
 import pickle
-import select
 import signal
 import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 import pytest
 
+from agentspan.errors import StorageError
+from agentspan.host import is_readable
 from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.patience import Patience, Unconnected, of_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf
 from agentspan.testing.contract.base import Base, finish, racing
@@ -44,10 +47,9 @@ def in_child(work: Callable[[], T]) -> T:
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         try:
-            ready, _, _ = select.select([pipe], [], [], WAIT_S)
-            answer = pipe.read() if ready else b""
+            answer = pipe.read() if is_readable(pipe, WAIT_S) else b""
         finally:
-            if not select.select([pipe], [], [], 0)[0]:
+            if not is_readable(pipe):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     assert answer, f"the forked child was not done after {WAIT_S:.0f} s"
@@ -107,6 +109,24 @@ class Using(Base):
                 is_done.set()
         assert faults == []
         assert [count() for count in reads] == [120, 120, 120]
+
+    def test_a_storage_for_a_caller_with_a_patience_is_the_same_storage(self, storage: Storage) -> None:
+        """It has the same rows, whatever work its caller does meanwhile, and is closed with the other one."""
+        work = iter([True, False] * 1000)
+        limited = self.patient(storage, Patience(answer_s=30.0, meanwhile=lambda: next(work, False)))
+        assert limited.capabilities() == storage.capabilities()
+        instance = self.instance(limited)
+        one, two = self.rows.span(instance), self.rows.span(instance)
+        self.put(storage, one)
+        self.put(limited, two)
+        hurried = self.patient(limited, of_a_call(30.0))
+        for each in (storage, limited, hurried):
+            with suppress(Unconnected):  # a recording call opens no connection
+                assert list(each.ask(SpansOf(instance.id))) == [one, two]
+        storage.close()
+        for each in (limited, hurried):
+            with pytest.raises(StorageError):
+                each.ask(Query("agent"))
 
     def test_a_forked_child_goes_on(self, storage: Storage) -> None:
         """A forked child and its parent read and write, also if another thread was writing at the fork."""
