@@ -464,7 +464,8 @@ class ClaudeDecoder(LineDecoder):
                 payload["duration_ms"] = attachment["durationMs"]
             self._hook(record, payload, result, millis, failed=kind != "hook_success")
         elif kind == "queued_command":
-            self._queued_command(record, attachment, millis)
+            content = attachment.get("prompt")
+            self._steer(record, content, steps.plain_text(content), millis, "attachment")
         else:
             if kind not in _ATTACHMENTS:
                 self._out.unread(f"attachment of type {kind[:60]}")
@@ -502,10 +503,6 @@ class ClaudeDecoder(LineDecoder):
         cost = record.get("totalCostUSD")
         if type(cost) in (int, float):
             self._out.facts.metadata["stated_cost_usd"] = cost
-
-    def _queued_command(self, record: Mapping[str, Any], attachment: Mapping[str, Any], millis: int) -> None:
-        content = attachment.get("prompt")
-        self._steer(record, content, steps.plain_text(content), millis, "attachment")
 
     def _queue(self, record: Mapping[str, Any], millis: int) -> None:
         operation, content = record.get("operation"), record.get("content")

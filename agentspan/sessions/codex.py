@@ -1,6 +1,7 @@
 """Finds the session files of Codex, its rollouts: one file a thread. `codex_decoder` decodes them."""
 
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -68,7 +69,7 @@ def _head_of(file: Path, size: int) -> bytes:
     try:
         with closing(opened(file)) as lines:
             return lines.readline(size)
-    except (OSError, EOFError, Unreadable):
+    except (OSError, EOFError, zlib.error, Unreadable):
         return b""
 
 

@@ -101,21 +101,14 @@ class Answers:
             else:
                 self.answering(time).mirror(kind, text)
 
-    def agent_event(self, payload: dict[str, Any], time: int) -> None:
-        """Note that an event repeats a message."""
-        self._mirror("text", texts_of(payload.get("message")), time)
+    def agent_repeated(self, told: dict[str, Any], time: int) -> None:
+        """Note that an event (by its `message`) or a completed item (by its `content`) repeats a message."""
+        self._mirror("text", texts_of(told.get("message")) + texts_of(told.get("content")), time)
 
-    def thought_event(self, payload: dict[str, Any], time: int) -> None:
-        """Note that an event repeats a part of reasoning."""
-        self._mirror("thought", texts_of(payload.get("text")), time)
-
-    def agent_item(self, item: dict[str, Any], time: int) -> None:
-        """Note that a completed item repeats a message."""
-        self._mirror("text", texts_of(item.get("content")), time)
-
-    def thought_item(self, item: dict[str, Any], time: int) -> None:
-        """Note that a completed item repeats reasoning."""
-        self._mirror("thought", texts_of(item.get("summary_text")) + texts_of(item.get("raw_content")), time)
+    def thought_repeated(self, told: dict[str, Any], time: int) -> None:
+        """Note that an event or a completed item repeats reasoning."""
+        texts = [text for name in ("text", "summary_text", "raw_content") for text in texts_of(told.get(name))]
+        self._mirror("thought", texts, time)
 
     def close(self, usage: dict[str, Any], status: Literal["complete", "cancelled"] = "complete") -> None:
         """End the open answer, with its tokens. Tokens without an answer are of a call that the file leaves out."""

@@ -102,9 +102,9 @@ class CodexDecoder(LineDecoder):
         answers, calls = self._answers, self._calls
         return {
             "user_message": self._user_event,
-            "agent_message": answers.agent_event,
-            "agent_reasoning": answers.thought_event,
-            "agent_reasoning_raw_content": answers.thought_event,
+            "agent_message": answers.agent_repeated,
+            "agent_reasoning": answers.thought_repeated,
+            "agent_reasoning_raw_content": answers.thought_repeated,
             "token_count": answers.count,
             "task_started": self._turn,
             "turn_started": self._turn,
@@ -131,8 +131,8 @@ class CodexDecoder(LineDecoder):
         answers, told = self._answers, ("Plan", "EnteredReviewMode", "ExitedReviewMode", "HookPrompt")
         return {
             "UserMessage": self._user_item,
-            "AgentMessage": answers.agent_item,
-            "Reasoning": answers.thought_item,
+            "AgentMessage": answers.agent_repeated,
+            "Reasoning": answers.thought_repeated,
             "ContextCompaction": answers.confirmed,
             "SubAgentActivity": self._calls.spawned,
             **dict.fromkeys(_ENDED_ITEMS, self._calls.end_event),

@@ -127,7 +127,7 @@ class TraceDecoder:
         new = [*self._new(object_in(each) for each in items)]
         for number, (key, payload) in enumerate(new):
             if self.task is None and payload["role"] == "user":
-                self.task = task_of(_plain(payload["content"])) or None
+                self.task = task_of(" ".join(_texts(payload["content"]))) or None
             at = start - (len(new) - number) * _MICROSECOND
             yield Step(self.trace, key, parent, "message", at, at, "complete", payload)
 
@@ -237,18 +237,6 @@ def _function(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
     return present({"name": name, "arguments": arguments, "call_id": call_id}), present({"output": output})
 
 
-def _handoff(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    return {name: str(data.get(name) or "?") for name in ("from_agent", "to_agent")}, {}
-
-
-def _guardrail(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    return {"name": _name(data, "guardrail")}, {"passed": data.get("triggered") is not True}
-
-
-def _custom(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    return {"name": _name(data, "custom"), **present({"input": data.get("data") or None})}, {}
-
-
 def _own(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
     own = object_in(data.get("data"))
     about = {name: value for name, value in own.items() if name not in ("sdk_span_type", "name", "usage")}
@@ -271,10 +259,6 @@ def _speech(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
     return {**_voice(decoder, data), **present({"input": data.get("input")})}, present(result)
 
 
-def _speech_group(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
-    return {"name": "speech_group", **present({"input": data.get("input")})}, {}
-
-
 def _voice(decoder: TraceDecoder, data: Mapping[str, Any]) -> dict[str, Any]:
     model = text_in(data.get("model")) or "?"
     decoder.models[model] = None
@@ -294,15 +278,15 @@ _KINDS: dict[str, Callable[[TraceDecoder, Mapping[str, Any]], _Made]] = {
     "generation": _generation,
     "response": _response,
     "function": _function,
-    "handoff": _handoff,
-    "guardrail": _guardrail,
-    "custom": _custom,
+    "handoff": lambda _, data: ({name: str(data.get(name) or "?") for name in ("from_agent", "to_agent")}, {}),
+    "guardrail": lambda _, data: ({"name": _name(data, "guardrail")}, {"passed": data.get("triggered") is not True}),
+    "custom": lambda _, data: ({"name": _name(data, "custom"), **present({"input": data.get("data") or None})}, {}),
     "task": _own,
     "turn": _own,
     "mcp_tools": _mcp_tools,
     "transcription": _transcription,
     "speech": _speech,
-    "speech_group": _speech_group,
+    "speech_group": lambda _, data: ({"name": "speech_group", **present({"input": data.get("input")})}, {}),
 }
 
 
@@ -385,10 +369,6 @@ def _block(part: Any) -> Any:
         if base64:
             return {"type": "image", "source": {"type": "base64", "media_type": head[5:], "data": data}}
     return part
-
-
-def _plain(content: Any) -> str:
-    return " ".join(_texts(content))
 
 
 def usage_of(found: Any) -> dict[str, Any]:

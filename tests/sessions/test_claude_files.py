@@ -113,6 +113,8 @@ def test_files_of_others_are_no_sessions(lines: list[Any], tmp_path: Path) -> No
 def test_a_path_that_is_nothing_has_no_sessions(tmp_path: Path) -> None:
     assert [*sources(tmp_path / "none.jsonl")] == [*sources(tmp_path / "none")] == []
     (tmp_path / "broken.jsonl.gz").write_bytes(b"no gzip")
+    packed = gzip.compress(b'{"sessionId":"x"}' * 2000)
+    (tmp_path / "inside.jsonl.gz").write_bytes(packed[:12] + b"\xff" * 20 + packed[32:])
     assert [*sources(tmp_path)] == []
 
 

@@ -106,6 +106,15 @@ def test_rollouts_lie_by_day_flat_and_archived_and_each_counts_once(tmp_path: Pa
     assert [source.project for source in found] == ["/home/ann/shop"] * 3
 
 
+def test_a_packed_rollout_that_is_broken_hides_no_other(tmp_path: Path) -> None:
+    whole, broken = (write(tmp_path, id, [header(id)], ".gz") for id in (THREAD, CHILD))
+    packed = broken.read_bytes()
+    broken.write_bytes(packed[:12] + b"\xff" * 20 + packed[32:])
+    assert [(source.path, source.project) for source in CODEX.sources(tmp_path)] == [
+        (whole, "/home/ann/shop"), (broken, None)
+    ]  # fmt: skip
+
+
 def test_a_thread_stands_before_those_it_started_though_names_have_local_times(tmp_path: Path) -> None:
     child = write(tmp_path, CHILD, [header(CHILD)], hour="02")
     parent = write(tmp_path, THREAD, [header()], hour="03")

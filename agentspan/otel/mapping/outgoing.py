@@ -67,10 +67,6 @@ def _seconds(value: Any) -> float | None:
     return None if found is None else found / 1000
 
 
-def _reasons(value: Any) -> list[str] | None:
-    return [value] if type(value) is str else None
-
-
 def _instructions(value: Any) -> str | None:
     """Return system instructions as parts of the GenAI conventions."""
     return _json([_part(each) for each in (value if type(value) is list else [value])]) if value else None
@@ -82,7 +78,7 @@ def _tools(value: Any) -> str | None:
 
 
 _WRITERS: Mapping[Callable[[Any], Any], Write] = {
-    first: _reasons,
+    first: lambda value: [value] if type(value) is str else None,
     listed: _list,
     millis: _seconds,
     number: _double,

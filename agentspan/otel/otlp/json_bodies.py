@@ -263,7 +263,7 @@ def _groups(data: Mapping[str, Any], kind: str, name: str, decoded: Decoded) -> 
     """Yield each scope of a request: its resource with the schema URL, the scope, and its spans or log records."""
     room = [MAX_ITEMS] if decoded.is_sent else None
     for group in _objects(data, f"resource{kind}", decoded, room):
-        resource = _resource(group)
+        resource = _attributes(object_in(group.get("resource"))), _text(group.get("schemaUrl"))
         for inner in _objects(group, f"scope{kind}", decoded, room, f"instrumentationLibrary{kind}"):
             yield resource, inner, _objects(inner, name, decoded, room)
 
@@ -285,10 +285,6 @@ def _objects(
             yield item
         else:
             decoded.reject(f"an item of {name} is no object")
-
-
-def _resource(group: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    return _attributes(object_in(group.get("resource"))), _text(group.get("schemaUrl"))
 
 
 def _scope(inner: Mapping[str, Any]) -> Scope:
