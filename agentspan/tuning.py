@@ -4,14 +4,13 @@ Users need not change them: each was measured, and its reason stands beside it. 
 spans reach a limit: `SQLiteStorage(path, tuning=STANDARD._replace(page_rows=2))`.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 
-class Tuning(NamedTuple):
-    """Sizes (rows, bytes, characters) and times (names that end with `_s`: seconds).
+class Tuning:
+    """Sizes (rows, bytes, characters) and times (names that end with `_s`: seconds)."""
 
-    A NamedTuple takes 0.35 ms of the import, a frozen dataclass 2.1.
-    """
+    # No NamedTuple: `help` and mypy would show its seventy numbers in each signature; and it takes 0.35 ms to import.
 
     # Recording: capture, sinks, the journal, recovery, spans of OpenTelemetry.
     captured_values: int = 100_000
@@ -105,7 +104,7 @@ class Tuning(NamedTuple):
     cannot restart while writers write without a pause."""
     sync_every_s: float | None = 1.0
     """Seconds between two syncs of recorded data to the disk, by a thread. A power failure loses at most twice this
-    time. None: the operating system decides when to write."""
+    time, counted back from it or from a kill that came shortly before. None: the operating system decides when."""
     sqlite_fork_wait_s: float = 5.0
     """How long a fork waits for threads inside SQLite. A child that inherits a locked mutex of SQLite would hang."""
     file_look_s: float = 0.25
@@ -190,6 +189,24 @@ class Tuning(NamedTuple):
     def sync_after_s(self) -> float | None:
         """Seconds from one sync to the next: less than `sync_every_s`, because a sync takes time on a busy machine."""
         return None if self.sync_every_s is None else 0.75 * self.sync_every_s
+
+    def _replace(self, **values: Any) -> "Tuning":
+        """Return these sizes and times with other values; a TypeError names one that there is not."""
+        if unknown := values.keys() - Tuning.__annotations__.keys():
+            raise TypeError(f"there is no size or time {', '.join(sorted(unknown))}")
+        made, all_values = Tuning(), vars(self) | values
+        vars(made).update({name: value for name, value in all_values.items() if value != getattr(Tuning, name)})
+        return made
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set; _replace returns a copy")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tuning) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"STANDARD._replace({changed})" if changed else "STANDARD"
 
 
 STANDARD = Tuning()

@@ -1,8 +1,8 @@
-"""Take the pictures in docs/images: the demo's run and a replayed conversation, as the viewer shows them.
+"""Take the pictures in docs/images: the demo's run, a replayed conversation, and two of them compared, in the viewer.
 
 FILE is as for replay.py. Needs Chromium, playwright, and the extra `serve`.
 
-    python benchmarks/screenshots.py FILE [--chromium /usr/bin/chromium] [--font Inter]
+    python benchmarks/screenshots.py FILE [--only answer] [--chromium /usr/bin/chromium] [--font Inter]
 """
 
 import argparse
@@ -23,8 +23,8 @@ IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1120, "height": 600}
 
 
-def record(folder: Path, file: Path) -> tuple[Path, str, str]:
-    """Return a database, the id of the demo's run, and that of a conversation in which a tool failed.
+def record(folder: Path, file: Path) -> tuple[Path, dict[str, str]]:
+    """Return a database and the addresses of pages: the demo's run, a conversation with a failed tool, a pair of runs.
 
     A copy of the package records, so that tracebacks do not show where this checkout lies.
     """
@@ -41,7 +41,10 @@ def record(folder: Path, file: Path) -> tuple[Path, str, str]:
     with agentspan.open(db, read_only=True) as opened:
         newest = opened.agent_instances.list(sorting="-id", page_size=100)
         failing = [run for run in newest[1:] if run.span_counts.failed and run.span_counts.total < 40]
-        return db, newest[0].id, failing[-1].id
+        pair = opened.overview(agent="airline-agent").pair
+        assert pair is not None
+        compare = f"compare?a={pair[0]}&b={pair[1]}"
+        return db, {"demo": f"runs/{newest[0].id}", "talk": f"runs/{failing[-1].id}", "pair": compare}
 
 
 def page_of(browser: Browser, font: str, scheme: str) -> Page:
@@ -57,22 +60,24 @@ def page_of(browser: Browser, font: str, scheme: str) -> Page:
     return page
 
 
-def take(url: str, runs: tuple[str, str], chromium: str, font: str) -> None:
-    """Take the pictures."""
-    demo, conversation = (f"{url}/runs/{run}" for run in runs)
+def take(url: str, pages: dict[str, str], only: str | None, chromium: str, font: str) -> None:
+    """Take the pictures, or only one of them."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for name, scheme, address, keys in (
-            ("tree", "light", demo, "e"),
-            ("conversation", "light", conversation, "e2"),
-            ("dark", "dark", conversation, "e"),
+            ("tree", "light", "demo", "e"),
+            ("conversation", "light", "talk", "e2"),
+            ("dark", "dark", "talk", "e"),
+            ("answer", "light", "pair", ""),
         ):
+            if only not in (None, name):
+                continue
             page = page_of(browser, font, scheme)
-            page.goto(address)
-            page.wait_for_selector("html[data-ready]")
+            page.goto(f"{url}/{pages[address]}", wait_until="networkidle")
             for key in keys:
+                page.wait_for_selector("html[data-ready]")
                 page.keyboard.press(key)
-            page.wait_for_selector("#detail[aria-busy=false] h2")
+                page.wait_for_selector("#detail[aria-busy=false] h2")
             if "2" in keys:
                 page.wait_for_selector(".turn")
                 page.locator(".turn .message.failed").scroll_into_view_if_needed()
@@ -85,19 +90,20 @@ def take(url: str, runs: tuple[str, str], chromium: str, font: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
+    parser.add_argument("--only", help="the name of the one picture to take")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     parser.add_argument("--font", default="", help="what to show in place of the system's font")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="agentspan-") as folder:
-        db, *runs = record(Path(folder), options.file)
+        db, pages = record(Path(folder), options.file)
         serve = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0", "--create"]
         server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             found = re.search(r"http://\S+", server.stdout.readline())
             assert found
-            take(found[0], (runs[0], runs[1]), options.chromium, options.font)
+            take(found[0], pages, options.only, options.chromium, options.font)
         finally:
             server.terminate()
             server.communicate()

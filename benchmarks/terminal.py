@@ -1,4 +1,4 @@
-"""Make docs/images/terminal.svg, the moving picture of the README: commands and what they print, of a real file.
+"""Make docs/images/terminal.svg, a moving picture: commands and what they print, of a real file.
 
     pip install rich
     python benchmarks/terminal.py runs.db agentspan "agentspan why" "agentspan diff A B"

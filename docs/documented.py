@@ -16,7 +16,6 @@ WIDTH = 88
 SECTION = re.compile(r"^(Args|Attributes|Examples|Raises|Returns|Yields):\n((?:(?: +.*)?\n?)*)", re.MULTILINE)
 ITEM = re.compile(r"^ {4}(\S.*?): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 EXPANDED = {
-    "Unpack[SettingsArguments]": "agentspan.recording.settings.Settings",
     "Unpack[InstanceFields]": "agentspan.api.facade.InstanceFields",
 }
 """Keywords that a signature lists one by one."""
@@ -99,12 +98,8 @@ def described(found: Any, *sections: str) -> dict[str, str]:
 
 
 def arguments(found: Any) -> dict[str, str]:
-    """Return the arguments that a docstring describes; for `see Settings`, what Settings says of each."""
-    own = items(docstring(found)[1].get("Args", ""))
-    if own.get("settings", "").startswith("see "):
-        del own["settings"]
-        own |= items(docstring(at(EXPANDED["Unpack[SettingsArguments]"]))[1]["Attributes"])
-    return own
+    """Return the arguments that a docstring describes."""
+    return items(docstring(found)[1].get("Args", ""))
 
 
 def unnamed(found: griffe.Function) -> list[str]:

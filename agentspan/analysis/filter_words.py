@@ -167,7 +167,7 @@ def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> 
             texts[name] = stored(value, f"{within}{name}", zone=zone)
     scores = _texts(values.get("score"))
     for rule in scores:
-        outcomes.parse(rule)
+        outcomes.parse(rule, f"{within}score")
     return RunFilter(
         **texts,
         failed=bool(values.get(FAILED)),

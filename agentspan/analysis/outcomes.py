@@ -111,28 +111,32 @@ Judge = OutcomeRule | Literal["status"] | None
 """The judge of whether runs passed: a rule over a score, their status, or (None) the one that `decided` finds."""
 
 
-def parse(text: str) -> OutcomeRule:
+def parse(text: str, field: str = "outcome") -> OutcomeRule:
     """Parse a rule such as `reward>=1`, `reward@human<0.5` or `label==good`.
 
     If the right side is a number, the rule compares the value of a score; else its label (only by == and !=).
+
+    Args:
+        field: the name of the value in an error.
 
     Raises:
         InvalidValue: the text is not a rule.
     """
     found = _RULE.fullmatch(text)
     if found is None:
-        raise _invalid(text, "is not a rule: write a score's name, one of >= <= == != > <, and a number or a label")
+        problem = "is not a rule: write a score's name, one of >= <= == != > <, and a number or a label"
+        raise _invalid(text, problem, field)
     name, op, wanted = found.group("name", "op", "wanted")
     source = None
     if "@" in name:
         name, _, source = (part.strip() for part in name.rpartition("@"))
         if source not in SOURCES:
-            raise _invalid(text, f"names no source: after the @ comes one of {', '.join(SOURCES)}")
+            raise _invalid(text, f"names no source: after the @ comes one of {', '.join(SOURCES)}", field)
     if not name:
-        raise _invalid(text, "has no name of a score before the sign")
+        raise _invalid(text, "has no name of a score before the sign", field)
     number = _number(wanted)
     if number is None and op not in ("==", "!="):
-        raise _invalid(text, f"compares with no number: a label can be compared by == and != only, not by {op}")
+        raise _invalid(text, f"compares with no number: a label can be compared by == and != only, not by {op}", field)
     return OutcomeRule(name, source, op, wanted if number is None else number)
 
 
@@ -224,14 +228,12 @@ def check_known(storage: Storage, rule: Judge, *, of: str = "") -> None:
     if found:
         check_kind(rule, found, of=of)
         return
-    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"}, descending=True, limit=MOST_READ)
-    names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
+    names = _names(storage, of_sources=rule.source is not None)
     if of:
         score = str(rule).partition(rule.op)[0]
         there = f"it has: {', '.join(names)}" if names else "it has no scores"
         raise InvalidValue("outcome", f"no run of {of} has the score {one_line(score, 60)}; {there}")
-    there = f"the scores are: {', '.join(names)}" if names else "there are no scores"
-    raise _invalid(str(rule), f"is over a score that no run has; {there}")
+    raise _invalid(str(rule), f"is over a score that no run has; {_listed(names)}")
 
 
 def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str = "") -> None:
@@ -436,5 +438,19 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _invalid(text: str, problem: str) -> InvalidValue:
-    return InvalidValue("outcome", f"{one_line(text, 60)!r} {problem}")
+def existing(storage: Storage) -> str:
+    """Return which scores runs have, for an error."""
+    return _listed(_names(storage))
+
+
+def _names(storage: Storage, *, of_sources: bool = False) -> list[str]:
+    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"}, descending=True, limit=MOST_READ)
+    return sorted({f"{row.name}@{row.source}" if of_sources else row.name for row in rows})
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"the scores are: {', '.join(names)}" if names else "there are no scores"
+
+
+def _invalid(text: str, problem: str, field: str = "outcome") -> InvalidValue:
+    return InvalidValue(field, f"{one_line(text, 60)!r} {problem}")

@@ -20,7 +20,7 @@ from agentspan.cli.examples import EXAMPLES
 from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, bar, program, to_call
 from agentspan.errors import AgentspanError, InvalidValue, StorageError
 from agentspan.journal.journal_folder import folder_of, is_possible
-from agentspan.storage.location import Location
+from agentspan.storage.location import Location, not_there
 from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.tuning import STANDARD
@@ -96,7 +96,7 @@ COMMANDS = {
         "file as it is now.",
     },
     "For coding agents": {
-        "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.",
+        "mcp": "Answer coding agents over MCP on stdin and stdout, with tools that only read.",
         "setup": "Add agentspan to a coding agent, its MCP server and two skills; or print the script by which a shell "
         "completes commands.",
     },
@@ -310,7 +310,7 @@ def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = Fal
     """Open the storage of a command that changes a file which must exist."""
     path = location_in(ctx, db).path
     if path is not None and not path.exists():  # opening for writing would create the file
-        raise Failed(f"{path} does not exist; nothing has been recorded there yet")
+        raise Failed(not_there(path))
     with opened(ctx, db, read_only=read_only) as database:
         yield database
 

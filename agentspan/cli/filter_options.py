@@ -12,9 +12,9 @@ import click
 
 from agentspan.analysis.by_name import NOTHING, resolved, unmatched
 from agentspan.analysis.filter_words import NAMES, filter_of
-from agentspan.analysis.outcomes import Judge, rule_of
+from agentspan.analysis.outcomes import Judge, existing, rule_of
 from agentspan.cli.completion import AGENT
-from agentspan.cli.output import Failed, to_call, utc_option, zone
+from agentspan.cli.output import Failed, safe, to_call, utc_option, zone
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import INSTANCE_STATUSES, PURPOSES
 from agentspan.storage.protocol import Storage
@@ -138,7 +138,12 @@ def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
     for name in ("error", "git_commit", "grep"):
         if filters.get(name) == "":  # such as an unset variable of a script: `prune` would remove every run
             raise InvalidValue(name, "is empty; without the option, every run matches")
-    return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
+    try:
+        return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
+    except InvalidValue as error:
+        if error.field != "score":
+            raise
+        raise Failed(safe(f"--{error}; {existing(storage)}")) from None
 
 
 def outcome_rule(text: str | None) -> Judge:

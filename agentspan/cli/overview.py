@@ -68,7 +68,7 @@ def _answer(database: Database, outcome: str | None, filters: dict[str, Any], *,
     elif found.runs:
         pair = [] if found.pair is None else [*by_name.short_ids(storage, found.pair).values()]
         further = answers.further(found, options, pair)
-        browser = [] if is_collected() else [Command("in a browser", ("serve",))]
+        browser = [] if is_collected() else [Command("in a browser", ("open",))]
         blocks = [*answers.overview(found, MOST_CAUSES), replace(further, ways=[*further.ways, *browser])]
         show([blocks], storage)
     else:

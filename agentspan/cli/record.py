@@ -21,7 +21,19 @@ import click
 
 from agentspan import clock, installing, jsontext
 from agentspan.cli.app import command, location_in, options
-from agentspan.cli.output import Failed, argument, columns_of, document, echo_lines, safe, table, to_copy, width, wrap
+from agentspan.cli.output import (
+    Failed,
+    argument,
+    columns_of,
+    document,
+    echo_lines,
+    hint,
+    safe,
+    table,
+    to_copy,
+    width,
+    wrap,
+)
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments import known
@@ -349,7 +361,11 @@ def _frameworks(*, as_json: bool) -> None:
     if not known.is_importable(known.SDK) and any(each.is_installed and each.needs_sdk for each in found):
         wanted.insert(0, installing.name_of("otel"))
     if wanted:
-        echo_lines([f"to record what is not: {installing.command(*wanted)}"])
+        echo_lines(hint("to record what is not", installing.command(*wanted), width()))
+    elif lacking := {each.framework.name: each.framework for each in found if not each.is_installed}:
+        other = lacking.get("langchain") or next(iter(lacking.values()))
+        command = installing.command(installing.name_of("otel"), *filter(None, (other.name, other.package)))
+        echo_lines(hint(f"what is installed lacks nothing; for {other.name}", command, width()))
 
 
 def _to_install(each: known.Available) -> str:
@@ -482,7 +498,7 @@ def demo_command(ctx: click.Context, /, db: str | None, *, as_json: bool) -> Non
         to_copy("show", "-", db=named): "this tree again; - is the latest run",
         to_copy("show", "-#2", db=named): "its step 2, in full",
         to_copy("why", "-", db=named): "what failed in it, and whether it recovered",
-        to_copy("serve", db=named): "all runs, in a browser",
+        to_copy("open", db=named): "all runs, in a browser",
     }
     rows = [f"  {command:<{max(map(len, hints))}}  {meaning}" for command, meaning in hints.items()]
     if max(map(columns_of, rows)) > width():  # the name of the program, or of the file, is long

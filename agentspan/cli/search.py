@@ -5,6 +5,7 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -229,7 +230,9 @@ def sql_command(
     try:
         answer = database.storage.ask(asked)
     except InvalidValue as error:
-        raise Failed(safe(str(error).removeprefix(f"{error.field}: "))) from None
+        text = str(error).removeprefix(f"{error.field}: ")
+        reads = "sql only reads; " if re.search("authoriz|cannot modify|read-?only", text) else ""
+        raise Failed(safe(reads + text)) from None
     if as_json or form == "json":
         rows = [[_json(value) for value in row] for row in answer.rows]
         document({"columns": answer.columns, "rows": rows, "total": len(rows)})

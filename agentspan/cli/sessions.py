@@ -296,7 +296,7 @@ def show_arrived(importer: Importer, unchanged: int) -> None:
         click.echo(f"not understood: {', '.join(f'{count:,} × {safe(what)}' for what, count in most)}", err=True)
     show_problems(importer.problems)
     if arrived.runs or arrived.changed_runs:
-        echo_lines(hint("look at them in a browser", to_copy("serve"), width()))
+        echo_lines(hint("look at them in a browser", to_copy("open"), width()))
         echo_lines(hint("or here", to_copy("runs"), width()))
 
 

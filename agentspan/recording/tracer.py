@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from agentspan import clock, host
 from agentspan.errors import StorageError
@@ -17,8 +17,10 @@ from agentspan.model.changes import Purpose
 from agentspan.model.columns import REDACTED
 from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_block
 from agentspan.recording.budgets import Budget
+from agentspan.recording.capture.redaction import Rule
+from agentspan.recording.capture.values import Limits
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
+from agentspan.recording.settings import Durability, Sensitive, Settings
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face, run_face
 from agentspan.recording.span_state import Reduce, SpanState, disabled_run, disabled_span
 from agentspan.schemas import span_types
@@ -26,6 +28,7 @@ from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage.location import ENVIRONMENT, Location, memory
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import location_of, set_configured
+from agentspan.tuning import STANDARD, Tuning
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,13 +81,25 @@ class Tracer:
     enabled: bool
     storage: Storage
 
-    @with_settings
     def __init__(
         self,
         db: str | os.PathLike[str] | Location | Storage | None = None,
-        **settings: Unpack[SettingsArguments],
+        *,
+        raise_errors: bool = False,
+        strict_schemas: bool = False,
+        redact: Rule | Literal["credentials"] | None = "credentials",
+        limits: Limits | None = None,
+        durability: Durability = "journal",
+        sensitive: Sensitive = "redact",
+        enabled: bool | None = None,
+        sync_every_s: float | None = 1.0,
+        budget: Budget | None = None,
+        tuning: Tuning = STANDARD,
     ) -> None:
-        self._show(Recorder(db, settings_from("Tracer", settings), run_face))
+        settings = Settings(
+            raise_errors, strict_schemas, redact, limits, durability, sensitive, enabled, sync_every_s, budget, tuning
+        )
+        self._show(Recorder(db, settings.checked(), run_face))
 
     def _show(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -106,7 +121,14 @@ class Tracer:
         reduce: Reduce | None = None,
         **members: Any,
     ) -> SpanBlock: ...
-    def span(self, schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
+    def span(
+        self,
+        schema_name: str | Callable[..., Any] = DEFAULT_TYPE,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        reduce: Reduce | None = None,
+        **members: Any,
+    ) -> Any:
         """Record a step: a with-block, or a decorator (see agentspan.span)."""
         return span_block(self._resolve, schema_name, payload, reduce, members)
 
@@ -233,8 +255,20 @@ _captured: Storage | None = None
 """The storage of a `captured` block, which replaces any other storage; None outside such a block."""
 
 
-@with_settings
-def configure(db: Database | None = None, **settings: Unpack[SettingsArguments]) -> Tracer:
+def configure(
+    db: Database | None = None,
+    *,
+    raise_errors: bool = False,
+    strict_schemas: bool = False,
+    redact: Rule | Literal["credentials"] | None = "credentials",
+    limits: Limits | None = None,
+    durability: Durability = "journal",
+    sensitive: Sensitive = "redact",
+    enabled: bool | None = None,
+    sync_every_s: float | None = 1.0,
+    budget: Budget | None = None,
+    tuning: Tuning = STANDARD,
+) -> Tracer:
     """Configure the storage and the settings of this process. Optional. A later call with other arguments wins.
 
     A second call with the same arguments changes nothing. Other arguments flush and close the tracer before.
@@ -242,7 +276,25 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
     Args:
         db: a file, `":memory:"`, `NAME://…` for another backend, or a Storage; AGENTSPAN_DB, else
             ./agentspan.db, when left out. A missing file is created; its folder must exist.
-        settings: see Settings.
+        raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
+        strict_schemas: do not record a payload that does not match its schema, and set a span to failed if its result
+            does not match.
+        redact: the secrets to keep out of the file. "credentials": passwords, API keys, tokens, private keys, found by
+            the name of a member and by their form. A function: "credentials" and a rule of your own. It receives the
+            name of a member and its text, number, boolean or None, and returns the value to record. None: no redaction.
+        limits: how much of a payload is kept; `Limits()` if None.
+        durability: "journal": each transition is on disk before the call returns, in a journal beside the file (of a
+            server: in this user's state folder), and in the file a moment later. "commit": each transition is in the
+            file before the call returns; used also for a database in memory, or where no journal can be.
+        sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
+        enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs, until `configure` is called
+            again. True: record, even if AGENTSPAN_DISABLED is set. None: record unless AGENTSPAN_DISABLED is set.
+        sync_every_s: how often a thread flushes recorded data to the disk, in seconds. A power failure loses at most
+            the data of twice this time before it; soon after a kill, before the kill. None: the operating system
+            decides when to write, which may take half a minute.
+        budget: the budget of each run without a budget of its own, if no run around it has one. None: the one of
+            AGENTSPAN_BUDGET, else none.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Returns:
         The tracer behind `agentspan.span`, `agentspan.run` and the others.
@@ -254,7 +306,10 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
     """
     if isinstance(db, (str, os.PathLike)):
         db = location_of(db).absolute()
-    return _configure(Configuration(db, settings_from("configure", settings)), CONFIGURE_WAIT_S)
+    settings = Settings(
+        raise_errors, strict_schemas, redact, limits, durability, sensitive, enabled, sync_every_s, budget, tuning
+    )
+    return _configure(Configuration(db, settings.checked()), CONFIGURE_WAIT_S)
 
 
 def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
@@ -360,7 +415,13 @@ def span(
     reduce: Reduce | None = None,
     **members: Any,
 ) -> SpanBlock: ...
-def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
+def span(
+    schema_name: str | Callable[..., Any] = DEFAULT_TYPE,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    reduce: Reduce | None = None,
+    **members: Any,
+) -> Any:
     """Record a step of an agent: `with span("llm", {…}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
 
     The block gives a `Span`. On return the span completes. On an exception it fails, with `result_payload.error`, and

@@ -32,7 +32,7 @@ from agentspan.journal.opening import adoption_beside, open_storage, without_ado
 from agentspan.journal.spool import LOOK_EVERY_S
 from agentspan.maintenance.prune import keep_partitions
 from agentspan.recording.capture.redaction import Rule
-from agentspan.recording.settings import settings_from
+from agentspan.recording.settings import Settings
 from agentspan.serve import otlp_routes
 from agentspan.serve.logins import AccessToken
 from agentspan.serve.openapi import document
@@ -143,7 +143,7 @@ def create_app(
         if is_ours:
             storage.close()
 
-    settings = settings_from("create_app", {"redact": redact, "sensitive": sensitive})
+    settings = Settings(redact=redact, sensitive=sensitive).checked()
     ctx = Context(
         storage,
         strict_schemas=strict_schemas,

@@ -22,7 +22,7 @@ from agentspan.schemas.span_types import Registry, error_in, error_text, error_t
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
-from agentspan.text import duration_text, one_line, printable
+from agentspan.text import duration_text, noun, one_line, printable
 
 MAX_SHOWN = 80
 
@@ -181,10 +181,6 @@ def run_text(storage: Storage, row: AgentInstanceRow, title: str, *, payloads: b
 def run_title(name: str, version: str | None) -> str:
     """Return the title of a run: the agent's name, and its version if it has one."""
     return " ".join(one_line(text, MAX_NAME) for text in (name, version) if text is not None)
-
-
-def _decoded(text: str | None) -> dict[str, Any] | None:
-    return None if text is None else cast(dict[str, Any], jsontext.decode(text))
 
 
 def _line(span: AgentSpanRow, registry: Registry) -> str:
@@ -347,17 +343,17 @@ class CapturedRun:
     @property
     def metadata(self) -> dict[str, Any] | None:
         """The input of the run, a JSON object, or None."""
-        return _decoded(self._row().metadata)
+        return _object(self._row().metadata)
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The output of the run, a JSON object, or None."""
-        return _decoded(self._row().result)
+        return _object(self._row().result)
 
     @property
     def error(self) -> dict[str, Any] | None:
         """The exception that ended the run: `type`, `message` and `stacktrace`; or None."""
-        return _decoded(self._row().error)
+        return _object(self._row().error)
 
     @property
     def duration_ms(self) -> float | None:
@@ -429,7 +425,7 @@ class CapturedRun:
             self._fail(f"{_called(name, arguments)} was never called{self._listed(name, arguments)}")
         if times is not None and count != times:
             wanted = _called(name, arguments)
-            self._fail(f"expected {_count(times, 'call')} of {wanted}, found {count}{self._listed(name, arguments)}")
+            self._fail(f"expected {noun(times, 'call')} of {wanted}, found {count}{self._listed(name, arguments)}")
 
     def assert_never_called(self, name: str, /, **arguments: Any) -> None:
         """Assert that no span of this name or type, with these arguments, started.
@@ -471,7 +467,7 @@ class CapturedRun:
         __tracebackhide__ = True
         spans = [f"{span.title} ({span.status})" for span in self.spans if span.status in OPEN]
         if spans:
-            self._fail(f"{_count(len(spans), 'span')} not finished: {_some(spans, ', ')}")
+            self._fail(f"{noun(len(spans), 'span')} not finished: {_some(spans, ', ')}")
 
     def assert_no_failures(self) -> None:
         """Assert that neither the run nor any of its spans failed.
@@ -530,16 +526,20 @@ class CapturedRun:
         return self._row(), list(self._storage.ask(SpansOf(self.id)))
 
 
+def _decoded(text: str | None) -> Any:
+    return None if text is None else jsontext.decode(text)
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    return cast(dict[str, Any] | None, _decoded(text))
+
+
 def _error(error: Any) -> str:
     return error_text({"error": error}) or "it says no error"
 
 
 def _called(name: str, arguments: dict[str, Any]) -> str:
     return call_text(name, arguments) if arguments else name
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _some(lines: list[str], between: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -291,11 +292,20 @@ def test_demo_works_in_an_empty_folder_and_answers_in_json(tmp_path: Path, monke
     assert (document["db"], document["run"]["status"]) == ("x.db", "complete")
 
 
-@pytest.mark.parametrize("command", [["runs"], ["show", "-"], ["doctor", "--schemas"], ["copy", "x.db"], ["rederive"]])
-def test_a_file_that_is_not_there_is_not_made(db: Path, command: list[str]) -> None:
-    result = call(db, *command)
-    assert result.exit_code == 1
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("runs", "show -", "why", "search x", "stats", "versions", "cost", "diff a b", "export -", "overview"),
+        *("check x", "show --follow", "open", "doctor --schemas", "copy x.db", "rederive"),
+        *("prune --older-than 1d", "sql 'select 1'"),
+    ],
+)
+def test_a_file_that_is_not_there_is_not_made_and_ways_to_a_first_run_are_named(db: Path, command: str) -> None:
+    result = call(db, *shlex.split(command))
+    assert result.exit_code == (2 if command == "check x" else 1)
     assert "does not exist; nothing has been recorded there yet" in result.output
+    assert "`agentspan demo`" in result.output
+    assert "`agentspan import`" in result.output
     assert not db.exists()
 
 

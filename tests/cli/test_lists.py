@@ -379,3 +379,14 @@ def test_stats_by_version_list_each_version_below_each_row(tmp_path: Path) -> No
     assert [[stat["count"] for stat in each["stats"]] for each in document["versions"]] == [[5], [3]]
     assert (document["left_out_versions"], document["left_out_labels"]) == (0, 0)
     assert call(path, "stats", "-", "--by", "version").exit_code == 2
+
+
+def test_a_wrong_rule_over_a_score_names_its_option_and_the_scores_that_there_are(db: Path) -> None:
+    result = call(db, "runs", "--score", "rewrd")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: --score: 'rewrd' is not a rule: ")
+    assert result.output.endswith("; there are no scores\n")
+    assert call(db, "score", "-", "reward", "1").exit_code == 0
+    assert call(db, "runs", "--score", "rewrd").output.endswith("; the scores are: reward\n")
+    with agentspan.open(db) as database, pytest.raises(agentspan.InvalidValue, match=r"score: 'rewrd' is not a rule"):
+        database.runs(score="rewrd")

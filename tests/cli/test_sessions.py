@@ -104,7 +104,7 @@ def test_yes_imports_all_formats(db: Path) -> None:
 def test_import_says_what_is_new_and_what_to_type_next(db: Path) -> None:
     first = lines(db, "import", "toy")
     assert first[0].startswith("3 new runs · 9 steps · $")
-    assert first[1:] == ["look at them in a browser:", f"  agentspan serve --db {db}", *first[-2:]]
+    assert first[1:] == ["look at them in a browser:", f"  agentspan open --db {db}", *first[-2:]]
     assert first[-1].strip() == f"agentspan runs --db {db}"
     assert lines(db, "import", "toy") == ["0 new runs · 0 steps", "3 files unchanged"]
 

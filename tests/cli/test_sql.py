@@ -99,7 +99,7 @@ def test_nothing_can_be_written(db: Path, query: str, tmp_path: Path, monkeypatc
     before = db.read_bytes()
     result = call(db, "sql", query)
     assert result.exit_code == 1
-    assert result.output.startswith("Error: SQLite says: ")
+    assert result.output.startswith("Error: SQLite says: You can" if ";" in query else "Error: sql only reads; SQLite")
     assert db.read_bytes() == before
     assert not Path("other.db").exists()
     assert lines(db, "sql", "select count(*) n from agent_spans") == ["n", "3", "1 row"]

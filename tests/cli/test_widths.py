@@ -84,10 +84,10 @@ def shown(db: Path, command: str, columns: int, charset: str) -> list[str]:
 def test_no_line_is_wider_than_the_terminal(db: Path, command: str) -> None:
     for columns in (60, 80, 120, 200):
         for line in shown(db, command, columns, "utf-8"):
-            assert columns_of(line) <= columns or "agentspan " in line or str(db) in line, (columns, line)
+            assert columns_of(line) <= columns or "agentspan" in line or str(db) in line, (columns, line)
 
 
 @pytest.mark.parametrize("command", READING)
 def test_no_line_is_wider_than_a_terminal_of_ascii(db: Path, command: str) -> None:
     for line in shown(db, command, 80, "agentspan_ascii"):
-        assert len(line) <= 80 or "agentspan " in line or str(db) in line, line
+        assert len(line) <= 80 or "agentspan" in line or str(db) in line, line

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import sqlite3
@@ -22,6 +23,7 @@ import agentspan
 from agentspan import installing
 from agentspan.cli.record import Noted, command_line
 from agentspan.otel.instruments.known import FRAMEWORKS, LIMITS
+from tests.cli.calling import call
 from tests.otel.fake_packages import packages_in
 
 AGENT = """
@@ -400,6 +402,13 @@ def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.
     assert command_line(["python3", "-c", ""])[0] == str(Path(sys.executable).with_name("python3"))
 
 
+def test_the_list_ends_with_a_command_that_installs(tmp_path: Path) -> None:
+    shown = call(tmp_path / "runs.db", "record", "--list").output
+    assert re.search(
+        r"^(to record what is not|what is installed lacks nothing; for [a-z-]+):\s+\S*pip install .*\n\Z", shown, re.M
+    )
+
+
 @pytest.mark.full
 def test_the_list_names_what_is_recorded_what_is_missing_and_known_limits(folder: Path) -> None:
     (folder / "packages" / "semantic_kernel.py").touch()
@@ -408,8 +417,9 @@ def test_the_list_names_what_is_recorded_what_is_missing_and_known_limits(folder
     by_name = {line.split()[0]: line for line in lines}
     assert "openinference-instrumentation-openai 9.9" in by_name["openai"]
     assert by_name["dspy"].endswith("needs openinference-instrumentation-dspy")
-    assert lines[-2] == f"semantic-kernel: {LIMITS['semantic-kernel']}", "of what is recorded here alone"
-    assert lines[-1].startswith("to record what is not: ")
+    limits = [at for at, line in enumerate(lines) if ": " in line and line.split(":")[0] in LIMITS]
+    assert [lines[at] for at in limits] == [f"semantic-kernel: {LIMITS['semantic-kernel']}"], "of what is recorded here"
+    assert lines[limits[0] + 1].startswith("to record what is not:")
     assert " openinference-instrumentation-dspy" in lines[-1]
     with start(folder, "record", "--list", "--json") as process:
         found = {each["name"]: each for each in json.loads(process.communicate(timeout=60)[0])["frameworks"]}

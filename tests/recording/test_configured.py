@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.recording.settings import Settings, SettingsArguments
+from agentspan.recording.settings import Settings
 from agentspan.recording.tracer import forget
+from agentspan.tuning import STANDARD
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +88,28 @@ def test_a_capture_is_not_opened(tmp_path: Path) -> None:
         assert opened() == [id]
 
 
-def test_a_setting_is_described_once_and_is_in_the_signature_and_the_help_of_configure() -> None:
+def test_a_setting_has_one_default_and_is_described_in_the_help_of_configure() -> None:
     names = [*Settings._fields]
-    assert [*SettingsArguments.__annotations__] == names
-    assert [*signature(agentspan.configure).parameters][1:] == names
+    for function in (agentspan.configure, agentspan.Tracer):
+        parameters = [*signature(function).parameters.values()][1:]
+        assert {each.name: each.default for each in parameters} == Settings._field_defaults
+        assert [each.name for each in parameters] == names
     described = re.findall(r"^ {4}(\w+): ", cleandoc(agentspan.configure.__doc__ or ""), re.MULTILINE)
     assert described[: len(names) + 1] == ["db", *names]
+
+
+@pytest.mark.parametrize("function", [agentspan.open, agentspan.configure, agentspan.Tracer, agentspan.SQLiteStorage])
+def test_help_names_the_sizes_and_times_and_does_not_list_them(function: Any) -> None:
+    assert str(signature(function).parameters["tuning"].default) == "STANDARD"
+    assert str(STANDARD._replace(page_rows=2)) == "STANDARD._replace(page_rows=2)"
+
+
+def test_sizes_and_times_are_values() -> None:
+    small = STANDARD._replace(page_rows=2)
+    assert (small.page_rows, STANDARD.page_rows) == (2, 500)
+    assert small._replace(page_rows=500) == STANDARD
+    assert small == STANDARD._replace(page_rows=2) != STANDARD
+    with pytest.raises(TypeError, match="page_row"):
+        STANDARD._replace(page_row=2)
+    with pytest.raises(AttributeError, match="page_rows"):
+        STANDARD.page_rows = 2

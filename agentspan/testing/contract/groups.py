@@ -309,12 +309,9 @@ class Parting(Base):
 
     def _old(self, storage: Storage, name: str, days: int, **values: Any) -> AgentInstanceRow:
         """Put an active run whose id has the time of some days ago."""
-        version, schema, run = self.rows.family(agent := self.rows.agent())
         at = datetime.now(UTC) - timedelta(days=days)
-        id = ids.encode(int(at.timestamp() * 1000), *ids.decode(run.id)[1:])
-        run = run._replace(id=id, external_identifier=name, **values)
-        self.put(storage, agent, version, schema, run)
-        return run
+        id = ids.encode(int(at.timestamp() * 1000), *ids.decode(self.rows.ids.new())[1:])
+        return self.instance(storage, id=id, external_identifier=name, **values)
 
     def _parted_run(self, storage: Storage, name: str, days: int = DAYS, **values: Any) -> AgentInstanceRow:
         """Put a finished run with two finished spans, of which the first has a violation."""

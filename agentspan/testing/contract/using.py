@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 import warnings
@@ -21,7 +20,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.patience import Patience, Unconnected, of_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf
-from agentspan.testing.contract.base import Base, finish
+from agentspan.testing.contract.base import Base, finish, racing
 
 T = TypeVar("T")
 WAIT_S = 30.0
@@ -77,16 +76,8 @@ class Using(Base):
                 if isinstance(storage.apply([Unit((finish(span.id),))])[0], Applied):
                     wins.append(span.id)
 
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        finally:
-            sys.setswitchinterval(interval)
+        with racing(*[work] * 8, switch_s=1e-6):
+            pass
         assert sorted(wins) == [span.id for span in spans]
 
     def test_reads_are_whole_while_others_write(self, storage: Storage) -> None:
@@ -109,20 +100,13 @@ class Using(Base):
             except Exception as error:
                 faults.append(error)
 
-        threads = [threading.Thread(target=read, args=(count,)) for count in reads]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
-        try:
-            for thread in threads:
-                thread.start()
-            for _ in range(60):
-                unit = Unit(tuple(Put(self.rows.span(instance)) for _ in range(2)))
-                assert storage.apply([unit]) == [Applied()]
-        finally:
-            is_done.set()
-            for thread in threads:
-                thread.join()
-            sys.setswitchinterval(interval)
+        with racing(*(partial(read, count) for count in reads), switch_s=1e-5):
+            try:
+                for _ in range(60):
+                    unit = Unit(tuple(Put(self.rows.span(instance)) for _ in range(2)))
+                    assert storage.apply([unit]) == [Applied()]
+            finally:
+                is_done.set()
         assert faults == []
         assert [count() for count in reads] == [120, 120, 120]
 

@@ -1,0 +1,49 @@
+"""What a new user reads first is short: sentences of README and the pages after it, counted in words."""
+
+import re
+from statistics import median
+
+import pytest
+
+from tests.checkout import ROOT
+from tests.project.sentences import sentences, words
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sentences_are_short(page: str) -> None:
+    found = list(sentences((ROOT / page).read_text(encoding="utf-8")))
+    assert [sentence for sentence in found if words(sentence) > 35] == []
+    assert median(map(words, found)) <= 16
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    first = README.partition("\n## Read on\n")[0]
+    assert first != README
+    assert len(first.split()) <= 600
+    assert [sentence for sentence in sentences(README) if words(sentence) > 25] == []
+    assert len(re.findall(r"^!\[", first, re.MULTILINE)) == 1
+
+
+def test_sentences_are_counted_as_they_are_read() -> None:
+    page = "\n".join(
+        (
+            "# A heading. With two sentences.",
+            "One two, three: [four](x.md) `five six`; seven",
+            "eight. *Nine* ten! Is 2.5 one word?",
+            "",
+            "| a table | of words |",
+            "- an item",
+            "- (another one)",
+            "  that goes on",
+            "```python",
+            "code = 1",
+            "```",
+            "![a picture](x.png)",
+            "<!-- a comment -->",
+        )
+    )
+    found = list(sentences(page))
+    assert [words(sentence) for sentence in found] == [8, 2, 4, 2, 5]
