@@ -391,6 +391,42 @@ def members(enrolled: "weakref.WeakSet[T]") -> list[T]:
             pass
 
 
+def for_each(enrolled: "weakref.WeakSet[T]", step: Callable[[T], object]) -> Step:
+    """Return a function that calls `step` with each member of a WeakSet: to register it here, or with `atexit`."""
+
+    def steps() -> None:
+        for member in members(enrolled):
+            step(member)
+
+    return steps
+
+
+def hold_each(
+    stage: Hold, enrolled: "weakref.WeakSet[T]", take: Callable[[T], object], let_go: Callable[[T], object]
+) -> None:
+    """Register two functions that are called with each member of a WeakSet: before a fork, and after it (see hold).
+
+    Another thread may add members meanwhile. An interrupted `take` is called again with the same member.
+    """
+    held: list[T] = []
+
+    def hold_all() -> None:
+        for interrupted in list(held):
+            take(interrupted)
+        while fresh := [each for each in members(enrolled) if each not in held]:
+            for member in fresh:
+                held.append(member)
+                take(member)
+
+    def let_go_of_all() -> None:
+        while held:
+            let_go(held[-1])
+            held.pop()
+
+    hold(stage, hold_all, let_go_of_all)
+    forget(held.clear)
+
+
 def is_readable(file: "FileDescriptorLike", wait_s: float = 0.0) -> bool:
     """Return whether a file has data or an end to read within `wait_s`. A program may have thousands of open files."""
     import select

@@ -168,12 +168,9 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():  # without the GIL an it
     IdSource.new = _new_alone  # type: ignore[assignment, method-assign]
 
 
-def _reseed_all() -> None:
-    for source in host.members(_sources):
-        source._reseed(source._minting.until_ns // 1_000_000 - 1)
-
-
-host.renewal(Renewal.LOCKS, _reseed_all)
+host.renewal(
+    Renewal.LOCKS, host.for_each(_sources, lambda source: source._reseed(source._minting.until_ns // 1_000_000 - 1))
+)
 
 
 @contextmanager

@@ -257,11 +257,12 @@ _TYPES: frozenset[ResourceType] = frozenset(
 )
 _FOLLOWS = "is_aggregate"
 """The column that an import derives instead of reading it: it follows from `schema_name` and the payload."""
-_STATUSES: dict[type[Row], tuple[str, ...]] = {AgentInstanceRow: INSTANCE_STATUSES, AgentSpanRow: SPAN_STATUSES}
 _MANY = (AgentSpanRow, ScoreRow, TagRow)
 """The types whose rows no other row refers to by id, so that they are stored in batches."""
 _CLOSED_SETS: dict[type[Row], dict[str, Sequence[str]]] = {
-    ScoreRow: {"source": SOURCES, "target_type": ("agent_instance", "agent_span")}
+    AgentInstanceRow: {"status": INSTANCE_STATUSES},
+    AgentSpanRow: {"status": SPAN_STATUSES},
+    ScoreRow: {"source": SOURCES, "target_type": ("agent_instance", "agent_span")},
 }
 """The columns, by type, that allow a few texts only, and these texts."""
 
@@ -527,9 +528,6 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
             raise _wrong(number, f"{name} must be a PFID, 32 characters")
     if values.get("target_type") == "agent_instance" and values["target_id"] != values["agent_instance_id"]:
         raise _wrong(number, "target_id must be agent_instance_id")
-    statuses = _STATUSES.get(row_type)
-    if statuses is not None and values["status"] not in statuses:
-        raise _wrong(number, f"status must be one of {', '.join(statuses)}")
     for name, allowed in _CLOSED_SETS.get(row_type, {}).items():
         if values[name] not in allowed:
             raise _wrong(number, f"{name} must be one of {', '.join(allowed)}")

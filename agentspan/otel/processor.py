@@ -420,11 +420,6 @@ def _give_back(live: LiveRecording) -> None:
 _processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
 
 
-def _shut_down_all() -> None:
-    for processor in host.members(_processors):
-        processor.shutdown()
-
-
 def _renew_all() -> None:
     global _lock
     _lock = threading.RLock()  # another thread of the parent may have held the old lock
@@ -433,5 +428,5 @@ def _renew_all() -> None:
 
 
 # This runs before the exit function of the recorder, which was registered earlier. A provider may have none of its own.
-atexit.register(_shut_down_all)
+atexit.register(host.for_each(_processors, SpanProcessor.shutdown))
 host.renewal(Renewal.LOCKS, _renew_all)

@@ -150,7 +150,7 @@ def git_commit() -> str | None:
     """
     global _commit, _is_known
     if not _is_known:
-        found = _found(_folders())
+        found = checkout_around(_folders())
         _commit = None if found is None else found[1]
         _is_known = True
         if found is not None and _commit is not None:
@@ -171,14 +171,8 @@ def commit_replaced(commit: str | None, *, is_dirty: bool | None = None) -> Iter
         _commit, _is_known = before
 
 
-def commit_around(folders: Iterable[str]) -> str | None:
-    """Return the commit of the checkout around the first of these folders that is in a checkout; else None."""
-    found = _found(folders)
-    return None if found is None else found[1]
-
-
 @guard()  # a path may have a zero byte, or the working directory may be removed
-def _found(folders: Iterable[str]) -> tuple[str, str | None] | None:
+def checkout_around(folders: Iterable[str]) -> tuple[str, str | None] | None:
     """Return the first of these folders that is in a checkout, and the commit of the checkout; else None."""
     for folder in folders:
         git_dir = _git_dir(os.fsencode(folder))

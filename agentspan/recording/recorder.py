@@ -601,11 +601,6 @@ def _warn_of_the_end(error: Exception) -> None:
     log.warning("recording: what waited at the end could not be written: %s", error)
 
 
-def _renew_all() -> None:
-    for recorder in host.members(_recorders):
-        recorder.renew()
-
-
 def _share_all() -> None:
     for recorder in host.members(_recorders):
         with guard():  # without memory, each process counts by the file
@@ -615,4 +610,4 @@ def _share_all() -> None:
 
 atexit.register(_release_all)
 host.hold(host.Hold.IMPORTS, _share_all, lambda: None)
-host.renewal(Renewal.RECORDERS, _renew_all)
+host.renewal(Renewal.RECORDERS, host.for_each(_recorders, Recorder.renew))

@@ -281,11 +281,4 @@ def _fold() -> Fold | None:
 
 
 _all: "weakref.WeakSet[ClaudeSessionStore]" = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for store in host.members(_all):
-        store.renew()
-
-
-host.renewal(host.Renewal.LOCKS, _renew_all)
+host.renewal(host.Renewal.LOCKS, host.for_each(_all, ClaudeSessionStore.renew))

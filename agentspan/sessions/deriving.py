@@ -406,16 +406,7 @@ def _report(error: BaseException) -> None:
 _all: "weakref.WeakSet[DerivingThread]" = weakref.WeakSet()
 
 
-def close_all() -> None:
-    """At exit: give the threads time to derive what was appended."""
-    for each in host.members(_all):
-        each.close(EXIT_WAIT_S)
-
-
-def _renew_all() -> None:
-    for each in host.members(_all):
-        each.renew()
-
-
+close_all = host.for_each(_all, lambda thread: thread.close(EXIT_WAIT_S))
+"""At exit: give the threads time to derive what was appended."""
 atexit.register(close_all)
-host.renewal(host.Renewal.RECORDERS, _renew_all)
+host.renewal(host.Renewal.RECORDERS, host.for_each(_all, DerivingThread.renew))

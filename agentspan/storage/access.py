@@ -162,38 +162,22 @@ def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | No
     return storage.ask(Query(type_, where or {}, limit=0, with_total=True)).counted()
 
 
-def span_pages(
-    read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: int, after: str = ""
-) -> Iterator[Sequence[AgentSpanRow]]:
-    """Yield the spans of a run by id, in pages of about PAGE_BYTES. No page is empty.
-
-    Args:
-        read: called with an id and a number; returns at most that number of spans whose ids come after it.
-        most_rows: the `page_rows` of the storage.
-        after: only spans whose ids come after this one.
-    """
-    wanted = FEW_ROWS
-    while True:
-        rows = read(after, wanted)
-        if rows:
-            yield rows
-        if len(rows) < wanted:
-            return
-        after, wanted = rows[-1].id, _next_rows(rows, most_rows)
-
-
 def outlines_of(
-    storage: Storage, instance_id: str, *, after: str = "", since: str | None = None, bare: bool = False
+    storage: Storage, instance_id: str, *, since: str | None = None, bare: bool = False
 ) -> Iterator[AgentSpanRow]:
     """Yield the outlines of a run's spans by id (see questions.Outlines), read in pages: payloads can be large."""
-    asked = Outlines(instance_id, after, None, since, bare)
+    asked = Outlines(instance_id, "", None, since, bare)
     can = storage.capabilities()
     if Outlines not in can.answers:  # each page would read all spans
         yield from storage.ask(asked)
         return
-    read = lambda last, wanted: storage.ask(asked.changed(after=last, limit=wanted))  # noqa: E731
-    for rows in span_pages(read, can.page_rows, after):
+    wanted = FEW_ROWS
+    while True:
+        rows = storage.ask(asked.changed(limit=wanted))
         yield from rows
+        if len(rows) < wanted:
+            return
+        asked, wanted = asked.changed(after=rows[-1].id), _next_rows(rows, can.page_rows)
 
 
 def _next_rows(rows: Sequence[AgentSpanRow], most_rows: int) -> int:

@@ -94,12 +94,7 @@ class OpenedLater(Wrapper[Storage]):
 _all: weakref.WeakSet[OpenedLater] = weakref.WeakSet()
 
 
-def _renew_all() -> None:
-    for late in host.members(_all):
-        late.renew()
-
-
-host.renewal(Renewal.LOCKS, _renew_all)
+host.renewal(Renewal.LOCKS, host.for_each(_all, OpenedLater.renew))
 
 
 _tell: list[Callable[[], Location | Storage | None]] = []

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,8 @@ def live(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A server, and a process that writes into its file."""
     path = tmp_path_factory.mktemp("live") / "runs.db"
     agentspan.SQLiteStorage(path).close()
-    writer = Writer(path)
-    with serving(path) as server:
+    with closing(Writer(path)) as writer, serving(path) as server:
         yield server, writer
-    writer.close()
 
 
 def test_a_change_that_comes_with_an_old_stamp_is_seen_too(live: tuple[Server, Writer], open_page: Opener) -> None:

@@ -413,6 +413,7 @@ def app(environ, start_response):
             _, said = server.communicate(timeout=60)
         finally:
             server.kill()
+            server.wait()
     assert "Traceback" not in said, said
     assert said.count("Worker exiting") == 2, said  # it is killed after 30 s otherwise
     names = "count(*), count(distinct label), count(distinct id)"

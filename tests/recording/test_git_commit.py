@@ -2,13 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import agentspan
-from agentspan.recording.git_commit import MAX_FOLDERS, MAX_PACKED, MAX_TEXT, commit_around, commit_replaced
+from agentspan.recording.git_commit import MAX_FOLDERS, MAX_PACKED, MAX_TEXT, checkout_around, commit_replaced
 from agentspan.testing import CapturedRuns
 from tests.recording.checkouts import checkout, git
 from tests.recording.conftest import Program
@@ -26,8 +25,9 @@ with agentspan.open(sys.argv[1], read_only=True) as db:
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 
-def around(folder: Path) -> str | None:
-    return commit_around([str(folder)])
+def around(*folders: Path | str) -> str | None:
+    found = checkout_around(map(str, folders))
+    return None if found is None else found[1]
 
 
 def test_every_storage_keeps_the_commit_with_which_a_run_begins(tracer: agentspan.Tracer) -> None:
@@ -243,8 +243,7 @@ def test_files_that_may_not_be_read_are_no_commit(tmp_path: Path) -> None:
 def test_folders_are_tried_in_their_order(tmp_path: Path) -> None:
     first, second = checkout(tmp_path / "1", main=COMMIT), checkout(tmp_path / "2", main=OTHER)
     broken = checkout(tmp_path / "3", head="")
-    around_all: Callable[..., str | None] = lambda *folders: commit_around(map(str, folders))  # noqa: E731
-    assert around_all(tmp_path, second, first) == OTHER
-    assert around_all(broken, first) is None
-    assert around_all(tmp_path / "missing", "a\0b", first) is None
-    assert around_all() is None
+    assert around(tmp_path, second, first) == OTHER
+    assert around(broken, first) is None
+    assert around(tmp_path / "missing", "a\0b", first) is None
+    assert around() is None

@@ -52,10 +52,12 @@ class Server:
                 command, cwd=ROOT, env={**kept, **env}, text=True, stdout=subprocess.PIPE, stderr=file
             )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().rstrip() if is_readable(self.process.stdout, START_S) else ""
-        if " on http://" not in self.said:
+        try:
+            self.said = self.process.stdout.readline().rstrip() if is_readable(self.process.stdout, START_S) else ""
+            assert " on http://" in self.said, self.stderr
+        except BaseException:
             self.kill()
-            raise AssertionError(self.stderr)
+            raise
         self.url = self.said.split(" on ")[1].split(" ")[0]
         self.port = int(self.url.rpartition(":")[2])
 

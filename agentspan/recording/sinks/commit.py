@@ -322,20 +322,12 @@ def _run(backlog: Backlog, bell: Bell) -> None:
 
 
 _running: weakref.WeakSet[Backlog] = weakref.WeakSet()
-
-
-def _stop_all() -> None:
-    """End the threads before a fork: Python 3.12 warns if a process with threads forks."""
-    for backlog in host.members(_running):
-        backlog.stop(STOP_S)
-
-
-def _go_on_all() -> None:
-    for backlog in host.members(_running):
-        backlog.go_on()
-
-
-host.hold(Hold.THREADS, _stop_all, _go_on_all)
+# Python 3.12 warns if a process with threads forks.
+host.hold(
+    Hold.THREADS,
+    host.for_each(_running, lambda backlog: backlog.stop(STOP_S)),
+    host.for_each(_running, Backlog.go_on),
+)
 host.forget(_running.clear)
 
 

@@ -646,23 +646,4 @@ class ServerWork(JournalWork):
 
 
 _works: weakref.WeakSet[JournalWork] = weakref.WeakSet()
-_holding: list[JournalWork] = []
-
-
-def _hold_all() -> None:
-    for interrupted in list(_holding):
-        interrupted.hold()
-    while fresh := [each for each in host.members(_works) if each not in _holding]:  # a thread may add new ones
-        for work in fresh:
-            _holding.append(work)
-            work.hold()
-
-
-def _let_go_of_all() -> None:
-    while _holding:
-        _holding[-1].let_go()
-        _holding.pop()
-
-
-host.hold(Hold.THREADS, _hold_all, _let_go_of_all)
-host.forget(_holding.clear)
+host.hold_each(Hold.THREADS, _works, lambda work: work.hold(), lambda work: work.let_go())

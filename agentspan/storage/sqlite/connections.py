@@ -603,36 +603,13 @@ class Inside:
 
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()
-_forking: list[Connections] = []
-
-
-def _hold_all() -> None:
-    """Before a fork: wait until no other thread is inside SQLite. A child that inherits a locked mutex would hang."""
-    for interrupted in list(_forking):
-        interrupted.hold()
-    while fresh := [each for each in host.members(_all) if each not in _forking]:  # new ones may appear
-        for connections in fresh:
-            _forking.append(connections)
-            connections.hold()
-
-
-def _let_go_of_all() -> None:
-    while _forking:
-        _forking[-1].let_go()
-        _forking.pop()
 
 
 def _leave_all_behind() -> None:
-    _forking.clear()
     if any(connections.is_in_use() for connections in host.members(_all)):
         host.cut_off()
     for connections in host.members(_all):
         connections.leave_behind()
-
-
-def _renew_all() -> None:
-    for connections in host.members(_all):
-        connections.renew()
 
 
 def _abandon_changed() -> None:
@@ -644,7 +621,8 @@ def _abandon_changed() -> None:
                 guard.leave()
 
 
-host.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
+# Before a fork no other thread is inside SQLite: a child that inherits a locked mutex would hang.
+host.hold_each(Hold.SQLITE, _all, Connections.hold, Connections.let_go)
 host.forget(_leave_all_behind)
-host.renewal(Renewal.LOCKS, _renew_all)
+host.renewal(Renewal.LOCKS, host.for_each(_all, Connections.renew))
 atexit.register(_abandon_changed)
