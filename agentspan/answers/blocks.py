@@ -143,6 +143,8 @@ class Table:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
         is_list: whether each row can be a line: a number, of what, and a hint. Other columns are details then.
+        has_sides: whether the second and the third cell are what the first is on two sides, of which a surface without
+            room shows where they differ; of the first row, the step itself.
         has_entries: whether each row can be an entry of some lines: the first id, the first cell, and phrases of the
             others, those of hints on lines of their own.
     """
@@ -153,6 +155,7 @@ class Table:
     row: str = "row"
     is_list: bool = False
     has_entries: bool = False
+    has_sides: bool = False
     block: ClassVar[str] = "table"
 
     def filled(self) -> "Table":
@@ -165,6 +168,28 @@ class Table:
         """Return how many rows are not shown: `9 more rows`; "" if all are."""
         left = (len(self.rows) if self.total is None else self.total) - (len(self.rows) if shown is None else shown)
         return noun(left, f"more {self.row}") if left > 0 else ""
+
+
+class Fact(NamedTuple):
+    """A fact.
+
+    Attributes:
+        label: the name of the fact.
+        text: the fact.
+        lines: the number of lines that a terminal shows of it.
+    """
+
+    label: str
+    text: str
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts with their names, one below the other."""
+
+    facts: Sequence[Fact]
+    block: ClassVar[str] = "facts"
 
 
 class Bar(NamedTuple):
@@ -194,5 +219,5 @@ class Ways:
     block: ClassVar[str] = "ways"
 
 
-Block = Sentence | Heading | Table | Bars | Command | Ways
+Block = Sentence | Heading | Facts | Table | Bars | Command | Ways
 Part = Iterable[Block]

@@ -16,8 +16,8 @@ ROOMS = {
     "journal": Room(2_411, 12),
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
-    "analysis": Room(8_970, 43),
-    "answers": Room(650, 11),
+    "analysis": Room(8_895, 42),
+    "answers": Room(822, 12),
     "arriving": Room(955, 8),
     "cli": Room(5_400, 33),
     "evaluation": Room(1_230, 8),
@@ -28,7 +28,7 @@ ROOMS = {
     "sessions": Room(8_832, 45),
     "postgres": Room(3_029, 13),
     "testing": Room(2_960, 19),
-    "viewer": Room(2_400, 20),
+    "viewer": Room(2_300, 20),
 }
 """The most net lines and files of each room: 2 % above what stood when the limit was set."""
 RECIPE = "raise the limit of the room in this commit, with the line of the CHANGELOG that pays for it"

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from agentspan.answers.blocks import At, Block, Cell, Column, Command, Heading, Sentence, Table
+from agentspan.answers.blocks import At, Block, Cell, Column, Command, Fact, Facts, Heading, Sentence, Table
 from agentspan.answers.markdown import markdown
 from agentspan.cli.rendering import show
 from agentspan.serve.viewer_html import templates
@@ -158,3 +158,38 @@ def test_a_table_can_leave_out_its_empty_columns() -> None:
     names = [column.name for column in ENTRIES.filled().columns]
     assert names == ["what failed", "latest", "failed", "versions", "runs per hour", "signature"]
     assert "1.0: 2, 2.0: 3" in blocks.text([ENTRIES])
+
+
+def test_a_fact_has_its_name_before_it_and_at_most_its_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = Facts([Fact("error", "no " * 50 + "<b>", 2), Fact("in", "<i>", 1)])
+    first, second, third = printed([facts], monkeypatch, capsys, 60).splitlines()
+    assert first.startswith("  error: no no")
+    assert second.startswith("         no no")
+    assert second.endswith("…")
+    assert third == "  in: <i>"
+    assert "<dt>in</dt><dd>&lt;i&gt;</dd>" in page([facts])
+    assert blocks.text([facts]).splitlines()[1] == "in: <i>"
+
+
+def test_two_sides_are_a_table_or_where_a_terminal_has_no_room_the_place_where_they_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [Column(name, is_number=False) for name in ("what differs", "it", "this one")]
+    rows = [
+        [Cell(), Cell("Tool pay", mark="3 ✓"), Cell("no more steps")],
+        [Cell("text"), Cell("the same words " * 9 + "end here"), Cell("the same words " * 9 + "go on")],
+        [Cell("cost"), Cell("1"), Cell("nothing")],
+    ]
+    sides = Table(columns, rows, 4, "member", has_sides=True)
+    assert printed([sides], monkeypatch, capsys, 60).splitlines() == [
+        "  it        3 ✓ Tool pay",
+        "  this one  no more steps",
+        "  what differs: it → this one",
+        "    text: …words end here → …words go on",
+        "    cost: 1 → nothing",
+        "1 more member; -n 4 lists all",
+    ]
+    assert "3 ✓ Tool pay" in blocks.text([sides])
+    assert "Tool pay" in page([sides])
