@@ -171,21 +171,20 @@ class Table:
     Attributes:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
-        is_list: whether each row can be a line: a number, of what, and a hint. Other columns are details then.
-        has_entries: whether each row can be an entry of some lines: the first id, the first cell, and phrases of the
-            others, those of hints on lines of their own.
-        has_items: whether each row can be an item of a list: the mark and the text of the first cell, and the others as
-            facts below it. A text with searched words, and the hint of what is bad, stand on lines of their own. A page
-            makes a table of it if there are numbers to compare.
+        rows_as: how a surface without tables may show a row. `cells`: as a table all the same. `line`: a number, of
+            what, and a hint; other columns are details then. `entry`: some lines that begin with the first id and the
+            first cell; phrases of the others, those of hints on lines of their own. `item`: the mark and the text of
+            the first cell, and the others as facts below it; a text with searched words, and the hint of what is bad,
+            stand on lines of their own. A page makes a list of items, too, unless there are numbers to compare.
+            `sides`: the second and the third cell are what the first is on two sides, of which only that is shown in
+            which they differ; of the first row, the step itself.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     total: int | None = None
     row: str = "row"
-    is_list: bool = False
-    has_entries: bool = False
-    has_items: bool = False
+    rows_as: Literal["cells", "line", "entry", "item", "sides"] = "cells"
     block: ClassVar[str] = "table"
 
     def filled(self) -> "Table":
@@ -198,6 +197,28 @@ class Table:
         """Return how many rows are not shown: `9 more rows`; "" if all are."""
         left = (len(self.rows) if self.total is None else self.total) - (len(self.rows) if shown is None else shown)
         return noun(left, f"more {self.row}") if left > 0 else ""
+
+
+class Fact(NamedTuple):
+    """A fact.
+
+    Attributes:
+        label: the name of the fact.
+        text: the fact.
+        lines: the number of lines that a terminal shows of it.
+    """
+
+    label: str
+    text: str
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts with their names, one below the other."""
+
+    facts: Sequence[Fact]
+    block: ClassVar[str] = "facts"
 
 
 class Bar(NamedTuple):
@@ -227,5 +248,5 @@ class Ways:
     block: ClassVar[str] = "ways"
 
 
-Block = Sentence | Heading | Table | Bars | Command | Ways
+Block = Sentence | Heading | Facts | Table | Bars | Command | Ways
 Part = Iterable[Block]

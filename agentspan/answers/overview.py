@@ -28,7 +28,7 @@ def overview(found: Overview, most: int) -> Iterator[Block]:
     if rows:
         text = (Column("runs"), Column("most frequent causes", is_number=False))
         ids = (Column("signature", is_number=False, is_code=True), Column("latest run", is_number=False, is_code=True))
-        yield Table((*text, *ids), rows, len(causes) + bool(found.silent), is_list=True)
+        yield Table((*text, *ids), rows, len(causes) + bool(found.silent), rows_as="line")
     if found.runs:
         yield Sentence(found.sums)
 

@@ -25,7 +25,7 @@ COLUMNS = (
 def hits(found: Hits, at: At, offset: int = 0) -> Iterator[Block]:
     """Yield the steps, and how many there are."""
     if found.hits:
-        yield Table(COLUMNS, [_hit(each, at) for each in found.hits], has_items=True)
+        yield Table(COLUMNS, [_hit(each, at) for each in found.hits], rows_as="item")
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     yield Sentence(f"{len(found.hits):,} of {noun(found.total, 'span')}{from_}" if found.total else NOTHING)
 
@@ -44,7 +44,7 @@ def by_run(found: HitsByRun, verdicts: Mapping[str, Verdict], at: At, words: Seq
             own = {"q": " ".join(words), "run": each.run.id}
             more = Command(f"{left:,} more", ("search", *words, "--run", each.run.id), "search", own)
             rows.append([Cell(more.text, way=more, depth=1, is_rest=True), *[Cell()] * len(COLUMNS[1:])])
-        yield Table(COLUMNS, rows, has_items=True)
+        yield Table(COLUMNS, rows, rows_as="item")
 
 
 def named(found: HitsByRun, word: str) -> Iterator[Command]:

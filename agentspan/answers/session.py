@@ -25,7 +25,7 @@ def table(found: SessionRuns, at: Callable[[str], str], offset: int) -> Table:
         offset: the number of the runs before this page.
     """
     rows = [_run(each, number, at) for number, each in enumerate(found.runs, offset + 1)]
-    return Table(COLUMNS, rows, has_items=True)
+    return Table(COLUMNS, rows, rows_as="item")
 
 
 def _run(each: SessionRun, number: int, at: Callable[[str], str]) -> Sequence[Cell]:

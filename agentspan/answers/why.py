@@ -122,7 +122,7 @@ def groups(
     for title, every in ((f"{of}{several}", failures), ("Without a failed step, by how they ended", endings)):
         if every:
             rows = [_group(group, group.signature[:length], found, seen, outcome) for group in every[:most]]
-            table = Table(_columns(found), rows, len(every), "group", has_entries=True)
+            table = Table(_columns(found), rows, len(every), "group", rows_as="entry")
             note = [Sentence("first what failed runs have more often than passed ones", "note")]
             yield [Heading(title), *(note if found.failed and len(rows) > 1 else []), table.filled()]
 
@@ -230,7 +230,7 @@ def findings(found: Why) -> Iterator[Block]:
             Column("all together", is_number=False, phrase="all together point {}"),
             Column("says no more", is_hint=True, phrase="says no more: {}"),
         ]
-        yield Table(columns, rows, has_entries=True).filled()
+        yield Table(columns, rows, rows_as="entry").filled()
         yield Sentence(Q_EXPLAINED, "note", starts_with_name=True)
     if text := missable(of):
         yield Sentence(text)

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from agentspan.analysis import by_name
+from agentspan.analysis import by_name, diff_text
 from agentspan.analysis.by_name import STEP
-from agentspan.answers.blocks import Block, Cell, Column, Command, Heading, Part, Sentence, Table, Ways
+from agentspan.answers.blocks import Block, Cell, Column, Command, Facts, Heading, Part, Sentence, Table, Ways
 from agentspan.cli.output import (
     COLORS,
     columns_of,
     echo_lines,
     fit,
+    fit_end,
     fit_indented,
     hint,
     pad,
@@ -21,7 +22,7 @@ from agentspan.cli.output import (
     wrap,
 )
 from agentspan.storage.protocol import Storage
-from agentspan.text import dotted
+from agentspan.text import dotted, one_line
 
 SENTENCE_LINES, ENTRY_LINES = 8, 3
 BAR_COLUMNS = 24
@@ -50,10 +51,8 @@ def lines(parts: Iterable[Part], storage: Storage, *, whole: str = "") -> Iterat
         if number:
             yield ""
         for block in blocks:
-            if isinstance(block, Table) and not block.is_list:
-                yield from (_entries if block.has_entries else items if block.has_items else _table)(
-                    block, storage, whole
-                )
+            if isinstance(block, Table) and block.rows_as != "line":
+                yield from _ROWS[block.rows_as](block, storage, whole)
             else:
                 yield from _lines(block)
 
@@ -64,6 +63,11 @@ def _lines(block: Block) -> Iterator[str]:
         color = "bright_black" if block.kind == "note" else TONES.get(block.tone)
         for line in wrap(block.text, columns, SENTENCE_LINES):
             yield style(line, fg=color, bold=True if block.kind == "verdict" else None)
+    elif isinstance(block, Facts):
+        for label, text, most in block.facts:
+            first, *rest = wrap(text, columns - columns_of(label) - 4, most)
+            yield f"  {style(label, bold=True)}: {first}"
+            yield from (" " * (columns_of(label) + 4) + line for line in rest)
     elif isinstance(block, Heading):
         yield from (style(line, bold=True) for line in wrap(block.text, columns, 3))
     elif isinstance(block, Command):
@@ -178,6 +182,25 @@ def _packed(facts: Iterable[str], columns: int) -> Iterator[str]:
     yield from filter(None, [line])
 
 
+def _sides(found: Table, _: Storage, whole: str) -> Iterator[str]:
+    what, *names = (column.name for column in found.columns)
+    head = iter([f"  {what}: {' → '.join(names)}"])
+    for of, *sides in found.rows:
+        if not of.text:
+            titles = diff_text.apart(sides[0].text, sides[1].text, width() - 20)
+            for name, cell, title in zip(names, sides, titles, strict=True):
+                yield f"  {pad(name, 8)}  {fit(f'{cell.mark} {title}'.strip(), width() - 12)}"
+            continue
+        yield from head  # once
+        path = fit(of.text, width() // 2)
+        half = max(10, (width() - 4 - columns_of(path) - 5) // 2)
+        texts = diff_text.apart(one_line(sides[0].text, 1000), one_line(sides[1].text, 1000), half)
+        widths = [min(half, columns_of(text)) for text in texts]
+        shown = [fit(text, 2 * half - other) for text, other in zip(texts, reversed(widths), strict=True)]
+        yield fit_end(f"    {path}: {' → '.join(shown)}", width())
+    yield from _notes(found, whole)
+
+
 def bars(values: Sequence[float]) -> str:
     """Return values as a row of bars; a value of 0 is a blank."""
     most = max(values, default=0)
@@ -232,3 +255,6 @@ def _cut(text: str, columns: int, column: Column) -> str:
     if columns_of(text) <= columns:
         return text
     return "…" + text[-columns + 1 :] if column.keeps_end else fit_indented(text, columns)
+
+
+_ROWS = {"cells": _table, "entry": _entries, "item": items, "sides": _sides}

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from agentspan.analysis.by_name import STEP
-from agentspan.answers.blocks import Block, Cell, Column, Command, Heading, Part, Sentence, Table
+from agentspan.answers.blocks import Block, Cell, Column, Command, Facts, Heading, Part, Sentence, Table
 from agentspan.text import one_line, visible
 
 MOST_ROWS = 100
@@ -105,6 +105,8 @@ def _texts(block: Shows) -> Iterator[str]:
         yield block
     elif isinstance(block, Sentence | Heading):
         yield block.text
+    elif isinstance(block, Facts):
+        yield from (f"{fact.label}: {fact.text}" for fact in block.facts)
     elif isinstance(block, Command):
         yield f"{block.text}: {shlex.join(('agentspan', *block.words))}"
 

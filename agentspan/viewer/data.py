@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from agentspan import clock
-from agentspan.analysis import why_text
 from agentspan.analysis.budgets import budget_of, without_events
 from agentspan.analysis.cases import CaseOfTrial, CaseRun, case_of
 from agentspan.analysis.causes import verdicts_on
@@ -29,6 +28,7 @@ from agentspan.analysis.tree import (
     with_calls,
 )
 from agentspan.analysis.why import RunWhy, why_run
+from agentspan.answers import why_run as reasons
 from agentspan.answers.groups import version_text
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
@@ -161,20 +161,20 @@ def why(storage: Storage, run: AgentInstanceRow) -> dict[str, Any]:
 
 def _why(found: RunWhy) -> dict[str, Any]:
     step, nearest, other = found.step, found.nearest, found.elsewhere
-    facts = [(fact.label, fact.text[:MAX_FACT]) for fact in why_text.step_facts(found)]
+    facts = [(fact.label, fact.text[:MAX_FACT]) for fact in reasons.step_facts(found)]
     return {
         "rule": found.outcome,
-        "sentence": why_text.sentence(found),
+        "sentence": reasons.sentence(found),
         "error": found.error and found.error[:MAX_FACT],
         "step": step and step.span_id,
         "number": step and step.number,
         "facts": facts,
         "signature": found.signature.id,
-        "elsewhere": why_text.elsewhere(found) if step else None,
+        "elsewhere": reasons.elsewhere(found) if step else None,
         "others": other.runs if other else 0,
         "nearest": nearest and nearest.run_id,
-        "nearest_text": why_text.nearest(found, nearest),
-        "parting": nearest and why_text.parting(nearest),
+        "nearest_text": reasons.nearest(found, nearest),
+        "parting": nearest and reasons.parting(nearest),
     }
 
 

@@ -21,7 +21,7 @@ from agentspan.analysis.session_runs import totals_text
 from agentspan.analysis.stored_run import RunStep
 from agentspan.analysis.tree import MARKS, run_error, run_name, session_title
 from agentspan.analysis.why import RunWhy, Why
-from agentspan.answers import cost, groups, search
+from agentspan.answers import cost, groups, search, why_run
 from agentspan.answers import overview as answers
 from agentspan.answers import stats as of_stats
 from agentspan.answers import why as of_why
@@ -29,7 +29,7 @@ from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
-from agentspan.text import cost_text, count_text, dotted, duration_text, noun
+from agentspan.text import cost_text, count_text, duration_text, noun
 from agentspan.viewer.blocks import MOST_ROWS, Shown, Shows, flat, html
 from agentspan.viewer.texts import at_text
 
@@ -156,45 +156,9 @@ class ShownRunWhy(Shown, RunWhy):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield the verdict, the failed step, and where the nearest passing run parts."""
-        yield f"run {self.run_id} {run_name(self.agent, self.version)}"
-        yield dotted(self.verdict, *self.head)
-        rows = [(name, value) for name, value in self._facts() if value]
-        if rows:
-            yield flat(("", "why"), rows)
-
-    def _facts(self) -> Iterator[tuple[str, str]]:
-        yield "error of the run", self.error or ""
-        if self.missed is not None:
-            yield "missed", str(self.missed.rule)
-        if self.still_open is not None:
-            yield "still open", f"step {self.still_open.step:,} {self.still_open.title or ''}"
-        step = self.step
-        if step is not None:
-            yield "failed step", f"{step.number:,} {step.title}"
-            yield "its error", step.error
-            yield "given", step.payload
-            yield "the model had said", step.model_text or ""
-            yield "in", " › ".join(step.within)
-            yield "failed before", f"{step.failed_before:,}, {step.same_before:,} with the same arguments"
-            yield "passed later", f"step {step.passed_later:,}" if step.passed_later else ""
-            yield "recovered by", f"step {step.recovered_by:,}" if step.recovered_by else ""
-        else:
-            yield "it ended", self.signature.text
-        other = self.elsewhere
-        if other is not None:
-            yield (
-                "elsewhere",
-                f"{other.spans:,} × in {noun(other.runs, 'other run')}" if other.runs else "in no other run",
-            )
-        if self.nearest is not None:
-            yield "nearest passing run", self.nearest.run_id
-            first = self.nearest.divergence
-            if first is not None:
-                yield "where they part", f"{diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}"
-                yield "the passing one", _step_text(first.a)
-                yield "this one", _step_text(first.b)
+    def blocks(self) -> Iterable[Shows]:
+        """Return the verdict, the failed step, and where the nearest passing run parts."""
+        return chain(*why_run.why(self, most=MOST_ROWS))
 
 
 def _step_text(step: DiffStep | None) -> str:

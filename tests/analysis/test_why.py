@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.analysis import why_text
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.periods import MOST_PERIODS, Periods, periods_of
 from agentspan.analysis.why import Group, failed_share, why, why_run
 from agentspan.answers import why as answers
+from agentspan.answers import why_run as why_run_text
 from agentspan.cli.rendering import bars
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -492,7 +492,7 @@ def test_of_what_differs_a_member_that_one_side_lacks_comes_first_and_ids_last()
         FieldChange("result.tool_calls.0.arguments.currency", "EUR", None, ()),
         FieldChange("result.tool_calls.0.name", "pay", "refund", ()),
     ]
-    shown = [each.path.rpartition(".")[2] for each in sorted(changes, key=why_text.interest)]
+    shown = [each.path.rpartition(".")[2] for each in sorted(changes, key=why_run_text.interest)]
     assert shown == ["name", "currency", "amount", "content", "id", "input_tokens"]
 
 

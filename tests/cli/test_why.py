@@ -383,7 +383,7 @@ def test_a_run_that_passed_or_in_which_no_step_failed_is_told(tmp_path: Path) ->
     assert "this run passed all the same" in passed
     assert "this run passed all the same" not in failed
     signature = document(path, runs[1], "--outcome", "reward>=1")["signature"]["id"][:4]
-    (show, same) = (line.partition(": agentspan ")[2] for line in quiet if ": agentspan " in line)
+    show, same = re.findall(r"agentspan (show .*|runs .*)", "\n".join(quiet))
     assert lines(path, *show.split())[0].startswith(f"run {runs[1]}")
     assert same.startswith(f"runs --signature {signature} --db ")
     assert lines(path, *same.split())[1].startswith(runs[1][:10])
@@ -451,7 +451,7 @@ def test_a_run_that_has_not_ended_says_where_it_is(tmp_path: Path) -> None:
         db.agent_spans.create(run, "tool", "active", {"name": "fetch", "arguments": {"u": 1}})
         shown = "\n".join(lines(path, "why", run))
     assert "  still open: in step 2, Tool fetch(u=1)\n" in shown
-    assert f"  read it: agentspan show {run[:10]} --db {path}\n" in f"{shown}\n"
+    assert re.search(rf"^read it:\s+agentspan show {run[:10]} --db {path}$", shown, re.MULTILINE)
     assert "it ended" not in shown
     assert "the same ending" not in shown
     assert document(path, run)["still_open"] == {"step": 2, "title": "Tool fetch(u=1)"}
@@ -537,7 +537,7 @@ def test_of_what_differs_the_name_of_the_tool_comes_first_and_the_rest_is_counte
     shown = lines(path, "why", "-")
     at = shown.index("  what differs: passing → this one")
     assert shown[at + 1] == "    result.tool_calls.0.function.name: find → buy"
-    assert shown[at + 3] == "    2 more: --json"
+    assert shown[at + 3] == "2 more members; --json has each"
     assert "≠ the first step already differs: another answer" in shown
 
 

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from agentspan.answers.blocks import FREE, At, Block, Cell, Column, Command, Heading, Sentence, Table
+from agentspan.answers.blocks import FREE, At, Block, Cell, Column, Command, Fact, Facts, Heading, Sentence, Table
 from agentspan.answers.markdown import markdown
 from agentspan.cli.rendering import show
 from agentspan.serve.viewer_html import templates
@@ -88,7 +88,7 @@ ITEMS = Table(
         ],
         [Cell("9 more", way=Command("", ("search", "a"), "search", {"q": "a"}), depth=1, is_rest=True), *[Cell()] * 3],
     ],
-    has_items=True,
+    rows_as="item",
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def test_a_row_can_be_an_item_of_a_list(monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_a_list_with_numbers_to_compare_is_a_table_on_a_page() -> None:
     columns = [Column("step", is_number=False), Column("took")]
-    html = page([Table(columns, [[Cell("look", mark="✓", status="complete"), Cell("1 s")]], has_items=True)])
+    html = page([Table(columns, [[Cell("look", mark="✓", status="complete"), Cell("1 s")]], rows_as="item")])
     assert "<table" in html
     assert '<i class="mark complete" role="img" aria-label="complete"></i> look' in html
 
@@ -200,7 +200,7 @@ ENTRIES = Table(
     ],
     4,
     "group",
-    has_entries=True,
+    rows_as="entry",
 )
 
 
@@ -232,3 +232,38 @@ def test_a_table_can_leave_out_its_empty_columns() -> None:
     names = [column.name for column in ENTRIES.filled().columns]
     assert names == ["what failed", "latest", "failed", "versions", "runs per hour", "signature"]
     assert "1.0: 2, 2.0: 3" in blocks.text([ENTRIES])
+
+
+def test_a_fact_has_its_name_before_it_and_at_most_its_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = Facts([Fact("error", "no " * 50 + "<b>", 2), Fact("in", "<i>", 1)])
+    first, second, third = printed([facts], monkeypatch, capsys, 60).splitlines()
+    assert first.startswith("  error: no no")
+    assert second.startswith("         no no")
+    assert second.endswith("…")
+    assert third == "  in: <i>"
+    assert "<dt>in</dt><dd>&lt;i&gt;</dd>" in page([facts])
+    assert blocks.text([facts]).splitlines()[1] == "in: <i>"
+
+
+def test_two_sides_are_a_table_or_where_a_terminal_has_no_room_the_place_where_they_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [Column(name, is_number=False) for name in ("what differs", "it", "this one")]
+    rows = [
+        [Cell(), Cell("Tool pay", mark="3 ✓"), Cell("no more steps")],
+        [Cell("text"), Cell("the same words " * 9 + "end here"), Cell("the same words " * 9 + "go on")],
+        [Cell("cost"), Cell("1"), Cell("nothing")],
+    ]
+    sides = Table(columns, rows, 4, "member", rows_as="sides")
+    assert printed([sides], monkeypatch, capsys, 60).splitlines() == [
+        "  it        3 ✓ Tool pay",
+        "  this one  no more steps",
+        "  what differs: it → this one",
+        "    text: …words end here → …words go on",
+        "    cost: 1 → nothing",
+        "1 more member; -n 4 lists all",
+    ]
+    assert "3 ✓ Tool pay" in blocks.text([sides])
+    assert "Tool pay" in page([sides])

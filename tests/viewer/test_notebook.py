@@ -140,6 +140,23 @@ def test_a_run_has_its_facts_steps_tree_and_reason(db: Database, failing: str) -
     assert repr(run).startswith(f"run {failing}\n✓ researcher 1.2 · complete")
 
 
+def test_the_reason_of_a_run_is_told_with_the_words_of_the_command(db: Database) -> None:
+    ids = []
+    for name, status in (("find", "complete"), ("buy", "failed")):
+        ids.append(id := db.agent_instances.register("shop").id)
+        db.agent_instances.start(id)
+        result = {"output": 1} if status == "complete" else {"error": {"type": "E", "message": "sold"}}
+        db.agent_spans.create(id, "tool", status, {"name": name}, result)  # type: ignore[arg-type]
+        db.agent_instances.finish(id, status)  # type: ignore[arg-type]
+    shown = repr(db.why(ids[1])).splitlines()
+    assert shown[:3] == [f"run {ids[1]} shop", "✗ failed · 1 step, 1 failed", "✗ step #1: Tool buy()"]
+    assert "error: E: sold" in shown
+    assert any(line.endswith(" elsewhere: in no other run of this agent") for line in shown)
+    assert f"the passing run of this agent: {ids[0]}" in shown
+    assert any(re.fullmatch("passing +this one", line) for line in shown)
+    assert shown[-1] == f"compare them: agentspan diff {ids[0]} {ids[1]}"
+
+
 def test_the_tree_folds_equal_steps_until_asked(db: Database) -> None:
     run = Recording(db, "worker")
     for n in range(6):

@@ -1,34 +1,106 @@
-"""Texts about the reason for which one run failed: lines for `agentspan why RUN` and the viewer."""
+"""Why one run failed: the step that failed, what was around it, and where the nearest passing run parts from it."""
 
 import json
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 from agentspan import jsontext
 from agentspan.analysis import diff_text
+from agentspan.analysis.by_name import STEP
+from agentspan.analysis.diff import DiffStep
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
+from agentspan.analysis.tree import MARKS, run_name
 from agentspan.analysis.why import Nearest, RunWhy, StillOpen
-from agentspan.text import cut, noun
+from agentspan.answers.blocks import Block, Cell, Column, Command, Fact, Facts, Heading, Part, Sentence, Table
+from agentspan.answers.why import SHORTEST, Seen, seen_utc
+from agentspan.text import cut, dotted, noun
 
 FIELDS = 2
-"""The largest number of differing members that are shown of a later call of the failed tool."""
+"""The number of differing members that are shown unless a surface shows more."""
 MAX_SIDE = 40
 """The largest number of characters of a differing value."""
 
 
-class Fact(NamedTuple):
-    """A fact about a failed step.
+def why(
+    found: RunWhy,
+    seen: Seen = seen_utc,
+    named: Callable[[str], str] = str,
+    *,
+    most: int = FIELDS,
+    is_dead: bool = False,
+) -> Iterator[Part]:
+    """Yield the parts of the answer: the verdict, the failed step, and the nearest passing run.
 
-    Attributes:
-        label: the name of the fact.
-        text: the fact.
-        lines: the number of lines that a terminal shows of it.
+    Args:
+        named: returns the name of a run for commands, by its id.
+        most: the largest number of members that are shown of the step where the runs part.
+        is_dead: whether the program of the run died.
     """
+    run = named(found.run_id)
+    yield _verdict(found, run, is_dead=is_dead)
+    yield _reason(found, run, seen, is_dead=is_dead)
+    if not found.passed:
+        yield _parted(found, run, named, most)
 
-    label: str
-    text: str
-    lines: int
+
+def _verdict(found: RunWhy, run: str, *, is_dead: bool) -> Iterator[Block]:
+    yield Heading(f"run {found.run_id} {run_name(found.agent, found.version)}")
+    yield Sentence(f"{found.verdict}{'?' if is_dead else ''} · {dotted(*found.head)}")
+    if is_dead:
+        yield Command("? its program died; this closes what it left open", ("doctor",))
+    if found.missed is not None:
+        rule = str(found.missed.rule)
+        yield Command(f"it missed {rule}", ("why", run, "--outcome", rule))
+
+
+def _reason(found: RunWhy, run: str, seen: Seen, *, is_dead: bool) -> Iterator[Block]:
+    step, signature = found.step, found.signature.id[:SHORTEST]
+    own = [] if found.error is None else [Fact("error", found.error, 3)]
+    if found.still_open is not None:
+        own.append(Fact("left open" if is_dead else "still open", place(found.still_open), 2))
+    elif step is None:
+        own.append(Fact("no step failed; it ended", found.signature.text, 2))
+    if own:
+        yield Facts(own)
+    if step is None:
+        yield Command("read it", ("show", run))
+        if found.still_open is None:
+            yield Command("the same ending", ("runs", "--signature", signature))
+        return
+    if found.passed and found.missed is None:
+        yield Sentence("this run passed all the same")
+    yield Sentence(f"✗ step {STEP}{step.number}: {title(step)}", tone="worse")
+    other = found.elsewhere
+    times = f", {seen(other.first_at, other.last_at)}" if other is not None and other.runs else ""
+    yield Facts([*step_facts(found), Fact(f"{signature} elsewhere", f"{elsewhere(found)}{times}", 1)])
+    yield Command("read it", ("show", f"{run}{STEP}{step.number}", "--around"))
+
+
+def _parted(found: RunWhy, run: str, named: Callable[[str], str], most: int) -> Iterator[Block]:
+    partner = found.nearest
+    if partner is None:
+        yield Sentence(nearest(found, None))
+        return
+    yield Sentence(f"{nearest(found, partner)}: {partner.run_id}")
+    first = partner.divergence
+    if first is None:
+        yield Sentence(parting(partner))
+        return
+    yield Sentence(f"≠ {parting(partner)}", "verdict")
+    if (read_first := diff_text.read_first(first)) is not None:
+        yield Sentence(read_first)
+    members = sorted(first.fields, key=interest)[:most]
+    rows = [[Cell(each.path), Cell(each.a or "nothing"), Cell(each.b or "nothing")] for each in members]
+    columns = [Column(name, is_number=False) for name in ("what differs", "passing", "this one")]
+    steps = [Cell(), _step(first.a), _step(first.b)]
+    yield Table(columns, [steps, *rows], len(first.fields) + 1, "member", rows_as="sides")
+    yield Command("compare them", ("diff", named(partner.run_id), run))
+
+
+def _step(step: DiffStep | None) -> Cell:
+    if step is None:
+        return Cell("no more steps")
+    return Cell(step.title, mark=f"{step.number:,} {MARKS[step.status]}")
 
 
 def sentence(found: RunWhy) -> str:
