@@ -45,8 +45,7 @@ class Edited(NamedTuple):
 
     def __str__(self) -> str:
         """Return `main.go +25 −4`."""
-        changed = (f"{mark}{number:,}" for mark, number in (("+", self.added), ("−", self.removed)) if number)
-        return " ".join([name_of(self.path), *changed])
+        return _changed_text(self)
 
 
 class Shown(NamedTuple):
@@ -64,6 +63,11 @@ class Shown(NamedTuple):
     lines: list[tuple[str, str]]
     more: int
     edited: list[Edited]
+
+
+def _changed_text(file: "Edited | File") -> str:
+    changed = (f"{mark}{number:,}" for mark, number in (("+", file.added), ("−", file.removed)) if number)
+    return " ".join([name_of(file.path), *changed])
 
 
 def name_of(path: str) -> str:
@@ -100,6 +104,10 @@ class File(NamedTuple):
     removed: int
     edits: int
     span_id: str
+
+    def __str__(self) -> str:
+        """Return `main.go +25 −4`."""
+        return _changed_text(self)
 
 
 def files_of(spans: Iterable[AgentSpanRow]) -> list[File]:

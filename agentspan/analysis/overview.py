@@ -34,14 +34,17 @@ from agentspan.analysis.periods import periods_of
 from agentspan.analysis.runs import by_ids
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import BriefsWhere, FailureSums, Find, Query, RunFilter, RunsWhere
+from agentspan.storage.questions import BriefsWhere, FailureSums, Find, RunFilter, RunsWhere
 from agentspan.storage.sums import Progress, RunBrief, RunTotals
 from agentspan.text import amounts, dotted, noun
 
 DAY = timedelta(days=1)
 LATEST = 50
 """The number of runs created last that are examined to find the run that began last."""
+MOST_IMPORTED = 5_000
+"""The same if some of these were imported."""
 CHANCE = 0.05
 """A cause counts as specific to a version only if random runs would all be of that version with at most this chance."""
 MOST_BUCKETS = 48
@@ -118,6 +121,7 @@ class Overview:
             not computed.
         silent: the number of runs that missed the rule without a cause; 0 if causes were not computed.
         pair: the latest run that failed or missed the rule, and one that passed, to compare them; None without such.
+        latest: when the latest run began, if the runs are not those of a day, but all that were imported; else None.
     """
 
     since: str | None
@@ -133,6 +137,7 @@ class Overview:
     causes: tuple[FrequentCause, ...] | None = None
     silent: int = 0
     pair: Pair | None = None
+    latest: str | None = None
 
     @property
     def failed(self) -> int:
@@ -168,7 +173,13 @@ class Overview:
 
     @property
     def head(self) -> str:
-        """The number of runs, and when: `214 runs in the last day`; `No run` without runs."""
+        """The number of runs, and when: `214 runs in the last day`; `No run` without runs.
+
+        After an import of many days: `28 runs, $159.88, the latest 2026-11-29 09:43`.
+        """
+        if self.latest is not None:
+            cost = amounts(None, self.totals.cost_usd)
+            return ", ".join([noun(self.runs, "run"), *cost, f"the latest {_minute(self.latest)}"])
         return " ".join(filter(None, (noun(self.runs, "run"), self.when))) if self.runs else "No run"
 
     @property
@@ -228,6 +239,8 @@ def overview(
 ) -> Overview:
     """Return the overview of the runs that match a filter, in the last day that has such runs.
 
+    Where that day has less than a tenth of the runs that were imported with them, it is of all these.
+
     Args:
         filter: selects the runs; a `since` in it replaces the last day.
         judge: decides whether a run that completed passed; when left out, a rule that runs missed (see
@@ -240,7 +253,7 @@ def overview(
     """
     check_known(storage, judge)
     filter = by_ids(storage, filter or RunFilter())
-    filter, lately = _lately(storage, filter, progress)
+    filter, lately, latest = _lately(storage, filter, progress)
     found = storage.ask(BriefsWhere(filter, progress))
     rule = missed_rules(storage, found) if judge is None else None if judge == STATUS else judge
     scored = Scored(storage, rule, found)
@@ -258,7 +271,7 @@ def overview(
     return Overview(
         filter.since, filter.until, lately, len(found), counts, _only_rule(rule),
         "" if rule is None else rule_text(rule), stepped, totals, tuple(histogram(found, verdicts)), causes, silent,
-        pair_of(found, {id: _PASSED.get(each.kind) for id, each in verdicts.items()}),
+        pair_of(found, {id: _PASSED.get(each.kind) for id, each in verdicts.items()}), latest,
     )  # fmt: skip
 
 
@@ -268,22 +281,41 @@ def _only_rule(rule: OutcomeRule | Rules | None) -> str | None:
     return texts.pop() if len(texts) == 1 else None
 
 
-def _lately(storage: Storage, filter: RunFilter, progress: Progress | None) -> tuple[RunFilter, bool]:
-    """Return the filter limited to the last day that has matching runs, and whether that day ends now."""
+def _lately(storage: Storage, filter: RunFilter, progress: Progress | None) -> tuple[RunFilter, bool, str | None]:
+    """Return the filter limited to the last day that has matching runs, and whether that day ends now.
+
+    If the day has less than a tenth of the runs that were imported with them, the filter is of these, and the third
+    value is when the latest of them began.
+    """
     if filter.since is not None:
-        return filter, False
-    if filter == RunFilter():
-        rows = storage.ask(Query("agent_instance", descending=True, limit=LATEST)).rows
-        runs = [row for row in rows if isinstance(row, AgentInstanceRow)]
-    else:
-        runs = [run.run for run in storage.ask(RunsWhere(filter, LATEST, 0, "started", progress)).runs]
+        return filter, False, None
+    runs = _latest(storage, filter, LATEST, progress)
     if not runs:
-        return filter, False
-    last = clock.to_datetime(max(run.started_at or run.inserted_at for run in runs))
+        return filter, False, None
+    imported = _imported(runs)
+    if imported and len(runs) == LATEST:
+        imported = _imported(runs := _latest(storage, filter, MOST_IMPORTED, progress))
+    began = [run.started_at or run.inserted_at for run in runs]
+    last = clock.to_datetime(max(began))
+    of_day = sum(clock.to_datetime(each) > last - DAY for each in began)
+    if imported and 10 * of_day < sum(each >= min(imported) for each in began):
+        return filter._replace(since=min(imported)), False, max(began)
     if filter.until is None and last > (day_ago := clock.to_datetime(clock.now()) - DAY):
-        return filter._replace(since=clock.parse(day_ago)), True
+        return filter._replace(since=clock.parse(day_ago)), True, None
     until = last + timedelta(microseconds=1)
-    return filter._replace(since=clock.parse(until - DAY), until=clock.parse(until)), False
+    return filter._replace(since=clock.parse(until - DAY), until=clock.parse(until)), False, None
+
+
+def _latest(storage: Storage, filter: RunFilter, limit: int, progress: Progress | None) -> list[AgentInstanceRow]:
+    if filter == RunFilter():
+        return list(scan(storage, AgentInstanceRow, descending=True, limit=limit))
+    return [run.run for run in storage.ask(RunsWhere(filter, limit, 0, "started", progress)).runs]
+
+
+def _imported(runs: Sequence[AgentInstanceRow]) -> list[str]:
+    """Return when those runs began that were stored in the last day in which one was, and began before that day."""
+    stored = clock.parse(clock.to_datetime(max(run.inserted_at for run in runs)) - DAY)
+    return [run.started_at for run in runs if run.started_at and run.started_at < stored < run.inserted_at]
 
 
 def verdicts_of(storage: Storage, runs: Sequence[RunBrief], scored: Scored) -> dict[str, Verdict]:

@@ -7,12 +7,14 @@ fence nor become markup. In a transcript the words of people and models stay Mar
 
 import json
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.analysis.calls import files_of, shown_call
+from agentspan.analysis.costs import Chapter, chapters_of
 from agentspan.analysis.diff_text import fenced
 from agentspan.analysis.messages import spoken, value_of
 from agentspan.analysis.tree import (
@@ -45,6 +47,9 @@ from agentspan.storage.sums import RunSummary
 from agentspan.text import amounts, cost_text, dotted, duration_text, noun, one_line, printable
 
 TITLE = 200
+MOST_LINES = 16
+"""The most lines of an edit or a list that a conversation as text has."""
+THOUGHTS = ("thinking", "reasoning")
 DEEPEST = 20
 """The largest indentation of a step, in levels; deeper steps show a number. Else a chain of 5,000 takes 28 MB."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
@@ -189,13 +194,101 @@ def transcript(storage: Storage, run: RunSummary) -> Iterator[str]:
     yield f"# {_escaped(one_line(session_title(run.run) or run_name(run.agent, run.version), TITLE))}"
     yield ""
     yield _escaped(one_line(facts, 5 * TITLE))
-    yield from _talk(roots, 0)
+    chapters = chapters_of(spans)
+    heads = {each.span_id: dotted(f"{number}", _figures(each)) for number, each in enumerate(chapters, 1)}
+    if len(chapters) > 1:
+        names = (_escaped(one_line(f"{each.name} · {_figures(each)}", TITLE)) for each in chapters)
+        yield from ("", *(f"{number}. {name}" for number, name in enumerate(names, 1)))
+    if files := files_of(spans):
+        yield from ("", f"Edited: {_escaped(one_line(', '.join(map(str, files)), 5 * TITLE))}")
+    yield from _talk(roots, 0, heads)
     if run.run.error is not None:
         yield from ("", f"**{run.run.status}**: {_escaped(one_line(run_error(run.run) or '', TITLE))}")
 
 
-def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
-    """Yield the steps of one level as a conversation. A heading stands where another one speaks."""
+def _figures(chapter: Chapter) -> str:
+    began = f"{chapter.at[:10]} {chapter.at[11:16]} UTC"
+    return dotted(began, *amounts(chapter.tokens, chapter.cost_usd, chapter.duration_ms))
+
+
+def talk(
+    turns: Iterable[Mapping[str, Any]],
+    sections: Mapping[str, Mapping[str, Any]],
+    chapters: Sequence[Mapping[str, Any]],
+    steps: Mapping[str, int],
+    columns: int,
+) -> Iterator[str]:
+    """Yield the lines of a conversation as text: prompts after `>`, each call of a tool with the number of its step.
+
+    Args:
+        turns, sections, chapters: those of the viewer's conversation.
+        steps: the number of each step, by its id.
+        columns: the largest width of a line that is no words.
+    """
+    begins: dict[int, list[int]] = defaultdict(list)
+    for number, chapter in enumerate(chapters):
+        begins[chapter["turn"]].append(number)
+    thread = ""
+    for at, turn in enumerate(turns):
+        for number in begins[at]:
+            chapter, began = chapters[number], chapters[number]["at"]
+            used = amounts(chapter["tokens"], chapter["cost_usd"], chapter["duration_ms"])
+            yield from ("", f"── {dotted(f'{number + 1}', f'{began[:10]} {began[11:16]} UTC', *used)}")
+            if chapter["span_id"] != turn["span"]:
+                yield f"> {chapter['name']}"
+        indent, around = "", sections[turn["thread"]]
+        while around["parent"] is not None:
+            indent, around = f"{indent}  ", sections[around["parent"]]
+        if turn["thread"] != thread and turn["agent"] is not None:
+            section = sections[turn["thread"]]
+            figures = amounts(section["tokens"], section["cost_usd"], section["duration_ms"] or None)
+            yield from ("", one_line(f"{indent[2:]}◆ {dotted(turn['agent'], *figures)}", columns))
+        thread = turn["thread"]
+        is_step = (turn["role"], turn["side"]) == ("tool", "")
+        for line in _call_lines(turn, steps, columns) if is_step else _message_lines(turn, columns):
+            yield indent + line if line else ""
+
+
+def _call_lines(turn: Mapping[str, Any], steps: Mapping[str, int], columns: int) -> Iterator[str]:
+    """Yield the line of a call of a tool, then the first lines of its edit or its list, and its error."""
+    call = turn["shown"] or shown_call(turn["name"] or "tool", turn["arguments"])._asdict()
+    rows = len(turn["text"].splitlines()) if not call["lines"] else 0
+    end = (f" → {noun(rows, 'line')}" if rows else "") + f"  #{steps.get(turn['span'], '?')}"
+    yield f"{MARKS[turn['status']]} {one_line(call['line'], max(20, columns - len(end) - 2))}{end}"
+    for sign, text in call["lines"][:MOST_LINES]:
+        yield f"    {sign} {text}"
+    if (more := len(call["lines"]) - MOST_LINES + call["more"]) > 0:
+        yield f"    … {noun(more, 'more line')}"
+    if turn["error"]:
+        yield f"    {one_line(turn['error'], columns)}"
+
+
+def _message_lines(turn: Mapping[str, Any], columns: int) -> Iterator[str]:
+    """Yield the words of a message; thinking is named, and what neither a person nor a model said is one line."""
+    for part in turn["others"]:
+        if part["name"] in THOUGHTS:
+            yield f"({part['name']})"
+    lines = described(turn["text"]).strip("\n").split("\n") if turn["text"].strip() else []
+    if turn["role"] not in ("user", "assistant"):
+        lines = [one_line(f"({turn['role']}: {turn['text']}", columns - 1) + ")"] if lines else []
+    if turn["role"] == "user":
+        lines = [f"> {line}" for line in lines]
+    yield from ("", *lines, "") if lines else ()
+    if (more := turn["length"] - len(turn["text"])) > 0 and turn["role"] in ("user", "assistant"):
+        yield f"… ({noun(more, 'more character')} in the step)"
+    for call in turn["calls"]:
+        if call["same"] is None or turn["side"] != "out":
+            yield one_line(f"→ {shown_call(call['name'], call['arguments']).line}", columns)
+    if turn["error"]:
+        yield f"✗ {one_line(turn['error'], columns)}"
+
+
+def _talk(nodes: Sequence[Node], depth: int, heads: Mapping[str, str]) -> Iterator[str]:
+    """Yield the steps of one level as a conversation. A heading stands where another one speaks.
+
+    Args:
+        heads: what the headings of prompts that are chapters say, by the ids of their steps.
+    """
     speaker = ""
     steps = deque(nodes if depth < DEEPEST else (Node(each.span) for each in every([*nodes])))
     while steps:
@@ -221,7 +314,7 @@ def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
             if error := span_error(span):
                 lines += ["", f"**failed**: {_escaped(one_line(error, TITLE))}"]
         elif kind in ("tool", "mcp", "agent"):
-            lines = list(_used(node, kind, result, depth))
+            lines = list(_used(node, kind, result, depth, heads))
         elif kind == "chain":
             steps.extendleft(reversed(node.children))
         elif not is_notice(node):
@@ -231,15 +324,18 @@ def _talk(nodes: Sequence[Node], depth: int) -> Iterator[str]:
             lines.pop()
         if not lines:
             continue
-        if role != speaker and kind != "agent":
+        if (role != speaker and kind != "agent") or span.id in heads:
             speaker = role
-            yield from ("", f"{'#' * min(6, 2 + depth)} {role.capitalize()}")
+            yield from ("", f"{'#' * min(6, 2 + depth)} {dotted(role.capitalize(), heads.get(span.id, ''))}")
         yield ""
         yield from lines
 
 
-def _used(node: Node, kind: str, result: dict[str, Any], depth: int) -> Iterator[str]:
-    """Yield a call of a tool with its input and result, or a sub-agent with its conversation, folded."""
+def _used(node: Node, kind: str, result: dict[str, Any], depth: int, heads: Mapping[str, str]) -> Iterator[str]:
+    """Yield a call of a tool with its input and result, or a sub-agent with its conversation, folded.
+
+    The diff of an edit, and the entries of a to-do list, follow unfolded.
+    """
     span = node.span
     is_failed = has_failed(span)
     error = error_text(result) if is_failed else None
@@ -250,12 +346,20 @@ def _used(node: Node, kind: str, result: dict[str, Any], depth: int) -> Iterator
         title = dotted(f"Agent {title}", noun(total.spans, "step"), *amounts(total.tokens, total.cost_usd))
     payload = value_of(span.payload)
     given = payload.get("input" if kind == "agent" else "arguments") if isinstance(payload, dict) else payload
-    inner = [*_block(_readable(given)), *_talk(node.children, depth + 1)]
+    call = None
+    if kind == "tool" and isinstance(payload, dict) and isinstance(payload.get("name"), str):
+        call = shown_call(payload["name"], given)
+        title, given = call.line, None if call.lines else given
+    inner = [*_block(_readable(given)), *_talk(node.children, depth + 1, heads)]
     if not (kind == "agent" and node.children):  # its last answer is the result
         inner += _block(_readable(result.get("output", result if kind == "mcp" else None)), "Result:")
     if error:
         inner += ["", f"**failed**: {_escaped(one_line(error, TITLE))}"]
     yield from _folded(mark + title, inner)
+    if call is not None and call.lines:
+        more = [f"… {noun(call.more, 'more line')}"] if call.more else []
+        shown = (printable(f"{sign}{text}", keep="\t") for sign, text in call.lines)
+        yield from ("", *fenced("diff", [*shown, *more]))
 
 
 def _folded(title: str, lines: Iterable[str]) -> list[str]:

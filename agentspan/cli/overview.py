@@ -53,7 +53,7 @@ def answer_alone(ctx: click.Context) -> None:
 def overview_command(database: Database, *, outcome: str | None, as_json: bool, **filters: Any) -> None:
     """Say what happened to the runs of the last day that has some: how many failed, and why most often.
 
-    --since replaces the day.
+    --since replaces the day. After an import of many days, it is about all that was imported.
     """
     _answer(database, outcome, filters, as_json=as_json)
 

@@ -30,10 +30,8 @@ from agentspan.analysis.tree import (
     session_title,
     span_error,
     sums,
-    test_of,
     title_of,
     took_and_active,
-    trial_of,
     walk,
 )
 from agentspan.blobs import described
@@ -337,8 +335,8 @@ def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
     """Yield commit, test, task, session, user and tags of a run, if recorded. The task of a trial is its case."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
-    test = test_of(run)
-    task = run.task if run.task != test and trial_of(run) is None else None
+    test = tree.test_of(run)
+    task = run.task if run.task != test and tree.trial_of(run) is None else None
     for name, text in (("test", test), ("task", task), ("session", run.session), ("user", run.user)):
         if text:
             yield f"{name} {text}"
@@ -429,6 +427,7 @@ SCORE_CHARACTERS = 500
 @click.option("--failed", is_flag=True, help="Show only the spans that failed.")
 @click.option("--around", is_flag=True, help="With the id of a span: show its run at that step.")
 @click.option("--context", is_flag=True, help="Show what a model call read, by source; of a run, its largest one.")
+@click.option("--conversation", is_flag=True, help="Show what was said: prompts, answers, and a line for each call.")
 @utc_option
 @reads
 def show_command(
@@ -442,6 +441,7 @@ def show_command(
     failed: bool = False,
     around: bool = False,
     context: bool = False,
+    conversation: bool = False,
 ) -> None:
     """Show a run as a tree, or one of its steps in full; with --session a conversation, with --follow what happens now.
 
@@ -463,6 +463,9 @@ def show_command(
         show_span(storage, at, as_json=as_json)
         return
     run = found if isinstance(found, AgentInstanceRow) else instance(storage, found.agent_instance_id)
+    if conversation:
+        _conversation(storage, run, as_json=as_json)
+        return
     spans = [*storage.ask(SpansOf(run.id))] if as_json or payloads else storage.ask(Outlines(run.id))
     if at is not None:
         spans = [at if span.id == at.id else span for span in spans]
@@ -524,6 +527,21 @@ def show_command(
         page(chain(picture.head(storage), picture.slow(found_slow), end.splitlines()))
     else:
         page(chain(picture.lines(storage, shown), end.splitlines()))
+
+
+def _conversation(storage: Storage, run: AgentInstanceRow, *, as_json: bool) -> None:
+    """Print what was said in a run, as the viewer's conversation shows it."""
+    from agentspan.analysis.report import talk  # imported late, as other ways to show a run need neither
+    from agentspan.viewer.conversation import stored
+
+    said = stored(storage, run)
+    if as_json:
+        document(said._asdict())
+        return
+    spans = storage.ask(Outlines(run.id))
+    head = Picture(run, spans, width()).head(storage)
+    lines = talk(said.turns, said.sections, said.chapters, numbers(build(spans)), width())
+    page(chain(head, map(safe, lines) if said.turns else ["This run has no llm, tool or message spans."]))
 
 
 def _left_out(drawn: int, kept: int, total: int) -> str:

@@ -13,13 +13,12 @@ from typing import Any
 
 import click
 
-from agentspan import files
+from agentspan import clock, files
 from agentspan.api.context import Context, Redacts
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, hint, local, safe, to_copy, utc_option, width
 from agentspan.cli.sessions import WAIT_S, asked, choice_of, choice_options, importing, list_of, short_path, show_list
 from agentspan.cli.settings_file import Change, read, write
-from agentspan.clock import now as now_text
 from agentspan.errors import AgentspanError
 from agentspan.host import Thread
 from agentspan.model.rows import AgentInstanceRow
@@ -174,13 +173,13 @@ class Lines:
         run = None if event.run is None else unique(self._storage, AgentInstanceRow, id=event.run)
         title = short_path(str(path), TITLE) if run is None else one_line(run.task or plain_path(path).stem, TITLE)
         text = dotted(f"{event.source.format}: {safe(title)}", noun(steps, "step") if steps else "", event.run or "")
-        click.echo(f"{local(now_text()):%H:%M:%S} {event.kind:<5} {text}")
+        click.echo(f"{local(clock.now()):%H:%M:%S} {event.kind:<5} {text}")
         if event.kind == "ended":
             self._last.pop(path, None)
 
     def complain(self, fault: str) -> None:
         """Print a fault."""
-        click.echo(f"{local(now_text()):%H:%M:%S} {safe(fault)}", err=True)
+        click.echo(f"{local(clock.now()):%H:%M:%S} {safe(fault)}", err=True)
 
 
 class WatchThread:

@@ -12,7 +12,7 @@ import pytest
 import agentspan
 from agentspan import clock
 from agentspan.analysis.causes import RunCause, Scored, page_of, root_causes, short_cause
-from agentspan.analysis.overview import MOST_BUCKETS, histogram, overview
+from agentspan.analysis.overview import LATEST, MOST_BUCKETS, histogram, overview
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -203,6 +203,26 @@ def test_the_overview_is_of_the_last_day_that_has_runs_unless_a_time_is_asked_fo
     two = db.overview(since="2026-11-20", until="2026-11-21T12:00:00Z")
     assert two.answer == "2 runs from 2026-11-20 00:00 to 2026-11-21 12:00: all passed."
     assert db.overview(agent="a", since="2026-11-22").answer == "No run."
+
+
+def test_after_an_import_of_many_days_the_overview_is_of_all_that_was_imported(db: Database, steps: Steps) -> None:
+    for day in range(1, 11):
+        steps.run(at=f"2026-11-{day:02d}T10:00:00.000000Z")
+    assert db.overview().head == "1 run in the day up to 2026-11-10 10:00"  # a tenth is enough to say
+    steps.run(at="2026-10-03T10:00:00.000000Z")
+    found = db.overview()
+    assert (found.answer, found.lately) == ("11 runs, the latest 2026-11-10 10:00: all passed.", False)
+    assert db.overview(until="2026-11-09").runs == 1
+    for _ in range(2):
+        steps.run()
+    assert db.overview().answer == "2 runs in the last day: all passed."
+
+
+def test_a_large_import_is_counted_beyond_the_latest_runs(db: Database, steps: Steps) -> None:
+    for number in range(LATEST + 10):
+        steps.run(at=f"2026-{number // 9 + 1:02d}-{number % 9 + 1:02d}T10:00:00.000000Z")
+    steps.run(*(), at="2026-07-06T12:00:00.000000Z")
+    assert db.overview(agent="a").runs == db.overview().runs == LATEST + 11
 
 
 def test_an_overview_of_nothing_is_short(db: Database) -> None:

@@ -49,7 +49,7 @@ def tags_of(document: str) -> list[str]:
 
 def test_words_are_words_and_tools_and_thinking_are_folded() -> None:
     call = {"name": "Bash", "arguments": {"command": "cat <<x\n```\nx", "edits": [{"old": "a\nb", "new": "c"}]}}
-    shown = session(
+    shown = without_figures(
         said("fix it\nnow"),
         ("llm", {"model": "m"}, {"text": "I look.", "thinking": "hm", "input_tokens": 7, "cost_usd": 0.5}, None),
         ("tool", call, {"output": "one\ntwo", "exit_code": 1, "is_error": True}, None),
@@ -60,7 +60,7 @@ def test_words_are_words_and_tools_and_thinking_are_folded() -> None:
     assert (
         "## User\n\nfix it  \nnow\n\n## Assistant\n\n<details><summary>Thinking</summary>\n\nhm\n\n</details>" in shown
     )
-    assert "\n\nI look.\n\n<details><summary>✗ Bash(" in shown
+    assert "\n\nI look.\n\n<details><summary>✗ Bash cat &lt;&lt;x ``` x</summary>" in shown
     edits = "edits:\n    - old:\n          a\n          b\n      new: c"
     inside = f"````text\ncommand:\n    cat <<x\n    ```\n    x\n{edits}\n````"
     assert f"</summary>\n\n{inside}\n\nResult:\n\n```text\none\ntwo\n```\n\n</details>" in shown
@@ -76,7 +76,7 @@ def test_a_tool_that_completed_with_a_member_error_did_not_fail() -> None:
 
 
 def test_a_sub_agent_is_folded_in_its_call_with_its_own_conversation_and_sums() -> None:
-    shown = session(
+    shown = without_figures(
         said("go"),
         ("tool", {"name": "Task", "arguments": {"prompt": "look"}}, {"output": "found"}, None),
         ("agent", {"name": "Explore"}, {"output": "found"}, 1),
@@ -86,8 +86,33 @@ def test_a_sub_agent_is_folded_in_its_call_with_its_own_conversation_and_sums() 
     agent = (
         "<details><summary>Agent Explore · 2 steps · 6 tok</summary>\n\n#### User\n\nlook\n\n#### Assistant\n\nfound"
     )
-    assert f"<details><summary>Task(prompt=look)</summary>\n\n```text\nprompt: look\n```\n\n{agent}" in shown
+    assert f"<details><summary>Task look</summary>\n\n```text\nprompt: look\n```\n\n{agent}" in shown
     assert tags_of(shown).count("<details>") == tags_of(shown).count("</details>") == 2
+
+
+def without_figures(*steps: tuple[str, dict[str, Any], dict[str, Any] | None, int | None]) -> str:
+    """Return the transcript of a session, whose prompts have headings without their times and figures."""
+    return re.sub(r"(?m)^## User · \d+ · .*$", "## User", session(*steps))
+
+
+def test_a_prompt_is_a_chapter_an_edit_a_diff_and_a_to_do_list_a_list() -> None:
+    edit = {"file_path": "/work/shop/a_b.py", "old_string": "x\n```", "new_string": "x\ny"}
+    todos = {"todos": [{"content": "<b>plant", "status": "completed"}, {"content": "water", "status": "pending"}]}
+    shown = session(
+        said("fix <b>it"),
+        ("llm", {"model": "m"}, {"text": "I fix.", "input_tokens": 7, "cost_usd": 0.5}, None),
+        ("tool", {"name": "Edit", "arguments": edit}, {"output": "done"}, None),
+        ("tool", {"name": "TodoWrite", "arguments": todos}, {"output": "ok"}, None),
+        said("and now?"),
+    )
+    head = shown.partition("## User")[0]
+    assert re.search(r"\n\n1\. fix \\<b\\>it · 20\S+ \d\d:\d\d UTC · 7 tok · \$0.5000\b.*\n2\. and now\? · ", head)
+    assert "\n\nEdited: a\\_b.py +1 −1\n" in head
+    assert re.search(r"\n## User · 1 · 20.* · 7 tok · \$0.5000\b.*\n\nfix &lt;b>it\n\n## Assistant\n\nI fix\.", shown)
+    assert re.search(r"\n## User · 2 · 20.*\n\nand now\?", shown)
+    diff = "````diff\n@/work/shop/a_b.py\n x\n-```\n+y\n````"
+    assert f"<summary>Edit a_b.py +1 −1</summary>\n\nResult:\n\n```text\ndone\n```\n\n</details>\n\n{diff}\n" in shown
+    assert "</details>\n\n```diff\n✓<b>plant\n○water\n```" in shown
 
 
 @given(st.lists(st.text(st.sampled_from("`~<b>/!\\ \t\n-#>1.a&[](*|$"), max_size=24), min_size=3, max_size=3))

@@ -16,7 +16,7 @@ ROOMS = {
     "journal": Room(2_411, 12),
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
-    "analysis": Room(9_200, 44),
+    "analysis": Room(9_210, 44),
     "answers": Room(822, 13),
     "arriving": Room(985, 8),
     "cli": Room(5_400, 33),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis import dataset
+from agentspan.analysis import dataset, report
 from agentspan.analysis.messages import with_arguments
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
@@ -132,6 +132,45 @@ def test_a_command_is_a_chapter_that_begins_at_the_turn_after_it(tmp_path: Path)
     )
     assert [(each["name"], found.turns[each["turn"]]["text"]) for each in found.chapters] == [
         ("/init", "Begun."), ("go on", "go on"),
+    ]  # fmt: skip
+
+
+def test_the_same_conversation_is_printed_as_text(tmp_path: Path) -> None:
+    edit = {"file_path": "/home/ada/garden/main.go", "old_string": "a", "new_string": "a\n" + "b\n" * 20}
+    thought = {"type": "thinking", "thinking": "hm\nso", "signature": "s"}
+    found = talk(
+        prompt(1, "look\nhere"),
+        answer(2, thought, text("I **look**."), asks(2, command="git diff --stat")),
+        result(3, 2, "one\ntwo"),
+        answer(4, asks(4, "Edit", **edit)),
+        result(5, 4, "The file was updated"),
+        prompt(6, "and now?"),
+        answer(7, text("Done.")),
+        folder=tmp_path,
+    )  # fmt: skip
+    shown = lines(tmp_path / "runs.db", "show", "-", "--conversation", "--utc", columns=100)
+    at = next(number for number, line in enumerate(shown) if line.startswith("── 1 · 2026-03-01 10:00 UTC · "))
+    assert [line for line in shown[at + 1 :] if line] == [
+        "> look", "> here", "(thinking)", "I **look**.",
+        "✓ Bash git diff --stat → 2 lines  #3", "✓ Edit main.go +20  #5", "    @ /home/ada/garden/main.go", "      a",
+        *["    + b"] * 14, "    … 6 more lines",
+        *(line for line in shown if line.startswith("── 2 · ")), "> and now?", "Done.",
+    ]  # fmt: skip
+    document = json.loads(call(tmp_path / "runs.db", "show", "-", "--conversation", "--json").stdout)
+    assert [turn["text"] for turn in document["turns"]] == [turn["text"] for turn in found.turns]
+
+
+def test_a_sub_agent_and_a_program_are_printed_too(db: Database) -> None:
+    recorded = Recorded(db)
+    asked = {"model": "m", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]}
+    recorded.add("llm", asked, {"text": "Hello."}, seconds=0)
+    agent = recorded.add("agent", {"name": "inner"}, {}, seconds=2, lasts=9)
+    recorded.add("tool", {"name": "dig", "arguments": {"depth": 2}}, {"error": "rock"}, status="failed", parent=agent)
+    recorded.add("llm", {"model": "m", "messages": []}, {"tool_calls": [{"name": "stop", "arguments": {}}]}, seconds=20)
+    turns, sections, chapters, _ = recorded.conversation()
+    shown = [line for line in report.talk(turns, sections, chapters, {}, 80) if line]
+    assert shown == [
+        "(system: Be brief.)", "> hi", "Hello.", "◆ inner", "  ✗ dig depth=2  #?", "      rock", "→ stop"
     ]  # fmt: skip
 
 

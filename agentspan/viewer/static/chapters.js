@@ -68,7 +68,7 @@ export class Chapters {
       return el("li", null, el("button", { type: "button", title: path, onclick: () => this.onOpen(span_id) }, el("span", { class: "name" }, name, times), ...changed));
     });
     const more = files.length > FILES ? [el("li", { class: "hint" }, `and ${files.length - FILES} more`)] : [];
-    return [el("h3", null, "Edited files"), el("ul", null, ...items, ...more)];
+    return [el("h2", null, "Edited files"), el("ul", null, ...items, ...more)];
   }
 
   /**
