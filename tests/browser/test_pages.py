@@ -178,7 +178,8 @@ def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) 
         assert label.evaluate("(e) => e.offsetHeight") < 45  # two lines
         assert page.evaluate(CLIPPED) == [], width
         page.locator("#tab-tree").click()
-        cut = """() => [...document.querySelectorAll(".run-head :is(dd, dt, button), #detail h2")].filter((e) => e.offsetParent)
+        cut = """() => [...document.querySelectorAll(".run-head :is(dd, dt, button), #detail h2")]
+          .filter((e) => e.offsetParent)
           .filter((e) => e.getBoundingClientRect().right > innerWidth || e.scrollWidth > e.clientWidth + 1)
           .map((e) => e.outerHTML)"""
         assert page.evaluate(cut) == [], width
