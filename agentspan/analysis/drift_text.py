@@ -84,7 +84,7 @@ def over_all(found: Drift) -> Iterator[str]:
     if outcome is not None and _has_other_share(outcome):
         shares = (value_text(PASSED, value) for value in (outcome.all_head, outcome.all_base))
         way = ", the other way" if outcome.is_turned else ""
-        yield "over all runs {} passed ({}){}: tasks have unequal numbers of runs".format(*shares, way)
+        yield "over all runs {} passed instead of {}{}: tasks have unequal numbers of runs".format(*shares, way)
     turned = [row for row in found.significant if row.is_turned and row is not outcome]
     if turned:
         whole = [replace(row, base=row.all_base, head=row.all_head) for row in turned]
@@ -130,9 +130,9 @@ def _lacking(found: Drift, base: str, head: str) -> str:
 def _reason(row: DriftRow) -> str:
     subject = "" if row.metric.schema_name is None else f"{row.metric.label or row.metric.schema_name} "
     if row.metric.measure == "passed":
-        return f"{value_text(row.metric, row.head)} passed ({value_text(row.metric, row.base)})"
+        return f"{value_text(row.metric, row.head)} passed instead of {value_text(row.metric, row.base)}"
     if row.metric.measure == "failure_rate":
-        return f"{subject}fails {value_text(row.metric, row.head)} ({value_text(row.metric, row.base)})"
+        return f"{subject}fails {value_text(row.metric, row.head)} instead of {value_text(row.metric, row.base)}"
     if row.moved is not None:
         return f"another mix of tools: {change_text(row)} to other tools"
     if row.is_new or row.is_gone:

@@ -77,7 +77,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
     version = names[run.agent_version_id][1] if run.agent_version_id in names else None
     label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
     lives, labels = Lives(storage), labels_of(storage, [run.id])[run.id]
-    budget = budget_of(storage, run)
+    budget, verdict = budget_of(storage, run), verdicts_on(storage, [run])[run.id]
     return {
         "id": run.id,
         "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,
@@ -85,6 +85,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "external_identifier": run.external_identifier,
         "title": session_title(run),
         "status": run.status,
+        "verdict": {"mark": mark_of(verdict), "text": verdict.text},
         "purpose": run.purpose,
         "started_at": run.started_at,
         "finished_at": run.finished_at,

@@ -53,7 +53,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     facts = [data.run_facts(storage, run) for run in runs]
     name = f"{facts[0]['agent']} {facts[0]['version']}".strip() if len(runs) == 1 else f"{len(runs)} runs"
     yield _head(name)
-    yield shell()
+    yield text("file.html") + shell()
     yield _block("data", facts)
     for number, run in enumerate(runs):
         yield from _run(storage, run)

@@ -344,7 +344,7 @@ def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: 
         record(db)
     shown = lines(path, "diff", "shop@1.0", "shop@2.0")
     assert shown[0].startswith("shop@2.0 is worse than shop@1.0: ")
-    assert "lookup_price fails 60% (0%)" in " ".join(shown[:2])
+    assert "lookup_price fails 60% instead of 0%" in " ".join(shown[:2])
     assert max(map(columns_of, shown)) <= 80
     assert lines(path, "diff", "shop@1.0", "shop@2.0") == shown
     assert max(map(columns_of, lines(path, "diff", "shop@1.0", "shop@2.0", columns=130))) <= 130
@@ -388,9 +388,9 @@ def test_where_runs_are_paired_values_direction_and_verdict_are_of_the_tasks_and
     assert (found.verdict, row.metric, row.tasks, row.is_worse, row.is_turned) == ("better", PASSED, 20, False, True)
     assert (row.base, row.head) == pytest.approx((0.375, 0.6875))
     assert (row.all_base, row.all_head) == pytest.approx((0.6, 0.5))
-    assert sentence(found, "1", "2") == "2 is better than 1, task by task: 69% passed (38%)"
+    assert sentence(found, "1", "2") == "2 is better than 1, task by task: 69% passed instead of 38%"
     why = "tasks have unequal numbers of runs"
-    assert [*over_all(found)] == [f"over all runs 50% passed (60%), the other way: {why}"]
+    assert [*over_all(found)] == [f"over all runs 50% passed instead of 60%, the other way: {why}"]
     turned = compare(head, base)
     assert (turned.verdict, turned.rows[0].is_worse) == ("worse", True)
     equal = [made(random.Random(1), 40, passes=passes, tasks=20) for passes in (0.1, 0.9)]
@@ -528,9 +528,9 @@ def test_what_did_not_get_worse_stands_apart_in_the_sentence(tmp_path: Path) -> 
     tracer.shutdown()
     worse = lines(path, "diff", "shop@1", "shop@2", "--outcome", "reward==true", columns=300)[0]
     rest = "also different: tokens a run ×0.67; m1 tokens ×0.67"
-    assert worse == f"shop@2 is worse than shop@1: 25% passed (88%); {rest}"
+    assert worse == f"shop@2 is worse than shop@1: 25% passed instead of 88%; {rest}"
     better = lines(path, "diff", "shop@2", "shop@1", "--outcome", "reward==true", columns=300)[0]
-    assert better == "shop@1 is better than shop@2: 88% passed (25%); " + rest.replace("0.67", "1.5")
+    assert better == "shop@1 is better than shop@2: 88% passed instead of 25%; " + rest.replace("0.67", "1.5")
 
 
 def test_differences_that_are_neither_are_counted_apart_from_those_that_are_worse() -> None:

@@ -83,6 +83,7 @@ def test_a_run_leads_to_its_session_and_the_session_to_its_runs(server: Server, 
 def test_versions_are_compared_as_chosen(server: Server, open_page: Opener) -> None:
     page = open_page(f"{server.url}/versions", ready=False)
     expect(page.locator("h2")).to_contain_text(["2.0 beside 1.0"])
+    assert page.locator(".answer").first.inner_text().startswith("No evidence of a difference")
     page.select_option("[name=base]", "2.0")
     page.select_option("[name=head]", "1.0")
     page.get_by_role("button", name="Compare").click()

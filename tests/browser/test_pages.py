@@ -178,7 +178,8 @@ def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) 
         assert label.evaluate("(e) => e.offsetHeight") < 45  # two lines
         assert page.evaluate(CLIPPED) == [], width
         page.locator("#tab-tree").click()
-        cut = """() => [...document.querySelectorAll(".run-head :is(h1, dd, dt, button)")].filter((e) => e.offsetParent)
+        cut = """() => [...document.querySelectorAll(".run-head :is(dd, dt, button), #detail h2")]
+          .filter((e) => e.offsetParent)
           .filter((e) => e.getBoundingClientRect().right > innerWidth || e.scrollWidth > e.clientWidth + 1)
           .map((e) => e.outerHTML)"""
         assert page.evaluate(cut) == [], width
@@ -188,6 +189,19 @@ def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) 
         page.locator("#tree").focus()
         press(page, "g", "G")
         expect(page.locator(".row.selected")).to_be_in_viewport(ratio=0.9)
+
+
+def test_the_head_of_a_run_leaves_a_narrow_window_to_the_steps(pages: Pages, open_page: Opener) -> None:
+    for address in (pages.failing, pages.wide, pages.failed, pages.long):
+        page = open_page(address, width=400)
+        head = page.locator(".run-head").bounding_box()
+        assert head
+        assert head["y"] + head["height"] <= 120
+        assert page.locator("#tree .row:not([hidden]) .place").first.inner_text() == "#1"
+        places = ["#updates", "#help", "#theme"]
+        at_run = [page.locator(place).bounding_box() for place in places]
+        page.goto(pages.runs)
+        assert [page.locator(place).bounding_box() for place in places] == at_run
 
 
 def test_open_span_is_visible_without_a_pointer_that_hovers(pages: Pages, browser: "Browser") -> None:

@@ -89,7 +89,7 @@ def test_the_details_of_a_failed_run_begin_with_why(site: Site, open_page: Opene
     )
     card.locator(".sentence button").click()
     expect(selected(page)).to_contain_text("Tool book")
-    expect(page.locator("#detail .facts")).to_contain_text("#5")
+    expect(page.locator("#detail .brief")).to_contain_text("#5")
     trace = page.locator("#detail .trace")
     assert trace.inner_text().startswith("agent.Full: no seat 4")
     expect(trace.locator("details summary")).to_have_text("2 frames of httpx")
@@ -143,7 +143,7 @@ def test_the_slowest_steps_are_gone_to_by_the_time_of_their_own(site: Site, open
         expect(selected(page)).to_contain_text(title)
     expect(page.locator("#said")).to_have_text("Number 2 of 4 by self time: 3.0 s")
     press(page, "g")
-    expect(page.locator("#detail .facts")).to_contain_text("self5.0 s")
+    expect(page.locator("#detail .brief")).to_contain_text("self5.0 s")
 
 
 def test_the_slowest_step_is_gone_to_once_its_own_time_is_known(site: Site, open_page: Opener) -> None:

@@ -293,7 +293,7 @@ def test_a_killed_run_has_bars_up_to_the_last_known_moment(open_page: Opener, tm
             press(page, "j")
             if not closed:
                 expect(page.locator("#fact-took")).to_contain_text("≥")
-                expect(page.locator("#detail .facts")).to_contain_text("not known; the run's last known moment is +")
+                expect(page.locator("#detail .brief")).to_contain_text("not known; the run's last known moment is +")
 
 
 # A server that is away

@@ -62,6 +62,8 @@ def test_two_runs_have_their_facts_the_first_divergence_and_their_steps(served: 
     assert "40 same steps, then another result" in text
     assert "<dd>the door is <del>open</del><ins>shut</ins></dd>" in html
     assert "= 40 equal steps" in text
+    assert text.index("another result") < text.index("The runs")
+    assert html.index("<summary>Equal: ") < html.index("<td data-name=\"A\">42</td>")  # the number of steps
     assert html.count("data-change") == 2  # the first divergence above, and in its place among the steps
     assert f'href="runs/{a}#span=' in html
     assert f'href="runs/{b}#span=' in html
@@ -75,6 +77,7 @@ def test_steps_that_only_one_run_has_and_payloads_are_text(served: Served) -> No
     assert "only in B" in html
     assert "&lt;script&gt;alert(1)" in html
     assert "<script>alert" not in html
+    assert 'bad"' not in html  # both passed: nothing is red
 
 
 def test_equal_runs(served: Served) -> None:

@@ -107,13 +107,13 @@ def _score(score: ScoreRow) -> str:
 
 def steps(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the difference of two runs, where each of several parts from the first, or two runs to compare."""
-    ids = [*dict.fromkeys(ids_in(storage, address))]
+    ids, heads = [*dict.fromkeys(ids_in(storage, address))], first(storage, address)
     if len(ids) < 2:
-        return {"kind": "one" if ids else "none", **_suggested(storage, address, ids)}
+        return {**heads, "kind": "one" if ids else "none", **_suggested(storage, address, ids)}
     if len(ids) > 2:
         found = with_divergences(storage, sides(storage, ids, rule_in(address)))
-        return {"kind": "several", "rows": [_parting(found[0], side, address) for side in found[1:]]}
-    return {"kind": "two", **_difference(diff(storage, *ids), address)}
+        return {**heads, "kind": "several", "partings": [_parting(found[0], side, address) for side in found[1:]]}
+    return {**heads, "kind": "two", **_difference(diff(storage, *ids), address)}
 
 
 def _suggested(storage: Storage, address: Address, ids: Sequence[str]) -> dict[str, Any]:

@@ -5,23 +5,32 @@ import { el } from "./dom.js";
 import { longText } from "./longtext.js";
 
 const LONG = 400; // characters of a fact that are shown at once
+const OF_STEPS = new Set(["asked for by", "later call", "recovered"]); // facts that name a step
 
 /**
  * Return the card.
  * @param {Why} why
- * @param {{ run: string, isLocal: boolean, onStep: (() => void) | null }} page the run's id; whether the page is a file, which has no
- *   other pages to link to; and what shows the step that failed
+ * @param {{ run: string, isLocal: boolean, onStep: ((number: number) => void) | null }} page the run's id; whether the page is a file, which
+ *   has no other pages to link to; and what shows a step
  */
 export function causeCard(why, { run, isLocal, onStep }) {
   const title = why.rule === null ? "Why it failed" : `Why it missed ${why.rule}`;
   const sentence = el("p", { class: "sentence" });
-  if (onStep) sentence.append(el("button", { type: "button", class: "link", title: "Show this step (e)", onclick: onStep }, why.sentence));
-  else sentence.append(el("span", null, why.sentence));
+  /** @type {(number: number | null, text: string, title?: string) => Node} */
+  const step = (number, text, title) =>
+    onStep && number ? el("button", { type: "button", class: "link", title, onclick: () => onStep(number) }, text) : el("span", null, text);
+  sentence.append(step(why.number, why.sentence, "Show this step (e)"));
   const facts = el("dl", { class: "facts" });
   /** @type {(name: string, ...value: Node[]) => void} */
   const fact = (name, ...value) => facts.append(el("div", null, el("dt", null, name), el("dd", null, ...value)));
   if (why.error !== null) fact("the run's error", longText(why.error, LONG, { class: "prose" }));
   for (const [label, text] of why.facts) {
+    const named = OF_STEPS.has(label) ? /step ([\d,]+)/.exec(text) : null;
+    if (named) {
+      const end = named.index + named[0].length;
+      fact(label, el("span", { class: "prose" }, text.slice(0, named.index), step(Number(named[1].replaceAll(",", "")), named[0]), text.slice(end)));
+      continue;
+    }
     fact(label, longText(text, LONG, { class: label === "given" ? "source" : label === "error" ? "prose error-text" : "prose" }));
   }
   const failures = `../failures?${new URLSearchParams({ signature: why.signature })}`;

@@ -124,7 +124,7 @@ export class Detail {
    */
   _draw(at, detail, problem) {
     const { columns, ids } = this.spans;
-    const facts = this._facts(at, detail);
+    const [brief, facts] = this._facts(at, detail);
     /** @type {DetailPart[]} */
     const parts = [
       {
@@ -132,11 +132,12 @@ export class Detail {
         data: [columns.title[at], columns.status[at], columns.left_open[at], columns.summary[at], columns.error[at]],
         make: () => this._head(at),
       },
-      { name: "facts", data: [facts.textContent], make: () => facts },
+      { name: "brief", data: [brief.textContent], make: () => brief },
     ];
     if (problem) parts.push({ name: "problem", data: [problem], make: () => problem });
     if (detail) parts.push(...this._body(at, detail));
     else if (!problem) parts.push({ name: "loading", data: [], make: () => el("p", { class: "loading" }, "…") });
+    parts.push({ name: "facts", data: [facts.textContent], make: () => facts });
     this.shown = detail;
     this.box.dataset.span = ids[at];
     named(this.box, ids[at]);
@@ -157,12 +158,14 @@ export class Detail {
   }
 
   /**
+   * Return the figures of a span, which stand below its title, and its names and ids, which stand at the end.
    * @param {number} at
    * @param {SpanDetail | null} detail
    */
   _facts(at, detail) {
     const { columns } = this.spans;
-    const list = el("dl", { class: "facts" });
+    const brief = el("dl", { class: "facts brief" });
+    let list = brief;
     /** @type {(name: string, ...value: (Node | string | null)[]) => void} */
     const fact = (name, ...value) => {
       if (value.some((part) => part !== null && part !== "")) list.append(el("div", null, el("dt", null, name), add(el("dd"), ...value)));
@@ -173,18 +176,19 @@ export class Detail {
     fact("self", format.duration(this.spans.own.get(at)));
     if (columns.left_open[at]) fact("ended", `not known; the run's last known moment is +${format.duration(this.spans.lastKnown)}`);
     fact("began", columns.status[at] === "pending" ? "" : `+${format.duration(Math.max(0, columns.start_ms[at]))}`);
-    fact("model or name", columns.label[at]);
     if (columns.input_tokens[at] !== null || columns.output_tokens[at] !== null) {
       fact("tokens", `${columns.input_tokens[at] ?? "?"} in, ${columns.output_tokens[at] ?? "?"} out`);
     }
     const cost = columns.cost_usd[at];
     if (cost !== null) fact("cost", format.cost(cost));
-    if (columns.schema_name[at] !== columns.kind[at]) fact("type", columns.schema_name[at]);
+    list = el("dl", { class: "facts" });
     const parent = this.spans.parents[at];
     if (parent >= 0) {
       const select = () => this.onSelect(parent);
       fact("in", el("button", { type: "button", class: "link", onclick: select }, columns.summary[parent]));
     }
+    fact("model or name", columns.label[at]);
+    if (columns.schema_name[at] !== columns.kind[at]) fact("type", columns.schema_name[at]);
     if (detail) {
       const time = { datetime: detail.started_at, title: detail.started_at ?? "" };
       fact("started", el("time", time, format.moment(detail.started_at)));
@@ -193,7 +197,7 @@ export class Detail {
       for (const [name, value] of Object.entries(detail.facts)) fact(name.replaceAll("_", " "), value);
     }
     fact("id", el("code", null, this.spans.ids[at]), copyButton(this.spans.ids[at]));
-    return list;
+    return [brief, list];
   }
 
   /** @param {number} at */

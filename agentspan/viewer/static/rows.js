@@ -27,7 +27,7 @@ export function listenToRows(selector, search) {
     const links = document.querySelectorAll(selector);
     const by = steps[event.key];
     /** @type {NodeListOf<HTMLAnchorElement>} */
-    const pages = document.querySelectorAll(".top-bar > a[id^=to-]");
+    const pages = document.querySelectorAll(".top-bar a[id^=to-]");
     const page = /^[1-9]$/.test(event.key) ? pages[Number(event.key) - 1] : null;
     if (event.key === "Enter" && document.activeElement === document.body && links.length) links[0].click();
     else if (event.key === "/") search();

@@ -81,7 +81,6 @@ export class RunPage {
     this.shown = ""; // what the detail of the selected span was made of
     /** Why the run failed; null where it did not, or nobody knows yet. @type {Why | null} */
     this.why = null;
-    this.caseDrawn = ""; // what the line about the case of a trial was made of
     this.isExplained = false;
     /** The way to a cause or a slow step that was asked for before it was known. @type {(() => void) | null} */
     this.wanted = null;
@@ -162,7 +161,6 @@ export class RunPage {
       this.why = null; // the page is the same without; the next change of the run asks again
     }
     this.isExplained = true;
-    this._drawHead(); // a run that missed a rule is not only complete
     if (this.tree.selected < 0 && this.why) this._showRun();
     this.wanted?.();
   }
@@ -205,7 +203,7 @@ export class RunPage {
    * @param {1 | -1} by
    */
   seekCause(by) {
-    const isKnown = this.run.status !== "failed" || this.isExplained || this.tree.selected >= 0;
+    const isKnown = this.isExplained || this.tree.selected >= 0 || !["failed", "missed"].includes(this.run.verdict.mark);
     if (!this.spans.isWhole || !isKnown) return this._want(() => this.seekCause(by), "cause of the failure");
     this.wanted = null;
     this.say("");
@@ -470,18 +468,18 @@ export class RunPage {
     setText(byId("title"), run.title ?? "");
     byId("title").hidden = !run.title;
     this._drawNotices();
-    this._drawCase();
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
-    document.title = visible(`${run.title ?? name} · ${run.status}`);
-    const missed = this.why?.rule && run.status === "complete" ? statusMark("missed", `complete, missed ${this.why.rule}`) : null;
-    const mark = missed ?? (run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status));
+    const { mark: kind, text } = run.verdict;
+    document.title = visible([run.title ?? name, text, document.body.dataset.file].filter(Boolean).join(" · "));
+    const mark = statusMark(kind, text);
     if (byId("status").textContent !== mark.textContent) byId("status").replaceChildren(mark);
     const sums = this.spans.sums();
     const took = run.duration_ms ?? (this._isActive() && run.started_at ? this.now() : null);
     setText(byId("fact-started"), format.moment(run.started_at ?? run.inserted_at));
-    setText(byId("fact-took"), this._took(took) || (run.left_open && this.lastEnd ? `≥ ${format.duration(this.lastEnd)}` : "–"));
+    setText(byId("fact-active"), this._active(took));
+    setText(byId("fact-took"), format.duration(took) || (run.left_open && this.lastEnd ? `≥ ${format.duration(this.lastEnd)}` : "–"));
     const failed = Math.max(sums.failed, run.spans?.failed ?? 0); // the server counts by status, also spans that are not here yet
     setText(byId("fact-spans"), run.spans ? format.whole(run.spans.total) : "…");
     setText(byId("fact-failed"), failed ? format.whole(failed) : "–");
@@ -497,21 +495,12 @@ export class RunPage {
   }
 
   /**
-   * Return a duration as text, with the time in which a step went on if that is less than half of it.
+   * Return the time of a run in which a step went on, if that is less than half of its duration; else "".
    * @param {number | null} took
    */
-  _took(took) {
+  _active(took) {
     const active = this.spans.isWhole && took !== null && took >= 60_000 ? this.spans.active() : Infinity;
-    return format.duration(took) + (took !== null && active < took / 2 ? ` (${format.duration(active)} active)` : "");
-  }
-
-  _drawCase() {
-    const found = this.run.case;
-    const line = JSON.stringify(found);
-    if (line === this.caseDrawn) return; // a link that has the focus keeps it
-    this.caseDrawn = line;
-    byId("case").hidden = !found;
-    byId("case").replaceChildren(...(found ? caseLine(found, { run: this.run.id, isLocal: this.source.isLocal }) : []));
+    return took !== null && active < took / 2 ? `(${format.duration(active)} active)` : "";
   }
 
   /** Show the run in the detail, while no span is selected. */
@@ -547,19 +536,20 @@ export class RunPage {
     const hint = () => el("p", { class: "hint" }, "Select a step to see what went in and what came out. Press ? for the keys.");
     /** @type {(name: string, text: string | null, make?: (text: string) => Node | null) => DetailPart} */
     const part = (name, text, make = (json) => jsonSection(name, json)) => ({ name, data: [text], make: () => (text ? make(text) : null) });
-    const leaf = this.spans.indexOf.get(this.why?.step ?? "");
-    const onStep = leaf === undefined ? null : () => this.open(leaf);
     const { why } = this;
+    const onStep = (/** @type {number} */ number) => this.open(this.spans.withNumber(number));
+    const page = { run: run.id, isLocal: this.source.isLocal, onStep: this.spans.isWhole ? onStep : null };
     this.detail.replace(run.id, [
-      { name: "cause", data: [why, leaf], make: () => why && causeCard(why, { run: run.id, isLocal: this.source.isLocal, onStep }) },
+      { name: "cause", data: [why, this.spans.isWhole], make: () => why && causeCard(why, page) },
       part("head", name, head),
-      { name: "facts", data: [facts.textContent], make: () => facts },
+      { name: "case", data: [JSON.stringify(run.case)], make: () => run.case && el("p", { id: "case", class: "case" }, ...caseLine(run.case, page)) },
       { name: "scores", data: [JSON.stringify(run.scores)], make: () => scoreSection(run.scores, this.scoring) },
       part("Terminated", reason, terminated),
       part("Error", run.error, (json) => failure(parse(json))),
       part("Metadata", run.metadata),
       part("Result", run.result),
       part("Quality", run.quality),
+      { name: "facts", data: [facts.textContent], make: () => facts },
       part("hint", "hint", hint),
     ]);
   }

@@ -67,7 +67,7 @@ export class Spans {
     /** The last moment at which something is known to have happened, in ms since the run's start. */
     this.lastKnown = 0;
     // The tree: spans in its order, and facts about each span by its index.
-    this.order = this.depth = this.size = this.withRows = this.position = this.siblings = this.parents = new Int32Array(0);
+    this.order = this.placeOf = this.depth = this.size = this.withRows = this.position = this.siblings = this.parents = new Int32Array(0);
     // The rows that are not folded away: span by row, row by span.
     this.rows = new Int32Array(0);
     this.rowOf = new Int32Array(0);
@@ -142,7 +142,7 @@ export class Spans {
    * @param {number} at
    */
   numberOf(at) {
-    return this.order.indexOf(at) + 1;
+    return this.placeOf[at] + 1;
   }
 
   /**
@@ -257,6 +257,7 @@ export class Spans {
   _walk(root, first, next, children) {
     const n = this.length;
     this.order = new Int32Array(n);
+    this.placeOf = new Int32Array(n);
     this.depth = new Int32Array(n);
     this.size = new Int32Array(n).fill(1);
     this.position = new Int32Array(n);
@@ -274,6 +275,7 @@ export class Spans {
         continue;
       }
       const above = this.parents[at];
+      this.placeOf[at] = placed;
       this.order[placed++] = at;
       this.depth[at] = stack.length;
       this.siblings[at] = above < 0 ? roots : children[above];

@@ -7,6 +7,7 @@ import { plural } from "./format.js";
 
 const PYTHON = /^[\s|+-]*File "(.+)", line \d+/;
 const NODE = /^\s+at (?:.*\()?((?:file:\/\/|node:|[A-Za-z]:\\|\/).*?):\d+(?::\d+)?\)?$/;
+const CARETS = /\n[ |]*[~^][ ~^]*(?=\n|$)/g; // they point to nothing in lines that wrap
 
 /**
  * Return the package, or the part of the language, that a file is of; null for one of the program itself.
@@ -53,7 +54,7 @@ export function labelOfFrames(frames) {
  * @param {(lines: string) => Node[]} shown makes the nodes of lines that are not folded
  */
 export function frames(text, shown) {
-  const pieces = piecesOf(text.replace(/\n+$/, ""));
+  const pieces = piecesOf(text.replace(CARETS, "").replace(/\n+$/, ""));
   if (!pieces.some(({ isFrame }) => isFrame)) return shown(text);
   /** @type {Node[]} */
   const nodes = [];

@@ -10,7 +10,7 @@ import { duration, whole } from "./format.js";
  */
 
 const ROW = 26;
-const TALL = 44; // as in media.css: two lines in a narrow window, so that errors are not cut
+const TALL = 46; // as in media.css: two lines in a narrow window, so that errors are not cut
 const NARROW = globalThis.matchMedia?.("(max-width: 699px)");
 const SPARE = 4;
 const DEEPEST = 18;
@@ -55,6 +55,8 @@ export class Tree {
     const before = this.spans.rowOf[anchor] ?? -1;
     this.spans.listRows();
     this.room.style.height = `${this.spans.rows.length * this.row}px`;
+    byId("run").style.setProperty("--rows", this.room.style.height);
+    this.room.style.setProperty("--digits", String(String(this.spans.length).length));
     const after = this.spans.rowOf[anchor] ?? -1;
     if (before >= 0 && after >= 0 && before !== after) this.box.scrollTop += (after - before) * this.row;
     this.refresh();
@@ -129,19 +131,20 @@ export class Tree {
   }
 
   _make() {
+    const number = el("span", { class: "place" });
     const fold = el("i", { class: "fold" });
     const mark = el("i");
     const kind = el("i");
     const text = el("span", { class: "text" });
     const error = el("span", { class: "error" });
-    const step = el("span", { class: "step" }, fold, mark, kind, text, " ", error, " ");
+    const step = el("span", { class: "step" }, number, fold, mark, kind, text, " ", error, " ");
     const took = el("span", { class: "took" });
     const own = el("span", { class: "own" });
     const bar = el("i", { class: "bar" });
     const lane = el("span", { class: "lane" }, bar);
     const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, " ", own, lane);
     this.room.append(node);
-    return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, own, bar, lane };
+    return { node, row: -1, version: -1, number, fold, mark, kind, text, error, step, took, own, bar, lane };
   }
 
   /**
@@ -158,7 +161,6 @@ export class Tree {
     drawn.node.hidden = false;
     drawn.node.style.transform = `translateY(${row * this.row}px)`;
     drawn.node.id = `row-${at}`;
-    drawn.step.style.paddingLeft = `${8 + deep * 16}px`;
     drawn.step.style.setProperty("--deep", String(deep));
     const canFold = this.spans.canFold(at);
     const isFolded = this.spans.isFolded(at);
@@ -166,12 +168,13 @@ export class Tree {
     drawn.mark.className = `mark ${columns.left_open[at] ? "left" : status}`;
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
+    setText(drawn.number, this.spans.isWhole ? `#${this.spans.numberOf(at)}` : "");
     setText(drawn.text, titleOf(this.spans, at));
     setText(drawn.error, noteOf(this.spans, at));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, durationOf(this.spans, at, this.now));
     setText(drawn.own, ownTimeOf(this.spans, at));
-    const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status, isPrompt(this.spans, at) && "prompt"];
+    const classes = ["row", at === this.selected && "selected", error && "with-error", this.matches.has(at) && "match", status, isPrompt(this.spans, at) && "prompt"];
     drawn.node.className = classes.filter(Boolean).join(" ");
     this._placeBar(drawn, at);
     setAttribute(drawn.node, "aria-level", depth[at] + 1);

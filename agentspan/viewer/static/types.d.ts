@@ -24,6 +24,8 @@ interface Run {
   external_identifier: string | null;
   title: string | null;
   status: RunStatus;
+  /** As the list of runs says it. */
+  verdict: { mark: string; text: string };
   purpose: string;
   started_at: string | null;
   finished_at: string | null;
