@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         jsontext,  # JSON as it is stored
         text,  # text and numbers for people
     )
+    from agentspan.host import (
+        is_readable,  # waits until a file can be read, whatever its number
+    )
 
     """Changes: a `Unit` of them is applied whole, or not at all."""
     from agentspan.model.changes import (
@@ -134,6 +137,7 @@ else:
         __name__,
         {
             "agentspan": "blobs clock errors ids installing jsontext text",
+            "agentspan.host": "is_readable",
             "agentspan.model.changes": "Applied Change Move NUL OPEN Put Remove Unit",
             "agentspan.model.registration": "DEFAULT",
             "agentspan.model.rows": "AgentInstanceRow SessionEntryRow SessionFileRow SessionSummaryRow Value",

@@ -43,6 +43,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 if TYPE_CHECKING:
     import logging
 
+    from _typeshed import FileDescriptorLike
+
 _get = getattr(signal, "_signal", signal).getsignal  # `_signal` makes no enums: 5 µs for all signals instead of 30
 _NUMBERS = tuple(sorted(map(int, signal.valid_signals()))) if hasattr(signal, "valid_signals") else ()
 _FAULTS = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV)}
@@ -387,6 +389,15 @@ def members(enrolled: "weakref.WeakSet[T]") -> list[T]:
             return list(enrolled)
         except RuntimeError:
             pass
+
+
+def is_readable(file: "FileDescriptorLike", wait_s: float = 0.0) -> bool:
+    """Return whether a file has data or an end to read within `wait_s`. A program may have thousands of open files."""
+    import select
+
+    poll = select.poll()  # `select` takes no descriptor above 1,023
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))
 
 
 def cut_off() -> None:

@@ -2,12 +2,14 @@
 
 import contextlib
 import re
-import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.waiting import readable
 
 Breaks = Literal["after", "before", "silently"]
 """The moment at which a connection breaks: before the server gets the message, after it has answered, or never."""
@@ -30,7 +32,7 @@ class Proxy:
         refuses: end each new connection at once.
         is_silent: pass nothing on, in either direction, and accept connections all the same.
         lost: how many times all connections that were open were lost: what they send since then reaches nobody.
-        delay_s: how long answers take on their way.
+        delay_s: how long answers take on their way. Those that are on their way arrive when it becomes 0.
         held: what the next connection sends is held back until this is set, and so are all its answers; None for none.
     """
 
@@ -81,29 +83,34 @@ class Proxy:
                 if self.is_silent:
                     self._ends.wait(0.02)
                     continue
-                for readable in select.select((client, server), (), (), 0.02)[0]:
-                    data = readable.recv(1 << 20)
+                for ready in readable((client, server), 0.02):
+                    data = ready.recv(1 << 20)
                     if not data:
                         return
                     if lost != self.lost:
                         continue
-                    if readable is client and self.breaks is not None:
+                    if ready is client and self.breaks is not None:
                         data = _whole(client, data)
-                    if readable is client and self.breaks is not None and re.search(self.at, data):
+                    if ready is client and self.breaks is not None and re.search(self.at, data):
                         self._break(server, data)
                         return
-                    if readable is client and self.held is not None:
+                    if ready is client and self.held is not None:
                         self.held.wait(60)
-                    if readable is server and self.delay_s:
-                        self._ends.wait(self.delay_s)
-                    if readable is server:  # or its buffer for answers was full, and it was not asked for them yet
+                    if ready is server:
+                        self._delay()
+                        # Or its buffer for answers was full, and it was not asked for them yet.
                         is_waiting = is_waiting and not has_asked
                     elif is_waiting or data != _FLUSH:
                         if not is_waiting:
                             with self._counting:  # each connection has a thread of its own
                                 self.round_trips += 1
                         is_waiting, has_asked = True, _asks(data)
-                    (server if readable is client else client).sendall(data)
+                    (server if ready is client else client).sendall(data)
+
+    def _delay(self) -> None:
+        until = time.monotonic() + self.delay_s
+        while self.delay_s and time.monotonic() < until and not self._ends.wait(min(self.delay_s, 0.02)):
+            pass
 
     def _break(self, server: socket.socket, data: bytes) -> None:
         how, self.breaks = self.breaks, None

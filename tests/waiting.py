@@ -1,8 +1,10 @@
-"""Waiting for a condition that another thread or process will make true."""
+"""Waiting for a condition that another thread or process will make true, or for sockets."""
 
+import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from typing import Any, cast
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
@@ -12,3 +14,8 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < deadline, f"not true within {seconds} s"
         time.sleep(0.01)
     return found
+
+
+def readable(sockets: Sequence[socket.socket], seconds: float) -> list[socket.socket]:
+    """Return the sockets that have something to read, or an end, within `seconds`. Their numbers may be above 1,023."""
+    return cast(list[socket.socket], wait(sockets, seconds))

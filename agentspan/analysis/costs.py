@@ -42,6 +42,8 @@ READ_SPANS = 200_000
 """The largest number of spans that are read for the tools or prompts of model calls: those of the latest runs."""
 PROMPT = "user: "
 """The begin of the summary of a prompt: a message of the user. A command of a session is one, too: `/init`."""
+NOTICES = frozenset({"event", "hook"})
+"""The span types whose spans may come long after the work on a prompt."""
 LEAST = 1e-9
 """The smallest cost in dollars that is no error of rounding."""
 
@@ -481,6 +483,46 @@ def _prompts(spans: Iterable[AgentSpanRow], known: dict[str | None, _Prompt]) ->
 def _is_prompt(span: AgentSpanRow) -> bool:
     kind, summary = built_in_part(span.schema_name), span.summary or ""
     return (kind == "message" and summary.startswith(PROMPT)) or (kind == "event" and span.label == "command")
+
+
+class Chapter(NamedTuple):
+    """A prompt of a run, with all steps until the next one, as `prompts_of` sums them up.
+
+    Attributes:
+        span_id, name, step: the step of the prompt: its id, the begin of its text, and its number in the run.
+        at: when it began, as stored text.
+        duration_ms: the time from there to the end of its last step that is no notice, such as a hook.
+        tokens: input and output; None if none is known.
+        cost_usd: None if none is known.
+    """
+
+    span_id: str
+    name: str
+    step: int
+    at: str
+    duration_ms: float
+    tokens: int | None
+    cost_usd: float | None
+
+
+def chapters_of(spans: Iterable[AgentSpanRow]) -> list[Chapter]:
+    """Return the prompts of a run in their order, with what each used and how long it took."""
+    spans, rows, prompts = list(spans), dict[str | None, _Row](), dict[str | None, _Prompt]()
+    around = _prompts(spans, prompts)
+    _add_used(rows, spans, around, UTC, is_by_tool=False)
+    begins = {span.id: began(span)[0] for span in spans}
+    ends = dict(begins)
+    for span in spans:
+        if (id := around[span.id]) is not None and built_in_part(span.schema_name) not in NOTICES:
+            ends[id] = max(ends[id], span.finished_at or begins[span.id])
+    found = []
+    for prompt in prompts.values():
+        id = prompt.span_id
+        spent = rows[id].spent() if id in rows else Spent()
+        used = [each for each in (spent.input_tokens, spent.output_tokens) if each is not None]
+        took, tokens = clock.millis_between(begins[id], ends[id]), sum(used) if used else None
+        found.append(Chapter(id, prompt.name, prompt.step, begins[id], took, tokens, spent.cost_usd))
+    return found
 
 
 def prompts_of(storage: Storage, run_id: str) -> Iterator[CostRow]:

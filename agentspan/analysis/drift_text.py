@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from agentspan.analysis import failure_text
+from agentspan.analysis import statistics
 from agentspan.analysis.drift import PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.power import ALPHA
@@ -193,7 +193,7 @@ def change_text(row: DriftRow) -> str:
 def interval_text(row: DriftRow, *, is_head: bool) -> str:
     """Return the interval of a share in percent, `6–14%`; "" for other measures."""
     interval = row.head_interval if is_head else row.base_interval
-    return "" if interval is None else failure_text.interval_text(interval)
+    return "" if interval is None else statistics.interval_text(interval)
 
 
 def q_text(row: DriftRow) -> str:

@@ -186,9 +186,15 @@ def _whole(call: Any, used: Mapping[str, Any], is_session: bool) -> Any:
     if not isinstance(id, str) or id not in used:
         return call
     own, whole = call.get("arguments"), used[id]
-    is_part = isinstance(own, dict) and isinstance(whole, dict) and own == {name: whole.get(name) for name in own}
+    is_part = isinstance(own, dict) and isinstance(whole, dict) and all(_begins(own[k], whole.get(k)) for k in own)
     is_missing = call.keys().isdisjoint((*_ARGUMENTS, "function"))
     return {**call, "arguments": whole} if is_missing or (is_session and is_part) else call
+
+
+def _begins(own: Any, whole: Any) -> bool:
+    """Return whether a value is the other one, or the begin of a text, with `…` behind it."""
+    is_cut = isinstance(own, str) and isinstance(whole, str) and own.endswith("…")
+    return own == whole or (is_cut and whole.startswith(own[:-1]))
 
 
 def key_of(message: Message) -> tuple[str, ...]:

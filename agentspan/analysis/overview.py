@@ -99,10 +99,6 @@ class FrequentCause:
     run_id: str
     kind: str
 
-    def __str__(self) -> str:
-        only = "" if self.only_in is None else f", only in {self.only_in}"
-        return f"{self.short} ({self.runs:,}{only})"
-
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -200,12 +196,6 @@ class Overview:
     def answer(self) -> str:
         """One sentence: `214 runs in the last day: 36 failed, 116 missed reward ≥ 1.`; `No run.` without runs."""
         return f"{self.head}: {self.counts}." if self.runs else "No run."
-
-    def most_often(self, number: int = 3) -> str:
-        """Return the first `number` causes in one sentence: `Most often: fetch RateLimited (23, only in 2.0).`."""
-        if not self.causes:
-            return ""
-        return f"Most often: {', '.join(map(str, self.causes[:number]))}."
 
     @property
     def sums(self) -> str:

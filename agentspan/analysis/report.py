@@ -16,6 +16,7 @@ from agentspan import jsontext
 from agentspan.analysis.diff_text import fenced
 from agentspan.analysis.messages import spoken, value_of
 from agentspan.analysis.tree import (
+    MARKS,
     Node,
     build,
     closed_text,
@@ -43,7 +44,6 @@ from agentspan.storage.row_by_row import has_failed, summaries_of
 from agentspan.storage.sums import RunSummary
 from agentspan.text import amounts, cost_text, dotted, duration_text, noun, one_line, printable
 
-MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 TITLE = 200
 DEEPEST = 20
 """The largest indentation of a step, in levels; deeper steps show a number. Else a chain of 5,000 takes 28 MB."""

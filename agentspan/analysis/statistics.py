@@ -32,6 +32,12 @@ class Interval:
     high: float
 
 
+def interval_text(interval: Interval) -> str:
+    """Return an interval of a share in percent, `6–14%`; with a decimal if both ends were the same: `99.2–99.9%`."""
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"{low:.0f}–{high:.0f}%" if f"{low:.0f}" != f"{high:.0f}" else f"{low:.1f}–{high:.1f}%"
+
+
 def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Return Wilson's score interval of a share, without continuity correction (E. B. Wilson, JASA 22, 1927).
 

@@ -6,8 +6,9 @@ from functools import cached_property
 
 from agentspan.analysis.causes import verdicts_on
 from agentspan.analysis.outcomes import rule_of
-from agentspan.analysis.report import DEEPEST, MARKS
+from agentspan.analysis.report import DEEPEST
 from agentspan.analysis.tree import (
+    MARKS,
     Node,
     build,
     fold,

@@ -17,6 +17,9 @@ from agentspan.schemas.templates import MAX_SUMMARY, arguments_text, inline
 from agentspan.storage.row_by_row import has_failed
 from agentspan.text import cut, duration_text, one_line
 
+MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
+"""The mark of each status of a step or a run, as text."""
+
 
 @dataclass(slots=True)
 class Node:

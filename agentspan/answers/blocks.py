@@ -7,7 +7,7 @@ notebooks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
 from agentspan.text import noun
@@ -82,9 +82,12 @@ class Cell:
         hint: a text beside it, such as an interval.
         mark: a sign before it.
         at: the run or the step that it names.
-        way: the command that the text leads to.
+        way: the command that the text leads to; beside a text that leads to runs, a link of its own.
+        parts: the cells that the text consists of, for a surface that makes links.
         series: the values of a column with a series, each with its text.
         is_bad: whether it is bad news.
+        depth: of the first cell of a row: how far it stands below the row that it is a part of.
+        is_rest: of the first cell of a row: whether it is a sentence about rows that are left out.
     """
 
     text: str = ""
@@ -93,8 +96,15 @@ class Cell:
     mark: str = ""
     at: At | None = None
     way: Command | None = None
+    parts: Sequence["Cell"] = ()
     series: Sequence[tuple[float | None, str]] = ()
     is_bad: bool = False
+    depth: int = 0
+    is_rest: bool = False
+
+
+FREE = 9
+"""The detail of a column that only surfaces show for which columns cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +118,12 @@ class Column:
         is_code: whether it has ids.
         is_name: whether its head is a recorded name, such as that of a version, which stays as it is.
         keeps_end: whether the end of a text is the part to keep, as of a folder.
-        detail: 0 for a column that all surfaces show; 1, if the table fits with it; 2, only if columns cost nothing.
+        detail: 0 for a column that all surfaces show. The others, up to FREE, are left out where room lacks, those with
+            the highest number first.
         is_hint: whether it has the hints of other cells as a column, for a surface that has no room beside a text.
         series: of a column with a value for each period: their names, each with a short one.
         hint: a sentence about the column, for those who see it.
+        phrase: what a cell is in an entry, with `{}` for its text.
     """
 
     name: str
@@ -121,14 +133,20 @@ class Column:
     is_name: bool = False
     keeps_end: bool = False
     is_hint: bool = False
-    detail: Literal[0, 1, 2] = 0
+    detail: int = 0
     series: Sequence[tuple[str, str]] = ()
     hint: str = ""
+    phrase: str = "{}"
 
     @property
     def head(self) -> str:
         """The head where there is room."""
         return self.long or self.name
+
+    @property
+    def is_free(self) -> bool:
+        """Whether only surfaces show it for which columns cost nothing."""
+        return self.detail == FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +157,8 @@ class Table:
         total: the number of rows that there are, if `rows` has only some of them.
         row: the noun of a row.
         is_list: whether each row can be a line: a number, of what, and a hint. Other columns are details then.
+        has_entries: whether each row can be an entry of some lines: the first id, the first cell, and phrases of the
+            others, those of hints on lines of their own.
     """
 
     columns: Sequence[Column]
@@ -146,7 +166,14 @@ class Table:
     total: int | None = None
     row: str = "row"
     is_list: bool = False
+    has_entries: bool = False
     block: ClassVar[str] = "table"
+
+    def filled(self) -> "Table":
+        """Return the table without the columns of which all cells are empty."""
+        kept = [n for n in range(len(self.columns)) if any(row[n] != Cell() for row in self.rows)]
+        rows = [[row[n] for n in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[n] for n in kept], rows=rows)
 
     def more(self, shown: int | None = None) -> str:
         """Return how many rows are not shown: `9 more rows`; "" if all are."""

@@ -38,6 +38,7 @@ class Finding(NamedTuple):
         kinds: the values of the option `--by`, the first of which is the default.
         tool: the tool of MCP to call after an error; "" if the finding is no tool.
         about: what the help of its command says after the first sentence.
+        rows: the number of rows that the command prints by default.
     """
 
     title: str
@@ -47,3 +48,4 @@ class Finding(NamedTuple):
     kinds: Sequence[str] = ()
     tool: str = ""
     about: str = ""
+    rows: int = 20

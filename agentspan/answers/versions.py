@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from agentspan.analysis.causes import opposite
-from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.outcomes import OutcomeRule, parse
+from agentspan.analysis.statistics import interval_text
 from agentspan.analysis.versions import AgentVersions, Version, Versions
-from agentspan.answers.blocks import Block, Cell, Column, Command, Sentence, Table
+from agentspan.answers.blocks import FREE, Block, Cell, Column, Command, Sentence, Table
 from agentspan.answers.groups import version_text
 from agentspan.text import cost_text, count_text, duration_text, noun, share_text
 
@@ -22,7 +22,7 @@ def several(agents: Sequence[AgentVersions], at: At, outcome: str = "") -> Itera
         yield Sentence(f"{text}; agentspan.run(…, version='2') names one", "answer")
     if found:
         agent, newest = (Column(name, is_number=False) for name in ("agent", "newest"))
-        latest = Column("latest run", "latest run (UTC)", is_number=False, detail=2)
+        latest = Column("latest run", "latest run (UTC)", is_number=False, detail=FREE)
         columns = [agent, Column("versions"), newest, Column("runs"), latest]
         yield Sentence(f"{noun(len(found), 'agent')} with several versions", "answer")
         yield Table(columns, [_agent(each, at, outcome) for each in found])
@@ -62,9 +62,9 @@ def table(found: Versions, at: At) -> Table:
     """Return the versions side by side."""
     rule = None if found.outcome is None else parse(found.outcome)
     columns = [
-        Column("version", is_number=False), *map(Column, ("runs", "failed", "95%")), Column("passed", detail=2),
-        Column("open", detail=2), Column("took", "took, median"), Column("tok", "tokens a run", detail=1),
-        Column("cost", "cost a run"), Column("total", "cost", detail=2),
+        Column("version", is_number=False), *map(Column, ("runs", "failed", "95%")), Column("passed", detail=FREE),
+        Column("open", detail=FREE), Column("took", "took, median"), Column("tok", "tokens a run", detail=1),
+        Column("cost", "cost a run"), Column("total", "cost", detail=FREE),
         Column("first run", "first run (UTC)", is_number=False, detail=1),
     ]  # fmt: skip
     rows = [_version(each, found.agent, rule, at) for each in found.versions]

@@ -36,11 +36,11 @@ from agentspan.arriving.session_rows import (
     update_of,
     with_facts,
 )
-from agentspan.arriving.stored import BATCH, about_of, name_of, object_of, put_rows, refused_puts
+from agentspan.arriving.stored import BATCH, Registrar, about_of, name_of, object_of, put_rows, puts_of, refused_puts
 from agentspan.errors import AgentspanError, DatabaseBusy
 from agentspan.model import registration
-from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
-from agentspan.model.registration import References, Registration, VersionFields
+from agentspan.model.changes import Applied, Move, Put, Refused, Unit
+from agentspan.model.registration import Registration, VersionFields
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
@@ -48,8 +48,7 @@ from agentspan.model.rows import (
     SessionFileRow,
     Value,
 )
-from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.access import references, unique
+from agentspan.storage.access import unique
 from agentspan.storage.questions import Find, Outlines, Query
 
 MANY = 20
@@ -168,7 +167,7 @@ class Arrival:
     def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None, again: bool = False) -> None:
         self._ctx, self._again = ctx, again
         self._surroundings = surroundings
-        self._schema = registration.fields_of(REGISTRY.items())
+        self._registrar = Registrar()
         self._placed: dict[tuple[str, str], _Placed] = {}
         self._prompts: dict[tuple[str, str], dict[str, tuple[int, str | None]]] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
@@ -177,7 +176,6 @@ class Arrival:
         self._unredacted_bytes = 0
         self._is_due = False
         self._open: dict[tuple[str, str, str], Step] = {}
-        self._references: dict[tuple[str, str], References] = {}
         self._has_agents: dict[str, bool] = {}  # a run that another program began may have some
         self._unsummed: set[str] = set()
         self._now = clock.now()
@@ -269,8 +267,7 @@ class Arrival:
         known = self._stored(rows)
         new = [row for row in rows if row.id not in known] if known else rows
         ended = [row for row in new if row.status != "active"]
-        waiting = [Unit((PutSpans(ended[at : at + BATCH]),)) for at in range(0, len(ended), BATCH)]
-        waiting += [Unit((Put(row, minted=True),)) for row in new if row.status == "active"]
+        waiting = puts_of(ended) + [Unit((Put(row, minted=True),)) for row in new if row.status == "active"]
         lost = 0
         for row, stored in refused_puts(ctx, waiting):
             if isinstance(stored, AgentSpanRow):
@@ -396,7 +393,7 @@ class Arrival:
             hashed_id(key, session.started_ns, ctx.account.partition),
             name_of(ctx, session.agent),
             VersionFields(name_of(ctx, session.version or registration.DEFAULT)),
-            self._schema,
+            self._registrar.schema,
             "live",
             object_of(ctx, metadata_of(session)),
             about_of(ctx, key),
@@ -405,21 +402,16 @@ class Arrival:
             session=about_of(ctx, session.conversation or session.id),
             task=about_of(ctx, session.task),
         )
-        which = wanted.agent, wanted.version.external_identifier
         for attempt in range(ATTEMPTS):
-            known = self._references.get(which) or self._stored_references(wanted)
+            known = self._registrar.known(ctx, wanted)
             if known.agent is not None:
                 of_session = {"agent_id": known.agent.id, "external_identifier": wanted.external_identifier}
                 stored = unique(ctx.storage, AgentInstanceRow, **of_session)
                 if stored is not None:
                     return stored, False
-            changes = registration.register(wanted, known, ctx.ids.new, clock.now())
-            outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
+            row, outcome = self._registrar.register(ctx, wanted)
             if isinstance(outcome, Applied):
-                if None not in known:
-                    self._references[which] = known
-                rows = [each.row for each in changes if isinstance(each, Put)]
-                return next(row for row in rows if isinstance(row, AgentInstanceRow)), True
+                return row, True
             if isinstance(outcome, Refused) and isinstance(other := outcome.stored, AgentInstanceRow):
                 agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
                 if agent is not None and agent.id == other.agent_id:
@@ -427,13 +419,7 @@ class Arrival:
                 # Another agent has a session of this id and time. Ids of spans begin with the time in their run's.
                 later_ns = session.started_ns + 1_000_000 * (attempt + 1)
                 wanted = wanted._replace(id=hashed_id(key, later_ns, ctx.account.partition))
-            self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
-
-    def _stored_references(self, wanted: Registration) -> References:
-        storage = self._ctx.storage
-        agent = unique(storage, AgentRow, external_identifier=wanted.agent)
-        return references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
 
     def _step(self, format: str, step: Step, *, known: bool) -> None:
         self.steps += 1

@@ -13,13 +13,13 @@ from agentspan import clock, jsontext
 from agentspan.api.context import Context
 from agentspan.arriving.identity import hashed_id
 from agentspan.arriving.records import Session, Step
-from agentspan.arriving.stored import about_of, object_of
-from agentspan.model import spans
+from agentspan.arriving.stored import about_of, object_of, span_row
 from agentspan.model.changes import Move
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, ScoreRow, SessionFileRow, Value
 from agentspan.model.scores import Judgement, score_row
+from agentspan.model.spans import Times
 from agentspan.schemas.builtin import AGGREGATES
-from agentspan.schemas.span_types import REGISTRY, describe, title_of
+from agentspan.schemas.span_types import REGISTRY, describe
 from agentspan.text import one_line
 
 TITLE = 120
@@ -139,7 +139,7 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
     """
     _, _, _, name, start_ns, end_ns, status, sent, returned = step
     start_ns, end_ns = in_time(start_ns), None if end_ns is None else in_time(end_ns)
-    payload, result = jsontext.text_of(sent), None if returned is None else jsontext.text_of(returned)
+    payload, result = jsontext.text_of(sent), "" if returned is None else jsontext.text_of(returned)
     started_at = clock.to_text(start_ns)
     ended_at: str | None = None
     duration_ms: float | None = None
@@ -148,24 +148,8 @@ def row_of(run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: 
         ended_at = clock.to_text(end_ns) if took_ns else started_at
         waited_ms = 0 if returned is None else returned.get("waited_ms", 0)
         duration_ms = max(0.0, took_ns / 1_000_000 - (waited_ms if type(waited_ms) is int else 0))
-    span_type = REGISTRY.resolve(name)
-    meaning = describe(span_type, name, status, sent, returned, duration_ms)
-    put = spans.created(
-        own[0],
-        run.agent_id,
-        run.id,
-        own[1],
-        name,
-        title_of(span_type, name),
-        status,
-        payload,
-        result,
-        (started_at, ended_at, duration_ms),
-        meaning,
-        now,
-    )
-    assert isinstance(put.row, AgentSpanRow)
-    return put.row
+    times = Times(started_at, ended_at, duration_ms)
+    return span_row(run, own, name, status, ((payload, sent, 0), (result, returned, 0)), times, now)
 
 
 def redacted(ctx: Context, row: AgentSpanRow, doubtful: Collection[str]) -> AgentSpanRow:

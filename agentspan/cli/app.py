@@ -96,7 +96,7 @@ COMMANDS = {
         "file as it is now.",
     },
     "For coding agents": {
-        "mcp": "Answer coding agents over MCP on stdin and stdout, with eight tools that only read.",
+        "mcp": "Answer coding agents over MCP on stdin and stdout, with tools that only read.",
         "setup": "Add agentspan to a coding agent, its MCP server and two skills; or print the script by which a shell "
         "completes commands.",
     },

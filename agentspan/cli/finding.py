@@ -12,16 +12,14 @@ from agentspan.cli.output import document, echo_lines, indexing, width, wrap, zo
 from agentspan.cli.rendering import show
 from agentspan.database import Database
 
-ROWS = 20
-"""The number of rows that are printed by default."""
-
 
 def command_of(name: str) -> click.Command:
     """Return the command of a finding."""
     finding = finding_of(name)
+    rows = f"List N rows at most; {finding.rows} when left out."
 
     @filter_options
-    @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="List N rows at most; 20 when left out.")
+    @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help=rows)
     @reads
     def answer(database: Database, *, limit: int | None, as_json: bool, by: str = "", **filters: Any) -> None:
         asked = asked_for(filters)
@@ -31,7 +29,7 @@ def command_of(name: str) -> click.Command:
         if as_json:
             document(finding.plain(found, limit))
             return
-        parts = [[*part] for part in finding.answer(found, limit or ROWS)]
+        parts = [[*part] for part in finding.answer(found, limit or finding.rows)]
         show(parts, database.storage, whole="-n {} lists all")
         if not any(parts):
             echo_lines(wrap(no_run(database.storage, filter, asked), width(), 4))

@@ -1,5 +1,6 @@
 """The group of all commands, `agentspan` itself. It imports the module of a command when the command is called."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ import click
 
 from agentspan import __version__
 from agentspan.answers.findings import FINDINGS
-from agentspan.cli.app import COMMANDS, HELPS, SETTINGS, called, meant, message, print_nothing
+from agentspan.cli.app import COMMANDS, HELPS, SETTINGS, WAYS, called, meant, message, print_nothing
 from agentspan.cli.output import Failed, adapt_output, program, width, wrap
 from agentspan.errors import AgentspanError
 from agentspan.text import printable
@@ -54,6 +55,27 @@ def named(name: str) -> click.Command:
     return found
 
 
+def _problem(words: list[str], found: click.Command, rest: list[str]) -> str:
+    """Return why a call means no command: it calls two ways of one, or has options before its command; else ""."""
+    name, before = words[0], words[: words.index("--")] if "--" in words else words
+    signs = {sign for command, sign in (call.split(" ")[:2] for call in WAYS.values() if call) if command == name}
+    both = [sign for sign in sorted(signs) if any(word.partition("=")[0] == sign for word in before[1:])]
+    if len(both) > 1 and both[0].startswith("-"):
+        return f"{' and '.join(both)} exclude each other: call {name} with one of them"
+    if name != "overview" or not rest or not rest[0].startswith("-"):
+        return ""
+    try:
+        context = click.Context(found, **found.context_settings)  # the help option is kept with its names
+        others = found.make_parser(context).parse_args([*rest])[1]
+    except click.UsageError:  # an option that the overview has not
+        others = rest
+    other = next((each for each in others if each in HELPS or each in ALIASES), None)
+    if other is None:
+        return ""
+    options = [each for at, each in enumerate(rest) if at != rest.index(other)]
+    return f"the options of a command stand after its name: {program()} {shlex.join([other, *options])}"
+
+
 class _Group(click.Group):
     """The group of all commands. Turns errors into one line on stderr and exit code 1."""
 
@@ -79,6 +101,8 @@ class _Group(click.Group):
             close = [called(each) or "agentspan" for each in get_close_matches(name.lower(), [*HELPS, *ALIASES], 3)]
             known = f"is {' or '.join(close)} meant?" if close else f"the commands are {', '.join(NAMES)}"
             ctx.fail("\n".join(wrap(f"No such command {name[:40]!r}; {known}", width() - len("Error: "), 9)))
+        if found is not None and not ctx.resilient_parsing and (problem := _problem(args, found, rest)):
+            ctx.fail(problem)
         return super().resolve_command(ctx, [name, *rest]) if found is None else (called(name), found, rest)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":

@@ -296,27 +296,34 @@ def pushed(text: str, columns: int) -> str:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str] | str], *, right: Collection[int] = (), shrink: int = 0
 ) -> None:
-    """Print a table whose columns are as wide as their texts; one column is cut if the table exceeds the terminal.
+    """Print a table (see table_lines)."""
+    echo_lines(table_lines(header, rows, right=right, shrink=shrink))
+
+
+def table_lines(
+    header: Sequence[str], rows: Sequence[Sequence[str] | str], *, right: Collection[int] = (), shrink: int = 0
+) -> Iterator[str]:
+    """Yield a table whose columns are as wide as their texts; one column is cut if the table exceeds the terminal.
 
     Args:
         rows: the cells of each row; a text instead of cells is a line across all columns.
         right: the indexes of the columns that are aligned right.
         shrink: the index of the column that is cut.
     """
-    cells = [row if isinstance(row, str) else [_indented(cell, 1000) for cell in row] for row in (header, *rows)]
+    cells = [row if isinstance(row, str) else [fit_indented(cell, 1000) for cell in row] for row in (header, *rows)]
     widths = [max(columns_of(row[n]) for row in cells if not isinstance(row, str)) for n in range(len(header))]
     others = sum(widths) - widths[shrink] + 2 * (len(widths) - 1)
     widths[shrink] = min(widths[shrink], max(8, width() - others))
     for index, row in enumerate(cells):
         if isinstance(row, str):
-            echo(style(_indented(row, width()), fg="bright_black"))
+            yield style(fit_indented(row, width()), fg="bright_black")
             continue
-        texts = [pad(_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
+        texts = [pad(fit_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
         line = fit_end("  ".join(texts).rstrip(), width())
-        echo(style(line, bold=True) if index == 0 else line)
+        yield style(line, bold=True) if index == 0 else line
 
 
-def _indented(cell: str, columns: int) -> str:
+def fit_indented(cell: str, columns: int) -> str:
     """Cut a cell to `columns` columns, and keep its leading blanks."""
     indent = cell[: len(cell) - len(cell.lstrip(" "))]
     return indent + fit(cell, max(1, columns - len(indent)))

@@ -48,13 +48,13 @@ from agentspan.cli.output import (
     plain_rows,
     status_style,
     style,
-    table,
     to_copy,
     verdict_style,
     width,
     wrap,
     zone_name,
 )
+from agentspan.cli.rendering import show
 from agentspan.database import Database
 from agentspan.model.rows import ScoreRow
 from agentspan.storage.protocol import Storage
@@ -218,11 +218,6 @@ def _runs_total(found: RunList, offset: int) -> str:
     return fit(text, width())
 
 
-HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
-SPARED = (5, 6, 8, 3, 7, 4)
-"""The columns that are left out, in this order, if the terminal is too narrow; the cost always stays."""
-NAME_COLUMNS = 24
-"""The width that names get at least; if there is less room, columns of the table are left out."""
 ROWS = 40
 """The number of rows of types and labels that are printed by default."""
 
@@ -275,31 +270,7 @@ def stats_command(
         window = {"since": since, "until": until}
         document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(found), **more})
         return
-    rows = [*_rows(shown, parted)]
-    columns = _columns([row for row in rows if not isinstance(row, str)])
-    table(
-        [HEADER[n] for n in columns],
-        [row if isinstance(row, str) else [row[n] for n in columns] for row in rows],
-        right=range(1, len(columns)),
-    )
-    echo(_stats_total(found))
-    if parted is not None and (parted.left_out_versions or parted.left_out_labels):
-        left = noun(parted.left_out_versions, "version"), noun(parted.left_out_labels, "label")
-        echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
-
-
-def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterator[list[str] | str]:
-    """Yield the rows of the table: each type or label, followed by its rows per version."""
-    versions = () if parted is None else parted.versions
-    of_version = [{(each.schema_name, each.label): each for each in version.stats} for version in versions]
-    for stat in shown:
-        if isinstance(stat, Rest):
-            yield _rest(stat)
-            continue
-        yield _row(stat)
-        for version, own in zip(versions, of_version, strict=True):
-            if (stat.schema_name, stat.label) in own:
-                yield [f"    {version.name}", *_row(own[stat.schema_name, stat.label])[1:]]
+    show([of_stats.statistics(found, shown, parted)], storage, whole="--all shows each")
 
 
 def _plain_versions(parted: StatsByVersion, shown: Sequence[Stat | Rest]) -> dict[str, Any]:
@@ -316,44 +287,6 @@ def _plain_versions(parted: StatsByVersion, shown: Sequence[Stat | Rest]) -> dic
     ]
     left_out = {"left_out_versions": parted.left_out_versions, "left_out_labels": parted.left_out_labels}
     return {"versions": versions, **left_out}
-
-
-def _columns(rows: list[list[str]]) -> list[int]:
-    """Return the indexes of the columns that fit on the terminal beside the names."""
-    widths = [max(columns_of(row[n]) for row in (HEADER, *rows)) for n in range(len(HEADER))]
-    columns = [n for n in range(len(HEADER)) if n not in (8, 9) or any(row[n] for row in rows)]
-    for spared in SPARED:
-        if min(widths[0], NAME_COLUMNS) + sum(widths[n] + 2 for n in columns[1:]) <= width():
-            break
-        columns = [n for n in columns if n != spared]
-    return columns
-
-
-def _stats_total(found: list[Stat]) -> str:
-    types = [stat for stat in found if stat.label is None]
-    failed = sum(stat.failed for stat in types)
-    open_ = sum(stat.open for stat in types)
-    counted = [stat for stat in types if not stat.is_aggregate]
-    tokens = [number for stat in counted if (number := tokens_of(stat)) is not None]
-    costs = [stat.cost_usd for stat in counted if stat.cost_usd is not None]
-    return dotted(
-        noun(sum(stat.count for stat in types), "span"),
-        noun(failed, "failed step") if failed else "",
-        f"{open_:,} open" if open_ else "",
-        f"of {noun(len(types), 'type')}",
-        *amounts(sum(tokens) if tokens else None, sum(costs) if costs else None),
-    )
-
-
-def _rest(rest: Rest) -> str:
-    if rest.schema_name is None:
-        return f"… and {noun(rest.number, 'more type')}; --all shows each"
-    more = "more that occur once" if rest.is_once else "more"
-    return f"  … and {rest.number:,} {more}; --all shows each"
-
-
-def _row(stat: Stat) -> list[str]:
-    return [stat.schema_name if stat.label is None else f"  {stat.label}", *of_stats.cells(stat)]
 
 
 def _plain(stat: Stat) -> dict[str, Any]:

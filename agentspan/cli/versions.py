@@ -20,7 +20,6 @@ from agentspan.cli.filter_options import (
     asked_for,
     filter_in,
     filter_options,
-    how_chosen,
     no_run,
     options_of,
     outcome_option,
@@ -92,8 +91,7 @@ def versions_command(
     if not found.versions:
         echo_lines(wrap(no_run(storage, filter, asked or f"agent={name}"), width(), 4))
         return
-    chosen = found.outcome if how_chosen(judge, found.outcome) else None
-    first = [*answers.versions(found, words, chosen or "")]
+    first = [*answers.versions(found, words, (judge is None and found.outcome) or "")]
     if by_case is not None:
         verdict = (
             [] if compared is None else [Sentence(drift_text.sentence(compared.drift, compared.base, compared.head))]

@@ -38,7 +38,7 @@ argument full=true."""
 @db_option
 @click.pass_context
 def mcp_command(ctx: click.Context, /, db: str | None) -> None:
-    """Answer coding agents over MCP on stdin and stdout, with eight tools that only read.
+    """Answer coding agents over MCP on stdin and stdout, with tools that only read.
 
     The tools print what the commands of their names print, within a budget of tokens. `serve` has the same tools at
     /mcp.

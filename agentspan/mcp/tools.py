@@ -1,4 +1,4 @@
-"""The eight tools, made from the declarations of the commands: their names, arguments, types and help.
+"""The tools, made from the declarations of the commands: their names, arguments, types and help.
 
 A call of a tool parses its arguments as the command line does, calls the command's function, and collects what that
 prints. All filters of runs are one argument, `filter`, in the grammar of `diff --base`.

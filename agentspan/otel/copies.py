@@ -4,23 +4,20 @@ Every span carries the facts about its run in its resource, so the first span re
 run itself comes last and ends the run.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentspan import clock, ids, jsontext
 from agentspan.api.context import ATTEMPTS, Context
-from agentspan.arriving.stored import BATCH, about_of, name_of, put_rows, refused_puts
+from agentspan.arriving.stored import Registrar, about_of, name_of, put_rows, puts_of, refused_puts, span_row
 from agentspan.errors import DatabaseBusy
-from agentspan.model import registration
-from agentspan.model.changes import FINISH_STATUSES, PURPOSES, Applied, Move, Put, PutSpans, Refused, Unit
+from agentspan.model.changes import FINISH_STATUSES, PURPOSES, Applied, Move, Refused, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.otel.mapping.draft import values_in
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import content_of, score_rows, span_row, times_of
-from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.access import references, unique
+from agentspan.otel.stored_rows import content_of, score_rows, times_of
 from agentspan.storage.questions import Find
 
 _RUN, _SCOPE = "agentspan.run.", "agentspan"
@@ -73,7 +70,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
         if instance is None:
             continue  # the id belongs to a row that is no run
         rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
-        before = _put(ctx, rows)
+        before = sum(1 for _ in refused_puts(ctx, puts_of(rows)))
         new, known = new + len(rows) - before, known + before
         put_rows(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
         for span in of_run:
@@ -84,12 +81,12 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
 
 def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow | None, int]:
     about = {name.removeprefix(_RUN): value for name, value in span.resource.items() if name.startswith(_RUN)}
-    schema, now = registration.fields_of(REGISTRY.items()), clock.now()
+    registrar = Registrar()
     wanted = Registration(
         id,
         name_of(ctx, _text(about, "agent") or DEFAULT),
         VersionFields(name_of(ctx, _text(about, "version") or DEFAULT)),
-        schema,
+        registrar.schema,
         _text(about, "purpose") if about.get("purpose") in PURPOSES else PURPOSES[0],  # type: ignore[arg-type]
         _json(ctx, about.get("metadata")),
         about_of(ctx, _text(about, "external_identifier")),
@@ -106,13 +103,9 @@ def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow |
         stored = ctx.storage.ask(Find(id, instance_id=id)).rows.get(id)
         if stored is not None:
             return (stored[1] if isinstance(stored[1], AgentInstanceRow) else None), 0
-        agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
-        known = references(ctx.storage, agent, wanted.version.external_identifier, schema.content_hash)
-        changes = registration.register(wanted, known, ctx.ids.new, now)
-        outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
+        row, outcome = registrar.register(ctx, wanted)
         if isinstance(outcome, Applied):
-            rows = [change.row for change in changes if isinstance(change, Put)]
-            return next((row for row in rows if isinstance(row, AgentInstanceRow)), None), 1
+            return row, 1
         if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow) and outcome.stored.id != id:
             wanted = wanted._replace(external_identifier=None)  # another stored run has this identifier
     raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
@@ -167,12 +160,6 @@ def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[Sc
 def _tags(ctx: Context, tags: Any) -> tuple[str, ...]:
     texts = [about_of(ctx, tag) for tag in tags[:MAX_TAGS] if type(tag) is str] if isinstance(tags, list) else []
     return tuple(dict.fromkeys(tag for tag in texts if tag))
-
-
-def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:
-    """Commit rows of spans; return how many of them were stored already."""
-    waiting = [Unit((PutSpans(rows[at : at + BATCH]),)) for at in range(0, len(rows), BATCH)]
-    return sum(1 for _ in refused_puts(ctx, waiting))
 
 
 def _end(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> Move:

@@ -37,7 +37,7 @@ from agentspan.otel.writing import OutgoingRun
 from agentspan.storage.access import instances, scan
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Counts, Find, Outlines, Query, SpansOf, Tags
+from agentspan.storage.questions import Counts, Find, Outlines, SpansOf, Tags
 from agentspan.storage.row_by_row import history
 
 _NOT_SERVED = frozenset({404, 405, 501})
@@ -337,14 +337,14 @@ def forward(
         cursor = Cursor(_state_of(storage, state), sender.to)
         forwarder = _Forwarder(storage, sender, cursor)
         with suppress(_Stopped):
-            forwarder.look(_all_runs(storage))
+            forwarder.look(scan(storage, AgentInstanceRow))
             forwarder.look_at_scores()
             since_s = time.monotonic()
             while follow and not stop():
                 time.sleep(POLL_S)
                 is_old = time.monotonic() - since_s > SETTLED_S
                 since_s = time.monotonic() if is_old else since_s
-                forwarder.look(_all_runs(storage) if is_old else forwarder.recent())
+                forwarder.look(scan(storage, AgentInstanceRow) if is_old else forwarder.recent())
                 forwarder.look_at_scores(only_new=not is_old)
         return Forwarded(forwarder.runs, forwarder.spans, forwarder.late_scores, forwarder.left_scores)
     finally:
@@ -380,7 +380,7 @@ class _Forwarder:
             for _, row in self._storage.ask(Find(*batch)).rows.values():
                 if isinstance(row, AgentInstanceRow):
                     yield row
-        yield from _all_runs(self._storage, self._last)
+        yield from scan(self._storage, AgentInstanceRow, after=self._last)
 
     def look(self, runs: Iterator[AgentInstanceRow]) -> None:
         """Send the finished spans of runs that were not sent yet."""
@@ -493,15 +493,6 @@ def _with_ends(storage: Storage, run: OutgoingRun) -> OutgoingRun:
     found = storage.ask(Find(*{*first, *last}, instance_id=run.row.id)).rows
     rows = {id: row for id, (_, row) in found.items() if isinstance(row, AgentSpanRow)}
     return run._replace(first=[rows[id] for id in first if id in rows], last=[rows[id] for id in last if id in rows])
-
-
-def _all_runs(storage: Storage, after: str = "") -> Iterator[AgentInstanceRow]:
-    while True:
-        rows = storage.ask(Query("agent_instance", limit=BATCH, after=after)).rows
-        yield from (row for row in rows if isinstance(row, AgentInstanceRow))
-        if len(rows) < BATCH:
-            return
-        after = rows[-1].id
 
 
 def _parts(spans: Iterator[AgentSpanRow]) -> Iterator[list[AgentSpanRow]]:

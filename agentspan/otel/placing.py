@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from agentspan import clock
 from agentspan.api.context import ATTEMPTS, Context
 from agentspan.arriving.identity import run_id
-from agentspan.arriving.stored import about_of, name_of, object_of
+from agentspan.arriving.stored import Registrar, about_of, name_of, object_of
 from agentspan.errors import DatabaseBusy
 from agentspan.model import registration
-from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
-from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
+from agentspan.model.changes import Applied, Put, Refused, Remove, Unit
+from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.otel import traces
 from agentspan.otel.identity import carried, run_of_caller
@@ -46,8 +46,7 @@ from agentspan.otel.traces import (
     trace_key,
     with_targets,
 )
-from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.access import references, unique
+from agentspan.storage.access import unique
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.tuning import STANDARD
 
@@ -411,8 +410,7 @@ class Placing:
 
     def __init__(self, live: RecentTraces) -> None:
         self._recent = live
-        self._schema = registration.fields_of(REGISTRY.items())
-        self._references: dict[tuple[str, str], References] = {}
+        self._registrar = Registrar()
         self.registered = 0
 
     def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool) -> None:
@@ -451,7 +449,7 @@ class Placing:
 
     def forget(self) -> None:
         """Empty the cache of agents and versions: some of them may have been removed from the storage."""
-        self._references.clear()
+        self._registrar.forget()
 
     def _new(
         self,
@@ -526,7 +524,7 @@ class Placing:
             run_id(named.key, first.start_ns, ctx.account.partition),
             name_of(ctx, named.agent),
             VersionFields(name_of(ctx, named.version or DEFAULT)),
-            self._schema,
+            self._registrar.schema,
             "live",
             object_of(ctx, run_metadata(first.resource, scopes, trace_id)),
             named.key,
@@ -536,51 +534,30 @@ class Placing:
             user=about_of(ctx, user),
         )
         for _ in range(ATTEMPTS):
-            changes, row = self._changes(ctx, wanted, now)
-            outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
+            row, outcome = self._registrar.register(ctx, wanted)
             if isinstance(outcome, Applied):
                 self.registered += 1
                 return RecentRun(row, trace_id is not None, 0, first.start_ns, 0, named=named)
             if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
                 return stored_run(outcome.stored)  # another process has registered the run
-            self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
-
-    def _changes(self, ctx: Context, wanted: Registration, now: str) -> tuple[tuple[Change, ...], AgentInstanceRow]:
-        which = wanted.agent, wanted.version.external_identifier
-        known = self._references.get(which)
-        if known is None:
-            agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
-            known = references(ctx.storage, agent, which[1], wanted.schema.content_hash)
-        changes = registration.register(wanted, known, ctx.ids.new, now)
-        put = changes[-1]  # tags would come after the run, but spans of OpenTelemetry give a run no tags
-        assert isinstance(put, Put)
-        assert isinstance(put.row, AgentInstanceRow)
-        self._references.pop(which, None)
-        if None not in known:
-            self._references[which] = known
-        return changes, put.row
 
     def renamed(self, ctx: Context, run: RecentRun, named: RunName, now: str) -> dict[str, Value]:
         """Store the agent and version of `named`, and return the columns of the run that then change, if any."""
         if run.named == named:
             return {}
         version = VersionFields(name_of(ctx, named.version or DEFAULT))
-        wanted = Registration(run.row.id, name_of(ctx, named.agent), version, self._schema, "live", None, None, now)
-        before = run.row
-        self._references.clear()  # if all rows are cached, nothing is put, and a removed row would not be noticed
+        schema = self._registrar.schema
+        wanted = Registration(run.row.id, name_of(ctx, named.agent), version, schema, "live", None, None, now)
+        self._registrar.forget()  # if all rows are known, nothing is put, and a removed row would not be noticed
         for _ in range(ATTEMPTS):
-            changes, row = self._changes(ctx, wanted, now)
-            if (row.agent_id, row.agent_version_id) == (before.agent_id, before.agent_version_id):
+            changes, referred = registration.references(wanted, self._registrar.known(ctx, wanted), ctx.ids.new, now)
+            ids = [row.id for row in referred]
+            if ids[:2] == [run.row.agent_id, run.row.agent_version_id]:
                 return {}
-            if len(changes) == 1 or isinstance(ctx.storage.apply([Unit(changes[:-1])])[0], Applied):
-                schema = row.agent_schema_version_id
-                return {
-                    "agent_id": row.agent_id,
-                    "agent_version_id": row.agent_version_id,
-                    "agent_schema_version_id": schema,
-                }
-            self._references.clear()
+            if not changes or isinstance(ctx.storage.apply([Unit(tuple(changes))])[0], Applied):
+                return dict(zip(("agent_id", "agent_version_id", "agent_schema_version_id"), ids, strict=True))
+            self._registrar.forget()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
     def remove_unused(self, ctx: Context, before: Sequence[AgentInstanceRow]) -> None:
@@ -597,7 +574,7 @@ class Placing:
             unused = (Remove("agent_schema_version", schema), Remove("agent", agent))
             ctx.storage.apply([Unit((Remove("agent_version", version),)), Unit(unused)], wait_s=ctx.wait_s)
         if named:
-            self._references.clear()
+            self._registrar.forget()
 
 
 def stored_step(trace_id: str, row: AgentSpanRow) -> Step:

@@ -378,10 +378,7 @@ class SpanProcessor(_SpanProcessor):
 
     def _usable(self) -> LiveRecording | None:
         """Return the LiveRecording of the current recorder; None if the recorder is disabled."""
-        if not page[0]:
-            host.renew()
-        recorder = get_recorder() if self._own is None else self._own
-        live = self._live
+        recorder, live = self._recorder(), self._live
         if live is None or live.recorder is not recorder:
             return self._recording(recorder) if recorder.enabled else None
         return live

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from agentspan import clock
 from agentspan.api.context import ATTEMPTS, Context
 from agentspan.arriving.identity import span_id
-from agentspan.arriving.stored import BATCH, about_of, object_of, put_rows, refused_puts
+from agentspan.arriving.stored import BATCH, about_of, object_of, put_rows, puts_of, refused_puts
 from agentspan.errors import DatabaseBusy, InvalidValue
 from agentspan.host import undoing
-from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
+from agentspan.model.changes import Move, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, OtelLogRow, ScoreRow, Value
 from agentspan.otel import copies
 from agentspan.otel.identity import caller_id, carried
@@ -492,8 +492,7 @@ class Receiver:
     def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
         """Commit the changes of traces; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
-        listed = [*rows.values()]
-        waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
+        waiting = puts_of([*rows.values()])
         for changes in found:
             waiting += [Unit((move,)) for move in changes.again]
             waiting += units_of_run(changes.before.id, changes.run, now)
@@ -584,11 +583,6 @@ def _parted(logs: Logs) -> tuple[Logs, Logs]:
     records = [log for found in logs.values() for log in found]
     scores = [log for log in records if log.event.name == RESULT]
     return _by_span(scores), _by_span(log for log in records if log.event.name != RESULT)
-
-
-def _put(rows: Sequence[AgentSpanRow]) -> Unit:
-    """Return the unit that inserts new spans. For a single span, it is one statement without a transaction."""
-    return Unit((PutSpans(rows) if len(rows) > 1 else Put(rows[0], minted=True),))
 
 
 def _once(found: Iterable[OtelSpan]) -> list[OtelSpan]:

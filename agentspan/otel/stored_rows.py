@@ -3,23 +3,22 @@
 The ids of scores and log records are derived from their content, so storing the same data again adds no row.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
-from agentspan.api.context import Admitted, Context
+from agentspan.api.context import Context
 from agentspan.arriving.identity import hashed_id
-from agentspan.arriving.stored import name_of, object_of
+from agentspan.arriving.stored import name_of, object_of, span_row
 from agentspan.model import spans
-from agentspan.model.changes import FinishStatus, Move
+from agentspan.model.changes import Move
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
-from agentspan.model.spans import Times
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.otel.traces import ABANDONED, end_of_run
-from agentspan.schemas.span_types import REGISTRY, describe, title_of
+from agentspan.schemas.span_types import REGISTRY
 
 _REWRITTEN = (
     *("schema_name", "schema_title", "status", "payload", "result_payload", "finished_at", "duration_ms"),
@@ -75,50 +74,6 @@ def content_of(plain: Any) -> tuple[str, Any]:
     return ("" if plain is None else jsontext.text_of(plain)), plain
 
 
-def span_row(
-    instance: AgentInstanceRow,
-    own: tuple[str, str | None],
-    name: str,
-    status: FinishStatus,
-    admitted: tuple[Admitted, Admitted],
-    times: Times,
-    now: str,
-    *,
-    title: str | None = None,
-    known: Mapping[str, Any] | None = None,
-) -> AgentSpanRow:
-    """Return the row of a span that has ended.
-
-    Args:
-        own: the ids of the span and of its parent.
-        name: the schema_name of the span, already redacted and truncated.
-        admitted: the payload and the result, as they may be stored. A missing result is None, with an empty text.
-        now: the current time as stored text.
-        title: the title of the span type, if it is not the title in this installation.
-        known: values of derived columns that replace the derived values, such as `summary`.
-    """
-    (payload, sent, is_marked), (result, returned, is_result_marked) = admitted
-    span_type = REGISTRY.resolve(name)
-    meaning = describe(span_type, name, status, sent, returned, times.duration_ms)
-    put = spans.created(
-        own[0],
-        instance.agent_id,
-        instance.id,
-        own[1],
-        name,
-        title or title_of(span_type, name),
-        status,
-        payload,
-        result or None,
-        times,
-        meaning._replace(**known) if known else meaning,
-        now,
-        sensitive_encoding=is_marked or is_result_marked,
-    )
-    assert isinstance(put.row, AgentSpanRow)
-    return put.row
-
-
 def rewritten(row: AgentSpanRow) -> Move:
     """Return the change that updates a stored span to the values of this row."""
     values: dict[str, Value] = {name: getattr(row, name) for name in _REWRITTEN}
@@ -135,11 +90,13 @@ def stored_mapped(row: AgentSpanRow) -> Mapped:
     return Mapped(row.schema_name, type_, payload, result, status, RunFacts())
 
 
-def times_of(start_ns: int, end_ns: int | None) -> Times:
+def times_of(start_ns: int, end_ns: int | None) -> spans.Times:
     """Return the times of a span or a run. The duration is 0 if the end is unknown or before the start."""
     if end_ns is None or end_ns < start_ns:
         end_ns = start_ns
-    return _new(Times, (clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000))
+    return _new(
+        spans.Times, (clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000)
+    )
 
 
 def ns_of(text: str | None) -> int:
@@ -150,7 +107,7 @@ def ns_of(text: str | None) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
-def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: str) -> dict[str, Value]:
+def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: spans.Times, now: str) -> dict[str, Value]:
     """Return the columns that end a run with the status, result and error of its root span.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from agentspan import __version__, clock, jsontext
 from agentspan.arriving.identity import span_id
+from agentspan.arriving.json_values import object_in
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.otel.identity import span_id_of, trace_id_of
 from agentspan.otel.mapping import judgements, outgoing
@@ -193,7 +194,7 @@ def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str
 
     A part of the payload that has an unexpected form is left out.
     """
-    otel, dropped = _members(payload.get("otel")), _members(payload.get("dropped"))
+    otel, dropped = object_in(payload.get("otel")), object_in(payload.get("dropped"))
     if otel.get("kind") in KINDS:
         written["kind"] = 1 + KINDS.index(otel["kind"])
     if otel.get("status") == "OK" and written["status"]["code"] == _UNSET:
@@ -214,13 +215,13 @@ def _recorded_events(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the recorded events of a span, without evaluations: `request` adds these from the table of scores."""
     for event in _objects(payload.get("events")):
         if type(event.get("name")) is str and event["name"] != judgements.RESULT:
-            attributes = _attributes(_members(event.get("attributes")))
+            attributes = _attributes(object_in(event.get("attributes")))
             yield {"name": event["name"], "timeUnixNano": str(_ns(event.get("time"))), "attributes": attributes}
 
 
 def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the recorded links of a span. A link within the span's own trace gets the ids of the written spans."""
-    own = _members(_members(_decoded(run.row.metadata)).get("otel")).get("trace_id")
+    own = object_in(object_in(_decoded(run.row.metadata)).get("otel")).get("trace_id")
     for link in _objects(payload.get("links")):
         trace, span = link.get("trace_id"), link.get("span_id")
         if _IDS.match(f"{trace} {span}") is None:
@@ -228,7 +229,7 @@ def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, A
         if trace == own:
             trace, span = trace_id_of(run.row.id), span_id_of(span_id(run.row.id, str(trace), str(span)))
         state = {"traceState": link["trace_state"]} if type(link.get("trace_state")) is str else {}
-        attributes = _attributes(_members(link.get("attributes")))
+        attributes = _attributes(object_in(link.get("attributes")))
         yield {"traceId": trace, "spanId": span, "attributes": attributes, **state}
 
 
@@ -260,10 +261,6 @@ def _value(value: Any) -> dict[str, Any]:
 
 def _decoded(text: str | None) -> Any:
     return None if text is None else jsontext.decode(text)
-
-
-def _members(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

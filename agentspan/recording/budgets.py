@@ -16,7 +16,7 @@ from math import inf, isfinite
 from typing import Any, Literal, NamedTuple, Self
 
 from agentspan.errors import BudgetExceeded, InvalidValue
-from agentspan.host import guard, log
+from agentspan.host import guard, is_readable, log
 from agentspan.journal.records import Parts
 from agentspan.model.columns import read_payload
 from agentspan.model.rows import AgentSpanRow
@@ -325,15 +325,13 @@ class _Terminal:
         """
         if self._is_over or not is_in_front() or not self._lock.acquire(blocking=False):
             return None
-        import select  # for this question only
-
         try:
             question = f"{spent.run_id} {spent.limit}"
             if self._asked != question:
                 self._asked = question
                 sys.stderr.write(f"agentspan: {spent}\nAllow more? [y: as much again, a number: so much, n: stop] ")
                 sys.stderr.flush()
-            if not select.select([sys.stdin], [], [], 0)[0]:
+            if not is_readable(sys.stdin):
                 return None
             line = sys.stdin.readline()
             self._asked = ""  # any other text is asked again

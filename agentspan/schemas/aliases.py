@@ -107,11 +107,12 @@ _PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     field: tuple(alias.path for alias in ALIASES if alias.field == field)
     for field in dict.fromkeys(alias.field for alias in ALIASES)
 }
+_TOPS: Mapping[str, frozenset[str]] = {field: frozenset(path[0] for path in paths) for field, paths in _PATHS.items()}
 
 
 def tokens_of(context: Mapping[str, Any], field: str) -> int | None:
     """Return `input_tokens` or `output_tokens` by the first alias that holds a count, or None."""
-    for path in _PATHS[field]:
+    for path in _paths(context, field):
         value = count(_at(context, path))
         if value is not None:
             return value
@@ -120,12 +121,12 @@ def tokens_of(context: Mapping[str, Any], field: str) -> int | None:
 
 def cost_of(context: Mapping[str, Any]) -> Any:
     """Return the value of the first alias of `cost_usd` that the payload has, or None."""
-    return next((value for path in _PATHS["cost_usd"] if (value := _at(context, path)) is not None), None)
+    return next((value for path in _paths(context, "cost_usd") if (value := _at(context, path)) is not None), None)
 
 
 def label_of(payload: Mapping[str, Any], field: str) -> str | None:
     """Return the text of the first alias of the field whose value is a label, or None."""
-    return next((value for path in _PATHS[field] if type(value := _at(payload, path)) is str and value), None)
+    return next((value for path in _paths(payload, field) if type(value := _at(payload, path)) is str and value), None)
 
 
 def count(value: Any) -> int | None:
@@ -155,10 +156,15 @@ def refused(context: Mapping[str, Any], used: Sequence[float | None]) -> Iterato
     """
     for field in (field for field, value in zip(_USED, used, strict=True) if value is None):
         usable = cost if field == "cost_usd" else count
-        for path in ((field,), *_PATHS[field]):
+        for path in ((field,), *_paths(context, field)):
             value = _at(context, path)
             if value is not None and type(value) is not dict and usable(value) is None:
                 yield "$." + ".".join(path)
+
+
+def _paths(context: Mapping[str, Any], field: str) -> Sequence[tuple[str, ...]]:
+    """Return the aliases of a field whose first member is there, in their order. Most payloads have none of them."""
+    return () if _TOPS[field].isdisjoint(context) else [path for path in _PATHS[field] if path[0] in context]
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

@@ -468,7 +468,8 @@ def _with_uncounted(
     The usage of the payload is checked without the result, as it is if the payload is written before there is a result.
     """
     marked = {(each.side, each.path) for each in known}
-    sides: tuple[tuple[Side, Any, Usage], ...] = ("payload", payload, _used(payload)), ("result_payload", result, used)
+    used_before = _NOTHING_USED if _no_usage(payload) else _used(payload)
+    sides: tuple[tuple[Side, Any, Usage], ...] = ("payload", payload, used_before), ("result_payload", result, used)
     for (side, sent, counted), is_new in zip(sides, check, strict=True):
         yield from (each for each in known if each.side == side)
         for path in aliases.refused(sent, counted) if is_new and type(sent) is dict else ():

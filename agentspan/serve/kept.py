@@ -158,7 +158,8 @@ class _Turns:
     def __init__(self, found: Conversation, state: tuple[AgentInstanceRow, frozenset[SpanMark]]) -> None:
         self.stamp: Hashable = None
         self.state = state
-        self._sections = encoded(found.sections)
+        parts = {"sections": found.sections, "chapters": found.chapters, "files": found.files}
+        self._parts = encoded(parts)[1:-1]
         self._starts = array("Q", [0])
         self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         at = 0
@@ -181,7 +182,7 @@ class _Turns:
         self._file.seek(start)
         turns = self._file.read(end - start)[:-1]
         rest = encoded({"total": total, "offset": offset, "place": place})[1:]
-        return b'{"turns":[%b],"sections":%b,%b' % (turns, self._sections, rest)
+        return b'{"turns":[%b],%b,%b' % (turns, self._parts, rest)
 
     def place_of(self, span: AgentSpanRow) -> int | None:
         """Return the index of the turn that shows a span (see Conversation.place_of)."""

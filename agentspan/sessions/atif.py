@@ -50,8 +50,8 @@ from agentspan.arriving import (
     unknown,
 )
 from agentspan.ground import built_in_part, jsontext
-from agentspan.sessions.formats import Format, Source, head_of, walk
-from agentspan.sessions.reading import opened
+from agentspan.sessions.formats import Format, Source, walk
+from agentspan.sessions.reading import first_bytes, opened
 
 NAME = "atif"
 _VERSION = re.compile(rb'"schema_version"\s*:\s*"ATIF-v')
@@ -555,18 +555,8 @@ def _without_circles(parents: dict[str, str | None]) -> dict[str, str | None]:
 def _sources(path: Path) -> Iterator[Source]:
     """Yield the trajectories in a folder, or the file itself if it is one."""
     for file in walk(path, ".json", ".jsonl", ".json.gz", ".jsonl.gz") if path.is_dir() else [path]:
-        if _VERSION.search(_head(file)):
+        if _VERSION.search(first_bytes(file) or b""):
             yield Source(NAME, file)
-
-
-def _head(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return head_of(path)
-    try:
-        with opened(path) as file:
-            return file.read(65_536)
-    except (OSError, EOFError, zlib.error):
-        return b""
 
 
 FORMATS = [Format(NAME, "ATIF", lambda environment: (), _sources, decode=decode)]

@@ -10,12 +10,11 @@ from pathlib import Path
 from agentspan.arriving import object_in, parsed
 from agentspan.sessions.claude_records import ClaudeDecoder
 from agentspan.sessions.formats import Format, Source, head_of, home, walk
-from agentspan.sessions.reading import PACKED, Unreadable, folder_in, opened, plain_path
+from agentspan.sessions.reading import PACKED, first_bytes, folder_in, plain_path
 
 NAME = "claude"
 _KEEPS_DAYS = 30
 _ENDINGS = (".jsonl", *(f".jsonl{packed}" for packed in PACKED))
-_HEAD_BYTES = 65_536
 _OURS = re.compile(
     rb'"(?:isSidechain|leafUuid|isSnapshotUpdate|permissionMode|aiTitle|customTitle|lastPrompt|bridgeSessionId)"\s*:'
     rb'|"type"\s*:\s*"(?:queue-operation|file-history-snapshot)"'
@@ -52,10 +51,10 @@ def sources(path: Path) -> Iterator[Source]:
         path = path.with_name(path.name.replace(".meta.json", ".jsonl"))
     if not path.name.endswith(_ENDINGS):
         return
-    head = _head_of(path)
+    head = first_bytes(path)
     main = _main_of(path, head)
     if main is not None:
-        path, head = main, _head_of(main)
+        path, head = main, first_bytes(main)
     if _is_ours(path, head):
         yield _source(path, head, _old_sidecars(path.parent))
 
@@ -68,7 +67,7 @@ def _in_folder(folder: Path) -> Iterator[Source]:
         if path.name.startswith("journal.jsonl") or plain_path(path) in seen:
             continue
         seen.add(plain_path(path))
-        head = _head_of(path)
+        head = first_bytes(path)
         if not _is_ours(path, head):
             continue
         if _is_sidecar(path) and _main_of(path, head) is not None:
@@ -76,19 +75,6 @@ def _in_folder(folder: Path) -> Iterator[Source]:
         if old[0] != path.parent:
             old = path.parent, _old_sidecars(path.parent)
         yield _source(path, head, old[1])
-
-
-def _head_of(path: Path) -> bytes | None:
-    """Return the first bytes of a file, decompressed; None if no module for that is installed."""
-    if path.suffix not in PACKED:
-        return head_of(path, _HEAD_BYTES)
-    try:
-        with opened(path) as file:
-            return file.read(_HEAD_BYTES)
-    except Unreadable:
-        return None
-    except (OSError, EOFError):
-        return b""
 
 
 def _is_ours(path: Path, head: bytes | None) -> bool:
@@ -131,7 +117,7 @@ def _old_sidecars(folder: Path) -> dict[str, list[Path]]:
     except OSError:
         return found
     for path in paths:
-        session = _SESSION.search(_head_of(path) or b"")
+        session = _SESSION.search(first_bytes(path) or b"")
         if session is not None:
             found.setdefault(session[1].decode("utf-8", "replace"), []).append(path)
     return found

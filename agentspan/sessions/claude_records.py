@@ -545,13 +545,10 @@ class ClaudeDecoder(LineDecoder):
         if (mode := text_in(record.get("permissionMode"))) is not None:
             self._out.facts.set_permission(mode)
 
-    def _pull_request(self, record: Mapping[str, Any]) -> None:
-        if (url := text_in(record.get("prUrl"))) is not None:
-            self._out.facts.list("pull_requests", url)
-
-    def _frame(self, record: Mapping[str, Any]) -> None:
-        if (url := text_in(record.get("frameUrl"))) is not None:
-            self._out.facts.list("frames", url)
+    def _link(self, record: Mapping[str, Any]) -> None:
+        for member, name in (("prUrl", "pull_requests"), ("frameUrl", "frames")):
+            if (url := text_in(record.get(member))) is not None:
+                self._out.facts.list(name, url)
 
     def _worktree(self, record: Mapping[str, Any]) -> None:
         commit = commit_in(object_in(record.get("worktreeSession")).get("originalHeadCommit"))
@@ -650,8 +647,8 @@ _METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
     "ai-title": lambda self, record: self._out.facts.title(1, record.get("aiTitle")),
     "custom-title": lambda self, record: self._out.facts.title(2, record.get("customTitle")),
     "permission-mode": ClaudeDecoder._permission,
-    "pr-link": ClaudeDecoder._pull_request,
-    "frame-link": ClaudeDecoder._frame,
+    "pr-link": ClaudeDecoder._link,
+    "frame-link": ClaudeDecoder._link,
     "worktree-state": ClaudeDecoder._worktree,
     "cost-state": ClaudeDecoder._cost,
     **dict.fromkeys(

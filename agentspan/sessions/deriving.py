@@ -14,18 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from agentspan.arriving import Arrival, Arrived, Session, hashed_id
+from agentspan.arriving import Arrival, Arrived, Session
 from agentspan.ground import (
     AgentInstanceRow,
     Context,
-    Move,
-    Put,
     SessionFileRow,
     SessionSummaryRow,
-    Unit,
-    Value,
     clock,
     errors,
     host,
@@ -35,7 +31,7 @@ from agentspan.ground import (
 )
 from agentspan.sessions.entries import Address, Entries, mtime_of, verbatim
 from agentspan.sessions.formats import Format, LineDecoder, Source
-from agentspan.sessions.importing import LIVE_S, MOST_FOLLOWED
+from agentspan.sessions.importing import LIVE_S, MOST_FOLLOWED, noting
 
 PAUSE_S = 0.1
 """How long the thread waits for further appends before it derives, so that many are committed together."""
@@ -214,25 +210,24 @@ class Deriver:
         return unique(self._ctx.storage, SessionFileRow, format=self._format.name, path=of.place)
 
     def _note(self, of: Of, note: SessionFileRow | None, state: str, newest_ns: int) -> None:
-        name, now, ctx = self._format.name, clock.now(), self._ctx
+        name, ctx = self._format.name, self._ctx
         found = next((each for each in self._arrival.sessions(name) if each.id == of.session), None)
         placed = self._arrival.place(name, of.session)
-        values: dict[str, Value] = {
-            "session": of.session,
-            "first": None if found is None else found.first,
-            "agent_instance_id": None if placed is None else placed.run,
-            "changed_ns": newest_ns,
-            "state": state,
-            "updated_at": now,
-        }
-        if note is None:
-            id = hashed_id(f"{name}:{of.place}", 0, ctx.account.partition)
-            known = {"id": id, "format": name, "path": of.place, "inserted_at": now}
-            unread = {"size": 0, "read_to": 0, "head": ""}
-            change: Put | Move = Put(SessionFileRow(**cast(Any, {**known, **unread, **values})))
-        else:
-            change = Move("session_file", note.id, frozenset(), values)
-        ctx.storage.apply([Unit((change,))], wait_s=ctx.wait_s)
+        _, unit = noting(
+            ctx,
+            name,
+            of.place,
+            note,
+            session=of.session,
+            first=None if found is None else found.first,
+            agent_instance_id=None if placed is None else placed.run,
+            size=0,
+            changed_ns=newest_ns,
+            read_to=0,
+            head="",
+            state=state,
+        )
+        ctx.storage.apply([unit], wait_s=ctx.wait_s)
 
 
 def _as_in_file(file: Path, line: bytes) -> tuple[Path, bytes]:

@@ -382,7 +382,7 @@ class Importer:
         states: Mapping[Path, Mapping[str, Any]],
     ) -> None:
         """Note in the storage how far the files of a source were read."""
-        ctx, now = self._ctx, clock.now()
+        ctx = self._ctx
         sessions = self._arrival.sessions(format.name)
         tops = [each for each in sessions if each.parent is None or len(sessions) == 1]
         session = tops[0] if len(tops) == 1 else None
@@ -403,31 +403,34 @@ class Importer:
             more["version"] = None  # it is read again
         units = []
         for file, stamp in stamps.items():
-            path = noted_path(file)
-            before = self._known.get((format.name, path))
-            row = SessionFileRow(
-                hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
-                format.name,
-                path,
-                None if session is None else about_of(ctx, session.id),
-                None if session is None else about_of(ctx, session.first),
-                None if placed is None else placed.run,
-                stamp.size,
-                stamp.changed_ns,
-                read_to[file],
-                heads[file],
-                jsontext.text_of({"version": format.version, **states[file], **more}),
-                now if before is None else before.inserted_at,
-                now,
+            key = format.name, noted_path(file)
+            self._known[key], unit = noting(
+                ctx,
+                *key,
+                self._known.get(key),
+                session=None if session is None else about_of(ctx, session.id),
+                first=None if session is None else about_of(ctx, session.first),
+                agent_instance_id=None if placed is None else placed.run,
+                size=stamp.size,
+                changed_ns=stamp.changed_ns,
+                read_to=read_to[file],
+                head=heads[file],
+                state=jsontext.text_of({"version": format.version, **states[file], **more}),
             )
-            values: dict[str, Any] = {name: getattr(row, name) for name in row._fields if name not in _FIXED}
-            change = Put(row) if before is None else Move("session_file", row.id, frozenset(), values)
-            units.append(Unit((change,)))
-            self._known[format.name, path] = row
+            units.append(unit)
         ctx.storage.apply(units, wait_s=ctx.wait_s)
 
 
-_FIXED = ("id", "format", "path", "inserted_at")
+def noting(
+    ctx: Context, format: str, path: str, before: SessionFileRow | None, **values: Any
+) -> tuple[SessionFileRow, Unit]:
+    """Return the row that says how far a file was read, and the unit that stores it in place of the row `before`."""
+    now = values["updated_at"] = clock.now()
+    if before is not None:
+        return before._replace(**values), Unit((Move("session_file", before.id, frozenset(), values),))
+    id = hashed_id(f"{format}:{path}", 0, ctx.account.partition)
+    row = SessionFileRow(id=id, format=format, path=path, inserted_at=now, **values)
+    return row, Unit((Put(row),))
 
 
 def _decoded(decoder: LineDecoder, file: Path, lines: Iterator[Line], known: int) -> Iterator[tuple[list[Record], int]]:

@@ -1,11 +1,12 @@
 """Reports changed files by inotify of Linux, through ctypes. On other systems there is none, and watchers poll."""
 
 import os
-import select
 import struct
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from agentspan.ground import is_readable
 
 _MODIFY, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
 _OVERFLOW, _IGNORED, _IS_FOLDER, _ONLY_FOLDERS = 0x4000, 0x8000, 0x40000000, 0x1000000
@@ -67,7 +68,7 @@ class Inotify:
         """Wait for changes; return none after `seconds`."""
         files: set[Path] = set()
         is_unknown = False
-        if not select.select([self._number], [], [], seconds)[0]:
+        if not is_readable(self._number, seconds):
             return Changes(frozenset(), is_unknown)
         while True:
             try:

@@ -143,12 +143,9 @@ class Seen:
         if self.add(message) and not is_result:
             yield message
 
-    def _key(self, message: Mapping[str, Any]) -> Any:
-        id = message.get("id")
-        if type(id) is str and id:
-            return id
-        content = self._texts.whole(message.get("content"))
-        return str(message.get("role")), content if type(content) is str else json.dumps(content, sort_keys=True)
+    def _key(self, message: Mapping[str, Any]) -> tuple[str, ...]:
+        has_id = text_in(message.get("id")) is not None
+        return name_of(message, None if has_id else self._texts.whole(message.get("content")))
 
 
 def name_of(message: Mapping[str, Any], content: Any) -> tuple[str, ...]:

@@ -6,18 +6,16 @@ Only the first bytes of files are read here. Nothing is decoded, and nothing is 
 import fnmatch
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from agentspan.arriving import Session
 from agentspan.ground import errors, jsontext, text
-from agentspan.sessions.formats import About, Format, Source, head_of, walk
+from agentspan.sessions.formats import About, Format, Source, walk
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamps_of
-from agentspan.sessions.reading import PACKED, Unreadable, folder_in, opened
+from agentspan.sessions.reading import PACKED, first_bytes, folder_in
 from agentspan.sessions.registry import LIKELY_BYTES, likely
 
 ALL = "all"
@@ -119,22 +117,11 @@ def _matches_mangled(name: str, pattern: str) -> bool:
 def head(source: Source) -> Head:
     """Return the facts in the first bytes of a source's main file."""
     for size in HEAD_BYTES:
-        text = _first_bytes(source.path, size)
+        text = first_bytes(source.path, size) or b""
         folder, first = folder_in(text), _TIME.search(text)
         if first is not None and (folder is not None or source.project is not None):
             break
     return Head(folder, None if first is None else _ns_of(first[1].decode()))
-
-
-def _first_bytes(path: Path, size: int) -> bytes:
-    """Return the first bytes of what a file holds, decompressed; none if it cannot be read."""
-    if path.suffix not in PACKED:
-        return head_of(path, size)
-    try:
-        with closing(opened(path)) as file:
-            return file.read(size)
-    except (OSError, EOFError, zlib.error, Unreadable):
-        return b""
 
 
 def _ns_of(text: str) -> int | None:
@@ -205,7 +192,7 @@ def _sources_of(file: Path, formats: Mapping[str, Format]) -> list[Source]:
 
     The others are asked, and imported, only if none of these claims it.
     """
-    first = [name for name in likely(file, _first_bytes(file, LIKELY_BYTES)) if name in formats]
+    first = [name for name in likely(file, first_bytes(file, LIKELY_BYTES) or b"") if name in formats]
     found = ([*formats[name].sources(file)] for name in dict.fromkeys([*first, *formats]))
     return next(filter(None, found), [])
 

@@ -583,18 +583,12 @@ def _position(path: Path) -> str:
 
 
 def _sources(path: Path) -> Iterator[Source]:
-    if path.is_dir():
-        for file in walk(path, ".db", ".json"):
-            if file.suffix == ".json":
-                if _is_info(file):
-                    yield _tree(file)
-            elif _DATABASE.fullmatch(file.name) and is_database(file):
-                yield _database(file)
-    elif path.is_file() and path.suffix == ".json":
-        if _is_info(path):
-            yield _tree(path)
-    elif path.is_file() and is_database(path):
-        yield _database(path)
+    for file in walk(path, ".db", ".json") if path.is_dir() else filter(Path.is_file, [path]):
+        if file.suffix == ".json":
+            if _is_info(file):
+                yield _tree(file)
+        elif (file == path or _DATABASE.fullmatch(file.name)) and is_database(file):
+            yield _database(file)
 
 
 _GROWING = 2

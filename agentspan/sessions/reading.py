@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
@@ -65,6 +66,22 @@ def opened(path: Path) -> IO[bytes]:
         return file
     file.close()
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else _zstd(path)
+
+
+def first_bytes(path: Path, size: int = 65_536) -> bytes | None:
+    """Return the first bytes of what a file holds, decompressed; none if it cannot be read.
+
+    None stands for a file that is compressed by zstd, if no module for that is installed.
+    """
+    if path.suffix not in PACKED:
+        return head_of(path, size)
+    try:
+        with opened(path) as file:
+            return file.read(size)
+    except Unreadable:
+        return None
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def _zstd(path: Path) -> IO[bytes]:

@@ -37,7 +37,7 @@ class OpenedLater(Wrapper[Storage]):
         wait_s: seconds to wait for another thread that is opening the storage.
     """
 
-    __slots__ = ("_patience",)
+    __slots__ = ("_kept", "_patience")
 
     def __init__(self, location: Location, open: Callable[[], Storage], *, wait_s: float) -> None:
         self.location = location
@@ -52,7 +52,9 @@ class OpenedLater(Wrapper[Storage]):
     def waiting(self, patience: Patience) -> Storage:
         """Return the same storage for a caller with this patience. It is opened at its first use, too."""
         patience = patience.within(self._patience)
-        return sharing(self, _patience=patience) if self._storage is None else waiting(self._storage, patience)
+        if self._storage is not None:
+            return waiting(self._storage, patience)
+        return sharing(self, _patience=patience, _kept=self)  # a fork knows only the kept one
 
     @property
     def direct(self) -> Storage:

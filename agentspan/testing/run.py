@@ -22,7 +22,7 @@ from agentspan.schemas.span_types import Registry, error_in, error_text, error_t
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
-from agentspan.text import duration_text, one_line, printable
+from agentspan.text import duration_text, noun, one_line, printable
 
 MAX_SHOWN = 80
 
@@ -105,7 +105,7 @@ def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
         name=row.label or (own if isinstance(own, str) and own else row.schema_name),
         status=cast(SpanStatus, row.status),
         payload=payload,
-        result=None if row.result_payload is None else jsontext.decode(row.result_payload),
+        result=_decoded(row.result_payload),
         summary=row.summary,
         duration_ms=row.duration_ms,
         input_tokens=row.input_tokens,
@@ -161,7 +161,7 @@ def run_text(storage: Storage, row: AgentInstanceRow, title: str, *, payloads: b
     """
     nodes = list(walk(build(storage.ask(SpansOf(row.id)))))
     registry = _registry(storage, row)
-    metadata, result, error = (_as_text(text) for text in (row.metadata, row.result, row.error))
+    metadata, result, error = (_decoded(text) for text in (row.metadata, row.result, row.error))
     lines = [f"{MARKS[row.status]} {_with_error(title, error)}"]
     if payloads:
         members = {"metadata": metadata, "result": result, "error": _without_stacktrace(error)}
@@ -183,13 +183,9 @@ def run_title(name: str, version: str | None) -> str:
     return " ".join(one_line(text, MAX_NAME) for text in (name, version) if text is not None)
 
 
-def _as_text(text: str | None) -> Any:
-    return None if text is None else jsontext.decode(text)
-
-
 def _line(span: AgentSpanRow, registry: Registry) -> str:
     """Return `type · summary → error`; without a summary the span's name, if it has one."""
-    result = None if span.result_payload is None else jsontext.decode(span.result_payload)
+    result = _decoded(span.result_payload)
     shown = span.summary or ""
     if shown and span.duration_ms is not None and "_duration" in (registry.resolve(span.schema_name).template or ""):
         shown = shown.replace(duration_text(span.duration_ms), "<duration>")
@@ -212,7 +208,7 @@ def _with_error(text: str, error: Any) -> str:
 
 
 def _payloads(span: AgentSpanRow) -> dict[str, Any]:
-    result = None if span.result_payload is None else jsontext.decode(span.result_payload)
+    result = _decoded(span.result_payload)
     if isinstance(result, dict) and "error" in result:
         result = {**result, "error": _without_stacktrace(result["error"])}
     elif error_in(result) is not None:
@@ -347,17 +343,17 @@ class CapturedRun:
     @property
     def metadata(self) -> dict[str, Any] | None:
         """The input of the run, a JSON object, or None."""
-        return _decoded(self._row().metadata)
+        return _object(self._row().metadata)
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The output of the run, a JSON object, or None."""
-        return _decoded(self._row().result)
+        return _object(self._row().result)
 
     @property
     def error(self) -> dict[str, Any] | None:
         """The exception that ended the run: `type`, `message` and `stacktrace`; or None."""
-        return _decoded(self._row().error)
+        return _object(self._row().error)
 
     @property
     def duration_ms(self) -> float | None:
@@ -429,7 +425,7 @@ class CapturedRun:
             self._fail(f"{_called(name, arguments)} was never called{self._listed(name, arguments)}")
         if times is not None and count != times:
             wanted = _called(name, arguments)
-            self._fail(f"expected {_count(times, 'call')} of {wanted}, found {count}{self._listed(name, arguments)}")
+            self._fail(f"expected {noun(times, 'call')} of {wanted}, found {count}{self._listed(name, arguments)}")
 
     def assert_never_called(self, name: str, /, **arguments: Any) -> None:
         """Assert that no span of this name or type, with these arguments, started.
@@ -471,7 +467,7 @@ class CapturedRun:
         __tracebackhide__ = True
         spans = [f"{span.title} ({span.status})" for span in self.spans if span.status in OPEN]
         if spans:
-            self._fail(f"{_count(len(spans), 'span')} not finished: {_some(spans, ', ')}")
+            self._fail(f"{noun(len(spans), 'span')} not finished: {_some(spans, ', ')}")
 
     def assert_no_failures(self) -> None:
         """Assert that neither the run nor any of its spans failed.
@@ -530,8 +526,12 @@ class CapturedRun:
         return self._row(), list(self._storage.ask(SpansOf(self.id)))
 
 
-def _decoded(text: str | None) -> dict[str, Any] | None:
-    return None if text is None else cast(dict[str, Any], jsontext.decode(text))
+def _decoded(text: str | None) -> Any:
+    return None if text is None else jsontext.decode(text)
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    return cast(dict[str, Any] | None, _decoded(text))
 
 
 def _error(error: Any) -> str:
@@ -540,10 +540,6 @@ def _error(error: Any) -> str:
 
 def _called(name: str, arguments: dict[str, Any]) -> str:
     return call_text(name, arguments) if arguments else name
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _some(lines: list[str], between: str) -> str:

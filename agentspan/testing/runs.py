@@ -10,6 +10,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.run import CapturedRun
+from agentspan.text import noun
 
 MAX_LISTED = 20
 
@@ -67,7 +68,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         __tracebackhide__ = True
         count = len(self)
         if count > 1:
-            lines = [f"  {run.name}: {run.status}, {_count(len(run.spans))}" for run in self._latest()]
+            lines = [f"  {run.name}: {run.status}, {noun(len(run.spans), 'span')}" for run in self._latest()]
             more = [f"  and {count - len(lines)} before them"] if count > len(lines) else []
             raise AssertionError("\n".join([f"{count} runs were recorded, not one:", *lines, *more]))
         return self.last
@@ -88,10 +89,6 @@ class CapturedRuns(Sequence[CapturedRun]):
 
     def _latest(self) -> list[CapturedRun]:
         return self._page(Query("agent_instance", descending=True, limit=MAX_LISTED))[::-1]
-
-
-def _count(spans: int) -> str:
-    return "1 span" if spans == 1 else f"{spans} spans"
 
 
 def snapshot(run: CapturedRun, *, payloads: bool = False) -> str:

@@ -84,13 +84,13 @@ class Address(NamedTuple):
             words["since"] = max(filter.since, words["since"])
         if filter.until is not None and "until" in words:
             words["until"] = min(filter.until, words["until"])
-        return self.link("", **words)
+        return self.narrowed(*words.items()).link()
 
     def narrowed(self, *pairs: Pair) -> "Address":
-        """Return the address with further conditions. One that may occur once replaces that of its name."""
+        """Return the address with further conditions. One that may occur once replaces its name's; "" removes it."""
         names = {name for name, _ in pairs if name not in MANY}
         kept = [each for each in self.words if each[0] not in names and each not in pairs]
-        return self._replace(words=(*kept, *pairs))
+        return self._replace(words=(*kept, *(pair for pair in pairs if pair[1])))
 
     def without(self, pair: Pair, page: str = "") -> str:
         """Return the address of a page without one condition, and at its first row."""

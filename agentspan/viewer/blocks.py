@@ -121,7 +121,7 @@ def _shown(table: Table) -> tuple[list[Column], list[list[str]], str]:
 def _text(cell: Cell) -> str:
     if cell.at is not None and not cell.text:
         return cell.at.run_id + ("" if cell.at.step is None else f"{STEP}{cell.at.step}")
-    return f"{cell.mark} {cell.text}".strip() + (f" ({cell.hint})" if cell.hint else "")
+    return "· " * cell.depth + f"{cell.mark} {cell.text}".strip() + (f" ({cell.hint})" if cell.hint else "")
 
 
 def text(blocks: Iterable[Shows]) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 from agentspan import clock
 from agentspan.analysis import messages, tree
+from agentspan.analysis.calls import files_of, shown_call
+from agentspan.analysis.costs import chapters_of
 from agentspan.analysis.messages import Call, Message
 from agentspan.blobs import Blob, pictures_in, replaced
 from agentspan.model.changes import OPEN
@@ -60,6 +62,7 @@ def _linked(text: str) -> str:
 
 _KEPT = frozenset({"agent", "llm", "message", "tool"})
 _SHOWN = frozenset({"llm", "message", "tool"})
+_WORDS = frozenset({"thinking", "reasoning", "refusal", "finish_reason", "stop_reason"})
 
 
 MOST_BYTES = 96 * 2**20
@@ -77,6 +80,7 @@ class Section(TypedDict):
         id: the id of its thread (see Turn).
         parent: the id of the section in which this one stands; None for the outermost.
         name: the name of the agent; None outside any agent.
+        first: the index of its first turn, or of that of a section in it.
         turns: the number of turns, with those of the sections in it. The other figures include these sections, too.
         tokens: the tokens of its spans, input and output; None if none is known.
         cost_usd: the cost of its spans in USD; None if none is known.
@@ -86,6 +90,7 @@ class Section(TypedDict):
     id: str
     parent: str | None
     name: str | None
+    first: int
     turns: int
     tokens: int | None
     cost_usd: float | None
@@ -93,10 +98,20 @@ class Section(TypedDict):
 
 
 class Conversation(NamedTuple):
-    """The turns of a run in order, and the sections that they are in, by the id of the section."""
+    """The conversation of a run.
+
+    Attributes:
+        turns: the turns in order.
+        sections: the sections that they are in, by the id of the section.
+        chapters: the prompts of the session of a coding agent (see costs.Chapter), each with `turn`, the index of its
+            first turn.
+        files: the files that it edited (see calls.File).
+    """
 
     turns: list[Turn]
     sections: dict[str, Section]
+    chapters: Sequence[dict[str, Any]] = ()
+    files: Sequence[dict[str, Any]] = ()
 
     def place_of(self, span: AgentSpanRow) -> int | None:
         """Return the index of the turn that shows a span, else of the first turn that began later; None without turns.
@@ -157,16 +172,32 @@ def of_run(
     reader = _Reader(sorted(kept, key=lambda span: (start_of(span), span.id)), most_turns, is_session)
     found = reader.ordered()
     missing += reader.missing
-    sections = reader.sections()
-    return Conversation([*found, _end(found[-1], missing)] if missing and found else found, sections)
+    sections, own, chapters = reader.sections(), dict[str, int](), list[dict[str, Any]]()
+    for number, turn in enumerate(found):
+        own.setdefault(turn["span"], number)
+        around: str | None = turn["thread"]
+        while around is not None and sections[around]["first"] < 0:
+            sections[around]["first"] = number
+            around = sections[around]["parent"]
+    for each in chapters_of(kept) if found and is_session else ():
+        later = (number for number, turn in enumerate(found) if turn["at"] >= each.at)
+        at = own[each.span_id] if each.span_id in own else next(later, len(found) - 1)
+        chapters.append({**each._asdict(), "turn": at})
+    files = [each._asdict() for each in (files_of(kept) if is_session else ())]
+    return Conversation([*found, _end(found[-1], missing)] if missing and found else found, sections, chapters, files)
 
 
 def _end(last: Turn, missing: int) -> Turn:
     """Return the last turn of a truncated conversation, with the number of steps that are not shown."""
     noun = "step is" if missing == 1 else "steps are"
     text = f"The conversation is too large to be shown whole: {missing:,} more {noun} in the tree."
-    plain: Turn = {**last, "side": "", "role": "agentspan", "text": text, "length": len(text), "name": None}
-    return {**plain, "arguments": None, "calls": [], "others": [], "again": [], "differs": [], "error": None}
+    return {**last, **_blank(), "side": "", "role": "agentspan", "text": text, "length": len(text), "name": None}
+
+
+def _blank() -> Any:
+    """Return the members of a turn that only some turns have."""
+    several: dict[str, Any] = {name: [] for name in ("calls", "others", "again", "differs")}
+    return several | dict.fromkeys(("arguments", "asked_by", "error", "shown"))
 
 
 @dataclass(slots=True)
@@ -292,6 +323,9 @@ class _Reader:
             turn["status"] = "failed"
         turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
         turn["others"] = step.others
+        if self._is_session:
+            turn["shown"] = (shown := shown_call(step.name, step.arguments))._asdict()
+            turn["arguments"] = None if shown.lines else turn["arguments"]
         self._tools[span.id] = step, turn
         return step, turn
 
@@ -327,7 +361,9 @@ class _Reader:
         error, more = turns.error_parts(result, span.status)
         others = settings + turns.outcome(result) + more
         is_closed = span.status not in OPEN
-        if not answers and (error is not None or others or (again and is_closed and not quiet)):
+        # The ids and settings of a call of a session are no words of it: they are in the details of its step.
+        is_said = any(part["name"] in _WORDS for part in others) if self._is_session and quiet else others
+        if not answers and (error is not None or is_said or (again and is_closed and not quiet)):
             turn = self._turn(span, "assistant", "", ended, side="out", name=span.label)
             turn["calls"] = [call.shown for call in quiet]
             answers.append(self._add(turn, thread))
@@ -492,26 +528,11 @@ class _Reader:
         name: str | None = None,
         error: str | None = None,
     ) -> Turn:
-        thread = self._threads.of(span)
-        return {
-            "span": span.id,
-            "thread": thread.id,
-            "agent": thread.name,
-            "side": side,
-            "role": role,
-            "text": text[:MAX_TEXT],
-            "length": len(text),
-            "name": name,
-            "arguments": None,
-            "calls": [],
-            "asked_by": None,
-            "others": [],
-            "again": [],
-            "differs": [],
-            "error": error,
-            "at": at,
-            "status": span.status,
-        }
+        thread, found = self._threads.of(span), _blank()
+        found |= {"span": span.id, "thread": thread.id, "agent": thread.name, "side": side, "role": role, "name": name}
+        found |= {"text": text[:MAX_TEXT], "length": len(text), "error": error, "at": at, "status": span.status}
+        turn: Turn = found
+        return turn
 
 
 def _opening(span: AgentSpanRow) -> Opening | None:
@@ -531,15 +552,10 @@ def _and_around(thread: Thread) -> Iterator[Thread]:
 
 
 def _section(thread: Thread) -> Section:
-    return {
-        "id": thread.id,
-        "parent": None if thread.parent is None else thread.parent.id,
-        "name": thread.name,
-        "turns": 0,
-        "tokens": None,
-        "cost_usd": None,
-        "duration_ms": 0.0,
-    }
+    parent = None if thread.parent is None else thread.parent.id
+    return Section(
+        id=thread.id, parent=parent, name=thread.name, first=-1, turns=0, tokens=None, cost_usd=None, duration_ms=0.0
+    )
 
 
 def _is_related(one: Thread, other: Thread) -> bool:

@@ -8,27 +8,27 @@ from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any, TypeVar, cast
 
-from agentspan.analysis import diff_text, failure_text
+from agentspan.analysis import diff_text
 from agentspan.analysis.causes import page_of
 from agentspan.analysis.costs import Costs
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.drift import Drift
 from agentspan.analysis.overview import Overview, overview
-from agentspan.analysis.report import MARKS
 from agentspan.analysis.runs import StatsByVersion, find_runs
 from agentspan.analysis.search import Hits
 from agentspan.analysis.stored_run import RunStep
-from agentspan.analysis.tree import run_error, run_name, session_title
-from agentspan.analysis.why import Group, RunWhy, Why
+from agentspan.analysis.tree import MARKS, run_error, run_name, session_title
+from agentspan.analysis.why import RunWhy, Why
 from agentspan.answers import cost, groups
 from agentspan.answers import overview as answers
 from agentspan.answers import stats as of_stats
+from agentspan.answers import why as of_why
 from agentspan.answers.blocks import Table
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import tokens_of
 from agentspan.storage.sums import RunList, RunSummary, Stat
-from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, p_text
+from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun
 from agentspan.viewer.blocks import MOST_ROWS, Shown, Shows, flat, html
 
 T = TypeVar("T")
@@ -101,12 +101,9 @@ class ShownStats(Shown, list[Stat]):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield a table of the types and labels."""
-        types = [stat for stat in self if stat.label is None]
-        yield f"{noun(sum(stat.count for stat in types), 'step')} of {noun(len(types), 'type')}"
-        if self:
-            yield _stats_table((_stat_name(stat), stat) for stat in self)
+    def blocks(self) -> Iterable[Shows]:
+        """Return a table of the types and labels, and the sums."""
+        return of_stats.statistics(self)
 
 
 class ShownStatsByVersion(Shown, StatsByVersion):
@@ -114,33 +111,9 @@ class ShownStatsByVersion(Shown, StatsByVersion):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield a table of the types and labels, each followed by its versions."""
-        yield f"{noun(sum(each.count for each in self.stats if each.label is None), 'step')} by version"
-        if self.stats:
-            yield _stats_table(self._rows())
-        if self.left_out_versions:
-            yield f"not broken down: {noun(self.left_out_versions, 'version')} with earlier runs"
-
-    def _rows(self) -> Iterator[tuple[str, Stat]]:
-        of_version = [{(s.schema_name, s.label): s for s in version.stats} for version in self.versions]
-        for stat in self.stats:
-            yield _stat_name(stat), stat
-            for version, own in zip(self.versions, of_version, strict=True):
-                if (stat.schema_name, stat.label) in own:
-                    yield f"· · {version.name}", own[stat.schema_name, stat.label]
-
-
-_STAT_COLUMNS = ("span type", "steps", "failed", "p50", "p95", "p99", "max", "total", "tokens", "cost")
-
-
-def _stat_name(stat: Stat) -> str:
-    return stat.schema_name if stat.label is None else f"· {stat.label}"
-
-
-def _stats_table(stats: Iterable[tuple[str, Stat]]) -> Table:
-    rows = [(name, *of_stats.cells(stat)) for name, stat in stats]
-    return flat(_STAT_COLUMNS, rows, _STAT_COLUMNS[1:])
+    def blocks(self) -> Iterable[Shows]:
+        """Return a table of the types and labels, each followed by its versions, and the sums."""
+        return of_stats.statistics(self.stats, parted=self)
 
 
 class ShownCosts(Shown, Costs):
@@ -194,58 +167,9 @@ class ShownWhy(Shown, Why):
 
     __slots__ = ()
 
-    def blocks(self) -> Iterator[Shows]:
-        """Yield the number of failed runs, the groups, and the findings: features that are associated with failure."""
-        yield failure_text.head(self)
-        if self.missed is not None:
-            missed, rule = self.missed, str(self.missed.rule)
-            yield f'{missed.missed:,} of {missed.runs:,} missed {rule}: why(outcome="{rule}")'
-        failures = [group for group in self.groups if group.kind != "ending"]
-        endings = [group for group in self.groups if group.kind == "ending"]
-        if failures:
-            yield self._groups("what failed", failures)
-        if endings:
-            yield self._groups("ended without a failed step", endings)
-        yield from self._findings()
-
-    def _groups(self, title: str, groups: Sequence[Group]) -> Table:
-        passed = self.runs - self.failed
-        rows = [
-            (
-                group.text + (" (recovered)" if group.recovered else ""),
-                f"{group.runs:,}",
-                "" if group.passed is None else f"{group.passed:,}",
-                f"{group.spans:,}" if group.spans else "",
-                group.signature,
-                group.run_id,
-            )
-            for group in groups
-        ]
-        numbers = (f"of {self.failed:,} failed" if self.failed else "runs", f"of {passed:,} passed", "failed steps")
-        return flat((title, *numbers, "signature", "latest run"), rows, numbers, ("signature", "latest run"))
-
-    def _findings(self) -> Iterator[Shows]:
-        if not self.failed or self.failed == self.runs:
-            return
-        yield failure_text.compared(self)
-        if missable := failure_text.missable(self.findings):
-            yield missable
-        rows = [
-            (
-                each.feature,
-                f"{each.failed_with:,} of {each.failed:,}",
-                f"{each.passed_with:,} of {each.passed:,}",
-                failure_text.ratio(each.odds_ratio),
-                p_text(each.q),
-            )
-            for each in self.findings.findings
-        ]
-        if rows:
-            yield flat(_FINDING_COLUMNS, rows, _FINDING_COLUMNS[1:])
-            yield failure_text.Q_EXPLAINED
-
-
-_FINDING_COLUMNS = ("feature", "in failed", "in passed", "odds ×", "q")
+    def blocks(self) -> Iterable[Shows]:
+        """Return the number of failed runs, the groups, and the findings: features that are associated with failure."""
+        return chain(*of_why.why(self, MOST_ROWS, shortest=of_why.LONGEST))
 
 
 class ShownRunWhy(Shown, RunWhy):

@@ -18,7 +18,7 @@ class Part(NamedTuple):
     """A part of a page.
 
     Attributes:
-        template: the name of its template, such as `failures_groups.html`.
+        template: the name of its template, such as `compare_steps.html`.
         read: returns the values for the template: the result of a function of `agentspan.analysis` as texts. It runs in
             a thread, and its result is kept until the file changes.
     """

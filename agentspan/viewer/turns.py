@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
 from agentspan.analysis import messages
-from agentspan.analysis.messages import SENT, SYSTEM, Call, Message, Part, exact, value_of
+from agentspan.analysis.messages import Call, Message, Part
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aliases import USAGE_MEMBERS
 from agentspan.schemas.span_types import error_in, error_text, fallback
@@ -69,6 +69,7 @@ class Turn(TypedDict):
         error: the error of a failed span.
         at: the time of the turn, as stored text.
         status: the status of the span; `failed` also for a tool that returned an error.
+        shown: the call of a tool in the session of a coding agent (see calls.Shown). An edit then has no `arguments`.
     """
 
     span: str
@@ -88,6 +89,7 @@ class Turn(TypedDict):
     error: str | None
     at: str
     status: str
+    shown: dict[str, Any] | None
 
 
 class Step(NamedTuple):
@@ -108,7 +110,7 @@ class Step(NamedTuple):
 
 def step_of(span: AgentSpanRow) -> Step:
     """Decode a tool span; return its arguments, output and error."""
-    asked, result = value_of(span.payload), value_of(span.result_payload)
+    asked, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
     payload = asked if isinstance(asked, dict) else {}
     arguments = payload.get("arguments")
     others = _strange(asked) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
@@ -133,7 +135,7 @@ def step_of(span: AgentSpanRow) -> Step:
 
 def call_id_of(span: AgentSpanRow) -> str | None:
     """Return the id of the call that a tool span executed; None if unknown."""
-    payload = value_of(span.payload) if '"call_id"' in span.payload else None
+    payload = messages.value_of(span.payload) if '"call_id"' in span.payload else None
     call_id = payload.get("call_id") if isinstance(payload, dict) else None
     return call_id if isinstance(call_id, str) else None
 
@@ -146,7 +148,7 @@ def settings(payload: Any) -> list[Part]:
     """Return the settings of a model call, such as its tools: all payload members except messages and model name."""
     if not isinstance(payload, dict):
         return _strange(payload)
-    return messages.rest(payload, {*SYSTEM, *SENT, *_if_text(payload, "model")})
+    return messages.rest(payload, {*messages.SYSTEM, *messages.SENT, *_if_text(payload, "model")})
 
 
 def outcome(result: Any) -> list[Part]:
@@ -194,7 +196,7 @@ def is_answer(message: Message, step: Step) -> bool:
         return message["text"] in step.error_texts and step.output is None
     if message["text"] == step.text:
         return True
-    return step.output is not None and exact(message["text"]) == exact(messages.json_of(step.output))
+    return step.output is not None and messages.exact(message["text"]) == messages.exact(messages.json_of(step.output))
 
 
 def is_call(call: Call, step: Step) -> bool | None:
@@ -203,7 +205,7 @@ def is_call(call: Call, step: Step) -> bool | None:
         return None
     if call["name"] != step.name or call["others"]:
         return False
-    return call["arguments"] == step.arguments or exact(call["arguments"]) == exact(step.arguments)
+    return call["arguments"] == step.arguments or messages.exact(call["arguments"]) == messages.exact(step.arguments)
 
 
 def arguments_of(text: str) -> str:

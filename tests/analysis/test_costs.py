@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import clock
 from agentspan.analysis.by_name import find_span
-from agentspan.analysis.costs import BY_STEPS, BYS, Costs, costs, prompts_of
+from agentspan.analysis.costs import BY_STEPS, BYS, Costs, chapters_of, costs, prompts_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
@@ -19,7 +19,7 @@ from agentspan.ids import IdSource
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, Row
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.questions import CachedCalls, Question, RunSums, RunsWhere, TimedSums
+from agentspan.storage.questions import CachedCalls, Question, RunSums, RunsWhere, SpansOf, TimedSums
 from agentspan.storage.sqlite.index import INDEXED
 from agentspan.testing.contract import Rows
 from tests.tiers import longer
@@ -128,6 +128,10 @@ def test_a_prompt_has_all_steps_until_the_next_one_with_those_of_sub_agents(db: 
         assert find_span(db.storage, f"{row.run_id}#{row.step}").id == row.span_id
     of_run = [(row.name, row.spent.cost_usd) for row in prompts_of(db.storage, run.id)]
     assert of_run == [(None, 0.5), ("fix it and more", 3.0), ("/init", 4.0)]
+    chapters = chapters_of(db.storage.ask(SpansOf(run.id)))
+    assert [(each.name, each.step, each.cost_usd, each.tokens) for each in chapters] == [
+        ("fix it and more", 3, 3.0, 9), ("never mind", 10, None, None), ("/init", 11, 4.0, 1),
+    ]  # fmt: skip
     assert [*prompts_of(db.storage, db.runs(agent="without prompts").runs[0].run.id)] == []
     assert costs(db.storage, by="prompt", most_spans=1).read_runs == 1
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.analysis.failure_text import interval_text
 from agentspan.analysis.statistics import (
     Interval,
     Ratio,
     benjamini_hochberg,
     exact_interval,
     fisher_p,
+    interval_text,
     paired_permutation_p,
     permutation_ps,
     wilson,

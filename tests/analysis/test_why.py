@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.analysis import failure_text, why_text
+from agentspan.analysis import why_text
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.periods import MOST_PERIODS, Periods, periods_of
 from agentspan.analysis.why import Group, failed_share, why, why_run
+from agentspan.answers import why as answers
+from agentspan.cli.rendering import bars
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
@@ -470,14 +472,14 @@ def test_the_share_of_failed_runs_is_that_of_why(db: Database, recorded: Recorde
     assert (share.runs, share.failed, share.unknown, share.open) == (3, 1, 1, 1)
     for field in fields(share):
         assert getattr(share, field.name) == getattr(found, field.name)
-    assert failure_text.head(share) == "1 of 3 runs failed (33%, 6–79%) · 1 more is still open"
+    assert answers.head(share) == "1 of 3 runs failed (33%, 6–79%) · 1 more is still open"
     assert failed_share(db.storage, RunFilter(signature="abcd")) == share
 
 
 def test_bars_are_as_high_as_their_counts() -> None:
-    assert failure_text.bars([0, 1, 4, 8]) == " ▁▄█"
-    assert failure_text.bars([]) == ""
-    lengths = [failure_text.length_text(Periods("", seconds, 1)) for seconds in (60, 900, 3600, 86_400, 2_419_200)]
+    assert bars([0, 1, 4, 8]) == " ▁▄█"
+    assert bars([]) == ""
+    lengths = [answers.length_text(Periods("", seconds, 1)) for seconds in (60, 900, 3600, 86_400, 2_419_200)]
     assert lengths == ["minute", "15 minutes", "hour", "day", "4 weeks"]
 
 
@@ -505,5 +507,5 @@ def test_where_something_was_found_it_is_not_said_that_nothing_could_be() -> Non
             db.agent_instances.finish(run, "failed" if number < 8 else "complete")
         found = why(storage).findings
     assert found.findings
-    assert "that another cause would be missed" in failure_text.missable(replace(found, detectable=inf))
-    assert "that a cause would be missed" in failure_text.missable(replace(found, findings=(), detectable=inf))
+    assert "that another cause would be missed" in answers.missable(replace(found, detectable=inf))
+    assert "that a cause would be missed" in answers.missable(replace(found, findings=(), detectable=inf))

@@ -48,7 +48,7 @@ def server(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_failures_and_the_search_are_walked_with_keys(server: Server, open_page: Opener, shots: Path) -> None:
     page = open_page(f"{server.url}/failures", ready=False)
     expect(page.locator(".answer").first).to_contain_text("12 of 24 runs failed")
-    expect(page.locator(".groups tbody tr")).to_have_count(1)
+    expect(page.locator(".blocks").first.locator("tbody tr")).to_have_count(1)
     page.screenshot(path=shots / "failures.png")
     press(page, "j", "Enter")
     page.wait_for_url("**/?signature=*")

@@ -39,6 +39,7 @@ class Site(NamedTuple):
     server: Server
     nested: str
     said: str
+    session: str
 
 
 def nested(db: Any) -> str:
@@ -81,11 +82,29 @@ def said(db: Any) -> str:
     return run.id
 
 
+def session(db: Any) -> str:
+    """A session of 26 prompts; the last one edits a file, and makes a list."""
+    about = {"session_id": "s", "title": "tidy up", "cwd": "/work/shop"}
+    run = Recording(db, "claude-code", metadata=about, session="s", external_identifier="claude:s")
+    for number in range(26):
+        at = 100 * number
+        run.span("message", {"role": "user", "content": f"step {number}", "source": "typed"}, begin=at, end=at)
+        told = {"text": f"**Doing** {number}", "response_id": f"msg_{number}", "input_tokens": 5, "cost_usd": 0.5}
+        run.span("llm", {"model": "m"}, {**told, "thinking": "hm"}, begin=at + 1, end=at + 9)
+        shell = {"name": "Bash", "arguments": {"command": "git diff --stat"}}
+        run.span("tool", shell, {"output": "one\ntwo"}, begin=at + 9, end=at + 11)
+    edit = {"file_path": "/work/shop/main.go", "old_string": "a\nb", "new_string": "a\nc\n" + "d\n" * 24}
+    run.span("tool", {"name": "Edit", "arguments": edit}, {"output": "ok"}, begin=2520, end=2521)
+    todos = {"todos": [{"content": "tidy", "status": "completed"}, {"content": "go", "status": "pending"}]}
+    run.span("tool", {"name": "TodoWrite", "arguments": todos}, {"output": "ok"}, begin=2522, end=2523)
+    return run.id
+
+
 @pytest.fixture(scope="module")
 def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     path = tmp_path_factory.mktemp("conversation") / "runs.db"
     with database(path) as db:
-        runs = nested(db), said(db)
+        runs = nested(db), said(db), session(db)
     with serving(path) as server:
         yield Site(server, *(f"{server.url}/runs/{id}" for id in runs))
 
@@ -108,6 +127,38 @@ def test_sections_fold_and_say_what_they_took(site: Site, open_page: Opener) -> 
     page.get_by_role("button", name="Fold sub-agents").click()
     expect(page.get_by_text("inner 0", exact=True)).to_have_count(0)
     expect(page.get_by_text("reply 0", exact=True)).to_be_visible()
+
+
+def test_the_chapters_of_a_session_stand_beside_it_and_lead_to_its_edits(site: Site, open_page: Opener) -> None:
+    page = open_page(site.server.url, width=1440, ready=False)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.get_by_role("link", name="Sessions").click()
+    page.get_by_role("link", name="shop: tidy up").click()
+    prompts = page.locator("#chapters .prompt")
+    expect(prompts).to_have_count(26)
+    expect(prompts.last).to_be_in_viewport(ratio=1)
+    expect(page.locator("#chapters-line")).to_have_text("26 prompts, 1 file edited")
+    first = page.locator("#turns .chapter").first
+    expect(first).to_contain_text("11.0 s")
+    expect(first).to_contain_text("$0.50")
+    words = page.locator("#turns .turn.from-assistant").first
+    expect(words.locator("strong")).to_have_text("Doing")
+    expect(words).not_to_contain_text("msg_0")
+    expect(words.locator("summary").first).to_have_text("Thinking")
+    line = page.locator("#turns .used").first
+    expect(line).to_have_text("Bash git diff --stat → 2 lines")
+    page.get_by_role("button", name=re.compile("main.go")).click()
+    edited = page.locator(".turn.current")
+    expect(edited.locator(".used")).to_have_text("Edit main.go +25 −1")
+    expect(edited).to_be_in_viewport()
+    expect(edited.locator(".lines > .del")).to_have_text("-b")
+    expect(edited.locator(".lines > .add").first).to_have_text("+c")
+    expect(page.locator("#chapters [aria-current]")).to_contain_text("step 25")
+    expect(page.locator("#turns .entry")).to_have_text(["✓tidy", "○go"])
+    prompts.first.click()
+    expect(first).to_be_in_viewport()
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
 def test_the_conversation_opens_at_the_selected_step_and_follows_it(site: Site, open_page: Opener) -> None:

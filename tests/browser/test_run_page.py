@@ -146,6 +146,23 @@ def test_the_slowest_steps_are_gone_to_by_the_time_of_their_own(site: Site, open
     expect(page.locator("#detail .facts")).to_contain_text("self5.0 s")
 
 
+def test_the_slowest_step_is_gone_to_once_its_own_time_is_known(site: Site, open_page: Opener) -> None:
+    page = open_page(site.server.url, ready=False)
+    held: list[Route] = []
+    for each in ("spans?*", "own-times"):
+        page.route(f"**/{each}", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+    page.goto(site.of(site.failed))
+    expect(page.locator("#help")).to_be_visible()
+    press(page, "s")
+    expect(page.locator("#said")).to_have_text("Goes to the slowest step as soon as the run is loaded…")
+    held[0].continue_()
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#tree .row.selected").count() == 0
+    held[1].continue_()
+    expect(selected(page)).to_contain_text("Agent booker")
+    expect(page.locator("#said")).to_have_text("Number 1 of 4 by self time: 5.0 s")
+
+
 def test_a_mark_is_given_seen_and_taken_back(site: Site, open_page: Opener) -> None:
     page = open_page(site.of(site.failed))
     press(page, "m")

@@ -36,4 +36,4 @@ def _plain(found: Sequence[RunSummary], limit: int | None) -> dict[str, Any]:
     return {"runs": [each.run.id for each in found[:limit]]}
 
 
-FINDING = Finding("Slowest", _find, _answer, _plain, tool="runs() lists runs.")
+FINDING = Finding("Slowest", _find, _answer, _plain, tool="runs() lists runs.", rows=10)

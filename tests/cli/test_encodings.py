@@ -2,7 +2,6 @@
 
 import os
 import pty
-import select
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 import agentspan
 from agentspan.cli import main
 from agentspan.cli.output import adapt_output, is_ascii
+from agentspan.host import is_readable
 
 COMMANDS = [
     ["runs"],
@@ -132,10 +132,10 @@ def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     os.close(other_end)
     shown, until = b"", time.monotonic() + 60
     while b"zo\xc3\xab5" not in shown and time.monotonic() < until:
-        if select.select([main_end], [], [], 0.1)[0]:
+        if is_readable(main_end, 0.1):
             shown += os.read(main_end, 65536)
     os.write(main_end, b"q")
-    while select.select([main_end], [], [], 0.5)[0]:
+    while is_readable(main_end, 0.5):
         try:
             if not os.read(main_end, 65536):
                 break

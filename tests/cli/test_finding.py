@@ -54,6 +54,11 @@ def test_it_is_a_command_with_a_document(path: Path) -> None:
     assert printed(path, "--agent", "shop", "--failed").startswith("no run matches agent=shop failed")
 
 
+def test_its_help_says_how_many_rows_it_prints() -> None:
+    command = command_of("slowest")
+    assert "List N rows at most; 10 when left out." in command.get_help(click.Context(command))
+
+
 def test_it_is_a_page_whose_cells_lead_to_runs(path: Path) -> None:
     own = page.of_finding("slowest")
     with agentspan.open(path) as db:
@@ -64,7 +69,7 @@ def test_it_is_a_page_whose_cells_lead_to_runs(path: Path) -> None:
             .render(page=own, address=address_of([]), up="", is_first=True, **values)
         )
         assert '<h1 class="unseen">Slowest</h1>' in html
-        assert '<a href="./?agent=shop&amp;sort=duration">' in html
+        assert 'href="./?agent=shop&amp;sort=duration">' in html
         nothing = own.parts[0].read(db.storage, address_of([("agent", "shop"), ("status", "failed")]))
         assert nothing == {"blocks": []}
 

@@ -138,6 +138,21 @@ def test_other_names_mean_the_same(db: Path, name: str) -> None:
     assert "Usage: main runs " in call(db, name, "--help").output
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("--json runs", "runs --json"),
+        ("--agent runs show", "show --agent runs"),
+        ("-n 3 ls", "ls -n 3"),  # an option that the overview has not
+    ],
+)
+def test_options_before_a_command_are_answered_with_the_call_that_is_meant(db: Path, words: str, command: str) -> None:
+    done = CliRunner().invoke(main, words.split())
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1].endswith(f" {command}")
+    assert "Error: the options of a command stand after its name: " in done.output
+
+
 def test_an_unknown_command_is_answered_with_those_that_may_be_meant(db: Path) -> None:
     for typed, close in (("shwo", "show"), ("Runs", "runs"), ("exprot", "export"), ("statistics", "stats")):
         result = call(db, typed)

@@ -88,3 +88,16 @@ def test_the_completion_of_a_shell_takes_no_options_of_setup(db: Path) -> None:
 
 def test_words_after_two_dashes_are_no_options_of_ways(db: Path) -> None:
     assert "has an id like '--follow'" in call(db, "show", "--", "--follow").output
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("show --follow - --session talk", "--follow and --session exclude each other: call show with one of them"),
+        ("show --session=talk --follow", "--follow and --session exclude each other: call show with one of them"),
+        ("doctor --init --rederive", "--init and --rederive exclude each other: call doctor with one of them"),
+    ],
+)
+def test_a_call_of_two_ways_says_that_they_exclude_each_other(db: Path, words: str, error: str) -> None:
+    done = call(db, *words.split())
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"Error: {error}")

@@ -64,14 +64,14 @@ def test_groups_and_findings(db: Path) -> None:
     text = "\n".join(shown)
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
-    assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
-    of_group = r"\n      16 failed steps in all · versions 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d \S+\n"
-    assert re.search(of_group + r"      latest run [0-9a-z…]{10,15}\n", text), text
+    assert "      in 8 of 8 failed · in 0 of 8 passed · failed steps: 16\n" in text
+    assert re.search(r"\n      by version 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d \S+\n", text), text
+    assert re.search(r"      latest run [0-9a-z…]{10,15}\n", text), text
+    said = "compared inside the 8 tasks that both passed and failed, of 1 tested thing (FDR\n10%)"
+    assert f"\nWhat goes with failure\n{said}\n" in text
     assert (
-        "what goes with failure, compared inside the 8 tasks that both passed and\nfailed, of 1 tested thing (FDR 10%)"
-        in text
+        "    in 8 of 8 failed · in 0 of 8 passed · of 8 tasks\n    odds within a task ×∞ (1.7–∞) · q 0.0078\n" in text
     )
-    assert "    in 8 of 8 failed, in 0 of 8 passed, of 8 tasks\n    odds within a task ×∞ (1.7–∞), q 0.0078\n" in text
     assert any(line.startswith("q = the share of false findings") for line in shown)
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
@@ -119,7 +119,7 @@ def test_the_runs_that_are_named_can_be_pasted_though_they_began_in_one_millisec
             db.agent_spans.create(id, "tool", "complete" if number else "failed", {"name": "pay"}, result)
             db.agent_instances.finish(id, "complete" if number else "failed")
     group = document(path)["groups"][0]
-    (shown,) = re.findall(r"  1 failed step · .* · run (\S+)", "\n".join(lines(path, "why")))
+    (shown,) = re.findall(r"failed steps: 1\s(?: *|· )latest run (\S+)", "\n".join(lines(path, "why")))
     assert lines(path, "show", shown)[0].startswith(f"run {group['run_id']}")
     (diff,) = re.findall(r"^  agentspan (diff .*)", "\n".join(lines(path, "why", shown)), re.MULTILINE)
     assert lines(path, *diff.split())[2].startswith(f"B {group['run_id']}")
@@ -210,11 +210,11 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     assert re.fullmatch(r"  agentspan why [0-9a-z…]{10,15} --outcome 'is good>=1' --db \S+", again)
     heads = [lines(path, "why", run)[1] for run in runs]
     assert sorted(heads) == ["≠ missed is good ≥ 1 · 0 steps, 0 failed", *["✓ complete · 0 steps, 0 failed"] * 3]
-    judged = call(path, "why", columns=200).stdout.splitlines()[0]
+    judged, how, *_ = call(path, "why", columns=200).stdout.splitlines()
     assert judged.startswith("1 of 3 runs failed is good>=1 (33%")
-    assert judged.endswith(" · no run failed by its status; --outcome chooses another rule")
-    named = call(path, "why", "--outcome", "is good>=1", columns=200).stdout.splitlines()[0]
-    assert judged == f"{named} · no run failed by its status; --outcome chooses another rule"
+    assert how.startswith("no run failed by its status, so is good>=1 decides: agentspan why --outcome status ")
+    named, nothing, *_ = call(path, "why", "--outcome", "is good>=1", columns=200).stdout.splitlines()
+    assert (named, nothing) == (judged, "")
 
 
 def test_a_run_that_missed_a_score_is_marked_so_by_each_command(tmp_path: Path) -> None:
@@ -294,7 +294,8 @@ def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> Non
     tracer.shutdown()
     shown = lines(path, "why", "--outcome", "reward>=1")
     warning = shown.index("pooled only, so that it may be the tasks:")
-    assert shown[warning - 2] == "what goes with failure, compared over all runs, because too few have a task in"
+    assert shown[warning - 3] == "What goes with failure"
+    assert shown[warning - 2] == "compared over all runs, because too few have a task in common, of 1 tested"
     assert shown[warning + 1].startswith("  Tool pay used")
 
 
@@ -355,9 +356,9 @@ def test_a_reward_that_stands_in_the_result_is_no_score_and_that_is_said(tmp_pat
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [
-        ("aAA", "what goes with failure: not tested; 3 runs are too few"),
-        ("bbccddeeFFGG", "what goes with failure: not tested; no task both passed and failed"),
-        ("b" * 20 + "B" * 20, "what goes with failure: not tested; these 40 runs are too few, or too much alike"),
+        ("aAA", "not tested; 3 runs are too few"),
+        ("bbccddeeFFGG", "not tested; no task both passed and failed"),
+        ("b" * 20 + "B" * 20, "not tested; these 40 runs are too few, or too much alike"),
     ],
 )
 def test_that_nothing_was_tested_is_said(tmp_path: Path, tasks: str, said: str) -> None:
@@ -369,9 +370,9 @@ def test_groups_say_of_how_many_runs_they_are_and_that_a_run_can_be_in_several(t
     path = tmp_path / "runs.db"
     scored(path, "aAb")
     shown = lines(path, "why", "--outcome", "status")
-    assert "runs with a failed step, by what failed (a run can be in several)" in shown
-    assert shown.count("      in 2 of 2 runs with a failed step") == 2
-    assert "failed runs, by what failed (a run can be in several)" in lines(path, "why", "--outcome", "reward>=1")
+    assert "Runs with a failed step, by what failed (a run can be in several)" in shown
+    assert sum(line.startswith("      in 2 of 2 runs with a failed step · ") for line in shown) == 2
+    assert "Failed runs, by what failed (a run can be in several)" in lines(path, "why", "--outcome", "reward>=1")
 
 
 def test_a_run_that_passed_or_in_which_no_step_failed_is_told(tmp_path: Path) -> None:
@@ -423,11 +424,12 @@ def recovered(tmp_path: Path) -> Path:
 def test_an_error_of_the_run_itself_is_a_group_though_a_step_failed_and_was_recovered(recovered: Path) -> None:
     shown = lines(recovered, "why", columns=100)
     text = "\n".join(shown)
-    assert shown[2] == "failed runs, by what failed (a run can be in several)"
-    assert shown[3].endswith("  Run: ValueError: bad final answer <n>")
-    assert shown[4].strip() == "latest: ValueError: bad final answer 1"
-    assert shown[5].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
-    assert "in 2 of 2 failed runs, and in 2 of 2 that passed; recovered in all of them\n" in text
+    assert shown[2] == "Failed runs, by what failed (a run can be in several)"
+    assert shown[3] == "first what failed runs have more often than passed ones"
+    assert shown[4].endswith("  Run: ValueError: bad final answer <n>")
+    assert shown[5].strip().startswith("in 2 of 2 failed · in 0 of 2 passed · latest run ")
+    assert shown[7].strip() == "latest: ValueError: bad final answer 1"
+    assert "in 2 of 2 failed · in 2 of 2 passed · recovered in all · failed steps: 2" in text
     own, step = document(recovered)["groups"]
     assert (own["kind"], own["recovered"], step["kind"], step["recovered"]) == ("run", False, "step", True)
     found = json.loads(call(recovered, "runs", "--signature", own["signature"], "--json").stdout)
@@ -505,10 +507,8 @@ def test_failed_steps_of_runs_that_are_still_open_are_counted_apart_and_versions
         text = "\n".join(shown := lines(path, "why"))
     said = "none of 6 runs failed by its status · 6 have a failed step; --outcome NAME>=VALUE says what failed means"
     assert " ".join(shown[:2]) == f"{said} · 4 more are still open, 4 with a failed step"
-    assert "      in 10 of 10 runs with a failed step\n" in text
-    assert "10 failed steps in all · agents alpha: 5, beta: 5 · versions none: 4, 1: 3 and 3 of 2 others" in " ".join(
-        line.strip() for line in shown
-    )
+    assert "      in 10 of 10 runs with a failed step · failed steps: 10\n      latest run " in text
+    assert "by agent alpha: 5, beta: 5 · by version none: 4, 1: 3 and 3 of 2 others" in text
     assert document(path)["groups"][0]["agents"] == {"alpha": 5, "beta": 5}
 
 

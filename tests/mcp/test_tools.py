@@ -206,7 +206,7 @@ def test_a_query_ends_in_time_and_in_memory(planted: Path) -> None:
 
 
 def test_an_error_says_what_to_call_next(planted: Path, tmp_path: Path) -> None:
-    assert refusal(planted, "nothing").endswith("Tools: overview, runs, show, step, search, why, diff, sql.")
+    assert refusal(planted, "nothing").endswith(f"Tools: {', '.join(tools.TOOLS)}.")
     cases: list[tuple[str, dict[str, Any]]] = [
         ("show", {"id": "zzzz"}),
         ("step", {"id": "-#99"}),

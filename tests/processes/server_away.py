@@ -6,7 +6,6 @@ Writes figures as JSON: what calls took, and what of them touched the server. En
 import contextlib
 import json
 import os
-import select
 import socket
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 import agentspan
 from tests.processes.away import _quantiles
+from tests.waiting import readable
 
 
 class Touches:
@@ -92,7 +92,7 @@ class Hole:
                 time.sleep(0.01)
                 continue
             other = {one: two for pair in self._pairs for one, two in (pair, pair[::-1])}
-            for ready in select.select([self._listening, *other], [], [], 0.01)[0]:
+            for ready in readable([self._listening, *other], 0.01):
                 if ready is self._listening:
                     self.accepted += 1
                     self._pairs.append((ready.accept()[0], socket.create_connection(("127.0.0.1", self._to))))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from agentspan.host import is_readable
 from tests.checkout import ROOT
 
 START_S = 30
@@ -52,8 +52,7 @@ class Server:
                 command, cwd=ROOT, env={**kept, **env}, text=True, stdout=subprocess.PIPE, stderr=file
             )
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], START_S)
-        self.said = self.process.stdout.readline().rstrip() if ready else ""
+        self.said = self.process.stdout.readline().rstrip() if is_readable(self.process.stdout, START_S) else ""
         if " on http://" not in self.said:
             self.kill()
             raise AssertionError(self.stderr)

@@ -111,7 +111,7 @@ def test_the_groups_of_failures_have_their_numbers_and_lead_to_their_runs(client
     assert "Tool pay: Refused: gate <script>alert(<n>)</script>" in shown
     assert "16 of 16 100%" in shown
     assert "0 of 32" in shown
-    assert re.search(r'<svg class="spark" role="img" aria-label="runs per 6 hours, the first [^"]*"', html)
+    assert re.search(r'<svg class="spark bad" role="img" aria-label="runs per 6 hours: [^"]*"', html)
     assert "2.0: 8" in shown
     (runs,) = {link for link in links(html) if link.startswith("./?signature=") and "version" not in link}
     listed = page(client, runs.removeprefix("./?") and "", **dict(parse_qsl(urlsplit(runs).query)))
@@ -179,7 +179,7 @@ def test_a_signature_shows_its_group_alone_and_a_filter_and_a_rule_hold(client: 
 def test_if_no_run_failed_by_its_status_the_rule_that_runs_missed_decides(client: Client) -> None:
     html = page(client, "failures", status="complete")
     assert "24 of 32 runs failed reward>=1" in text_of(html)
-    assert "No run failed by its status, so reward>=1 decides." in text_of(html)
+    assert "No run failed by its status, so reward>=1 decides: judge by status" in text_of(html)
     assert "No run failed by its status, so" in text_of(page(client, "versions", status="complete"))
     html = page(client, "failures", status="complete", outcome="status")
     assert "None of 32 runs failed by its status." in text_of(html)

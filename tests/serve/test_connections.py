@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import socket
 import threading
 import time
@@ -22,6 +21,7 @@ from agentspan.serve import connections
 from agentspan.serve.app import create_app
 from agentspan.serve.connections import Connections, LimitedProtocol, Limits, limited, limits_for
 from agentspan.tuning import STANDARD
+from tests.open_files import may_open
 from tests.serve.servers import Api, details, serving
 from tests.waiting import until
 
@@ -277,19 +277,6 @@ def test_requests_over_one_connection_are_answered_and_two_that_are_sent_at_once
             while part := pipelined.recv(10_000):
                 answers += part
         assert answers.count(b"HTTP/1.1 200") == 2
-
-
-@contextmanager
-def may_open(number: int) -> Iterator[None]:
-    """Let this process open more files, which a shell, and macOS, keeps at 256 at first."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < number:
-        pytest.skip(f"needs {number:,} open files (ulimit -n)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (number if soft < number else soft, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.full

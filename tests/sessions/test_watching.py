@@ -25,6 +25,7 @@ from agentspan.sessions.machine import Choice, Place
 from agentspan.sessions.watching import Event, Watcher
 from tests.checkout import ROOT
 from tests.cli.calling import call
+from tests.open_files import many_open
 from tests.sessions.installed import environment, text_of, toy_file, turns
 from tests.sessions.toy import TOY
 from tests.tiers import longer
@@ -274,6 +275,15 @@ def test_a_session_begins_grows_and_ends(tmp_path: Path, inotify: bool) -> None:
         until(lambda: following.kinds()[2:] == [("ended", "s", 0)])
         assert following.faults == []
     assert json.loads(call(tmp_path / "a.db", "runs", "--json").output)["runs"][0]["status"] == "complete"
+
+
+def test_a_folder_is_watched_by_a_program_with_many_open_files(tmp_path: Path) -> None:
+    with many_open():
+        watched = Inotify()
+        assert watched.watch(tmp_path)
+        (tmp_path / "s.toy").touch()
+        assert watched.wait(30).files == {tmp_path / "s.toy"}
+        watched.close()
 
 
 @BY

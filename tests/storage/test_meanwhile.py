@@ -1,9 +1,12 @@
 """How long a storage waits for a server, and the work that its thread does until then."""
 
+import gc
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ from agentspan.storage.postgres.connection import Connection, pipelined
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.questions import Query, Select
 from agentspan.storage.registry import open_direct
+from agentspan.testing.contract.using import in_child
 
 
 @pytest.fixture
@@ -63,6 +67,24 @@ def test_a_server_is_the_same_with_a_limit_and_what_never_waits_is_itself(postgr
         server.close()
         with pytest.raises(StorageError, match="is closed"):
             limited.ask(Query("agent"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_copy_for_a_caller_that_is_kept_alone_has_connections_of_its_own_in_a_forked_child(
+    postgres_location: Location,
+) -> None:
+    def backends() -> set[Any]:
+        limited.ask(Query("agent"))
+        return {each.backend for each in limited._connections._idle}
+
+    limited: Any = waiting(open_direct(postgres_location), Patience(answer_s=30))
+    gc.collect()
+    with closing(limited):
+        ours = backends()
+        theirs = in_child(backends)
+        assert theirs
+        assert not theirs & ours
+        assert backends() == ours
 
 
 def test_a_storage_that_is_opened_later_is_not_opened_by_a_recording_call(postgres_location: Location) -> None:

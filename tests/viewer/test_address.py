@@ -36,6 +36,11 @@ def test_a_link_keeps_the_filter_but_not_the_parameters_of_another_page() -> Non
     assert address.without(("tag", "x")) == "./?agent=a+b&sort=cost"
 
 
+def test_a_link_to_some_runs_keeps_each_score_of_the_filter_and_can_remove_a_condition() -> None:
+    address = address_of([("score", "style>=1"), ("agent", "a")])
+    assert address.of_runs({"score": "reward<1", "agent": ""}) == "./?score=style%3E%3D1&score=reward%3C1"
+
+
 @given(st.lists(st.tuples(NAME, TEXT)))
 def test_a_link_leads_to_the_same_filter_and_parameters(pairs: list[tuple[str, str]]) -> None:
     address = address_of(pairs)

@@ -3,19 +3,25 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import agentspan
 from agentspan.analysis import dataset
+from agentspan.analysis.messages import with_arguments
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.serve import create_app
 from agentspan.viewer import conversation
+from agentspan.viewer.conversation import Conversation
 from agentspan.viewer.data import columns
 from tests.cli.calling import call, lines
+from tests.serve.asgi import Client
 from tests.sessions.claude_entries import answer, prompt, result, text, written
 from tests.sessions.claude_entries import call as asks
 from tests.sessions.codex_rollouts import event, header, item
+from tests.viewer.recorded import Recorded
 
 LONG = "pytest " + "tests/shop/" * 30
 
@@ -69,6 +75,97 @@ def test_the_command_stands_in_the_line_of_the_call_that_asked_for_it(session: P
     assert "=pytest tests/shop/" in model
     shown = next(line for line in lines(session, "show", "-", columns=200) if "LLM" in line)
     assert "=pytest tests/shop/" in shown
+
+
+def talk(*entries: Any, folder: Path) -> Conversation:
+    """Return the conversation of a session of Claude Code with these entries."""
+    written(folder / "projects", [*entries])
+    assert call(folder / "runs.db", "import", str(folder / "projects")).exit_code == 0
+    with agentspan.open(folder / "runs.db") as database:
+        return conversation.stored(database.storage, run_of(database))
+
+
+def test_prompts_are_chapters_and_calls_are_lines(tmp_path: Path) -> None:
+    edit = {"file_path": "/home/ada/garden/main.go", "old_string": "a", "new_string": "a\nb"}
+    found = talk(
+        prompt(1, "look"),
+        answer(2, text("I look."), asks(2, command="git diff --stat")),
+        result(3, 2, "one\ntwo"),
+        answer(4, asks(4, "Edit", **edit)),
+        result(5, 4, "The file was updated"),
+        answer(6, {"type": "thinking", "thinking": "hm", "signature": "s"}, asks(6, "TodoWrite", todos=[
+            {"content": "plant", "status": "completed", "activeForm": "planting"}])),
+        result(7, 6, "Todos were modified"),
+        prompt(8, "and now?"),
+        answer(9, text("Done.")),
+        folder=tmp_path,
+    )  # fmt: skip
+    words = [(turn["role"], turn["text"] or (turn["shown"] or {}).get("line")) for turn in found.turns]
+    assert [role for role, _ in words] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+        "tool",
+        "user",
+        "assistant",
+    ]
+    lines = [turn["shown"]["line"] for turn in found.turns if turn["shown"]]
+    assert lines == ["Bash git diff --stat", "Edit main.go +1", "TodoWrite 1 of 1 done"]
+    edited = found.turns[3]
+    assert (edited["arguments"], edited["shown"] and edited["shown"]["lines"][1:]) == (None, [(" ", "a"), ("+", "b")])
+    chapters = [(each["name"], each["turn"], each["tokens"], each["duration_ms"]) for each in found.chapters]
+    assert chapters == [("look", 0, 66, 6000.0), ("and now?", 6, 22, 1000.0)]
+    assert [(each["path"], each["added"], each["edits"]) for each in found.files] == [
+        ("/home/ada/garden/main.go", 1, 1)
+    ]
+    assert found.sections[""]["first"] == 0
+
+
+def test_a_command_is_a_chapter_that_begins_at_the_turn_after_it(tmp_path: Path) -> None:
+    command = (
+        "<command-name>/init</command-name>\n<command-message>init</command-message>\n<command-args></command-args>"
+    )
+    found = talk(
+        prompt(1, command), answer(2, text("Begun.")), prompt(3, "go on"), answer(4, text("Yes.")), folder=tmp_path
+    )
+    assert [(each["name"], found.turns[each["turn"]]["text"]) for each in found.chapters] == [
+        ("/init", "Begun."), ("go on", "go on"),
+    ]  # fmt: skip
+
+
+def test_a_program_has_no_chapters_and_whole_calls(db: Database) -> None:
+    recorded = Recorded(db)
+    recorded.add("message", {"role": "user", "content": "hi"})
+    recorded.add("tool", {"name": "Bash", "arguments": {"command": "ls"}}, {"output": "a"})
+    found = recorded.conversation()
+    assert (found.chapters, found.files, [turn["shown"] for turn in found.turns]) == ([], [], [None, None])
+
+
+def test_a_long_argument_of_which_the_model_call_has_the_begin_is_the_same(tmp_path: Path) -> None:
+    asked = asks(2, command=LONG, description="Run tests")
+    found = talk(prompt(1, "test"), answer(2, text("I test."), asked), result(3, 2, "ok"), folder=tmp_path)
+    (made,) = [each for turn in found.turns for each in turn["calls"]]
+    assert (made["same"], made["differs"]) == (3, None)
+    own = {"tool_calls": [{"id": "c", "arguments": {"command": f"{LONG[:50]}…", "n": 1}}]}
+    for whole, is_same in (
+        ({"command": LONG, "n": 1}, True),
+        ({"command": f"x{LONG}", "n": 1}, False),
+        ({"n": 1}, False),
+    ):
+        (used,) = with_arguments(own, {"c": whole}, is_session=True)["tool_calls"]
+        assert (used["arguments"] == whole) is is_same
+
+
+def test_the_bar_leads_to_sessions_and_a_session_to_its_conversation(session: Path) -> None:
+    with agentspan.open(session) as database:
+        run = run_of(database).id
+        client = Client(create_app(database.storage))
+        first, listed = (client.get(path, headers={"accept": "text/html"}).text for path in ("/", "/sessions"))
+        client.close()
+    assert 'id="to-sessions" href="sessions"' in first
+    assert f'href="runs/{run}#view=conversation"' in listed
 
 
 @pytest.mark.skipif("AGENTSPAN_TEST_SESSIONS" not in os.environ, reason="needs AGENTSPAN_TEST_SESSIONS")

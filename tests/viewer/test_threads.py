@@ -146,7 +146,7 @@ def test_a_section_has_the_figures_of_its_agent_and_of_the_agents_in_it(recorded
     recorded.add(
         "llm", {"model": "m", "messages": [user("Do"), assistant("x")]}, {"text": "Done."}, parent=outer, seconds=15
     )
-    turns, sections = recorded.conversation()
+    turns, sections, _, _ = recorded.conversation()
     names = ("parent", "name", "turns", "tokens", "cost_usd")
     assert {id: tuple(each[name] for name in names) for id, each in sections.items()} == {  # type: ignore[literal-required]
         "": (None, None, 6, 18, 0.25),

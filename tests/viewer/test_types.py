@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from agentspan.analysis import by_name
+from agentspan.analysis.calls import File, Shown
 from agentspan.analysis.context_diff import since_previous
+from agentspan.analysis.costs import Chapter
 from agentspan.analysis.messages import Call, Message, Part
 from agentspan.analysis.runs import Rest
 from agentspan.database import Database
@@ -104,6 +106,9 @@ def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None
         ("SpanCounts", SpanCounts._fields),
         ("Turn", Turn.__annotations__),
         ("Section", Section.__annotations__),
+        ("ShownCall", Shown._fields),
+        ("Chapter", {*Chapter._fields, "turn"}),
+        ("EditedFile", File._fields),
         ("Message", Message.__annotations__),
         ("Call", Call.__annotations__),
         ("TurnCall", TurnCall.__annotations__),

@@ -176,12 +176,12 @@ def _agent(draft: Draft) -> None:
         if draft.get("llm.system") == draft.payload.get("provider"):
             draft.use("llm.system")
     draft.put("payload.name", text(draft.get("graph.node.id")), "graph.node.id")
-    _spoken(draft, "payload.input", "result.output")
+    _spoken(draft)
 
 
-def _spoken(draft: Draft, asked: str, answered: str) -> None:
+def _spoken(draft: Draft) -> None:
     """Set the input and output of a span; without these, the flat messages of an agent."""
-    for place, name, prefix in ((asked, IN, _IN_MESSAGES), (answered, OUT, _OUT_MESSAGES)):
+    for place, name, prefix in (("payload.input", IN, _IN_MESSAGES), ("result.output", OUT, _OUT_MESSAGES)):
         value = parsed(draft.get(name))
         if value is not None:
             draft.put(place, value, name)
@@ -189,10 +189,6 @@ def _spoken(draft: Draft, asked: str, answered: str) -> None:
             continue
         flat = messages.messages([_message(each) for each in draft.spelt(prefix)])
         draft.put(place, flat or None)
-
-
-def _chain(draft: Draft) -> None:
-    _spoken(draft, "payload.input", "result.output")
 
 
 def _tool(draft: Draft) -> None:
@@ -277,7 +273,7 @@ def _any(draft: Draft) -> None:
 _READERS = {
     "llm": _llm,
     "agent": _agent,
-    "chain": _chain,
+    "chain": _spoken,
     "tool": _tool,
     "retrieval": _retrieval,
     "embedding": _embedding,

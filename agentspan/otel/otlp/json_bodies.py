@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.arriving.json_values import list_in, object_in
 from agentspan.errors import InvalidValue
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
@@ -287,29 +288,27 @@ def _objects(
 
 
 def _resource(group: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    resource = group.get("resource")
-    pairs = _pairs(resource.get("attributes"), [MAX_VALUES]) if type(resource) is dict else iter(())
-    try:
-        return kept(pairs)[0], _text(group.get("schemaUrl"))
-    except Unusable:
-        return {}, _text(group.get("schemaUrl"))
+    return _attributes(object_in(group.get("resource"))), _text(group.get("schemaUrl"))
 
 
 def _scope(inner: Mapping[str, Any]) -> Scope:
-    scope = inner.get("scope") or inner.get("instrumentationLibrary")
-    scope = scope if type(scope) is dict else {}
+    scope = object_in(inner.get("scope") or inner.get("instrumentationLibrary"))
     about = _text(scope.get("name")), _text(scope.get("version")), _text(inner.get("schemaUrl"))
+    return Scope(*about, scope_attributes(_attributes(scope)))
+
+
+def _attributes(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a resource or a scope; none if they cannot be used."""
     try:
-        return Scope(*about, scope_attributes(kept(_pairs(scope.get("attributes"), [MAX_VALUES]))[0]))
+        return kept(_pairs(item.get("attributes"), [MAX_VALUES]))[0]
     except Unusable:
-        return Scope(*about)
+        return {}
 
 
 def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Scope, room: list[int]) -> OtelSpan:
     attributes, over = kept(_pairs(item.get("attributes"), room))
-    events, links = _list(item.get("events")), _list(item.get("links"))
-    status = item.get("status")
-    status = status if type(status) is dict else {}
+    events, links = list_in(item.get("events")), list_in(item.get("links"))
+    status = object_in(item.get("status"))
     parent = item.get("parentSpanId")
     start_ns, end_ns = times(nanos(item.get("startTimeUnixNano")), nanos(item.get("endTimeUnixNano")))
     return OtelSpan(
@@ -360,7 +359,7 @@ def _link(item: Mapping[str, Any], room: list[int]) -> Link:
 
 
 def _pairs(items: Any, room: list[int]) -> Iterator[tuple[str, Any]]:
-    for item in _list(items):
+    for item in list_in(items):
         if type(item) is dict and type(item.get("key")) is str:
             yield item["key"], any_value(item.get("value"), room)
 
@@ -385,10 +384,10 @@ def any_value(value: Any, room: list[int], depth: int = 0) -> Any:
             return read(value[name])
     items = value.get("arrayValue")
     if type(items) is dict:
-        return [any_value(item, room, depth + 1) for item in _list(items.get("values"))]
+        return [any_value(item, room, depth + 1) for item in list_in(items.get("values"))]
     items = value.get("kvlistValue")
     if type(items) is dict:
-        pairs = [item for item in _list(items.get("values")) if type(item) is dict and type(item.get("key")) is str]
+        pairs = [item for item in list_in(items.get("values")) if type(item) is dict and type(item.get("key")) is str]
         return {item["key"]: any_value(item.get("value"), room, depth + 1) for item in pairs}
     return None
 
@@ -460,10 +459,6 @@ def _enum(value: Any, prefix: str, names: tuple[str, ...], default: int) -> int:
 def _count(value: Any) -> int:
     found = _integer(value)
     return found if found is not None and found > 0 else 0
-
-
-def _list(value: Any) -> list[Any]:
-    return value if type(value) is list else []
 
 
 def _text(value: Any) -> str:

@@ -300,7 +300,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         (f"\\+A(?:{_AZURE}){_B}{{6}}=", f"{_B}{{32}}(?:{_B}{{44}})?\\+A(?:{_AZURE}){_B}{{6}}={{1,2}}"),
     ),
     (  # a few ends for many begins, because each end takes as many states of the search as it has characters
-        f"(?:pa-|bu_|BSA|ctx7sk-|ydc-sk-|dbt[cpsu]_|secret-(?:live|test)-|bb_(?:live|test)_){_C}{{27,}}",  # Voyage …
+        f"(?:pa-|BSA|ctx7sk-|ydc-sk-|dbt[cpsu]_|secret-(?:live|test)-|bb_(?:live|test)_){_C}{{27,}}",  # Voyage …
         "(?:dtn_|key_|dose|rootly_|signkey-[a-z]{3,8}-)[0-9a-f]{32,}",  # Daytona, Runway, Databricks, Inngest
         f"(?:luma|xa[ap]t)-{_U}",  # Luma, Axiom
         f"CC(?:DB1|IPAT|IPRJ)_{_W}{{16,}}_{_W}{{30,}}",  # CockroachDB, CircleCI
@@ -308,16 +308,25 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ("/12[0-9]{14}:[0-9a-f]{32}", "2/[0-9]{16}/12[0-9]{14}:[0-9a-f]{32}"),  # Asana
         rf"snyk_[a-z]{{3}}\.[0-9a-f]{{8}}\.{_C}{{40,}}",
         "IQoJb3JpZ2lu[A-Za-z0-9+/]{100,}={0,2}",  # AWS
-        rf"(?:prod|dev|preview|project):[a-z0-9-]{{3,60}}\|{_B}{{40,}}={{0,2}}",  # Convex
         ("jsn[0-9a-f]{12}", "[0-9a-f]{10}msh[0-9a-f]{15}p[0-9a-f]{6}jsn[0-9a-f]{12}"),  # RapidAPI
     ),
     (
-        "(?:pylf_v[0-9]_[a-z]{2,9}_|paig_|vtwn_|llx-|m0-|ck-|apify_[a-z]{2,5}_|ste-|cio|cmVmdGtu|dd(?:app|pat)_"
-        f"|hc[abx][ilm]k_|polar_[a-z_]{{2,6}}_|tr_[a-z]{{2,7}}_|retool_|EZ[AT]K|aio_){_W}{{20,}}",  # Pydantic, Apify …
+        "(?:pylf_v[0-9]_[a-z]{2,9}_|paig_|vtwn_|llx-|m0-|ck-|apify_[a-z]{2,5}_|ste-)"
+        f"{_W}{{20,}}",  # Pydantic, Apify …
+        f"bu_{_C}{{27,}}",  # Browser Use
+        rf"(?:prod|dev|preview|project):[a-z0-9-]{{3,60}}\|{_B}{{40,}}={{0,2}}",  # Convex
     ),
     (
-        "(?:bt-st-|nk-|a[ks]-|cal_live_|vercel_blob_rw_|pdl_(?:live|sdbx)_apikey_|tsec_|unkey_|opk_|bxt_|pit_|KGAT_|zpka_"
-        f"|hl_sk_|apk_user_|sgamp_user_|lin_wh_|fig(?:o|u)_|vc[air]_|z_1dWlkI|essu_|dG9rOj|cflt|arc_|secret-){_W}{{20,}}",
+        "(?:cio|cmVmdGtu|dd(?:app|pat)_|hc[abx][ilm]k_|polar_[a-z_]{2,6}_|tr_[a-z]{2,7}_|retool_|EZ[AT]K|aio_)"
+        f"{_W}{{20,}}",
+    ),
+    (
+        "(?:bt-st-|nk-|a[ks]-|cal_live_|vercel_blob_rw_|pdl_(?:live|sdbx)_apikey_|tsec_|unkey_|opk_|bxt_|pit_|KGAT_)"
+        f"{_W}{{20,}}",
+    ),
+    (
+        "(?:zpka_|hl_sk_|apk_user_|sgamp_user_|lin_wh_|fig(?:o|u)_|vc[air]_|z_1dWlkI|essu_|dG9rOj|cflt|arc_|secret-)"
+        f"{_W}{{20,}}",
     ),
 )
 """The patterns of keys with a known begin; for keys with a known part inside, a pair: the part, and the whole key.

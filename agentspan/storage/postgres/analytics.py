@@ -17,7 +17,7 @@ from typing import Any
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import row_by_row
-from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
+from agentspan.storage.postgres.connection import Connection, Statement, read, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import Cursor, Part, current, late
 from agentspan.storage.postgres.reads import QUARTERS
@@ -110,8 +110,7 @@ from (
 
 def failure_sums(connections: Connections, asked: FailureSums) -> list[FailureSum]:
     """Return the failures of the asked runs, summed up by run and signature."""
-    with connections.reading() as connection:
-        rows = rows_of(connection, _FAILURES, (storable(list(asked.run_ids)),))
+    rows = read(connections.reading, _FAILURES, (storable(list(asked.run_ids)),))
     spans = map(AgentSpanRow._make, rows)
     return [
         found
@@ -122,8 +121,7 @@ def failure_sums(connections: Connections, asked: FailureSums) -> list[FailureSu
 
 def step_uses(connections: Connections, asked: StepUses) -> list[StepUse]:
     """Return how often the asked runs used each span type and label."""
-    with connections.reading() as connection:
-        return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(asked.run_ids)),)))]
+    return [*map(StepUse._make, read(connections.reading, _USES, (storable(list(asked.run_ids)),)))]
 
 
 _RUNS = """
@@ -230,14 +228,12 @@ def briefs_where(connections: Connections, asked: BriefsWhere) -> list[RunBrief]
 
 def run_sums(connections: Connections, asked: RunSums) -> list[RunSum]:
     """Return the sums of the asked runs by run, span type and label."""
-    with connections.reading() as connection:
-        return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
+    return [*map(RunSum._make, read(connections.reading, _RUN_SUMS, (storable(list(asked.runs)),)))]
 
 
 def timed_sums(connections: Connections, asked: TimedSums) -> list[TimedSum]:
     """Return the tokens and costs of the asked runs by run, span type, label and quarter of an hour."""
-    with connections.reading() as connection:
-        return [*map(TimedSum._make, rows_of(connection, _TIMED_SUMS, (storable(list(asked.runs)),)))]
+    return [*map(TimedSum._make, read(connections.reading, _TIMED_SUMS, (storable(list(asked.runs)),)))]
 
 
 FINE = 16

@@ -134,6 +134,12 @@ def rows_of(connection: Connection, sql: str, values: Sequence[Any] | Mapping[st
     return connection.execute(sql, values, binary=True).fetchall()
 
 
+def read(lend: Lend, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    """Execute a statement that returns rows, on a lent connection."""
+    with lend() as connection:
+        return rows_of(connection, sql, values)
+
+
 def storable(ids: Sequence[str]) -> list[str]:
     """Return the ids that PostgreSQL can store as text; no row can have another id."""
     return [id for id in ids if is_storable(id)]
@@ -282,12 +288,9 @@ def is_time(text: str) -> bool:
         return False
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def is_storable(text: str) -> bool:
     """Return whether PostgreSQL can store a text. It cannot if there is a NUL or half of a surrogate pair in it."""
-    if text.isascii():
-        return "\0" not in text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
+    return "\0" not in text and (text.isascii() or _HALF.search(text) is None)

@@ -8,7 +8,6 @@ If a connection breaks before the answer to a COMMIT, a new connection asks for 
 
 import os
 import re
-import select
 import threading
 import time
 import weakref
@@ -157,7 +156,7 @@ class Connections:
         InvalidValue: libpq does not understand the URL, or its schema is no usable name.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "patience")
+    __slots__ = ("__dict__", "__weakref__", "_kept", "patience")
 
     def __init__(self, location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> None:
         self.location = location
@@ -174,7 +173,7 @@ class Connections:
 
     def waiting(self, patience: Patience) -> "Connections":
         """Return the same connections for a caller with this patience."""
-        return sharing(self, patience=patience.within(self.patience))
+        return sharing(self, patience=patience.within(self.patience), _kept=self)  # a fork knows only the kept one
 
     def check_open(self) -> None:
         """Raise StorageError if the storage is closed. In a forked child, replace the inherited locks first."""
@@ -373,9 +372,7 @@ class Connections:
             with suppress(IndexError):
                 connection = self._idle.pop()
                 # An idle socket is readable only if the server has closed the connection, as in a restart.
-                poll = select.poll()  # select takes no descriptor above 1,023
-                poll.register(connection.fileno(), select.POLLIN)
-                if not poll.poll(0):
+                if not host.is_readable(connection):
                     return connection
                 _close(connection)
         return None

@@ -425,8 +425,7 @@ def _counted(connection: Connection, name: str) -> int:
     estimate: int = rows_of(connection, _ESTIMATE, (name,))[0][0]
     if estimate > EXACT:
         return estimate
-    count: int = rows_of(connection, f"select count(*) from {name}")[0][0]
-    return count
+    return int(rows_of(connection, f"select count(*) from {name}")[0][0])
 
 
 LONGEST_S = 86_400

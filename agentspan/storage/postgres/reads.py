@@ -48,6 +48,7 @@ from agentspan.storage.postgres.connection import (
     Lend,
     Statement,
     is_storable,
+    read,
     rows_of,
     rows_of_each,
     storable,
@@ -167,8 +168,7 @@ class Reads:
 
 
 def _account(lends: Lends, asked: Account) -> AccountRow:
-    with lends.reading() as connection:
-        return AccountRow(*rows_of(connection, statements.SELECT["account"])[0])
+    return AccountRow(*read(lends.reading, statements.SELECT["account"])[0])
 
 
 def _find(lends: Lends, asked: Find) -> Found:
@@ -206,8 +206,7 @@ def _page(lends: Lends, query: Query) -> Rows:
 
 
 def _spans(lends: Lends, asked: SpansOf) -> Iterator[AgentSpanRow]:
-    with lends.reading() as connection:
-        few = rows_of(connection, statements.FIRST_SPANS, (asked.instance_id, FETCHED + 1))
+    few = read(lends.reading, statements.FIRST_SPANS, (asked.instance_id, FETCHED + 1))
     if len(few) <= FETCHED:  # nearly all runs: one round trip instead of six
         yield from map(AgentSpanRow._make, few)
         return
@@ -227,18 +226,15 @@ def _outlines(lends: Lends, asked: Outlines) -> list[AgentSpanRow]:
     values = (asked.instance_id, asked.after, *(() if since is None else (since,)), asked.limit)
     if len(storable([value for value in values if isinstance(value, str)])) < len(values) - 1:
         return []
-    with lends.reading() as connection:
-        sql = statements.BARE if asked.bare else statements.OUTLINES
-        rows = rows_of(connection, sql.format(changed), values)
-    return [AgentSpanRow._make(row) for row in rows]
+    sql = statements.BARE if asked.bare else statements.OUTLINES
+    return [AgentSpanRow._make(row) for row in read(lends.reading, sql.format(changed), values)]
 
 
 def _by_id(lends: Lends, sql: str, ids: Sequence[str]) -> dict[str, list[Any]]:
     """Return the rows of a SELECT by their first column, one of these ids, without that column."""
     found: dict[str, list[Any]] = {id: [] for id in ids}
-    with lends.reading() as connection:
-        for id, *values in rows_of(connection, sql, (storable(ids),)):
-            found[id].append(values)
+    for id, *values in read(lends.reading, sql, (storable(ids),)):
+        found[id].append(values)
     return found
 
 
@@ -248,8 +244,7 @@ def _counts(lends: Lends, asked: Counts) -> Mapping[str, SpanCounts]:
 
 
 def _sums(lends: Lends, asked: SpanSums) -> list[SpanSum]:
-    with lends.reading() as connection:
-        return [SpanSum._make(row) for row in rows_of(connection, statements.SUMS, (asked.instance_id,))]
+    return [SpanSum._make(row) for row in read(lends.reading, statements.SUMS, (asked.instance_id,))]
 
 
 def _violations(lends: Lends, asked: Violations) -> Mapping[str, list[Violation]]:
@@ -258,8 +253,7 @@ def _violations(lends: Lends, asked: Violations) -> Mapping[str, list[Violation]
 
 
 def _newest_scores(lends: Lends, asked: NewestScores) -> list[ScoreRow]:
-    with lends.reading() as connection:
-        return counting(map(ScoreRow._make, rows_of(connection, _SCORES, (storable(asked.instance_ids),))))
+    return counting(map(ScoreRow._make, read(lends.reading, _SCORES, (storable(asked.instance_ids),))))
 
 
 def _latest_scores(lends: Lends, asked: LatestScores) -> Mapping[str, LatestScore]:
@@ -267,8 +261,7 @@ def _latest_scores(lends: Lends, asked: LatestScores) -> Mapping[str, LatestScor
     if len(storable(values)) < len(values):
         return {}
     sql = _LATEST.format("" if asked.source is None else " and source = %s")
-    with lends.reading() as connection:
-        return {id: LatestScore(value, label) for id, value, label in rows_of(connection, sql, values)}
+    return {id: LatestScore(value, label) for id, value, label in read(lends.reading, sql, values)}
 
 
 def _tags(lends: Lends, asked: Tags) -> Mapping[str, list[str]]:
@@ -280,16 +273,14 @@ def _touched(lends: Lends, asked: Touched) -> frozenset[str]:
     values = (needle(path),)
     if len(storable(values)) < len(values):
         return frozenset()
-    with lends.reading() as connection:
-        rows = rows_of(connection, _TOOL_CALLS, values)
+    rows = read(lends.reading, _TOOL_CALLS, values)
     return frozenset(id for id, schema_name, payload in rows if touches(schema_name, payload, path))
 
 
 def _cached_calls(lends: Lends, asked: CachedCalls) -> list[CachedCall]:
     of_runs = "" if asked.runs is None else " and agent_instance_id = any(%s)"
     values = () if asked.runs is None else (storable(list(asked.runs)),)
-    with lends.reading() as connection:
-        rows = rows_of(connection, _CACHED_CALLS + of_runs, values)
+    rows = read(lends.reading, _CACHED_CALLS + of_runs, values)
     return [found for row in rows if (found := cached_call(*row)) is not None]
 
 
@@ -303,9 +294,8 @@ def _span_marks(lends: Lends, asked: SpanMarks) -> Mapping[str, frozenset[SpanMa
 
 
 def _stored_keys(lends: Lends, asked: StoredKeys) -> list[KeyRow]:
-    with lends.reading() as connection:
-        rows = rows_of(connection, _KEYS, (*(asked.after or ("", "")), asked.since or None, asked.limit))
-    return [KeyRow._make(row) for row in rows]
+    values = (*(asked.after or ("", "")), asked.since or None, asked.limit)
+    return [KeyRow._make(row) for row in read(lends.reading, _KEYS, values)]
 
 
 ANSWERS: Answers = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from agentspan.model.changes import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import REFERENCES, ROWS, ResourceType
-from agentspan.storage.postgres.connection import Connection, rows_of, storable
+from agentspan.storage.postgres.connection import Connection, read, rows_of, storable
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.statements import KEY_COLUMNS, NOTE_REWRITTEN, SPAN_TABLES, compared, quoted, table_of
 from agentspan.storage.questions import (
@@ -64,17 +64,14 @@ def remove_keys(connections: Connections, asked: RemoveKeys) -> int:
     """Remove old idempotency keys, or only count them; return the number."""
     old, values = f"from idempotency_keys where {compared('inserted_at', '<', asked.before)}", (asked.before,)
     if asked.dry_run:
-        with connections.reading() as connection:
-            count: int = rows_of(connection, f"select count(*) {old}", values)[0][0]
-            return count
+        return int(read(connections.reading, f"select count(*) {old}", values)[0][0])
     return connections.transact(lambda connection: connection.execute(f"delete {old}", values).rowcount, asked.wait_s)
 
 
 def mend(connections: Connections, asked: Mend) -> tuple[int, int]:
     """Mend references to agents, and return the numbers of agents and spans (see questions.Mend)."""
     wrong = f"select distinct i.id from agent_spans s join agent_instances i on {_OTHER_AGENT}"
-    with connections.reading() as connection:
-        runs = [id for (id,) in rows_of(connection, wrong)]
+    runs = [id for (id,) in read(connections.reading, wrong)]
 
     def mended(connection: Connection) -> tuple[int, int]:
         connection.execute(NOTE_REWRITTEN, (runs,))
@@ -101,8 +98,7 @@ def put_keys(connections: Connections, asked: PutKeys) -> int:
 
 def notes(connections: Connections, asked: Notes) -> Mapping[str, str]:
     """Return the texts of notes by name, without expired notes."""
-    with connections.reading() as connection:
-        return dict(rows_of(connection, _OF_NAMES, ([*asked.names],)))
+    return dict(read(connections.reading, _OF_NAMES, ([*asked.names],)))
 
 
 def put_note(connections: Connections, asked: PutNote) -> str:
@@ -111,8 +107,7 @@ def put_note(connections: Connections, asked: PutNote) -> str:
     def store(connection: Connection) -> str:
         connection.execute(f"delete from notes where {_IS_OVER}")
         sql = _REPLACE if asked.replace else _KEEP
-        stored: str = rows_of(connection, sql, (asked.name, asked.text, asked.lasts_s))[0][0]
-        return stored
+        return str(rows_of(connection, sql, (asked.name, asked.text, asked.lasts_s))[0][0])
 
     return connections.transact(store, _WAIT_S)
 
@@ -120,9 +115,7 @@ def put_note(connections: Connections, asked: PutNote) -> str:
 def notes_count(connections: Connections, asked: NotesCount) -> int:
     """Count the notes whose names begin with a prefix."""
     sql = "select count(*) from notes where starts_with(name, %s)"
-    with connections.reading() as connection:
-        number: int = rows_of(connection, sql, (asked.prefix,))[0][0]
-        return number
+    return int(read(connections.reading, sql, (asked.prefix,))[0][0])
 
 
 def forget_notes(connections: Connections, asked: ForgetNotes) -> None:

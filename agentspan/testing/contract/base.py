@@ -1,7 +1,9 @@
 """Helpers of the contract tests: rows, steps that must succeed, and skips for capabilities that a storage lacks."""
 
 import contextlib
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from agentspan.model.rows import (
     Value,
     Violation,
 )
+from agentspan.storage.patience import Patience, waiting
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, Question
 from agentspan.storage.registry import open_direct
@@ -93,6 +96,22 @@ def spans_of(storage: Storage, query: Query) -> list[AgentSpanRow]:
     return [row for row in storage.ask(query).rows if isinstance(row, AgentSpanRow)]
 
 
+@contextlib.contextmanager
+def racing(*works: Callable[[], object], switch_s: float = 0.005) -> Iterator[None]:
+    """Call functions in threads, which take turns each `switch_s` seconds; the with-block ends after they returned."""
+    threads = [threading.Thread(target=work) for work in works]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(switch_s)
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+
+
 class Base:
     """Steps that the contract tests share."""
 
@@ -112,6 +131,12 @@ class Base:
         if question not in can.answers:
             pytest.skip(f"the storage {can.backend!r} does not answer {question.__name__}")
 
+    def patient(self, storage: Storage, patience: Patience) -> Storage:
+        """Return the storage for a caller with a patience; skip the test if the storage has no method for that."""
+        if not hasattr(storage, "waiting"):
+            pytest.skip(f"the storage {storage.capabilities().backend!r} does not have waiting")
+        return waiting(storage, patience)
+
     @contextlib.contextmanager
     def opened_again(self, storage: Storage) -> Iterator[Storage]:
         """Open the location of a storage a second time; skip the test if the storage claims no location."""
@@ -121,10 +146,11 @@ class Base:
         finally:
             again.close()
 
-    def instance(self, storage: Storage) -> AgentInstanceRow:
+    def instance(self, storage: Storage, **changed: Any) -> AgentInstanceRow:
         """Put an active instance, with the agent and the versions that it refers to; return the instance."""
         agent = self.rows.agent()
         version, schema, instance = self.rows.family(agent)
+        instance = instance._replace(**changed)
         self.put(storage, agent, version, schema, instance)
         return instance
 

@@ -1,7 +1,7 @@
 """Contract tests of groups and partitions. They also check how long a writer waits for another writer."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from agentspan import clock, ids
-from agentspan.errors import DatabaseBusy
+from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.model.changes import Applied, Key, Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow, RefusedChangeRow, ScoreRow, TagRow
 from agentspan.storage.answers import KeyRow
+from agentspan.storage.patience import Patience
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     Counts,
@@ -166,6 +167,24 @@ class Grouping(Base):
         storage.ask(WaitAtMost(self.long_s))
         assert storage.ask(Query("agent_instance")).rows == [instance]
 
+    def test_a_caller_waits_as_long_as_its_patience_and_others_wait_longer(self, storage: Storage) -> None:
+        """A group holds a span. A caller with little patience gets a StorageError, another one still waits."""
+        hurried, wait_s = self.patient(storage, Patience(answer_s=0.1)), 2 * self.long_s
+        instance = self.instance(storage)
+        span = self.rows.span(instance)
+        self.put(storage, span)
+        unit = Unit((finish(span.id),))
+        with _group_under_way(storage, self.long_s, [unit]):
+            hasty = _in_thread(lambda: hurried.apply([unit], wait_s=wait_s))
+            hasty.join(self.long_s)
+            assert not hasty.is_alive(), "apply waits longer than its caller's patience"
+            other = _in_thread(lambda: storage.apply([unit], wait_s=wait_s))
+            other.join(0.3)
+            assert other.result is None, f"another caller does not wait for wait_s: {other.result!r}"
+        other.join(self.long_s)
+        assert isinstance(hasty.result, StorageError), repr(hasty.result)
+        assert other.result == [Refused("status", storage.ask(Find(span.id)).rows[span.id][1])], repr(other.result)
+
 
 def _nothing(group: Storage) -> None:
     pass
@@ -195,12 +214,13 @@ def _in_thread(work: Callable[[], object]) -> _Thread:
 
 
 @contextmanager
-def _group_under_way(storage: Storage, long_s: float) -> Iterator[None]:
-    """Keep a group open in another thread while the with-block runs."""
+def _group_under_way(storage: Storage, long_s: float, units: Sequence[Unit] = ()) -> Iterator[None]:
+    """Keep a group open in another thread, which has applied units, while the with-block runs."""
     began, ends = threading.Event(), threading.Event()
 
     def work(group: Storage) -> None:
         group.ask(Find("x"))
+        group.apply(units)
         began.set()
         ends.wait(2 * long_s)
 
@@ -289,12 +309,9 @@ class Parting(Base):
 
     def _old(self, storage: Storage, name: str, days: int, **values: Any) -> AgentInstanceRow:
         """Put an active run whose id has the time of some days ago."""
-        version, schema, run = self.rows.family(agent := self.rows.agent())
         at = datetime.now(UTC) - timedelta(days=days)
-        id = ids.encode(int(at.timestamp() * 1000), *ids.decode(run.id)[1:])
-        run = run._replace(id=id, external_identifier=name, **values)
-        self.put(storage, agent, version, schema, run)
-        return run
+        id = ids.encode(int(at.timestamp() * 1000), *ids.decode(self.rows.ids.new())[1:])
+        return self.instance(storage, id=id, external_identifier=name, **values)
 
     def _parted_run(self, storage: Storage, name: str, days: int = DAYS, **values: Any) -> AgentInstanceRow:
         """Put a finished run with two finished spans, of which the first has a violation."""

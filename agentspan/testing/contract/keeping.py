@@ -265,10 +265,7 @@ class Removing(Base):
 
     def _ended(self, storage: Storage, name: str) -> AgentInstanceRow:
         """Put a finished run with two finished spans, of which the first has a violation."""
-        agent = self.rows.agent()
-        version, schema, run = self.rows.family(agent)
-        run = run._replace(external_identifier=name)
-        self.put(storage, agent, version, schema, run)
+        run = self.instance(storage, external_identifier=name)
         spans = [self.rows.span(run) for _ in range(2)]
         storage.apply([Unit((Put(spans[0], violations=(violation(),)),)), Unit((Put(spans[1]),))])
         for span in spans:

@@ -1,6 +1,7 @@
 """Contract tests of the capabilities transfer, notes and changes."""
 
 import threading
+from functools import partial
 
 from agentspan.model.changes import Key, Put, Unit
 from agentspan.storage.answers import KeyRow, SpanMark
@@ -17,7 +18,7 @@ from agentspan.storage.questions import (
     StoredKeys,
 )
 from agentspan.storage.sums import Changed
-from agentspan.testing.contract.base import T0, T1, T2, Base, finish
+from agentspan.testing.contract.base import T0, T1, T2, Base, finish, racing
 
 WAIT_S = 10.0
 
@@ -84,11 +85,8 @@ class Transferring(Base):
             start.wait()
             texts.append(storage.ask(PutNote("secret", text, replace=False)))
 
-        threads = [threading.Thread(target=note, args=(str(number),)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with racing(*(partial(note, str(number)) for number in range(4))):
+            pass
         assert texts == [storage.ask(Notes("secret"))["secret"]] * 4
 
     def test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed(self, storage: Storage) -> None:

@@ -2,23 +2,25 @@
 
 import os
 import pickle
-import select
 import signal
-import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 import pytest
 
+from agentspan.errors import StorageError
+from agentspan.host import is_readable
 from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.patience import Patience, Unconnected, of_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf
-from agentspan.testing.contract.base import Base, finish
+from agentspan.testing.contract.base import Base, finish, racing
 
 T = TypeVar("T")
 WAIT_S = 30.0
@@ -45,10 +47,9 @@ def in_child(work: Callable[[], T]) -> T:
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         try:
-            ready, _, _ = select.select([pipe], [], [], WAIT_S)
-            answer = pipe.read() if ready else b""
+            answer = pipe.read() if is_readable(pipe, WAIT_S) else b""
         finally:
-            if not select.select([pipe], [], [], 0)[0]:
+            if not is_readable(pipe):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     assert answer, f"the forked child was not done after {WAIT_S:.0f} s"
@@ -75,16 +76,8 @@ class Using(Base):
                 if isinstance(storage.apply([Unit((finish(span.id),))])[0], Applied):
                     wins.append(span.id)
 
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        finally:
-            sys.setswitchinterval(interval)
+        with racing(*[work] * 8, switch_s=1e-6):
+            pass
         assert sorted(wins) == [span.id for span in spans]
 
     def test_reads_are_whole_while_others_write(self, storage: Storage) -> None:
@@ -107,22 +100,33 @@ class Using(Base):
             except Exception as error:
                 faults.append(error)
 
-        threads = [threading.Thread(target=read, args=(count,)) for count in reads]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
-        try:
-            for thread in threads:
-                thread.start()
-            for _ in range(60):
-                unit = Unit(tuple(Put(self.rows.span(instance)) for _ in range(2)))
-                assert storage.apply([unit]) == [Applied()]
-        finally:
-            is_done.set()
-            for thread in threads:
-                thread.join()
-            sys.setswitchinterval(interval)
+        with racing(*(partial(read, count) for count in reads), switch_s=1e-5):
+            try:
+                for _ in range(60):
+                    unit = Unit(tuple(Put(self.rows.span(instance)) for _ in range(2)))
+                    assert storage.apply([unit]) == [Applied()]
+            finally:
+                is_done.set()
         assert faults == []
         assert [count() for count in reads] == [120, 120, 120]
+
+    def test_a_storage_for_a_caller_with_a_patience_is_the_same_storage(self, storage: Storage) -> None:
+        """It has the same rows, whatever work its caller does meanwhile, and is closed with the other one."""
+        work = iter([True, False] * 1000)
+        limited = self.patient(storage, Patience(answer_s=30.0, meanwhile=lambda: next(work, False)))
+        assert limited.capabilities() == storage.capabilities()
+        instance = self.instance(limited)
+        one, two = self.rows.span(instance), self.rows.span(instance)
+        self.put(storage, one)
+        self.put(limited, two)
+        hurried = self.patient(limited, of_a_call(30.0))
+        for each in (storage, limited, hurried):
+            with suppress(Unconnected):  # a recording call opens no connection
+                assert list(each.ask(SpansOf(instance.id))) == [one, two]
+        storage.close()
+        for each in (limited, hurried):
+            with pytest.raises(StorageError):
+                each.ask(Query("agent"))
 
     def test_a_forked_child_goes_on(self, storage: Storage) -> None:
         """A forked child and its parent read and write, also if another thread was writing at the fork."""

@@ -9,5 +9,5 @@ from agentspan.viewer.pages.search import SEARCH
 from agentspan.viewer.pages.sessions import SESSIONS
 from agentspan.viewer.pages.versions import VERSIONS
 
-_OWN = (FAILURES, VERSIONS, COMPARE, COST, SEARCH, SESSIONS)
+_OWN = (FAILURES, VERSIONS, COMPARE, COST, SESSIONS, SEARCH)
 PAGES: tuple[Page, ...] = (*_OWN, *map(of_finding, sorted(FINDINGS.keys() - {page.name for page in _OWN})))

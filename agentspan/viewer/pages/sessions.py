@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from agentspan.analysis.session_runs import PAGE, SessionRun, session_runs, totals_text
-from agentspan.analysis.tree import run_name, session_title
+from agentspan.analysis.tree import is_session, run_name, session_title
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
@@ -29,23 +29,28 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
 
 def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
     numbers: Counter[str] = Counter()
-    last: dict[str, str] = {}
+    last: dict[str, AgentInstanceRow] = {}
     titles: dict[str, str] = {}
     for run in scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT):
         if run.session:
             numbers[run.session] += 1
-            last.setdefault(run.session, run.started_at or run.inserted_at)
+            last.setdefault(run.session, run)
             titles[run.session] = titles.get(run.session) or session_title(run) or ""
     return [
         {
             "session": name,
             "title": titles[name],
-            "link": address.link("sessions", session=name),
+            "link": _link(run) if numbers[name] == 1 and is_session(run) else address.link("sessions", session=name),
             "runs": f"{numbers[name]:,}",
-            "at": at_text(at),
+            "at": at_text(run.started_at or run.inserted_at),
         }
-        for name, at in last.items()
+        for name, run in last.items()
     ]
+
+
+def _link(run: AgentInstanceRow) -> str:
+    """Return the address of a run: of the session of a coding agent, that of its conversation."""
+    return f"runs/{run.id}{'#view=conversation' if is_session(run) else ''}"
 
 
 def runs(storage: Storage, address: Address) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def _run(each: SessionRun, number: int) -> dict[str, Any]:
     run, row = each.run, each.run.run
     return {
         "number": f"{number:,}",
-        "link": f"runs/{row.id}",
+        "link": _link(row),
         "verdict": each.verdict.text,
         "is_bad": each.verdict.kind in ("failed", "missed"),
         "mark": mark_of(each.verdict),
@@ -88,9 +93,5 @@ def _run(each: SessionRun, number: int) -> dict[str, Any]:
 
 
 SESSIONS = Page(
-    "sessions",
-    "Session",
-    (Part("sessions.html", first), Part("sessions_runs.html", runs)),
-    in_bar=False,
-    parameters="/{session}",
+    "sessions", "Sessions", (Part("sessions.html", first), Part("sessions_runs.html", runs)), parameters="/{session}"
 )

@@ -1,25 +1,25 @@
 // The conversation of a run, section by section: each agent has one, with those of the agents in it. It follows the selected step.
 
 import { gallery } from "./blobs.js";
+import { Chapters, figuresOfChapter } from "./chapters.js";
 import { add, byId, el, messageOf, setAttribute, setText, targetOf } from "./dom.js";
 import * as format from "./format.js";
-import { jsonSection } from "./json.js";
-import { parse } from "./jsontext.js";
 import { isForKeys } from "./keys.js";
 import { longText, named } from "./longtext.js";
 import { markdownSwitch } from "./markdown.js";
-import { argumentList, callCard, folded, lookOf, messageCard, partList, proseOf, textsOf } from "./messages.js";
+import { answerOf, argumentList, callCard, folded, lookOf, messageCard, partList, proseOf, textsOf, usedCard } from "./messages.js";
+import { entriesOf, figuresOf, pathOf, turnOf } from "./sections.js";
 import { cut } from "./visible.js";
 
 /**
+ * @import { Entry } from "./sections.js"
  * @import { Spans } from "./spans.js"
- * @typedef {{ turn: number, section: "" } | { turn: -1, section: string, isAgain: boolean }} Entry a turn, or the line of a section;
- *   `isAgain` where a section goes on after one in it
  * @typedef {{ key: string, node: HTMLElement, number: HTMLElement | null, entry: Entry }} Card an entry on the page
  */
 
 const PAGE = 60;
 const SHORT = 400;
+const HEAD = 34; // pixels of the line above the turns, which stays
 const LONG_SECTION = 20; // turns; a longer section in another one begins folded
 
 export class Conversation {
@@ -45,6 +45,9 @@ export class Conversation {
     this.total = 0;
     /** @type {Record<string, Section>} */
     this.sections = {};
+    /** @type {Chapter[]} */
+    this.chapters = [];
+    this.list = new Chapters((id, turn) => this._openAt(id, turn));
     /** @type {Map<string, boolean>} what the reader folded or unfolded */
     this.folded = new Map();
     /** @type {Entry[]} */
@@ -69,6 +72,18 @@ export class Conversation {
       rootMargin: "600px",
     });
     observer.observe(this.more);
+    this.panel.addEventListener("scroll", () => this._markChapter(), { passive: true });
+  }
+
+  /** Mark the chapter of the current turn, or where that is not in sight, the one at the top, in the list of chapters. */
+  _markChapter() {
+    if (!this.chapters.length) return;
+    const top = this.panel.getBoundingClientRect().top + 120;
+    const turns = this.cards.filter(({ entry }) => entry.turn >= 0);
+    const current = turns.find(({ node, entry }) => entry.turn + this.first === this.current && isWithin(node, this.panel));
+    const passed = current ?? turns.findLast(({ node }) => node.getBoundingClientRect().top <= top);
+    const turn = (passed?.entry.turn ?? 0) + this.first;
+    this.list.mark(this.chapters.findLastIndex((each) => each.turn <= turn));
   }
 
   /** How many turns are on the page. */
@@ -121,16 +136,20 @@ export class Conversation {
   }
 
   /** @param {TurnPage} page */
-  _take({ turns, offset, total, sections }) {
+  _take({ turns, offset, total, sections, chapters, files }) {
     this.turns = turns;
     this.first = offset;
     this.total = total;
     this.sections = sections;
+    if (chapters.length && !this.chapters.length) this.markdown.prefer();
+    this.chapters = chapters;
+    this.box.classList.toggle("talk", chapters.length > 0);
     this._list();
+    this.list.show(chapters, this._nested(), files);
   }
 
   _list() {
-    this.entries = entriesOf(this.turns, this.sections, (id) => this._isFolded(id));
+    this.entries = entriesOf(this.turns, this.sections, (id) => this._isFolded(id), this.chapters, this.first);
     byId("turns-fold").hidden = !this._nested().length;
   }
 
@@ -174,16 +193,45 @@ export class Conversation {
     if (!this.isShown || !this.turns.length) return;
     const shown = this.turns[this.current - this.first];
     if (id && shown && (shown.span === id || shown.asked_by === id)) return;
-    let number = id ? turnOf(this.turns, id) : -1;
-    if (number >= 0) number += this.first;
-    else if (id && !this.source.isLocal) {
-      const page = await this.source.conversation({ span: id }).catch(() => null);
-      if (id !== this.wanted || !page) return;
-      number = page.place ?? -1;
-      if (number >= 0 && !this._has(number)) this._take(page);
-    }
+    const number = id ? await this._find(id) : -1;
+    if (id !== this.wanted || number === null) return;
     this._mark(number);
     if (number >= 0) this._reveal(number);
+  }
+
+  /**
+   * Return the number of the turn that shows the wanted step, which is loaded then; -1 where none does, null where it is not known.
+   * @param {string} id
+   */
+  async _find(id) {
+    const here = turnOf(this.turns, id);
+    if (here >= 0) return here + this.first;
+    if (this.source.isLocal) return -1;
+    const page = await this.source.conversation({ span: id }).catch(() => null);
+    if (id !== this.wanted || !page) return null;
+    const number = page.place ?? -1;
+    if (number >= 0 && !this._has(number)) this._take(page);
+    return number;
+  }
+
+  /**
+   * Show the first turn of a chapter, or that of a step, at the top, and select its step.
+   * @param {string} id
+   * @param {number} [turn] its number, where it is known
+   */
+  async _openAt(id, turn) {
+    this.wanted = id;
+    if (turn !== undefined && !this._has(turn)) await this._read({ offset: Math.max(0, turn - PAGE / 2) });
+    const number = turn ?? (await this._find(id));
+    if (this.wanted !== id || number === null || !this._has(number)) return;
+    const node = this._reveal(number);
+    this._select(number - this.first);
+    const place = this.cards.findIndex((card) => card.node === node);
+    this._draw(this.start, Math.max(this.cards.length, place + PAGE)); // else the last turn that is drawn cannot be at the top
+    const before = node?.previousElementSibling;
+    const head = before?.matches(".agent") ? before : node;
+    if (head) this.panel.scrollTop += head.getBoundingClientRect().top - this.panel.getBoundingClientRect().top - HEAD;
+    node?.focus({ preventScroll: true });
   }
 
   /** @param {number} number */
@@ -213,6 +261,7 @@ export class Conversation {
   _mark(number) {
     this.current = number;
     for (const card of this.cards) this._markCard(card);
+    this._markChapter();
   }
 
   /** @param {Card} card */
@@ -292,7 +341,7 @@ export class Conversation {
     this.start = start;
     this.cards = this.entries.slice(start, start + count).map((entry) => {
       const key = this._keyOf(entry);
-      const card = known.get(key)?.shift() ?? (entry.turn < 0 ? this._line(key, entry) : this._card(key, entry));
+      const card = known.get(key)?.shift() ?? this._made(key, entry);
       card.entry = entry;
       return card;
     });
@@ -306,12 +355,37 @@ export class Conversation {
       this._markCard(card);
     });
     this._showCount();
+    this._markChapter();
+  }
+
+  /**
+   * @param {string} key
+   * @param {Entry} entry
+   */
+  _made(key, entry) {
+    if (entry.turn >= 0) return this._card(key, entry);
+    return "chapter" in entry ? this._chapter(key, entry, entry.chapter) : this._line(key, entry);
+  }
+
+  /**
+   * Return the line of a chapter: its number, and what it took. Its prompt follows as a turn, except a command.
+   * @param {string} key
+   * @param {Entry} entry
+   * @param {number} number
+   * @returns {Card}
+   */
+  _chapter(key, entry, number) {
+    const chapter = this.chapters[number];
+    const isSaid = this.turns[chapter.turn - this.first]?.span === chapter.span_id;
+    const name = el("span", isSaid ? { class: "unseen" } : null, chapter.name);
+    const figures = figuresOfChapter(chapter).map((text) => el("span", { class: "figure" }, text));
+    return { key, node: el("h2", { class: "agent chapter" }, el("span", { class: "number" }, `${number + 1}`), name, ...figures), number: null, entry };
   }
 
   /** @param {Entry} entry */
   _keyOf(entry) {
     if (entry.turn >= 0) return JSON.stringify([this.turns[entry.turn], this.markdown.isOn, this._depthOf(this.turns[entry.turn].thread)]);
-    return JSON.stringify([entry, this.sections[entry.section], this._isFolded(entry.section)]);
+    return JSON.stringify([entry, "chapter" in entry ? this.chapters[entry.chapter] : this.sections[entry.section], this._isFolded(entry.section)]);
   }
 
   _showCount() {
@@ -397,11 +471,13 @@ export class Conversation {
     const number = el("span", { class: "place" });
     const open = el("button", { type: "button", class: "quiet", onclick: () => this.onOpen(turn.span) }, "Open span");
     const head = [...this._notes(turn), el("span", { class: "gap" }), open, number];
+    const isTalk = this.chapters.length > 0;
+    const prose = proseOf(this.markdown.isOn && !(isTalk && turn.role === "user"));
+    // In a session, the step of a call is the line below the answer.
+    const card = (/** @type {TurnCall} */ call) => (isTalk && call.same !== null && turn.side === "out" ? null : this._callCard(call));
+    const options = { head, isCut, prose, card, address: this._address(turn), isTalk };
     const isStep = turn.role === "tool" && turn.side === "";
-    const prose = proseOf(this.markdown.isOn);
-    const body = isStep
-      ? this._stepCard(turn, text, head)
-      : messageCard({ ...turn, text }, { head, isCut, prose, card: (call) => this._callCard(call), address: this._address(turn) });
+    const body = !isStep ? messageCard({ ...turn, text }, options) : turn.shown ? usedCard(turn, turn.shown, text, head, options.address) : this._stepCard(turn, text, head);
     if (turn.again.length) body.append(this._again(turn));
     const node = el("div", { class: `turn from-${lookOf(turn.role)}`, tabindex: "-1" }, body);
     node.style.setProperty("--deep", String(this._depthOf(turn.thread)));
@@ -436,7 +512,7 @@ export class Conversation {
     if ((turn.role === "assistant" || turn.role === "tool") && duration !== null && duration >= 1) {
       notes.push(el("span", { class: "note" }, format.duration(duration)));
     }
-    if (turn.asked_by) {
+    if (turn.asked_by && !turn.shown) {
       const id = turn.asked_by;
       const model = this.spans.columns.label[this.spans.indexOf.get(id) ?? -1] ?? "a model";
       notes.push(el("span", { class: "note" }, "for ", el("button", { type: "button", class: "link", onclick: () => this.onOpen(id) }, model)));
@@ -475,11 +551,9 @@ export class Conversation {
    */
   _stepCard(turn, text, head) {
     const status = turn.error ? "failed" : turn.status;
-    const value = text.length < 200_000 && /^\s*[[{]/.test(text) ? parse(text) : undefined;
-    const isJson = value !== undefined;
-    const body = () => (isJson ? jsonSection("answer", text) : longText(text, SHORT, { class: "prose" }, turn.length > turn.text.length ? null : undefined));
     const start = cut(text.replace(/\s+/g, " "), 150);
-    const answer = isJson || text.length > 160 ? folded("answer", `→ ${start}`, body) : text ? body() : null;
+    const body = answerOf(turn, text);
+    const answer = body && (!body.matches(".prose") || text.length > 160) ? folded("answer", `→ ${start}`, () => body) : body;
     const name = el("b", null, turn.name ?? "tool");
     return add(
       el("article", { class: `message tool ${status}` }),
@@ -573,80 +647,6 @@ export class Conversation {
     const id = focused?.entry.section ?? (isFolded ? turn?.thread : this.entries.find(({ section }) => section && this._isFolded(section))?.section);
     if (id) this._fold(id, isFolded);
   }
-}
-
-/**
- * Return the entries to show: turns, each section's line before its first turn, and a line where a section goes on after one in it.
- * Turns of folded sections are left out.
- * @param {Turn[]} turns
- * @param {Record<string, Section>} sections
- * @param {(id: string) => boolean} isFolded
- * @returns {Entry[]}
- */
-export function entriesOf(turns, sections, isFolded) {
-  /** @type {Entry[]} */
-  const entries = [];
-  const known = new Set([""]); // sections that have their line
-  const begun = new Set(); // those of which a turn came
-  let before = "";
-  let isHidden = false;
-  turns.forEach(({ thread }, turn) => {
-    if (thread !== before || !turn) {
-      isHidden = false;
-      const path = pathOf(sections, thread);
-      for (const id of path) {
-        if (!isHidden && !known.has(id)) entries.push({ turn: -1, section: id, isAgain: false });
-        known.add(id);
-        isHidden ||= Boolean(id) && isFolded(id);
-      }
-      const isBack = turn && !pathOf(sections, before).every((id) => path.includes(id));
-      const last = entries.at(-1);
-      const hasLine = last && last.turn < 0 && last.section === thread;
-      if (!isHidden && isBack && !hasLine) entries.push({ turn: -1, section: thread, isAgain: begun.has(thread) });
-      before = thread;
-    }
-    begun.add(thread);
-    if (!isHidden) entries.push({ turn, section: "" });
-  });
-  return entries;
-}
-
-/**
- * Return the ids of the sections around a thread, the outermost first, with its own.
- * @param {Record<string, Section>} sections
- * @param {string} thread
- */
-export function pathOf(sections, thread) {
-  const path = [thread];
-  for (let at = sections[thread]?.parent; at !== null && at !== undefined && !path.includes(at); at = sections[at]?.parent) path.unshift(at);
-  return path;
-}
-
-/**
- * Return the place of the turn that shows a step: its answer, its last one, the first step that it asked for, or an agent's first
- * turn; -1 where none does.
- * @param {Turn[]} turns
- * @param {string} id
- */
-export function turnOf(turns, id) {
-  const answer = turns.findIndex(({ span, side }) => span === id && side === "out");
-  if (answer >= 0) return answer;
-  const own = turns.findLastIndex(({ span }) => span === id);
-  if (own >= 0) return own;
-  const asked = turns.findIndex(({ asked_by }) => asked_by === id);
-  return asked >= 0 ? asked : turns.findIndex(({ thread }) => thread === id);
-}
-
-/**
- * Return the figures of a section as texts.
- * @param {Section} section
- */
-export function figuresOf({ turns, tokens, cost_usd, duration_ms }) {
-  const figures = [format.plural(turns, "turn")];
-  if (tokens !== null) figures.push(`${format.count(tokens)} tok`);
-  if (cost_usd !== null) figures.push(format.cost(cost_usd));
-  if (duration_ms) figures.push(format.duration(duration_ms));
-  return figures;
 }
 
 /**

@@ -499,18 +499,29 @@ function inlineNode(part) {
  */
 export function markdownSwitch(button, view, onChange) {
   const stored = `agentspan-markdown-${view}`;
-  const choice = { isOn: false };
+  /** @type {string | null} */
+  let chosen = null;
+  const choice = {
+    isOn: false,
+    /** Show Markdown unless the reader has chosen. */
+    prefer() {
+      choice.isOn = chosen !== "off";
+      button.setAttribute("aria-pressed", String(choice.isOn));
+    },
+  };
   try {
-    choice.isOn = localStorage.getItem(stored) === "on";
+    chosen = localStorage.getItem(stored);
   } catch {
     // A page opened from a file may have no storage.
   }
+  choice.isOn = chosen === "on";
   button.setAttribute("aria-pressed", String(choice.isOn));
   button.addEventListener("click", () => {
     choice.isOn = !choice.isOn;
     button.setAttribute("aria-pressed", String(choice.isOn));
+    chosen = choice.isOn ? "on" : "off";
     try {
-      localStorage.setItem(stored, choice.isOn ? "on" : "off");
+      localStorage.setItem(stored, chosen);
     } catch {
       // as above
     }

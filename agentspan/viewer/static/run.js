@@ -83,8 +83,9 @@ export class RunPage {
     this.why = null;
     this.caseDrawn = ""; // what the line about the case of a trial was made of
     this.isExplained = false;
-    /** @type {1 | -1 | 0} */
-    this.wanted = 0; // the way to the cause of a failure, asked for before it was known
+    /** The way to a cause or a slow step that was asked for before it was known. @type {(() => void) | null} */
+    this.wanted = null;
+    this.hasOwn = false; // whether the own times are known
     this.slow = -1; // the span to which the way along the slowest has led
     this.follows = false; // whether the newest step is kept in sight
     this.ownAt = -Infinity; // when the own times may be read again
@@ -97,7 +98,8 @@ export class RunPage {
     this.tree = new Tree(this.spans, this.axis, {
       onSelect: (at) => {
         this._stopFollowing();
-        this.wanted = 0;
+        if (this.wanted) this.say("");
+        this.wanted = null;
         this._drawNotices(); // to show a step may have needed all rows
         this._showDetail(at);
         this.conversation.follow(this.spans.ids[at] ?? "");
@@ -138,14 +140,16 @@ export class RunPage {
     byId("panel-tree").setAttribute("aria-busy", "false");
     this.spans.isWhole = true;
     this._showRun();
+    const { wanted } = this;
     this._followAddress();
+    this.wanted = wanted; // asked for after the address was
     if (WIDE.matches && this.view === "tree") this.show("tree");
     addEventListener("hashchange", () => this._followAddress());
     document.documentElement.dataset.ready = "true";
     this.search.retry();
     this._readWhy();
     this._readOwnTimes();
-    this.seekCause(this.wanted);
+    this.wanted?.();
     if (!this.source.isLocal) this._follow();
   }
 
@@ -160,7 +164,7 @@ export class RunPage {
     this.isExplained = true;
     this._drawHead(); // a run that missed a rule is not only complete
     if (this.tree.selected < 0 && this.why) this._showRun();
-    this.seekCause(this.wanted);
+    this.wanted?.();
   }
 
   /** Read the own times of the spans, if spans have changed. */
@@ -178,24 +182,32 @@ export class RunPage {
       this.ownChanges = -1;
       return;
     }
+    this.hasOwn = true;
     byId("panel-tree").classList.toggle("with-own", this.spans.own.size > 0);
     this.tree.refresh();
     this.detail.refresh();
+    this.wanted?.();
   }
 
   /**
-   * Go to the step in which the failure arose, or from one such step to the next. While the run is not loaded, the wish is kept.
-   * @param {1 | -1 | 0} by
+   * Keep a wish until the run is loaded, and what it needs is known.
+   * @param {() => void} wanted
+   * @param {string} goal
+   */
+  _want(wanted, goal) {
+    this.wanted = wanted;
+    if (!this.spans.isWhole) this._loadRest();
+    this.say(`Goes to the ${goal} as soon as the run is loaded…`, true);
+  }
+
+  /**
+   * Go to the step in which the failure arose, or from one such step to the next.
+   * @param {1 | -1} by
    */
   seekCause(by) {
-    if (!by) return;
-    const waits = !this.spans.isWhole || (this.run.status === "failed" && !this.isExplained && this.tree.selected < 0);
-    if (waits && !(this.spans.isWhole && this.wanted)) {
-      this.wanted = by;
-      if (!this.spans.isWhole) this._loadRest();
-      return this.say("Goes to the cause of the failure as soon as the run is loaded…", true);
-    }
-    this.wanted = 0;
+    const isKnown = this.run.status !== "failed" || this.isExplained || this.tree.selected >= 0;
+    if (!this.spans.isWhole || !isKnown) return this._want(() => this.seekCause(by), "cause of the failure");
+    this.wanted = null;
     this.say("");
     const leaf = this.spans.indexOf.get(this.why?.step ?? "");
     if (by > 0 && this.tree.selected < 0 && leaf !== undefined) this.tree.select(leaf);
@@ -207,6 +219,8 @@ export class RunPage {
    * @param {1 | -1} by
    */
   seekSlow(by) {
+    if (!this.spans.isWhole || !this.hasOwn) return this._want(() => this.seekSlow(by), "slowest step");
+    this.wanted = null;
     const order = this.spans.slowest();
     if (!order.length) return this.say("No step has ended yet.");
     const from = this.tree.selected >= 0 && this.tree.selected === this.slow ? order.indexOf(this.slow) : by > 0 ? -1 : order.length;

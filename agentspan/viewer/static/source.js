@@ -239,9 +239,9 @@ export class FileSource {
    * @returns {Promise<TurnPage>}
    */
   async conversation({ offset = 0 }) {
-    /** @type {{ turns: Turn[], sections: Record<string, Section> }} */
-    const { turns, sections } = (this._conversation ??= jsonBlock(`conversation-${this.run.id}`));
-    return { turns: turns.slice(offset), total: turns.length, sections, offset, place: null };
+    /** @type {Pick<TurnPage, "turns" | "sections" | "chapters" | "files">} */
+    const { turns, ...rest } = (this._conversation ??= jsonBlock(`conversation-${this.run.id}`));
+    return { ...rest, turns: turns.slice(offset), total: turns.length, offset, place: null };
   }
 
   /** @returns {Promise<Statistics>} */

@@ -289,6 +289,36 @@ interface Turn {
   error: string | null;
   at: string;
   status: SpanStatus;
+  shown: ShownCall | null;
+}
+
+/** The call of a tool in a session: its line, and the lines of an edit or a to-do list with their signs (calls.Shown). */
+interface ShownCall {
+  line: string;
+  lines: [string, string][];
+  more: number;
+  edited: [string, number, number][];
+}
+
+/** A prompt of a session, with all until the next one; `turn` is the number of its first turn, from 0 (costs.Chapter). */
+interface Chapter {
+  span_id: string;
+  name: string;
+  step: number;
+  at: string;
+  duration_ms: number;
+  tokens: number | null;
+  cost_usd: number | null;
+  turn: number;
+}
+
+/** A file that a session edited, and the step of the first edit (calls.File). */
+interface EditedFile {
+  path: string;
+  added: number;
+  removed: number;
+  edits: number;
+  span_id: string;
 }
 
 /** An agent's part of a conversation (conversation.Section). */
@@ -296,6 +326,7 @@ interface Section {
   id: string;
   parent: string | null;
   name: string | null;
+  first: number;
   turns: number;
   tokens: number | null;
   cost_usd: number | null;
@@ -307,6 +338,8 @@ interface TurnPage {
   turns: Turn[];
   total: number;
   sections: Record<string, Section>;
+  chapters: Chapter[];
+  files: EditedFile[];
   offset: number;
   place: number | null;
 }

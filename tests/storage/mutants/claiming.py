@@ -2,19 +2,24 @@
 
 import os
 import sqlite3
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.host import undoing
-from agentspan.model.changes import PutSpans, Unit
+from agentspan.model.changes import Outcome, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import row_by_row
+from agentspan.storage.access import Wrapper
 from agentspan.storage.answers import SpanSum
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities, new_account
+from agentspan.storage.patience import Patience
+from agentspan.storage.protocol import Capabilities, Storage, new_account
 from agentspan.storage.questions import (
     Account,
     BackUp,
@@ -175,6 +180,55 @@ class Capable(AnswersAboutScores):
 
     def _writing(self, wait_s: float) -> Any:
         return MemoryStorage._writing(_Opened(super()._open()), wait_s)  # type: ignore[arg-type]
+
+    def waiting(self, patience: Patience) -> Storage:
+        return Patient(self, patience)
+
+
+class Patient(Wrapper[Storage]):
+    """The memory backend for a caller with a patience."""
+
+    def __init__(self, direct: Storage, patience: Patience) -> None:
+        super().__init__(direct)
+        self.patience = patience
+
+    def waiting(self, patience: Patience) -> Storage:
+        return Patient(self.direct, patience.within(self.patience))
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=min(wait_s, self.patience.most_s()))
+
+
+@found_by("test_a_caller_waits_as_long_as_its_patience_and_others_wait_longer")
+class WaitsLongerThanItsCaller(MemoryStorage):
+    def waiting(self, patience: Patience) -> Storage:
+        return self
+
+
+@found_by("test_a_caller_waits_as_long_as_its_patience_and_others_wait_longer")
+class WaitsForAllCallersAsForOne(MemoryStorage):
+    most_s = inf
+
+    def waiting(self, patience: Patience) -> Storage:
+        self.most_s = patience.most_s()
+        return self
+
+    def _writing(self, wait_s: float) -> Any:
+        return super()._writing(min(wait_s, self.most_s))
+
+
+@found_by("test_a_storage_for_a_caller_with_a_patience_is_the_same_storage")
+class HasOtherRowsForACaller(MemoryStorage):
+    def waiting(self, patience: Patience) -> Storage:
+        return MemoryStorage()
+
+
+@found_by("test_a_storage_for_a_caller_with_a_patience_is_the_same_storage")
+class StaysOpenForACaller(MemoryStorage):
+    def waiting(self, patience: Patience) -> Storage:
+        made = copy(self)
+        made.waiting = lambda patience: made  # type: ignore[method-assign]
+        return made
 
 
 class _Opened:

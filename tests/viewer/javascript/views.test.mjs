@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { entriesOf, figuresOf, pathOf, turnOf } from "../../../agentspan/viewer/static/conversation.js";
+import { entriesOf, figuresOf, pathOf, turnOf } from "../../../agentspan/viewer/static/sections.js";
 import { moment, plural } from "../../../agentspan/viewer/static/format.js";
 import { missing } from "../../../agentspan/viewer/static/print.js";
 import { hashOf, placeOf, sinceOf } from "../../../agentspan/viewer/static/run.js";
@@ -19,7 +19,7 @@ import { idsOf, spansOf } from "./recorded.mjs";
  * @returns {Record<string, Section>}
  */
 const sectionsOf = (parents) =>
-  Object.fromEntries(Object.entries(parents).map(([id, parent]) => [id, { id, parent, name: id, turns: 1, tokens: null, cost_usd: null, duration_ms: 0 }]));
+  Object.fromEntries(Object.entries(parents).map(([id, parent]) => [id, { id, parent, name: id, first: 0, turns: 1, tokens: null, cost_usd: null, duration_ms: 0 }]));
 
 const SECTIONS = sectionsOf({ "": null, outer: "", left: "outer", right: "outer", deep: "left" });
 
@@ -45,6 +45,15 @@ test("a folded section hides its turns and the sections in it", () => {
   assert.deepEqual(shownOf(threads, ["left"]), ["outer", 0, "left", "right", 4, "outer again", 5]);
   assert.deepEqual(shownOf(threads, ["outer"]), ["outer"]);
   assert.deepEqual(shownOf(threads, ["left", "right"]), ["outer", 0, "left", "right", "outer again", 5]);
+});
+
+test("a chapter has its line before its first turn, also in a folded section and on a later page", () => {
+  const turns = /** @type {Turn[]} */ (["", "left", "left", ""].map((thread) => ({ thread })));
+  const chapters = /** @type {Chapter[]} */ ([{ turn: 0 }, { turn: 0 }, { turn: 10 }, { turn: 12 }, { turn: 13 }, { turn: 30 }]);
+  /** @param {number} first */
+  const shown = (first) => entriesOf(turns, SECTIONS, (id) => id === "left", chapters, first).map((each) => ("chapter" in each ? `chapter ${each.chapter}` : each.turn));
+  assert.deepEqual(shown(0), ["chapter 0", "chapter 1", 0, -1, -1, -1, 3]);
+  assert.deepEqual(shown(10), ["chapter 2", 0, -1, -1, "chapter 3", "chapter 4", 3]);
 });
 
 test("the way to a section ends also where rows were made by hand", () => {
