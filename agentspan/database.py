@@ -14,7 +14,7 @@ from agentspan.api.checks import MAX_PFIDS, timestamp
 from agentspan.api.checks import count as count_of
 from agentspan.errors import DatabaseUnusable, InvalidValue
 from agentspan.journal.opening import is_missing, open_storage
-from agentspan.storage.location import Location, file, not_there
+from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, RunSort
 from agentspan.storage.registry import OpenedLater, chosen, location_of
@@ -95,7 +95,7 @@ class Database:
             DatabaseUnusable: the file does not exist.
         """
         if isinstance(self._storage, OpenedLater) and is_missing(self._storage.location):
-            raise DatabaseUnusable(not_there(self._storage.location))
+            raise DatabaseUnusable(self._storage.location.not_there)
         return self.storage
 
     @cached_property

@@ -25,7 +25,7 @@ from agentspan.analysis.drift import (
     task_values,
 )
 from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
-from agentspan.analysis.drift_text import missed_drop
+from agentspan.analysis.drift_text import found_drops
 from agentspan.analysis.power import ALPHA, MOST_TIMES, GroupSizes
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_tails
 from agentspan.errors import InvalidValue
@@ -420,7 +420,7 @@ def _compared(
         verdict, parts = "inconclusive", [*parts, doubt]
     elif verdict == "inconclusive":
         blind = "with this few runs no drop would show"
-        missed = f"{missed_drop(detectable)} would be missed more than once in five times"
+        missed = found_drops(detectable)
         missing, more = _missing(sizes, drop)
         parts += [blind if detectable >= 1 else missed, more]
     both = f"{shared:,} in both count as checked" if shared else ""

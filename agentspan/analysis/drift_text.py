@@ -106,12 +106,12 @@ def _blind(found: Drift) -> str:
         return "no run of the base passed, so that no drop could show"
     if found.detectable >= 1:
         return "with this few runs no drop of passed runs would show"
-    return f"{missed_drop(found.detectable)} of passed runs would be missed more than once in five times"
+    return found_drops(found.detectable, " of passed runs")
 
 
-def missed_drop(detectable: float) -> str:
-    """Return the range of drops that the runs are too few to detect reliably, in words."""
-    return f"a drop of fewer than {points(detectable)} points"
+def found_drops(detectable: float, of: str = "") -> str:
+    """Return the least drop that the runs detect reliably, in words."""
+    return f"of drops of {points(detectable)} points{of}, so few runs find four in five"
 
 
 def _lacking(found: Drift, base: str, head: str) -> str:

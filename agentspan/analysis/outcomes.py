@@ -228,12 +228,14 @@ def check_known(storage: Storage, rule: Judge, *, of: str = "") -> None:
     if found:
         check_kind(rule, found, of=of)
         return
-    names = _names(storage, of_sources=rule.source is not None)
+    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"}, descending=True, limit=MOST_READ)
+    names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
     if of:
         score = str(rule).partition(rule.op)[0]
         there = f"it has: {', '.join(names)}" if names else "it has no scores"
         raise InvalidValue("outcome", f"no run of {of} has the score {one_line(score, 60)}; {there}")
-    raise _invalid(str(rule), f"is over a score that no run has; {_listed(names)}")
+    there = f"the scores are: {', '.join(names)}" if names else "there are no scores"
+    raise _invalid(str(rule), f"is over a score that no run has; {there}")
 
 
 def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str = "") -> None:
@@ -436,20 +438,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def existing(storage: Storage) -> str:
-    """Return which scores runs have, for an error."""
-    return _listed(_names(storage))
-
-
-def _names(storage: Storage, *, of_sources: bool = False) -> list[str]:
-    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"}, descending=True, limit=MOST_READ)
-    return sorted({f"{row.name}@{row.source}" if of_sources else row.name for row in rows})
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"the scores are: {', '.join(names)}" if names else "there are no scores"
 
 
 def _invalid(text: str, problem: str, field: str = "outcome") -> InvalidValue:

@@ -281,11 +281,9 @@ def missable(found: Findings) -> str:
         return ""
     if found.detectable == inf:
         other = "another cause" if found.findings else "a cause"
-        return f"these runs are so few that {other} would be missed more than once in five times, however strong"
-    return (
-        f"a cause of less than ×{_ratio(found.detectable)} would be missed more than once in five times; "
-        "most of these things would need a stronger one"
-    )
+        return f"so few runs do not find {other} four times in five, however strong it is"
+    least = f"of causes of ×{_ratio(found.detectable)}, these runs find four in five"
+    return f"{least}; most of these things need a stronger one"
 
 
 def _ratio(value: float) -> str:

@@ -20,7 +20,7 @@ from agentspan.cli.examples import EXAMPLES
 from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, bar, program, to_call
 from agentspan.errors import AgentspanError, InvalidValue, StorageError
 from agentspan.journal.journal_folder import folder_of, is_possible
-from agentspan.storage.location import Location, not_there
+from agentspan.storage.location import Location
 from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.tuning import STANDARD
@@ -308,9 +308,9 @@ def _explain(error: Exception, location: Location, database: "Database") -> None
 @contextmanager
 def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = False) -> Iterator["Database"]:
     """Open the storage of a command that changes a file which must exist."""
-    path = location_in(ctx, db).path
-    if path is not None and not path.exists():  # opening for writing would create the file
-        raise Failed(not_there(path))
+    location = location_in(ctx, db)
+    if location.path is not None and not location.path.exists():  # opening for writing would create the file
+        raise Failed(location.not_there)
     with opened(ctx, db, read_only=read_only) as database:
         yield database
 

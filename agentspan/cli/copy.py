@@ -14,7 +14,7 @@ from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
 from agentspan.maintenance.copying import Copied, copy
-from agentspan.storage.location import Location, not_there, scheme_of
+from agentspan.storage.location import Location, scheme_of
 from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.text import noun
@@ -58,7 +58,7 @@ def _to_database(source: Location, dst: str, *, since: str | None, follow: bool,
     if source == target:
         raise Failed("DST is SRC itself")
     if source.path is not None and not source.path.exists():
-        raise Failed(not_there(source))
+        raise Failed(source.not_there)
     stop = _on(signal.SIGINT, signal.SIGTERM) if follow else bool
     for location in (source, target):
         if location.path is not None:

@@ -12,7 +12,7 @@ import click
 
 from agentspan.analysis.by_name import NOTHING, resolved, unmatched
 from agentspan.analysis.filter_words import NAMES, filter_of
-from agentspan.analysis.outcomes import Judge, existing, rule_of
+from agentspan.analysis.outcomes import Judge, rule_of
 from agentspan.cli.completion import AGENT
 from agentspan.cli.output import Failed, safe, to_call, utc_option, zone
 from agentspan.errors import InvalidValue
@@ -143,7 +143,7 @@ def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
     except InvalidValue as error:
         if error.field != "score":
             raise
-        raise Failed(safe(f"--{error}; {existing(storage)}")) from None
+        raise Failed(safe(f"--{error}{unmatched(storage, RunFilter(scores=('?>0',)))}")) from None
 
 
 def outcome_rule(text: str | None) -> Judge:

@@ -81,7 +81,10 @@ class Plan:
         shown = "show no drop"
         if self.detectable < 1:
             shown = f"show a drop of {text.points(self.detectable)} points (80 %)"
-        for drop, what in ((self.broken, "a few cases make it"), (self.repeating, "the trials of a case repeat")):
+        for drop, what in (
+            (self.broken, "only a few cases get worse"),
+            (self.repeating, "the trials of a case repeat"),
+        ):
             if drop is not None and text.points(self.detectable) < text.points(drop) < 100:
                 shown += f", of {text.points(drop)} if {what}"
         return f"{size}{known} {shown}{cost}; {base}; {self._more()}"

@@ -23,12 +23,6 @@ _SECRET = r"(?i)(?<=[?&;])([^=&;#]*(?:pass|pwd|secret|token|key)[^=&;#]*)=[^&;#]
 _IN_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
 
 
-def not_there(path: object) -> str:
-    """Return the error for a file that is to be read and does not exist."""
-    ways = "`agentspan demo` records an example, `agentspan import` reads sessions of coding agents"
-    return f"{path} does not exist; nothing has been recorded there yet: {ways}"
-
-
 @dataclass(frozen=True, slots=True)
 class Location:
     """The location of a storage.
@@ -42,6 +36,12 @@ class Location:
 
     scheme: str
     text: str = field(repr=False)
+
+    @property
+    def not_there(self) -> str:
+        """The error for a file that is to be read and does not exist."""
+        ways = "`agentspan demo` records an example, `agentspan import` reads sessions of coding agents"
+        return f"{self} does not exist; nothing has been recorded there yet: {ways}"
 
     @property
     def path(self) -> Path | None:

@@ -88,7 +88,7 @@ def test_it_says_what_so_few_runs_could_not_show() -> None:
     assert few.detectable is not None
     assert many.detectable is not None
     assert few.detectable > 2 * many.detectable
-    missed = f"; a drop of fewer than {points(few.detectable)} points of passed runs would be missed more than once in"
+    missed = f"; of drops of {points(few.detectable)} points of passed runs, so few runs find four in five"
     assert missed in sentence(few, "a", "b")
     blind = compare(made(chance, 3), made(chance, 3))
     assert blind.detectable == 1

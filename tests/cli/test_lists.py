@@ -391,8 +391,8 @@ def test_a_wrong_rule_over_a_score_names_its_option_and_the_scores_that_there_ar
     result = call(db, "runs", "--score", "rewrd")
     assert result.exit_code == 1
     assert result.output.startswith("Error: --score: 'rewrd' is not a rule: ")
-    assert result.output.endswith("; there are no scores\n")
+    assert result.output.endswith("; there are no scores yet\n")
     assert call(db, "score", "-", "reward", "1").exit_code == 0
-    assert call(db, "runs", "--score", "rewrd").output.endswith("; the scores are: reward\n")
+    assert call(db, "runs", "--score", "rewrd").output.endswith("; scores: 'reward'\n")
     with agentspan.open(db) as database, pytest.raises(agentspan.InvalidValue, match=r"score: 'rewrd' is not a rule"):
         database.runs(score="rewrd")

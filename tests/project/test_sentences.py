@@ -8,8 +8,9 @@ import pytest
 from tests.checkout import ROOT
 from tests.project.sentences import sentences, words
 
+NAMES = ("quickstart", "reading", "evaluation", "coding-agents", "sessions")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md"]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
 @pytest.mark.parametrize("page", PAGES)

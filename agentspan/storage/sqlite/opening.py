@@ -16,7 +16,7 @@ from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.host import let_through, log, undoing
 from agentspan.storage import protocol
-from agentspan.storage.location import not_there
+from agentspan.storage.location import file
 from agentspan.storage.sqlite import file_watch, joining
 from agentspan.storage.sqlite.contents import FileConnection, RecentRuns
 from agentspan.storage.sqlite.driver import MAX_FRAMES, waiting
@@ -67,7 +67,7 @@ def _check_path(path: Path, read_only: bool) -> None:
     if not path.parent.is_dir():
         raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
     if read_only and not path.exists():
-        raise DatabaseUnusable(not_there(path))
+        raise DatabaseUnusable(file(path).not_there)
 
 
 def _check_logs(path: Path) -> None:
