@@ -85,7 +85,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "external_identifier": run.external_identifier,
         "title": session_title(run),
         "status": run.status,
-        "verdict": {"mark": mark_of(verdict), "text": verdict.text},
+        "verdict": {"mark": verdict.status, "text": verdict.text},
         "purpose": run.purpose,
         "started_at": run.started_at,
         "finished_at": run.finished_at,

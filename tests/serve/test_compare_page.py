@@ -63,7 +63,7 @@ def test_two_runs_have_their_facts_the_first_divergence_and_their_steps(served: 
     assert "<dd>the door is <del>open</del><ins>shut</ins></dd>" in html
     assert "= 40 equal steps" in text
     assert text.index("another result") < text.index("The runs")
-    assert html.index("<summary>Equal: ") < html.index("<td data-name=\"A\">42</td>")  # the number of steps
+    assert html.index("<summary>Equal: ") < html.index('<td data-name="A">42</td>')  # the number of steps
     assert html.count("data-change") == 2  # the first divergence above, and in its place among the steps
     assert f'href="runs/{a}#span=' in html
     assert f'href="runs/{b}#span=' in html
