@@ -43,12 +43,16 @@ class Heading:
 
 
 class At(NamedTuple):
-    """A run, or a step of it, with its number as `agentspan show` prints it; `view` is that of the run's page."""
+    """A run, or a step of it, with its number as `agentspan show` prints it; `view` is that of the run's page.
+
+    `is_run` names a step by its run; a page leads to the step all the same.
+    """
 
     run_id: str
     span_id: str | None = None
     step: int | None = None
     view: str = ""
+    is_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ def _group(group: Group, signature: str, found: Why, seen: Seen, outcome: str) -
         Cell(seen(group.first_at, group.last_at)),
         Cell(series=[(n, f"{n:,}") for n in group.histogram] if len(group.histogram) > 1 else (), is_bad=True),
         Cell(signature),
-        Cell(at=At(group.run_id, group.span_id)),
+        Cell(at=At(group.run_id, group.span_id, is_run=True)),
     ]
 
 

@@ -245,7 +245,7 @@ def _table(found: Table, storage: Storage, whole: str) -> Iterator[str]:
 def _text(cell: Cell, ids: Mapping[str, str]) -> str:
     """Return a cell as text; one that only names a step or a run has a short id, which commands take."""
     if cell.at is not None and not cell.text:
-        unnumbered = ids[cell.at.run_id] if cell.at.span_id is None else cell.at.span_id
+        unnumbered = ids[cell.at.run_id] if cell.at.is_run or cell.at.span_id is None else cell.at.span_id
         return unnumbered if cell.at.step is None else f"{ids[cell.at.run_id]}{STEP}{cell.at.step}"
     return "  " * cell.depth + (f"{cell.mark} {cell.text}" if cell.mark else cell.text)
 

@@ -122,7 +122,9 @@ def _shown(table: Table) -> tuple[list[Column], list[list[str]], str]:
 
 def _text(cell: Cell) -> str:
     if cell.at is not None and not cell.text:
-        return (cell.at.span_id or cell.at.run_id) if cell.at.step is None else f"{cell.at.run_id}{STEP}{cell.at.step}"
+        if cell.at.step is not None:
+            return f"{cell.at.run_id}{STEP}{cell.at.step}"
+        return cell.at.run_id if cell.at.is_run else cell.at.span_id or cell.at.run_id
     return "· " * cell.depth + f"{cell.mark} {cell.text}".strip() + (f" ({cell.hint})" if cell.hint else "")
 
 
