@@ -96,14 +96,13 @@ def versions_command(
         verdict = (
             [] if compared is None else [Sentence(drift_text.sentence(compared.drift, compared.base, compared.head))]
         )
-        show([[*first, *verdict, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
+        show([[*verdict, *first, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
         return
     parts: list[Part] = [[*first, answers.table(found, minute)]]
     if compared is not None:
         change = [] if compared.change is None else sentences(compared.change, minute)
-        missed = [] if compared.drift.missed is None else [str(compared.drift.missed)]
-        blocks = groups.comparison(compared.drift, compared.base, compared.head, whole=full, about=missed)
-        parts.append([*map(Sentence, change), *blocks])
+        about = change if compared.drift.missed is None else [str(compared.drift.missed), *change]
+        parts.insert(0, [*groups.comparison(compared.drift, compared.base, compared.head, whole=full, about=about)])
     show(parts, storage, whole=WHOLE)
 
 
