@@ -125,7 +125,7 @@ def test_keys_lead_to_what_failed_and_to_the_longest_and_compare(server: Server,
     page.wait_for_url(lambda url: not url.endswith("duration"))
     press(page, "x", "j", "c")
     page.wait_for_url("**/compare?a=*&b=*")
-    expect(page.locator(".sides thead th")).to_have_count(2)
+    expect(page.locator(".sides").first.locator("thead th")).to_have_count(2)
     press(page, "1")
     page.wait_for_url(lambda url: "compare" not in url)
     press(page, "Enter")

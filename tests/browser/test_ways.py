@@ -138,7 +138,7 @@ def test_a_run_under_way_is_followed(site: Site, open_page: Opener) -> None:
         expect(turns.locator(".place")).to_have_text(["1", "2", "3"])
         assert turns.first.evaluate("(node) => node.kept")  # with what the reader unfolded in it
         db.agent_instances.finish(site.going)
-        expect(page.locator("#status")).to_have_text("complete")
+        expect(page.locator("#status")).to_have_text("passed")
 
 
 def test_hostile_payloads_stay_text(site: Site, open_page: Opener) -> None:

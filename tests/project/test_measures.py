@@ -9,7 +9,7 @@ from tests.checkout import ROOT
 from tests.project.measures import Room, Taken, measures, rooms, taken
 
 ROOMS = {
-    "leaves": Room(1_500, 16),
+    "leaves": Room(1_550, 16),
     "model": Room(1_089, 8),
     "schemas": Room(2_106, 13),
     "storage": Room(6_020, 34),
@@ -17,7 +17,7 @@ ROOMS = {
     "recording": Room(7_125, 27),
     "api": Room(2_384, 12),
     "analysis": Room(9_210, 44),
-    "answers": Room(822, 13),
+    "answers": Room(972, 14),
     "arriving": Room(985, 8),
     "cli": Room(5_400, 33),
     "evaluation": Room(1_230, 8),
@@ -51,8 +51,8 @@ MOST = {
     '"""See …': 0,
     "Protocols": 9,
     "let_through": 40,
-    "guard": 95,
-    "except Exception": 68,
+    "guard": 96,
+    "except Exception": 69,
     "own modules at import": 1,
     "own modules of a call": 86,
     "files of an import": 62,

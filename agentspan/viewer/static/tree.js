@@ -137,7 +137,7 @@ export class Tree {
     const kind = el("i");
     const text = el("span", { class: "text" });
     const error = el("span", { class: "error" });
-    const step = el("span", { class: "step" }, number, fold, mark, kind, text, " ", error, " ");
+    const step = el("span", { class: "step" }, number, " ", fold, mark, kind, text, " ", error, " ");
     const took = el("span", { class: "took" });
     const own = el("span", { class: "own" });
     const bar = el("i", { class: "bar" });
@@ -168,7 +168,7 @@ export class Tree {
     drawn.mark.className = `mark ${columns.left_open[at] ? "left" : status}`;
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
-    setText(drawn.number, this.spans.isWhole ? `#${this.spans.numberOf(at)}` : "");
+    setText(drawn.number, placeOf(this.spans, at));
     setText(drawn.text, titleOf(this.spans, at));
     setText(drawn.error, noteOf(this.spans, at));
     drawn.error.classList.toggle("plain", !error);
@@ -424,6 +424,15 @@ export function titleOf(spans, at) {
 }
 
 /**
+ * Return the number of a span, as `agentspan show` prints it; "" while the run is not whole.
+ * @param {Spans} spans
+ * @param {number} at
+ */
+function placeOf(spans, at) {
+  return spans.isWhole ? `#${spans.numberOf(at)}` : "";
+}
+
+/**
  * Return the text of a row for a screen reader.
  * @param {Spans} spans
  * @param {number} at
@@ -433,7 +442,7 @@ export function labelOf(spans, at, now) {
   const { left_open, status } = spans.columns;
   // As the row reads, then the status: who speaks to a computer says what is seen.
   const own = ownTimeOf(spans, at);
-  const parts = [titleOf(spans, at), noteOf(spans, at), durationOf(spans, at, now), own && `${own} of its own`, left_open[at] ? "left open" : status[at]];
+  const parts = [`${placeOf(spans, at)} ${titleOf(spans, at)}`.trim(), noteOf(spans, at), durationOf(spans, at, now), own && `${own} of its own`, left_open[at] ? "left open" : status[at]];
   return [...new Set(parts)].filter(Boolean).join(", ");
 }
 
