@@ -212,7 +212,7 @@ def _patched(patch: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
                 lines = []
             path = heading[2]
         elif path and not line.startswith("***"):
-            lines += _diff([line])
+            lines += _diff([line], has_head=False)
     if path:
         yield path, lines
 
@@ -224,11 +224,12 @@ def _changed(change: Any) -> Iterator[tuple[str, str]]:
         yield from compared(*pair)
 
 
-def _diff(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a unified diff with their signs."""
+def _diff(lines: Iterable[str], *, has_head: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a unified diff with their signs; its head ends before the first `@@`."""
     for line in lines:
         if line.startswith("@@"):
+            has_head = False
             if line.strip("@ "):
                 yield "@", line.strip("@ ")
-        elif not line.startswith(("--- ", "+++ ", "\\")):
+        elif not line.startswith(("--- ", "+++ ", "\\") if has_head else "\\"):
             yield (line[0], line[1:]) if line[:1] in ("+", "-", " ") and line else (" ", line)

@@ -30,19 +30,22 @@ def hits(found: Hits, at: At, offset: int = 0) -> Iterator[Block]:
     yield Sentence(f"{len(found.hits):,} of {noun(found.total, 'span')}{from_}" if found.total else NOTHING)
 
 
-def by_run(found: HitsByRun, verdicts: Mapping[str, Verdict], at: At, words: Sequence[str]) -> Iterator[Block]:
+def by_run(
+    found: HitsByRun, verdicts: Mapping[str, Verdict], at: At, words: Sequence[str], short: Callable[[str], str] = str
+) -> Iterator[Block]:
     """Yield a table for each run: the run, the first of its steps, and how many more there are.
 
     Args:
         verdicts: the verdicts on the runs, by their ids.
         words: the words of the search, for the command that lists the other steps of a run; none if that is this one.
+        short: returns the id of a run as that command has it.
     """
     for each in found.runs:
         rows = [_run(each, verdicts[each.run.id], at), *(_hit(hit, at, depth=1) for hit in each.hits)]
         left = each.steps - len(each.hits)
         if left and words:
             own = {"q": " ".join(words), "run": each.run.id}
-            more = Command(f"{left:,} more", ("search", *words, "--run", each.run.id), "search", own)
+            more = Command(f"{left:,} more", ("search", *words, "--run", short(each.run.id)), "search", own)
             rows.append([Cell(more.text, way=more, depth=1, is_rest=True), *[Cell()] * len(COLUMNS[1:])])
         yield Table(COLUMNS, rows, rows_as="item")
 

@@ -161,7 +161,7 @@ def _columns(found: Why) -> Sequence[Column]:
 def _group(group: Group, signature: str, found: Why, seen: Seen, outcome: str) -> Sequence[Cell]:
     of, passed = found.failed or _total([group]), found.runs - found.failed
     failed = {"status": "failed"} if found.outcome is None else {"score": opposite(parse(found.outcome))}
-    runs = {"signature": signature, **(failed if found.failed else {})}
+    runs = {"signature": signature, **(failed if found.failed and found.by_agent is None else {})}
     alone = {"outcome": outcome, "signature": signature}
     way = Command("what goes with it", ("why", "--signature", signature), "failures", alone)
     of_passed = "" if group.passed is None or not passed else f"{group.passed:,} of {passed:,}"

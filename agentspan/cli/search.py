@@ -87,7 +87,8 @@ def search_command(
                 document(answers.plain_by_run(grouped))
             elif grouped.total or grouped.named is not None:
                 verdicts = verdicts_on(storage, [each.run for each in grouped.runs], outcome_rule(None))
-                blocks = [*answers.named(grouped, words[0]), *answers.by_run(grouped, verdicts, _at, words)]
+                short = by_name.short_ids(storage, verdicts).__getitem__
+                blocks = [*answers.named(grouped, words[0]), *answers.by_run(grouped, verdicts, _at, words, short)]
                 show([[*blocks, *([answers.counted(grouped)] if grouped.total else [])]], storage)
             else:
                 text = no_run(storage, filter, asked) if asked else answers.NOTHING

@@ -40,11 +40,6 @@ def judged(storage: Storage, address: Address) -> tuple[Address, str]:
     return address._replace(own=(*address.own, ("outcome", str(rule)))), str(rule)
 
 
-def with_outcome(address: Address, page: str, /, **changes: str | int | None) -> str:
-    """Return the address of a page with the same filter and the same rule (see Address.link)."""
-    return address.link(page, **{"outcome": address.get("outcome"), **changes})
-
-
 def at_text(stored: str) -> str:
     """Return a stored time to the minute, in UTC."""
     return stored[:16].replace("T", " ")

@@ -108,3 +108,10 @@ def test_the_edited_files_have_their_sums_without_calls_that_failed_or_were_refu
     run.add("tool", {"name": "Write", "arguments": {"path": "c", "content": "x"}}, {}, status="cancelled")
     run.add("llm", {"model": "m", "arguments": EDIT}, {})
     assert files_of(db.storage.ask(SpansOf(run.run))) == [File("/work/shop/main.go", 4, 2, 2, first)]
+
+
+def test_lines_that_look_like_the_head_of_a_diff_are_counted() -> None:
+    patch = "*** Begin Patch\n*** Update File: a.sql\n@@\n--- old comment\n+-- new comment\n select 1\n*** End Patch"
+    assert shown_call("apply_patch", {"input": patch}).line == "apply_patch a.sql +1 −1"
+    changes = {"a.sql": {"unified_diff": "--- a.sql\n+++ a.sql\n@@ -1,2 +1,1 @@\n--- old comment\n select 1\n"}}
+    assert shown_call("patch", {"changes": changes}).line == "patch a.sql −1"

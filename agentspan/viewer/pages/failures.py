@@ -22,10 +22,14 @@ MOST = 300
 def first(storage: Storage, address: Address) -> dict[str, Any]:
     """Return how many runs failed, in one sentence, and the address of the dataset of these runs."""
     address, rule = judged(storage, address)
-    blocks = [*answers.first(failed_share(storage, address.filter(), rule_in(address)), rule)]
     by = rule_in(address)
+    share = failed_share(storage, address.filter(), by)
+    blocks = [*answers.first(share, rule)]
     failed = ("score", opposite(by)) if isinstance(by, OutcomeRule) else ("status", "failed")
-    return {"blocks": blocks, "dataset": blocks and address.narrowed(failed).link("export", format="dataset")}
+    return {
+        "blocks": blocks,
+        "dataset": blocks and share.by_agent is None and address.narrowed(failed).link("export", format="dataset"),
+    }
 
 
 def groups(storage: Storage, address: Address) -> Iterator[Block]:
@@ -33,7 +37,8 @@ def groups(storage: Storage, address: Address) -> Iterator[Block]:
     address, _ = judged(storage, address)
     found = why(storage, address.filter(), rule_in(address))
     if found.silent:
-        yield Sentence(f"{found.silent:,} of the failed runs have no failed step", "note")
+        have = "has" if found.silent == 1 else "have"
+        yield Sentence(f"{found.silent:,} of the failed runs {have} no failed step", "note")
     shown = answers.groups(found, min(MOST, address.most(SHOWN)), outcome=address.get("outcome"))
     yield from chain(*shown, answers.findings(found))
 
