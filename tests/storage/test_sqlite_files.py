@@ -6,7 +6,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,7 @@ from agentspan.model.changes import Put, Unit
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage, migrations, opening
-from agentspan.storage.sqlite.file_watch import MANY
 from agentspan.testing.contract import Rows
-
-LOCKED = """
-import fcntl, sys
-try:
-    fcntl.lockf(open(sys.argv[1], "r+b"), fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    sys.exit(1)
-"""
-"""A program whose exit code is 1 if another process has a lock on a file."""
 
 
 def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -353,20 +342,3 @@ def test_a_fork_leaves_a_thread_nothing_of_sqlite_to_free(tmp_path: Path) -> Non
         with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
             cursor.fetchone()
         db.agents.create("b")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs locks of open files")
-def test_a_program_that_reads_many_files_keeps_none_open_and_leaves_the_locks_of_others(tmp_path: Path) -> None:
-    new = tmp_path / "new.db"
-    SQLiteStorage(new).close()
-    paths = [shutil.copy(new, tmp_path / f"{number}.db") for number in range(2 * MANY)]
-    counts = []
-    with closing(sqlite3.connect(f"file:{paths[0]}?mode=ro", uri=True)) as theirs:  # not agentspan's
-        assert theirs.execute("select count(*) from agent_spans").fetchone() == (0,)
-        for path in paths:
-            with agentspan.open(path, read_only=True) as db:
-                db.agents.list()
-            counts.append(len(os.listdir("/proc/self/fd")))
-        asked = [[sys.executable, "-c", LOCKED, f"{path}-shm"] for path in paths[:2]]
-        assert [subprocess.run(each).returncode for each in asked] == [1, 0]
-    assert counts[-1] <= counts[0] + MANY

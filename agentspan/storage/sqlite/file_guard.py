@@ -11,7 +11,7 @@ from agentspan.errors import StorageError
 from agentspan.host import guard, log
 from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import file_watch
-from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_unused
+from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
 
 MEND_EVERY_S = 1.0
 """The time between two attempts to repair a file that another program changed."""
@@ -222,7 +222,7 @@ class FileGuard:
         for each in self.end():
             with suppress(sqlite3.Error):  # a full disk: the commits stay in the log
                 each.close()
-        close_unused()
+        close_deleted()
 
     def abandon(self) -> None:
         """Drop all connections without a checkpoint, because the file was replaced or changed."""

@@ -215,55 +215,14 @@ _NUMBER = struct.Struct("=I")
 _LOG_HEAD, _FRAME_HEAD = 32, 24
 _opened: dict[Inode, int] = {}
 """Inode of an index or a file → descriptor. A process that closes a file loses all its locks on the file, even those of
-SQLite. So a descriptor is closed only after its file was deleted, as SQLite does with an index that nobody uses, or
-while nobody has a lock on it: a connection that only reads leaves the index."""
-MANY = 16
-"""The number of descriptors from which those without locks are closed. Nearly every program has fewer files."""
+SQLite. So a descriptor is closed only after its file was deleted, as SQLite does with an index that nobody uses."""
 
 
-def close_unused() -> None:
-    """Close the descriptors of files that were deleted, and if there are many, of those that no connection has open."""
+def close_deleted() -> None:
+    """Close the descriptors of deleted indexes and files."""
     for inode, each in list(_opened.items()):
-        if not os.fstat(each).st_nlink:
-            _close(inode)
-        elif len(_opened) > MANY:
-            _close_unlocked(inode, each)
-
-
-def _close(inode: Inode) -> None:
-    descriptor = _opened.pop(inode, None)
-    if descriptor is not None:  # else another thread has closed it
-        os.close(descriptor)
-
-
-def _close_unlocked(inode: Inode, descriptor: int) -> None:
-    """Close the descriptor of a file on which nobody has a lock. An open connection always has one, on both files.
-
-    Meanwhile another descriptor has a lock on the whole file. Such a lock (OFD) also keeps out connections of this
-    process, which would lose theirs. If one comes first, the other descriptor stays open.
-    """
-    with guard(AttributeError, ImportError, OSError):  # a system without such locks, or a file that is only readable
-        import fcntl
-
-        if _is_locked(descriptor, 0, 0):
-            return
-        other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.fcntl(other, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-            _close(inode)
-            os.close(other)
-        except BaseException:  # also from a signal handler: the lock must not stay
-            fcntl.fcntl(other, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
-            raise
-
-
-def _is_locked(descriptor: int, start: int, length: int) -> bool:
-    """Return whether a connection of any process, this one too, has a lock on bytes of a file; 0 for all bytes."""
-    import fcntl
-
-    wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
-    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
+        if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
+            os.close(each)
 
 
 def _is_copying(index: _Index, inode: Inode) -> bool:
@@ -275,7 +234,11 @@ def _is_copying(index: _Index, inode: Inode) -> bool:
     if index.copied == index.to_copy:
         return False
     with guard(ImportError, AttributeError, OSError, KeyError):
-        return _is_locked(_opened[inode], _CHECKPOINT_LOCK, 1)
+        import fcntl
+
+        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _CHECKPOINT_LOCK, 1, 0)
+        found = fcntl.fcntl(_opened[inode], fcntl.F_OFD_GETLK, wanted)  # sees those of this process, too
+        return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
     return True
 
 
@@ -290,7 +253,7 @@ def _read_index(path: str, inode: Inode) -> _Index | None:
 def _descriptor(path: str, inode: Inode) -> int | None:
     """Return a descriptor of the file with an inode, which stays open; None if the path has another file."""
     if inode not in _opened:
-        close_unused()
+        close_deleted()
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         found = os.fstat(descriptor)
         _opened[found.st_dev, found.st_ino] = descriptor
