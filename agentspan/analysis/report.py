@@ -44,7 +44,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import has_failed, summaries_of
 from agentspan.storage.sums import RunSummary
-from agentspan.text import amounts, cost_text, dotted, duration_text, noun, one_line, printable
+from agentspan.text import amounts, cost_text, cut, dotted, duration_text, noun, one_line, printable
 
 TITLE = 200
 MOST_LINES = 16
@@ -245,7 +245,8 @@ def talk(
             yield from ("", one_line(f"{indent[2:]}◆ {dotted(turn['agent'], *figures)}", columns))
         thread = turn["thread"]
         is_step = (turn["role"], turn["side"]) == ("tool", "")
-        for line in _call_lines(turn, steps, columns) if is_step else _message_lines(turn, columns):
+        room = max(20, columns - len(indent))
+        for line in _call_lines(turn, steps, room) if is_step else _message_lines(turn, room):
             yield indent + line if line else ""
 
 
@@ -256,11 +257,11 @@ def _call_lines(turn: Mapping[str, Any], steps: Mapping[str, int], columns: int)
     end = (f" → {noun(rows, 'line')}" if rows else "") + f"  #{steps.get(turn['span'], '?')}"
     yield f"{MARKS[turn['status']]} {one_line(call['line'], max(20, columns - len(end) - 2))}{end}"
     for sign, text in call["lines"][:MOST_LINES]:
-        yield f"    {sign} {text}"
+        yield f"    {sign} {cut(text, columns - 6)}"
     if (more := len(call["lines"]) - MOST_LINES + call["more"]) > 0:
         yield f"    … {noun(more, 'more line')}"
     if turn["error"]:
-        yield f"    {one_line(turn['error'], columns)}"
+        yield f"    {one_line(turn['error'], columns - 4)}"
 
 
 def _message_lines(turn: Mapping[str, Any], columns: int) -> Iterator[str]:
@@ -280,7 +281,7 @@ def _message_lines(turn: Mapping[str, Any], columns: int) -> Iterator[str]:
         if call["same"] is None or turn["side"] != "out":
             yield one_line(f"→ {shown_call(call['name'], call['arguments']).line}", columns)
     if turn["error"]:
-        yield f"✗ {one_line(turn['error'], columns)}"
+        yield f"✗ {one_line(turn['error'], columns - 2)}"
 
 
 def _talk(nodes: Sequence[Node], depth: int, heads: Mapping[str, str]) -> Iterator[str]:

@@ -450,13 +450,15 @@ def show_command(
     them.
     """
     storage = database.storage
+    if conversation and (slow is not None or failed or around or payloads or context):
+        raise click.UsageError("--conversation shows all that was said: no other choice of steps goes with it")
     found = by_name.find_run_or_span(storage, id)
     if context:
         show_context(storage, found, as_json=as_json, full=full)
         return
     at = found if isinstance(found, AgentSpanRow) else None
-    if at is not None and (slow is not None or failed):
-        raise click.UsageError("--slow and --failed are about a whole run, not about a span")
+    if at is not None and (slow is not None or failed or conversation):
+        raise click.UsageError("--slow, --failed and --conversation are about a whole run, not about a span")
     if around and at is None:
         raise click.UsageError("--around is about a span: it shows the steps of its run around it")
     if at is not None and not around:

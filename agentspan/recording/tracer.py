@@ -290,8 +290,8 @@ def configure(
         enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs, until `configure` is called
             again. True: record, even if AGENTSPAN_DISABLED is set. None: record unless AGENTSPAN_DISABLED is set.
         sync_every_s: how often a thread flushes recorded data to the disk, in seconds. A power failure loses at most
-            the data of twice this time before it; soon after a kill, before the kill. None: the operating system
-            decides when to write, which may take half a minute.
+            the data of twice this time before it, and soon after a kill that of twice this time before the kill.
+            None: the operating system decides when to write, which may take half a minute.
         budget: the budget of each run without a budget of its own, if no run around it has one. None: the one of
             AGENTSPAN_BUDGET, else none.
         tuning: sizes and times, for tests; see agentspan/tuning.py.

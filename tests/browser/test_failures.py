@@ -67,7 +67,7 @@ def test_causes_are_found_equal_failures_are_one_row_and_a_traceback_shows_its_e
 
     press(page, "e")
     expect(selected).to_have_attribute(
-        "aria-label", re.compile(r"^39 × Tool fetch failed, ValueError: timed out, .*39\.0 s")
+        "aria-label", re.compile(r"^#[0-9]+ 39 × Tool fetch failed, ValueError: timed out, .*39\.0 s")
     )
     expect(selected).to_have_attribute("aria-expanded", "false")
     press(page, "e")
