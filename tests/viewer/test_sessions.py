@@ -157,7 +157,8 @@ def test_the_same_conversation_is_printed_as_text(tmp_path: Path) -> None:
         *(line for line in shown if line.startswith("── 2 · ")), "> and now?", "Done.",
     ]  # fmt: skip
     refused = call(tmp_path / "runs.db", "show", "-", "--conversation", "--failed")
-    assert refused.exit_code == 2 and "no other choice of steps goes with it" in refused.stderr
+    assert refused.exit_code == 2
+    assert "no other choice of steps goes with it" in refused.stderr
     document = json.loads(call(tmp_path / "runs.db", "show", "-", "--conversation", "--json").stdout)
     assert [turn["text"] for turn in document["turns"]] == [turn["text"] for turn in found.turns]
 
