@@ -398,6 +398,7 @@ def for_each(enrolled: "weakref.WeakSet[T]", step: Callable[[T], object]) -> Ste
         for member in members(enrolled):
             step(member)
 
+    steps.__qualname__ = step.__qualname__  # a log says what failed
     return steps
 
 
@@ -406,7 +407,7 @@ def hold_each(
 ) -> None:
     """Register two functions that are called with each member of a WeakSet: before a fork, and after it (see hold).
 
-    Another thread may add members meanwhile. An interrupted `take` is called again with the same member.
+    Another thread may add members meanwhile. If an interrupt came, `take` is called again for all that are held.
     """
     held: list[T] = []
 
@@ -423,17 +424,21 @@ def hold_each(
             let_go(held[-1])
             held.pop()
 
+    hold_all.__qualname__, let_go_of_all.__qualname__ = take.__qualname__, let_go.__qualname__  # a log says what failed
     hold(stage, hold_all, let_go_of_all)
     forget(held.clear)
 
 
 def is_readable(file: "FileDescriptorLike", wait_s: float = 0.0) -> bool:
-    """Return whether a file has data or an end to read within `wait_s`. A program may have thousands of open files."""
+    """Return whether a file has data, an end or an error to read within `wait_s`; False for one that is not open.
+
+    A program may have thousands of open files.
+    """
     import select
 
     poll = select.poll()  # `select` takes no descriptor above 1,023
     poll.register(file, select.POLLIN)
-    return bool(poll.poll(wait_s * 1000))
+    return any(event != select.POLLNVAL for _, event in poll.poll(wait_s * 1000))
 
 
 def cut_off() -> None:

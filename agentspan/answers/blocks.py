@@ -164,7 +164,7 @@ class Column:
 
     @property
     def is_free(self) -> bool:
-        """Whether only surfaces show it for which columns cost nothing."""
+        """True for a column that only those surfaces show for which columns cost nothing."""
         return self.detail == FREE
 
 

@@ -1,4 +1,4 @@
-"""Why runs failed: in how many, the groups of what failed, and what goes with failure."""
+"""The answer why runs failed: in how many, the groups of what failed, and what goes with failure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import comb, inf

@@ -1,4 +1,4 @@
-"""Why one run failed: the step that failed, what was around it, and where the nearest passing run parts from it."""
+"""The answer why one run failed: the failed step, what was around it, and where the nearest passing run parts."""
 
 import json
 from collections.abc import Callable, Iterator

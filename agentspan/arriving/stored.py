@@ -1,4 +1,4 @@
-"""What each arrival does at the storage: texts as they may be stored, runs registered, and rows put some at a time."""
+"""The work of each arrival at the storage: texts as they may be stored, runs registered, many rows put at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
