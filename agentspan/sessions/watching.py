@@ -28,6 +28,8 @@ CHECK_S = 30.0
 """The seconds between two looks at all files with inotify."""
 PARENT_S = 30.0
 """The seconds for which a sub-agent's file waits for the session that started it."""
+COARSE_NS = 2_000_000_000
+"""The nanoseconds in which two changes of a folder may have one time: 2 s on FAT, some milliseconds on Linux."""
 AGAIN_S = 1.0
 """The seconds until the next attempt after a fault of the storage."""
 _LOGS = ("-wal", "-journal", "-shm")
@@ -232,8 +234,9 @@ class Watcher:
         known: dict[Path, int] = {}
         while new := [each for place in self._places for each in _folders_at(place.path) if each not in known]:
             for folder in new:
-                # The time is read before the folder: a file that comes later changes it again.
-                known[folder] = _changed_ns(folder)
+                # The time is read before the folder: a file that comes later changes it again, if that is not now.
+                changed_ns = _changed_ns(folder)
+                known[folder] = changed_ns if abs(clock.wall_ns() - changed_ns) > COARSE_NS else -1
                 if self._inotify is not None and not self._inotify.watch(folder):
                     self._poll_s = POLL_S
         self._folders = known

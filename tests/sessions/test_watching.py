@@ -21,7 +21,7 @@ import agentspan
 from agentspan.api.context import Context
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.inotify import Changes, Inotify
-from agentspan.sessions.machine import Choice, Place
+from agentspan.sessions.machine import Choice, Place, sources_at
 from agentspan.sessions.watching import Event, Watcher
 from tests.checkout import ROOT
 from tests.cli.calling import call
@@ -315,6 +315,24 @@ def test_a_folder_that_was_moved_away_and_made_anew_is_followed(tmp_path: Path, 
         until(lambda: following.kinds()[1:] == [("began", "t", 1)])
         toy_file(folder / "p/q", "t", turns(2))
         until(lambda: following.kinds()[2:] == [("grew", "t", 1)])
+
+
+def test_a_file_that_comes_at_the_very_time_of_the_look_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "toys"
+
+    def look_early(*args: Any) -> list[Any]:
+        found, before = [*sources_at(*args)], folder.stat()
+        if not (folder / "s.toy").exists():
+            toy_file(folder, "s", turns(1))
+            os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # as within one tick of the system's clock
+        return found
+
+    folder.mkdir()
+    monkeypatch.setattr("agentspan.sessions.watching.sources_at", look_early)
+    with Following(folder, tmp_path / "a.db", inotify=False) as following:
+        until(lambda: following.kinds() == [("began", "s", 1)])
 
 
 def test_a_folder_that_comes_while_folders_are_listed_is_followed(
