@@ -1,8 +1,9 @@
-"""The clocks: wall clock, monotonic clock, and the text form in which times are stored. No other module reads time.
+"""The clocks: wall clock, monotonic clock, and the text form in which times are stored.
 
-Times are ISO-8601 UTC text with six digits and `Z` (`2026-11-24T15:20:11.123456Z`), which sorts as text.
-freezegun can replace all of them: `now` looks `time` up at each call, and freezegun recognises the functions behind
-the other names. time_machine replaces the wall clock only, as it does for every program.
+No other module reads the time of a record; `disk` has the clock of waits. Times are ISO-8601 UTC text with six digits
+and `Z` (`2026-11-24T15:20:11.123456Z`), which sorts as text. freezegun can replace all of them: `now` looks `time` up
+at each call, and freezegun recognises the functions behind the other names. time_machine replaces the wall clock only,
+as it does for every program.
 """
 
 import re

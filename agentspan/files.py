@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from agentspan import disk
 from agentspan.host import guard
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -28,7 +29,7 @@ def create(path: str | os.PathLike[str]) -> int:
     Raises:
         FileExistsError: the path exists, as a file or a link.
     """
-    return os.open(path, _CREATE, 0o600)
+    return disk.open(path, _CREATE, 0o600)
 
 
 def ensure(path: Path) -> None:
@@ -37,9 +38,9 @@ def ensure(path: Path) -> None:
     Raises:
         OSError: the disk is full, permission is missing, or the folder does not exist.
     """
-    if not path.exists():
+    if not disk.exists(path):
         try:
-            os.close(create(os.path.realpath(path)))  # the path may be a link to a file that does not exist yet
+            disk.close(create(os.path.realpath(path)))  # the path may be a link to a file that does not exist yet
         except FileExistsError:
             pass
 
@@ -52,11 +53,11 @@ def ensure_own_folder(folder: Path) -> None:
     Raises:
         OSError: permission is missing, or the folder above it does not exist.
     """
-    if folder.name != OWN_FOLDER or folder.is_dir():
+    if folder.name != OWN_FOLDER or disk.isdir(folder):
         return
     folder.mkdir(mode=0o700, exist_ok=True)  # another process may be making it
     try:
-        with open(folder / ".gitignore", "x", encoding="ascii") as file:
+        with disk.stream(folder / ".gitignore", "x", encoding="ascii") as file:
             file.write("*\n")
     except FileExistsError:
         pass
@@ -81,20 +82,23 @@ def sync(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the disk does not accept the data, or the path does not exist.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    descriptor = disk.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
-        os.fsync(descriptor)
+        disk.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
 
 
-stat_of = guard(OSError)(os.stat)
-"""Returns the `os.stat` result for a path; None if the path does not exist or its properties cannot be read."""
+def stat_of(path: str | bytes | os.PathLike[str], *, follow_symlinks: bool = True) -> os.stat_result | None:
+    """Return the `os.stat` result for a path; None if the path does not exist or its properties cannot be read."""
+    with guard(OSError):
+        return disk.stat(path, follow_symlinks=follow_symlinks)
+    return None
 
 
 def text_of(path: str | os.PathLike[str], *, errors: str = "strict") -> str | None:
     """Return the text of a file in UTF-8; None of a missing or unreadable one, and of one that is no such text."""
-    with guard(OSError, ValueError), open(path, encoding="utf-8", errors=errors) as file:
+    with guard(OSError, ValueError), disk.stream(path, encoding="utf-8", errors=errors) as file:
         return file.read()
     return None
 
@@ -113,14 +117,14 @@ def replacing(path: Path, mode: str = "w", *, keeps_mode: bool = False, **as_tex
     """
     descriptor, made = aside(path)
     try:
-        with os.fdopen(descriptor, mode, **as_text) as file:
+        with disk.fdopen(descriptor, mode, **as_text) as file:
             yield file
-        if keeps_mode and path.exists():
-            os.chmod(made, stat.S_IMODE(path.stat().st_mode))
-        os.replace(made, path)
+        if keeps_mode and disk.exists(path):
+            disk.chmod(made, stat.S_IMODE(disk.stat(path).st_mode))
+        disk.replace(made, path)
     except BaseException:
         with suppress(FileNotFoundError):  # an exception from a signal handler may come after the replacement
-            os.unlink(made)
+            disk.unlink(made)
         raise
 
 
@@ -169,7 +173,7 @@ def check(path: Path, owners: frozenset[int]) -> None:
         PermissionError: the file is not trusted; its `strerror` says why.
     """
     try:
-        why = why_foreign(os.lstat(path), owners)
+        why = why_foreign(disk.lstat(path), owners)
     except FileNotFoundError:
         return
     if why is not None:

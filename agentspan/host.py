@@ -31,7 +31,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -39,6 +38,8 @@ from enum import IntEnum
 from functools import partial, wraps
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from agentspan import disk
 
 if TYPE_CHECKING:
     import logging
@@ -478,7 +479,7 @@ class _Importing:
         _importing.append(thread)
         while _importing_is_for not in (0, thread) and not is_inside and slept < IMPORT_WAIT_S:
             _importing.remove(thread)
-            time.sleep(_PAUSE_S)
+            disk.sleep(_PAUSE_S)
             slept += _PAUSE_S
             _importing.append(thread)
 
@@ -529,7 +530,7 @@ def _hold_imports() -> None:
     own, slept = threading.get_ident(), 0.0
     _importing_is_for = own
     while slept < IMPORT_WAIT_S and any(thread != own for thread in list(_importing)):
-        time.sleep(_PAUSE_S)
+        disk.sleep(_PAUSE_S)
         slept += _PAUSE_S
 
 

@@ -5,13 +5,12 @@ not its spans.
 """
 
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from itertools import groupby, takewhile
 from pathlib import Path
 
-from agentspan import clock, files, ids
+from agentspan import clock, disk, files, ids
 from agentspan.errors import NotFound, StorageError
 from agentspan.host import guard, log
 from agentspan.ids import IdSource
@@ -139,13 +138,13 @@ class Adoption:
             at_once: adopt also if the last look was less than a second ago.
             most_s: seconds after which to stop; other processes adopt the rest.
         """
-        now = time.monotonic()
+        now = disk.monotonic()
         if (now < self._next_s and not at_once) or self._busy or self._stopped:
             return
         with guard(report=self._warn):
             self.adopt(most_s=most_s)
             self._said = ""
-        self._next_s = now + max(LOOK_EVERY_S, 5 * (time.monotonic() - now))
+        self._next_s = now + max(LOOK_EVERY_S, 5 * (disk.monotonic() - now))
 
     def see(self) -> None:
         """Look before a read, for a limited time, and log what waits after that."""
@@ -219,17 +218,17 @@ class Adoption:
         wait_s: float,
     ) -> int:
         storage: Storage | None = None
-        until = float("inf") if most_s is None else time.monotonic() + most_s
+        until = float("inf") if most_s is None else disk.monotonic() + most_s
         records, before, size = 0, 0, sum(map(_size_of, paths))
         for writer_id, own in groupby(paths, writer_of):
             committer: Committer | None = None
             lost: LostRegistrations | None = None
             for path in own:
-                if records and (self._stopped or time.monotonic() > until):
+                if records and (self._stopped or disk.monotonic() > until):
                     self._is_cut = True
                     return records
                 left = _taken(path, wait_s)
-                if left is None and path.exists():
+                if left is None and disk.exists(path):
                     break  # the owner is alive, or another process adopts the segment: later segments must wait
                 if left is None:
                     continue
@@ -240,7 +239,7 @@ class Adoption:
                         ids = IdSource(storage.ask(Account()).partition)
                         lost = LostRegistrations(storage, writer_id, ids)
                         committer = self._committer(storage, writer_id, ids, lost)
-                    is_over = lambda: self._stopped or time.monotonic() > until  # noqa: E731
+                    is_over = lambda: self._stopped or disk.monotonic() > until  # noqa: E731
                     taking = _Taking(committer, lost, left, is_over, journals, self._tuning)
                     is_whole = taking.take(lambda done, before=before: progress(before + done, size))  # type: ignore[misc]
                     records += taking.records
@@ -284,8 +283,8 @@ def left_over(journals: int, size: int) -> str:
 def _taken(path: Path, wait_s: float) -> Left | None:
     """Lock a segment of a dead writer, and wait up to `wait_s` for its lock; None if it cannot be locked."""
     left, slept = take_over(path), 0.0
-    while left is None and slept < wait_s and path.exists():
-        time.sleep(0.01)
+    while left is None and slept < wait_s and disk.exists(path):
+        disk.sleep(0.01)
         slept += 0.01
         left = take_over(path)
     return left

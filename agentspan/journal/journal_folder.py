@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentspan import files, jsontext
+from agentspan import disk, files, jsontext
 from agentspan.host import guard, log
 from agentspan.model.rows import AccountRow
 from agentspan.storage.location import Location, memory
@@ -56,7 +56,7 @@ def make_state_folder() -> None:
     Raises:
         OSError: there is no permission, or no space.
     """
-    os.makedirs(state_folder(), 0o700, exist_ok=True)
+    disk.makedirs(state_folder(), 0o700, exist_ok=True)
 
 
 def is_possible() -> bool:
@@ -85,18 +85,16 @@ def shares_blocks(folder: Path) -> bool:
     beside = folder.parent
     if _file_system(beside) in _UNSHARED:
         return False
-    import fcntl
-
     opened: list[int] = []
     errors: list[Any] = []
     try:
         with guard(OSError, report=errors.append):
             flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-            opened = [os.open(beside, flags, 0o600), os.open(beside, flags, 0o600)]
-            fcntl.ioctl(opened[0], _FICLONE, opened[1])
+            opened = [disk.open(beside, flags, 0o600), disk.open(beside, flags, 0o600)]
+            disk.ioctl(opened[0], _FICLONE, opened[1])
     finally:
         for each in opened:
-            os.close(each)
+            disk.close(each)
     return len(opened) < 2 or not errors or errors[0].errno != errno.EOPNOTSUPP
 
 
@@ -158,7 +156,7 @@ def read(folder: Path) -> AccountRow | None:
     path = folder.with_name(folder.name + SUFFIX)
     with guard(OSError, ValueError, TypeError):
         files.check(path, owners(folder))
-        return AccountRow(*jsontext.decode(path.read_text(encoding="utf-8")))
+        return AccountRow(*jsontext.decode(files.text_of(path) or ""))
     return None
 
 

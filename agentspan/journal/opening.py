@@ -1,14 +1,13 @@
 """Opens a storage whose reads drain and recover journals first: those of this process, and those of dead programs."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from agentspan import files, host
+from agentspan import disk, files, host
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
 from agentspan.storage.access import Look, Looking
@@ -89,10 +88,10 @@ def open_storage(
 def is_missing(location: Location) -> bool:
     """Return whether a location is a file that does not exist and could be created: no file and no journal folder."""
     path = location.path
-    if path is None or os.path.exists(path) or folder_of(path).exists():
+    if path is None or disk.exists(path) or disk.exists(folder_of(path)):
         return False
     # If the file cannot be created, opening raises an error with the reason.
-    return os.access(path.parent.parent if path.parent.name == files.OWN_FOLDER else path.parent, os.W_OK)
+    return disk.access(path.parent.parent if path.parent.name == files.OWN_FOLDER else path.parent, os.W_OK)
 
 
 def _open_server(
@@ -172,9 +171,9 @@ def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]], tun
         nonlocal adoption, next_s
         if spool.journals:
             spool.drain(folder)
-        if adoption is None and (now := time.monotonic()) >= next_s:
+        if adoption is None and (now := disk.monotonic()) >= next_s:
             next_s = now + spool.LOOK_EVERY_S
-            adoption = made() if os.path.lexists(folder) else None
+            adoption = made() if disk.lexists(folder) else None
         if adoption is not None:
             adoption.see()
 

@@ -15,14 +15,13 @@ import os
 import struct
 import sys
 import threading
-import time
 import weakref
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from zlib import crc32
 
-from agentspan import files, host
+from agentspan import disk, files, host
 from agentspan.host import Hold, guard, undoing
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
@@ -58,7 +57,7 @@ class Locked:
             # Cleared first: a fork may still interrupt, and the number may then belong to another file.
             file, self._file = self._file, -1
             if file >= 0:
-                os.close(file)
+                disk.close(file)
 
     def leave(self) -> None:
         """Close all resources of the file. A second call does nothing."""
@@ -73,7 +72,7 @@ def _wait_for_changes() -> None:
     """Wait up to FORK_WAIT_S until no other thread opens or closes a descriptor."""
     own, slept = threading.get_ident(), 0.0
     while slept < FORK_WAIT_S and any(thread != own for thread in list(_changing)):
-        time.sleep(0.0005)
+        disk.sleep(0.0005)
         slept += 0.0005
 
 
@@ -147,8 +146,8 @@ class Segment(Locked):
             self._file = files.create(self.path)
             held.add(self)
         with undoing(self.remove):
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            os.posix_fallocate(self._file, 0, size)
+            disk.flock(self._file, fcntl.LOCK_EX)
+            disk.posix_fallocate(self._file, 0, size)
             self._map()
 
     def fill(self) -> None:
@@ -160,7 +159,7 @@ class Segment(Locked):
         zeros = bytes(max(64 * 1024, self.size // 1000))
         whole, rest = divmod(self.size, len(zeros))
         with suppress(OSError):  # the append that touches a page allocates it
-            os.pwritev(self._file, [zeros] * whole + [zeros[:rest]], 0)
+            disk.pwritev(self._file, [zeros] * whole + [zeros[:rest]], 0)
 
     def begin(self, path: str, sequence: int) -> None:
         """Move the spare segment to its path, ready for appending from the start.
@@ -176,12 +175,12 @@ class Segment(Locked):
         self.end, self.epoch, self.is_referred_to = START, next(_epochs), False
         self.drained = self.synced = START
         self.keep(START, sequence)
-        os.rename(self.path, path)
+        disk.rename(self.path, path)
         self.path = path
 
     def recycle(self) -> None:
         """Turn a segment without needed records into a spare one. Its space is allocated, its pages are in memory."""
-        os.rename(self.path, self.path + NEW)
+        disk.rename(self.path, self.path + NEW)
         self.path += NEW
         self._wipe()
         self._map()
@@ -190,13 +189,13 @@ class Segment(Locked):
         if not self._maps:
             return
         with Changing():
-            self.map = mmap.mmap(self._file, self.size)
+            self.map = disk.map(self._file, self.size)
             self._is_mapped = True
 
     def _put(self, start: int, data: bytes) -> None:
         if self._is_mapped:
             self.map[start : start + len(data)] = data
-        elif os.pwrite(self._file, data, start) != len(data):
+        elif disk.pwrite(self._file, data, start) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(self, start: int, head: bytes, body: bytes) -> None:
@@ -220,7 +219,7 @@ class Segment(Locked):
     def is_there(self) -> bool:
         """Return whether the file is still at its path. Records in a deleted file are lost when the process ends."""
         with guard(OSError):
-            return os.path.samestat(os.stat(self.path), os.fstat(self._file))
+            return os.path.samestat(disk.stat(self.path), disk.fstat(self._file))
         return False
 
     @property
@@ -230,7 +229,7 @@ class Segment(Locked):
 
     def read(self, start: int, size: int) -> bytes:
         """Return `size` bytes of the segment from position `start` on."""
-        return self.map[start : start + size] if self._is_mapped else os.pread(self._file, size, start)
+        return self.map[start : start + size] if self._is_mapped else disk.pread(self._file, size, start)
 
     def sync(self) -> None:
         """Flush the appended records to the disk.
@@ -240,7 +239,7 @@ class Segment(Locked):
         """
         end, file = self.end, self._file
         if file >= 0 and self.synced != end:
-            os.fdatasync(file)
+            disk.fdatasync(file)
             self.synced = end
 
     def keep(self, kept: int, sequence: int) -> None:
@@ -264,7 +263,7 @@ class Segment(Locked):
     def shrink(self) -> None:
         """Truncate the file after the last record. No record may be appended later, and the file must not be mapped."""
         with suppress(OSError):
-            os.ftruncate(self._file, self.end + len(END))
+            disk.ftruncate(self._file, self.end + len(END))
             self.size = self.end + len(END)
 
     def reset(self, sequence: int) -> None:
@@ -293,7 +292,7 @@ class Segment(Locked):
         size = self.kept - START
         with suppress(OSError):
             while size > 0:
-                size -= os.pwrite(self._file, bytes(min(size, _WIPED)), self.kept - size)
+                size -= disk.pwrite(self._file, bytes(min(size, _WIPED)), self.kept - size)
 
     def __del__(self) -> None:
         if self._file >= 0:  # the tracer was dropped: another process may recover the records
@@ -308,7 +307,7 @@ class Segment(Locked):
         """Delete and close the file. If it cannot be deleted, it stays: all its records are in the storage."""
         if self._file >= 0:
             with guard(OSError):  # it was deleted, or its folder may not be written to, or is none any more
-                os.unlink(self.path)
+                disk.unlink(self.path)
             self.leave()
 
 
@@ -340,15 +339,15 @@ class Left(Locked):
     def __init__(self, path: Path) -> None:
         self.path = path
         # This object owns the descriptor from here on.
-        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self._file = disk.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with undoing(self.let_go):
             held.add(self)
-            why = files.why_foreign(os.fstat(self._file), journal_folder.owners(path.parent))
+            why = files.why_foreign(disk.fstat(self._file), journal_folder.owners(path.parent))
             if why is not None:
                 _refuse(path, why)
                 raise PermissionError(errno.EPERM, f"{path} may be of another user")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(self._file).st_nlink:
+            disk.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not disk.fstat(self._file).st_nlink:
                 raise FileNotFoundError(f"{path} was drained by somebody else")
             self.data = _contents(self._file)
             self._look()
@@ -372,25 +371,25 @@ class Left(Locked):
 
     def trim(self, drained: int, sequence: int) -> None:
         """Store in the file that all records before a position are in the storage, so that they are not read again."""
-        os.pwrite(self._file, marked(drained, sequence), MARK)
+        disk.pwrite(self._file, marked(drained, sequence), MARK)
 
     def remove(self) -> None:
         """Delete the file, unless another file has its name now."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         folder = -1
         with guard(OSError), Changing():
-            folder = os.open(self.path.parent, flags)
+            folder = disk.open(self.path.parent, flags)
         if folder < 0:  # it is gone, and the file with it
             return
         try:
             name = self.path.name
-            if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(self._file)):
-                os.unlink(name, dir_fd=folder)
+            if os.path.samestat(disk.stat(name, dir_fd=folder, follow_symlinks=False), disk.fstat(self._file)):
+                disk.unlink(name, dir_fd=folder)
         except FileNotFoundError:
             pass
         finally:
             with Changing():
-                os.close(folder)
+                disk.close(folder)
 
     def __del__(self) -> None:
         if self._file >= 0:  # an exception from a signal handler kept the with-block from closing the file
@@ -416,11 +415,11 @@ def take_over(path: Path) -> Left | None:
 def is_left(path: Path) -> bool:
     """Return whether the owner of a segment has died, and no process adopts it. Nothing of the segment is read."""
     with Changing():
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = disk.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            disk.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         finally:
-            os.close(file)
+            disk.close(file)
     return True
 
 
@@ -440,7 +439,7 @@ def _refuse(path: Path, why: str) -> None:
 
 
 def _contents(file: int) -> bytes:
-    size, data = os.fstat(file).st_size, b""
-    while len(data) < size and (more := os.pread(file, size - len(data), len(data))):
+    size, data = disk.fstat(file).st_size, b""
+    while len(data) < size and (more := disk.pread(file, size - len(data), len(data))):
         data += more
     return data

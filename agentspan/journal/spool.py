@@ -1,13 +1,12 @@
 """Creates, finds and deletes the segments in a journal folder; drains the journals of this process."""
 
-import os
 import weakref
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Protocol
 
-from agentspan import files, host
+from agentspan import disk, files, host
 from agentspan.host import guard, page
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
@@ -107,14 +106,14 @@ def place(folder: Path, writer_id: str, number: int) -> str:
 def make(folder: Path) -> None:
     """Create the journal folder, but not the folder of the storage's file: if a user deleted that, it stays deleted."""
     try:
-        os.mkdir(folder, 0o700)
+        disk.mkdir(folder, 0o700)
     except FileExistsError:
         pass
     except FileNotFoundError:
         if folder.parent != state_folder():  # only now: it imports modules, which a program that ends cannot
             raise
         make_state_folder()
-        os.makedirs(folder, 0o700, exist_ok=True)
+        disk.makedirs(folder, 0o700, exist_ok=True)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -127,14 +126,14 @@ def segments(folder: Path) -> list[Path]:
         warn(why)
         return []
     with guard(OSError):
-        return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(SUFFIX)]
+        return [folder / name for name in sorted(disk.listdir(folder)) if name.endswith(SUFFIX)]
     return []
 
 
 def bytes_of_others(folder: Path, writer_id: str) -> int:
     """Return the total size of the segments of other writers, in bytes."""
     size = 0
-    with guard(OSError), os.scandir(folder) as found:  # another process may drain one now: the next look counts anew
+    with guard(OSError), disk.scandir(folder) as found:  # another process may drain one now: the next look counts anew
         for each in found:
             if each.name.endswith(SUFFIX) and not each.name.startswith(writer_id):
                 size += each.stat(follow_symlinks=False).st_size
@@ -156,21 +155,21 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
     check(str(folder))
     path = f"{folder}/{writer_id}{_TYPES}"
     new = f"{path}.{get_ident()}{NEW}"
-    if os.path.lexists(new):  # the file of an earlier thread with this id, which ended during the write
-        os.unlink(new)
-    with os.fdopen(files.create(new), "w", encoding="utf-8") as kept:
+    if disk.lexists(new):  # the file of an earlier thread with this id, which ended during the write
+        disk.unlink(new)
+    with disk.fdopen(files.create(new), "w", encoding="utf-8") as kept:
         kept.write(span_type_schemas)
-    os.replace(new, path)
+    disk.replace(new, path)
 
 
 @guard(OSError)
 def mark_removal(folder: Path) -> None:
     """Tell living writers that runs were removed from the storage, so that they keep no segment with some of them."""
-    if refusal(folder) is None and os.path.isdir(folder):
+    if refusal(folder) is None and disk.isdir(folder):
         path = folder / _REMOVED
         with suppress(FileNotFoundError):
-            os.unlink(path)
-        os.close(files.create(path))
+            disk.unlink(path)
+        disk.close(files.create(path))
 
 
 def removal_marked_ns(folder: Path) -> int:
@@ -193,7 +192,7 @@ def tidy(folder: Path) -> None:
     """
     if refusal(folder) is not None:
         return
-    names = os.listdir(folder)
+    names = disk.listdir(folder)
     writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}
     for name in names:
         if name.endswith(SUFFIX + NEW):
@@ -202,5 +201,5 @@ def tidy(folder: Path) -> None:
                 with left:
                     left.remove()
         elif (_TYPES in name and name.partition(".")[0] not in writers) or (name == _REMOVED and not writers):
-            os.unlink(folder / name)
-    os.rmdir(folder)
+            disk.unlink(folder / name)
+    disk.rmdir(folder)

@@ -8,11 +8,10 @@ after its journal was adopted.
 import os
 import platform
 import sys
-import time
 from collections.abc import Collection
 from typing import Literal
 
-from agentspan import clock, files
+from agentspan import clock, disk, files
 from agentspan.errors import AgentspanError, StorageError
 from agentspan.host import guard, log
 from agentspan.journal.opening import adoption_beside
@@ -245,7 +244,7 @@ class DeadWriters:
         tuning: Tuning = STANDARD,
     ) -> None:
         self.lives = Lives(storage, dead_hosts)
-        self._until = time.monotonic() + wait_s
+        self._until = disk.monotonic() + wait_s
         self._is_limited = wait_s > 0
         self._adoption = adoption_beside(storage, tuning)
         self._adopted: dict[str, bool] = {}
@@ -257,7 +256,7 @@ class DeadWriters:
         if self._adoption is None:
             return True
         if writer_id not in self._adopted:
-            left_s = self._until - time.monotonic()
+            left_s = self._until - disk.monotonic()
             try:
                 if left_s > 0 or not self._is_limited or not self._adopted:
                     most_s = left_s if self._is_limited else None

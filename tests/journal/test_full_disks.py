@@ -104,7 +104,7 @@ def test_a_folder_that_may_not_be_written_to_has_no_journal_and_records_by_commi
 
     real = os.open
     tracer = Tracer(tmp_path / "runs.db")
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr("agentspan.disk.open", refuse)
     with tracer.run("a"):
         steps(tracer, 5)
         assert statuses(tmp_path / "runs.db") == ["complete"] * 5

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agentspan import disk
 from agentspan.journal.records import END, HEADER, Record, header, read
 from agentspan.journal.segments import NEW, START, SUFFIX, Segment, room_for, take_over
 from agentspan.journal.spool import create, segments, tidy
@@ -84,7 +85,7 @@ def test_who_opened_a_segment_that_is_gone_now_does_not_get_it(tmp_path: Path, m
         Path(segment.path).unlink(missing_ok=True)  # by somebody who has just drained it
         flock(file, how)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(disk, "flock", late)
     assert take_over(Path(segment.path)) is None
 
 
@@ -240,7 +241,7 @@ def test_folders_come_and_go_while_segments_are_made(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def keep_tidying() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.0002):
             tidy(folder)
 
     thread = threading.Thread(target=keep_tidying)
@@ -263,7 +264,7 @@ def test_no_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(disk, "posix_fallocate", full)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space"):
         create(tmp_path, "writer", 1, 1, 0, SIZE)
@@ -281,7 +282,7 @@ def test_a_fork_waits_for_a_thread_that_closes_a_segment(tmp_path: Path, monkeyp
             closed.set()
             time.sleep(0.1)
 
-    monkeypatch.setattr(os, "close", slow)
+    monkeypatch.setattr(disk, "close", slow)
     thread = threading.Thread(target=segment.leave)
     thread.start()
     closed.wait()
@@ -309,7 +310,7 @@ def test_a_child_does_not_keep_what_a_thread_opens_during_the_fork(
         kept.append(made(tmp_path, b"one") if what == "makes" else take_over(segments(tmp_path)[0]))
 
     kept: list[Any] = []
-    monkeypatch.setattr(os, "open", slow)
+    monkeypatch.setattr(disk, "open", slow)
     thread = threading.Thread(target=change)
     thread.start()
     opened.wait()

@@ -34,7 +34,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_later_and_later(
 
     tracer = Tracer(tmp_path / "runs.db")
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr("agentspan.recording.sinks.drain.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("agentspan.disk.monotonic", lambda: now[0])
     record(tracer, 20)
     assert len(tries) == 1
     for _ in range(8):

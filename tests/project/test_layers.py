@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from agentspan import disk
 from tests.project.measures import taken_by
 
 PACKAGE = Path(agentspan.__file__).parent
@@ -25,6 +26,7 @@ LAYERS = [
         "ids",
         "clock",
         "deprecation",
+        "disk",
         "files",
         "host",
         "installing",
@@ -453,3 +455,37 @@ def test_no_test_patches_a_constant() -> None:
         for match in patched.finditer(path.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+BESIDE_THE_DOOR = {*disk.DOORS, "mmap", "remove", "sync", "truncate", "fchmod", "posix_fadvise", "perf_counter"}
+OF_PATHS = {"is_dir", "is_file", "read_bytes", "read_text", "touch", "write_bytes", "write_text"}
+
+
+def beside_the_door(tree: ast.Module) -> list[str]:
+    """Return each name by which a source reaches a file or a clock without `agentspan.disk`."""
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name("os" | "time" | "fcntl" | "mmap"), name) if name in BESIDE_THE_DOOR:
+                found.append(name)
+            case ast.Attribute(ast.Attribute(ast.Name("os"), "path"), name) if name in BESIDE_THE_DOOR:
+                found.append(name)
+            case ast.Call(ast.Name("open" as name)):
+                found.append(name)
+            case ast.Call(ast.Attribute(ast.Name(owner), name)) if owner != "disk" and name in {*OF_PATHS, "exists"}:
+                found.append(name)
+    return found
+
+
+def test_the_journal_and_the_guards_of_a_file_reach_the_disk_by_its_door() -> None:
+    rooms = (PACKAGE / "journal", PACKAGE / "storage" / "sqlite", PACKAGE / "recording" / "sinks")
+    paths = [PACKAGE / "files.py", PACKAGE / "host.py", *(path for room in rooms for path in room.rglob("*.py"))]
+    found = {path.name: names for path in paths if (names := beside_the_door(tree_of(path)))}
+    assert found == {"host.py": ["mmap", "mmap"]}, "call it as disk.…"  # a page of memory, without a file
+    of_one_page = "os.open(p); time.sleep(1); os.path.exists(p); open(p); p.read_text(); mmap.mmap(f, 1); disk.open(p)"
+    assert beside_the_door(ast.parse(of_one_page)) == ["open", "read_text", "open", "sleep", "exists", "mmap"]
+
+
+def test_the_door_is_the_functions_of_the_system() -> None:
+    modules = {"_io", "fcntl", "genericpath", "io", "mmap", "os", "posix", "posixpath", "time"}
+    assert {getattr(disk, name).__module__ for name in disk.DOORS} <= modules

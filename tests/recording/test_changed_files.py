@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer, files
+from agentspan import Tracer, disk, files
 from agentspan.errors import InvalidValue
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.file_guard import DOUBT_S
@@ -564,8 +564,8 @@ def test_what_is_recorded_is_on_the_disk_about_once_a_second(
 
         return call
 
-    monkeypatch.setattr(os, "fsync", watched(os.fsync))
-    monkeypatch.setattr(os, "fdatasync", watched(os.fdatasync))
+    monkeypatch.setattr(disk, "fsync", watched(os.fsync))
+    monkeypatch.setattr(disk, "fdatasync", watched(os.fdatasync))
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability, sync_every_s=0.05)
     until = time.monotonic() + 20
@@ -584,8 +584,8 @@ def test_what_is_recorded_is_on_the_disk_about_once_a_second(
 def test_nothing_is_synced_where_that_is_not_wanted(
     tmp_path: Path, durability: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "fsync", None)
-    monkeypatch.setattr(os, "fdatasync", None)
+    monkeypatch.setattr(disk, "fsync", None)
+    monkeypatch.setattr(disk, "fdatasync", None)
     tracer = Tracer(tmp_path / "runs.db", durability=durability, sync_every_s=None)
     with tracer.run("mine"):
         stored(tracer, 5, "x")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer, clock
+from agentspan import Tracer, clock, disk
 from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
@@ -35,7 +35,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def note(seconds: float) -> None:
         (pauses.append if threading.get_ident() == here else sleep)(seconds)
 
-    monkeypatch.setattr("agentspan.storage.sqlite.driver.time.sleep", note)
+    monkeypatch.setattr("agentspan.disk.sleep", note)
     return pauses
 
 
@@ -368,7 +368,7 @@ def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypat
     with tracer.run("a"):
         other.execute("begin immediate")
         with monkeypatch.context() as patch:
-            patch.setattr(time, "sleep", interrupt)
+            patch.setattr(disk, "sleep", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 step(1)
         other.execute("rollback")

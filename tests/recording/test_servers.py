@@ -274,7 +274,7 @@ def test_a_request_does_not_wait_for_a_server_that_does_not_answer(
         until(lambda: tracer.health().oldest_s > journal_work.SLOW_S)
         drained = recorder_of(tracer).sink.work.drain.last_drained  # type: ignore[union-attr]
         with monkeypatch.context() as patch:
-            patch.setattr("time.sleep", lambda seconds: pytest.fail("it waited"))
+            patch.setattr("agentspan.disk.sleep", lambda seconds: pytest.fail("it waited"))
             inject({}, tracer=tracer)
         assert recorder_of(tracer).sink.work.drain.last_drained == drained  # type: ignore[union-attr]
     between.is_silent = False

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, disk
 from agentspan.model.changes import Put
 from agentspan.recording import tracer as tracing
 from agentspan.recording.sinks.commit import LOOK_S
@@ -95,6 +95,7 @@ class Waits:
             sleep(seconds)
 
         monkeypatch.setattr(connection, "_limited", noting)
+        monkeypatch.setattr(disk, "sleep", counting)
         monkeypatch.setattr(time, "sleep", counting)
 
     def of(self, call: Callable[[], Any]) -> tuple[list[float], int]:

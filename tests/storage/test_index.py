@@ -520,7 +520,7 @@ def test_without_a_place_for_an_index_the_answers_are_the_same(path: Path, monke
     def refused(*args: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("agentspan.storage.sqlite.index.index_file.os.open", refused)
+    monkeypatch.setattr("agentspan.disk.open", refused)
     assert ask(path) == (3, 3, 3)
     assert not index_file.path_of(path).exists()
 

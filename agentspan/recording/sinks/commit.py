@@ -6,7 +6,6 @@ commits it.
 
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import cast
 
-from agentspan import clock, host
+from agentspan import clock, disk, host
 from agentspan.errors import NOT_NOW, NotStorable
 from agentspan.host import Bell, Hold, Occupied, Thread, guard, let_through, within
 from agentspan.journal import records
@@ -165,7 +164,7 @@ class Backlog:
     @property
     def oldest_s(self) -> float:
         """Seconds since the backlog was last empty; 0.0 if it is empty now."""
-        return (time.monotonic_ns() - self._waits_since_ns) / 1e9 if self.units else 0.0
+        return (disk.monotonic_ns() - self._waits_since_ns) / 1e9 if self.units else 0.0
 
     def put(self, unit: Unit, wait_s: float) -> None:
         """Keep a unit behind the waiting units, for the thread to commit.
@@ -178,12 +177,12 @@ class Backlog:
             if self._progress.may_try():  # no thread can be started now
                 self.flush(0.0)
             return
-        number, until_ns = self._kept, time.monotonic_ns() + int(wait_s * 1e9)
+        number, until_ns = self._kept, disk.monotonic_ns() + int(wait_s * 1e9)
         while self._written < number and not self._is_slow and self._progress.last_error is None and self._thread:
-            if time.monotonic_ns() > until_ns:
+            if disk.monotonic_ns() > until_ns:
                 self._is_slow = True  # until the backlog is empty, so that the next calls do not wait
                 return
-            time.sleep(LOOK_S)
+            disk.sleep(LOOK_S)
 
     def put_unreported(self, unit: Unit, wait_s: float) -> None:
         """Keep a unit that was not sent to the storage yet, as `put` does. The thread reports the fault, if any."""
@@ -200,7 +199,7 @@ class Backlog:
                 self._progress.failed += 1
                 return
             if not self.units:
-                self._waits_since_ns = time.monotonic_ns()  # not by `clock`, because a test may count its readings
+                self._waits_since_ns = disk.monotonic_ns()  # not by `clock`, because a test may count its readings
             self._characters += size
             self._kept += 1
             self.units.append(unit)

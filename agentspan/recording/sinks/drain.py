@@ -8,11 +8,11 @@ waits 5 ms for a computing thread. In front of a server, the thread derives the 
 """
 
 import threading
-import time
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from agentspan import disk
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
 from agentspan.host import Occupied, let_through, within
 from agentspan.journal.committer import Committer, Tally
@@ -114,7 +114,7 @@ class Drain:
         self._syncs = tuning.sync_every_s is not None
         self._chunk = self._largest = tuning.drain_portion_bytes
         self._round_s = tuning.recording_wait_s
-        self._moved_ns = time.monotonic_ns()
+        self._moved_ns = disk.monotonic_ns()
 
     @property
     def last_drained(self) -> int:
@@ -129,11 +129,11 @@ class Drain:
     @property
     def oldest_s(self) -> float:
         """Seconds since the latest commit of records, or since the log was empty; 0.0 if no record waits."""
-        return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0
+        return (disk.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0
 
     def note_empty(self) -> None:
         """Set the age of the waiting records to zero: the log is empty, or no thread was draining it until now."""
-        self._moved_ns = time.monotonic_ns()
+        self._moved_ns = disk.monotonic_ns()
 
     def run(self, wait_s: float, *, most: int | None = None, patience: Patience = ENDLESS) -> bool:
         """Move records to the storage. Return True if all were moved.
@@ -145,7 +145,7 @@ class Drain:
         """
         try:
             with within(self.lock, wait_s):
-                deadline = time.monotonic() + max(wait_s, self._round_s)
+                deadline = disk.monotonic() + max(wait_s, self._round_s)
                 return self._run(self._committer.waiting(patience), wait_s, most, deadline)
         except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
             return False
@@ -166,7 +166,7 @@ class Drain:
     def _run(self, committer: Committer, wait_s: float, most: int | None, deadline: float) -> bool:
         progress = self._progress
         while True:
-            began = time.monotonic()
+            began = disk.monotonic()
             self._follow_file()
             taken = self._taken_ahead(most) or self._take(most)
             if taken is None:
@@ -183,7 +183,7 @@ class Drain:
             except FileReplaced:
                 self._tried = None
                 continue
-            self._moved_ns = time.monotonic_ns()
+            self._moved_ns = disk.monotonic_ns()
             # Without a call in between, an exception comes before the counts, and they are made at the next commit.
             if read.last > self._drained:
                 recorded = read.last - self._drained - tally.refused - tally.failed
@@ -198,12 +198,12 @@ class Drain:
             self._tried, self._ahead = None, ahead
             if self._journals is None:
                 self._let_go(self._given())
-            took_s = time.monotonic() - began
+            took_s = disk.monotonic() - began
             if took_s > self._portion_s:
                 self._chunk = max(self._chunk // 2, self._least)
             elif took_s < self._portion_s / 4:
                 self._chunk = min(self._chunk * 2, self._largest)
-            if most is not None or self.makes_way or time.monotonic() > deadline:
+            if most is not None or self.makes_way or disk.monotonic() > deadline:
                 return False
 
     def _take(self, most: int | None) -> _Taken | None:
@@ -275,8 +275,8 @@ class Drain:
                 self._follow_file()  # the check may have found a new file at the path
                 if handed.files != self._files:
                     return False
-                self._latest = [*self._latest, (time.monotonic(), handed)]
-                before = time.monotonic() - self._keeps_s if keeps_latest else float("inf")
+                self._latest = [*self._latest, (disk.monotonic(), handed)]
+                before = disk.monotonic() - self._keeps_s if keeps_latest else float("inf")
                 while self._latest and self._latest[0][0] <= before:
                     self._let_go(self._latest[0][1])
                     self._latest = self._latest[1:]

@@ -1,11 +1,10 @@
 """The facts of spans and runs that a sink reads, and those that it reports. Imports no Span, no Run and no Tracer."""
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from agentspan import clock
+from agentspan import clock, disk
 from agentspan.errors import DatabaseBusy
 from agentspan.host import guard, let_through
 from agentspan.journal.committer import Listener, Tally
@@ -275,11 +274,11 @@ def until_trusted(look: Callable[[], bool], wait_s: float) -> bool:
     Raises:
         NotTrustedYet: the file is still not trusted after `wait_s` seconds.
     """
-    until = time.monotonic() + wait_s
+    until = disk.monotonic() + wait_s
     while True:
         try:
             return look()
         except NotTrustedYet:
-            if time.monotonic() >= until:
+            if disk.monotonic() >= until:
                 raise
-        time.sleep(PAUSE_S)
+        disk.sleep(PAUSE_S)

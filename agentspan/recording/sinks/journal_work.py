@@ -7,14 +7,13 @@ was. A journal overflows if no record can be appended, because the disk is full 
 
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentspan import host
+from agentspan import disk, host
 from agentspan.errors import AgentspanError, StorageError
 from agentspan.host import Bell, Hold, Occupied, Thread, guard, is_mine, start, within
 from agentspan.journal import spool, writers
@@ -128,7 +127,7 @@ class Terminations:
 
     def look(self) -> None:
         """Look for terminations in the storage, if it is time."""
-        began = time.monotonic()
+        began = disk.monotonic()
         if began < self._next_look_s:
             return
         try:
@@ -137,7 +136,7 @@ class Terminations:
                 self.found = {**self.found, **found}
         except StorageError:  # busy: the next look finds it
             pass
-        ended = time.monotonic()
+        ended = disk.monotonic()
         self._next_look_s = ended + max(self._every_s, (ended - began) / LOOK_SHARE)
 
     def pass_on(self) -> None:
@@ -219,7 +218,7 @@ class DrainThread:
 
     def start(self) -> None:
         """Start the thread. If a start failed a moment ago, do nothing now; a later call tries again."""
-        if time.monotonic() < self._start_s:
+        if disk.monotonic() < self._start_s:
             self._log.alert = True
             return
         thread: threading.Thread | None = None
@@ -246,7 +245,7 @@ class DrainThread:
 
     def _cannot_start(self, error: RuntimeError) -> None:
         self._pause_s = min(2 * self._pause_s or RESTART_S, MAX_RESTART_S)
-        self._start_s = time.monotonic() + self._pause_s
+        self._start_s = disk.monotonic() + self._pause_s
         if "shutdown" in str(error):  # the interpreter ends: the next program that opens the file reads the journal
             return
         message = f"the thread that drains the journal of {self._name} cannot be started: {error}; it is tried again"
@@ -420,7 +419,7 @@ class JournalWork:
 
     def _look_at_others(self) -> None:
         """Measure the segments of other programs in the folder, at most every LOOK_EVERY_S."""
-        now = time.monotonic()
+        now = disk.monotonic()
         if now >= self._next_look_s:
             self._next_look_s = now + LOOK_EVERY_S
             self._bytes_of_others = bytes_of_others(self.folder, self._log.writer_id())
@@ -465,7 +464,7 @@ class JournalWork:
 
     def _settle(self) -> None:
         """Remove records that are safe in the storage from the journal, and flush the others to disk, if it is time."""
-        now = time.monotonic()
+        now = disk.monotonic()
         if now >= self._next_settle_s:
             self._next_settle_s = now + self._settle_every_s
             self.drain.settle(self._wait_s, keeps_latest=True)
@@ -498,10 +497,10 @@ class JournalWork:
 
     def flush(self, wait_s: float, patience: Patience = ENDLESS) -> bool:
         """Move all records to the storage, then the units in memory. Return True if nothing waits any more."""
-        deadline = time.monotonic() + wait_s
+        deadline = disk.monotonic() + wait_s
         is_drained = self.drain.run(wait_s, patience=patience)
-        while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # a fork interrupted the drain
-            is_drained = self.drain.run(deadline - time.monotonic(), patience=patience)
+        while not is_drained and self.drain.makes_way and disk.monotonic() < deadline:  # a fork interrupted the drain
+            is_drained = self.drain.run(deadline - disk.monotonic(), patience=patience)
         self._commits.progress.deferred.raise_kept()
         if not (is_drained and self._commits.flush(wait_s, patience) and self.drain.settle(wait_s)):
             return False
@@ -574,25 +573,25 @@ class ServerWork(JournalWork):
 
     def flush(self, wait_s: float, patience: Patience = ENDLESS) -> bool:
         """Move everything to the storage. Retry until the time is over: an offline server may come back meanwhile."""
-        deadline, pause_s = time.monotonic() + wait_s, FIRST_PAUSE_S
+        deadline, pause_s = disk.monotonic() + wait_s, FIRST_PAUSE_S
         patience = Patience(answer_s=max(wait_s, LEAST_ANSWER_S))
-        while not super().flush(max(deadline - time.monotonic(), 0.0), patience):
-            left_s = deadline - time.monotonic()
+        while not super().flush(max(deadline - disk.monotonic(), 0.0), patience):
+            left_s = deadline - disk.monotonic()
             if left_s <= 0 or is_mine(self.drain.lock):  # a signal handler in the middle of a drain
                 return False
-            time.sleep(min(pause_s, left_s))
+            disk.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
         return True
 
     def hurry(self) -> None:
         """Have the thread drain the journal at once. Wait a moment for it, unless the server is slow."""
-        target, deadline = self._log.sequence, time.monotonic() + self._wait_s
+        target, deadline = self._log.sequence, disk.monotonic() + self._wait_s
         self._is_hurried = True
         self.thread.wake()
-        while self.drain.last_drained < target and time.monotonic() < deadline:
+        while self.drain.last_drained < target and disk.monotonic() < deadline:
             if self._commits.progress.last_error is not None or self.drain.oldest_s > SLOW_S:
                 return
-            time.sleep(0.001)
+            disk.sleep(0.001)
 
     def prepare(self) -> None:
         """Create the next segment in advance, because a segment was begun. First drain if `hurry` was called."""
@@ -610,21 +609,21 @@ class ServerWork(JournalWork):
 
     def tick(self, ticks: Ticks) -> bool:
         """Do the due work. Return True if the thread may end. The pauses between attempts at a failing server grow."""
-        if time.monotonic() < self._try_s:
+        if disk.monotonic() < self._try_s:
             self._log.prepare()
             return False
         self._drain_if_hurried()
         is_over = super().tick(ticks)
         is_away = self._commits.progress.last_error is not None
         self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, MAX_PAUSE_S) if is_away else 0.0
-        self._try_s = time.monotonic() + self._pause_s
+        self._try_s = disk.monotonic() + self._pause_s
         self._note_age()
-        if not is_away and self.drain.last_drained and time.monotonic() >= self._lease_s:
-            self._lease_s = time.monotonic() + self._tuning.lease_s / writers.RENEWALS
+        if not is_away and self.drain.last_drained and disk.monotonic() >= self._lease_s:
+            self._lease_s = disk.monotonic() + self._tuning.lease_s / writers.RENEWALS
             try:
                 self._renew_lease()
             except AgentspanError:  # it went away meanwhile, or this role may not write notes
-                self._lease_s = time.monotonic() + LEASE_RETRY_S
+                self._lease_s = disk.monotonic() + LEASE_RETRY_S
         return is_over
 
     def _note_age(self) -> None:

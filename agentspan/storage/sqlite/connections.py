@@ -3,7 +3,6 @@
 import atexit
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from agentspan import host
+from agentspan import disk, host
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.host import Hold, Renewal, is_mine, page, undoing, within
 from agentspan.storage.protocol import FileReplaced
@@ -204,7 +203,7 @@ class Connections:
         Raises:
             StorageError: something other than SQLite has written to the file, or deleted its log.
         """
-        now = time.monotonic()
+        now = disk.monotonic()
         if now < self._look_at:
             return False
         self._look_at = now + self._look_every_s
@@ -566,7 +565,7 @@ class Gate:
             self._entrance.acquire(timeout=wait_s)
         slept = 0.0
         while slept < wait_s and self.has_others():
-            time.sleep(0.0005)
+            disk.sleep(0.0005)
             slept += 0.0005
 
     def has_others(self) -> bool:

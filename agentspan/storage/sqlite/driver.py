@@ -15,12 +15,11 @@ import os
 import random
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agentspan import files
+from agentspan import disk, files
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotStorable, StorageError
 from agentspan.host import Bell, Thread, guard, start
 from agentspan.storage.sqlite.file_guard import FileGuard
@@ -41,7 +40,7 @@ def was_deleted(error: Exception, path: Path) -> bool:
     code = getattr(error, "sqlite_errorcode", 0)
     if isinstance(error, FileNotFoundError) or code == sqlite3.SQLITE_READONLY_DBMOVED:
         return True
-    return code & 0xFF == sqlite3.SQLITE_IOERR and not path.exists()
+    return code & 0xFF == sqlite3.SQLITE_IOERR and not disk.exists(path)
 
 
 def damaged(path: Path, why: str) -> DatabaseUnusable:
@@ -107,7 +106,7 @@ def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
                 raise DatabaseBusy(f"{path} stayed locked by another process for {wait_s:g} s; try again") from error
         # Short and random: eight processes that poll in step would collide again and again.
         pause = delay * random.uniform(0.5, 1.5)
-        time.sleep(pause)
+        disk.sleep(pause)
         slept += pause
         delay = min(delay * 1.5, 0.004)
 

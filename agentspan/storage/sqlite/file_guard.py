@@ -1,12 +1,12 @@
 """Guards an open file: follows the path to a new file, and checks or repairs a changed file."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from agentspan import disk
 from agentspan.errors import StorageError
 from agentspan.host import guard, log
 from agentspan.storage.protocol import NotTrustedYet
@@ -83,7 +83,7 @@ class FileGuard:
         """
         if self._accepted_at is None:
             return
-        if time.monotonic() < self._accepted_at + DOUBT_S:
+        if disk.monotonic() < self._accepted_at + DOUBT_S:
             raise NotTrustedYet(
                 f"{self.path} was overwritten a moment ago; it is looked through again before it is trusted"
             )
@@ -163,7 +163,7 @@ class FileGuard:
         """Return a sentence about the repair, "" if none was needed, or None if the file is still wrong."""
         if wrong.watch.is_replaced():
             return f"{self.path} was replaced"
-        now = time.monotonic()
+        now = disk.monotonic()
         if now < wrong.try_at or not may_wait:
             return None
         self._wrong = wrong._replace(try_at=now + MEND_EVERY_S)
@@ -246,7 +246,7 @@ class FileGuard:
             return False
 
     def _accept(self) -> None:
-        self._accepted_at = time.monotonic()
+        self._accepted_at = disk.monotonic()
         self.files += 1  # it counts as a new file: the latest commits may be missing in it
         log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
 

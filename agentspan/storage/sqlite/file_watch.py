@@ -14,13 +14,12 @@ import os
 import sqlite3
 import stat
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from agentspan import files
+from agentspan import disk, files
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.host import guard, let_through
 from agentspan.storage.sqlite.migrations import APPLICATION_ID
@@ -181,17 +180,17 @@ class Watch:
         anew, the commit is the last one in the rest of the log of before; if that was overwritten, it is unknown.
         """
         size, page = _FRAME_HEAD + index.page_size, b""
-        with guard(OSError), open(self.log_path, "rb") as log:
+        with guard(OSError), disk.stream(self.log_path, "rb") as log:
             old = max(index.frames + 1, before.frames), before.salt
             number, salt = (index.copied, index.salt) if index.copied else old
-            while (frame := os.pread(log.fileno(), size, _LOG_HEAD + (number - 1) * size))[8:16] == salt:
+            while (frame := disk.pread(log.fileno(), size, _LOG_HEAD + (number - 1) * size))[8:16] == salt:
                 page = frame if frame[4:8] != bytes(4) and len(frame) == size else page  # the last of a commit
                 if index.copied:
                     break
                 number += 1
             if page and self.file is not None and (descriptor := _descriptor(self._path, self.file)) is not None:
                 place = (int.from_bytes(page[:4], "big") - 1) * index.page_size
-                stored = os.pread(descriptor, index.page_size, place)
+                stored = disk.pread(descriptor, index.page_size, place)
                 return len(stored) == index.page_size and stored != page[_FRAME_HEAD:]
         return False
 
@@ -221,8 +220,8 @@ SQLite. So a descriptor is closed only after its file was deleted, as SQLite doe
 def close_deleted() -> None:
     """Close the descriptors of deleted indexes and files."""
     for inode, each in list(_opened.items()):
-        if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
-            os.close(each)
+        if not disk.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
+            disk.close(each)
 
 
 def _is_copying(index: _Index, inode: Inode) -> bool:
@@ -237,7 +236,7 @@ def _is_copying(index: _Index, inode: Inode) -> bool:
         import fcntl
 
         wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _CHECKPOINT_LOCK, 1, 0)
-        found = fcntl.fcntl(_opened[inode], fcntl.F_OFD_GETLK, wanted)  # sees those of this process, too
+        found = disk.fcntl(_opened[inode], fcntl.F_OFD_GETLK, wanted)  # sees those of this process, too
         return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
     return True
 
@@ -245,7 +244,7 @@ def _is_copying(index: _Index, inode: Inode) -> bool:
 def _read_index(path: str, inode: Inode) -> _Index | None:
     with guard(OSError):
         descriptor = _descriptor(path, inode)
-        data = b"" if descriptor is None else os.pread(descriptor, 136, 0)
+        data = b"" if descriptor is None else disk.pread(descriptor, 136, 0)
         return None if len(data) < 136 else _index_in(data)
     return None
 
@@ -254,8 +253,8 @@ def _descriptor(path: str, inode: Inode) -> int | None:
     """Return a descriptor of the file with an inode, which stays open; None if the path has another file."""
     if inode not in _opened:
         close_deleted()
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        found = os.fstat(descriptor)
+        descriptor = disk.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        found = disk.fstat(descriptor)
         _opened[found.st_dev, found.st_ino] = descriptor
     return _opened.get(inode)
 
@@ -286,8 +285,8 @@ def mark(path: Path, file: Inode, log: Inode | None) -> None:
             name = _attribute(path)
             if name is None:
                 name = os.urandom(8).hex()
-                os.setxattr(path, _ATTRIBUTE, name.encode())
-            os.setxattr(log_path, _ATTRIBUTE, _said(file, name, log).encode())
+                disk.setxattr(path, _ATTRIBUTE, name.encode())
+            disk.setxattr(log_path, _ATTRIBUTE, _said(file, name, log).encode())
 
 
 def is_of_another(path: Path) -> bool:
@@ -325,11 +324,11 @@ def set_aside(path: Path) -> str | None:
     Raises:
         DatabaseUnusable: the log cannot be renamed.
     """
-    name = f"{path}-wal.old-{time.time_ns():x}"
+    name = f"{path}-wal.old-{disk.time_ns():x}"
     try:
         with suppress(FileNotFoundError):  # first: a process that opens the file meanwhile finds the log and waits
-            os.unlink(f"{path}-shm")
-        os.rename(f"{path}-wal", name)
+            disk.unlink(f"{path}-shm")
+        disk.rename(f"{path}-wal", name)
     except FileNotFoundError:
         return None
     except OSError as raised:
@@ -352,21 +351,21 @@ def locked(path: Path) -> Iterator[None]:
     except ImportError:  # Windows, where an open file is not renamed anyway
         yield
         return
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = disk.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        until = time.monotonic() + WAIT_S
+        until = disk.monotonic() + WAIT_S
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as raised:
                 let_through(raised)
-                if time.monotonic() > until:
+                if disk.monotonic() > until:
                     raise DatabaseBusy(f"another process puts the files of {path} in order; try again") from raised
-            time.sleep(0.005)
+            disk.sleep(0.005)
         yield
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
 
 
 def _said(file: Inode, name: str, log: Inode) -> str:
@@ -375,7 +374,7 @@ def _said(file: Inode, name: str, log: Inode) -> str:
 
 def _attribute(path: str | Path) -> str | None:
     with guard(OSError, AttributeError):  # none is set, or there are none
-        return os.getxattr(path, _ATTRIBUTE).decode("ascii", "replace")
+        return disk.getxattr(path, _ATTRIBUTE).decode("ascii", "replace")
     return None
 
 
@@ -406,7 +405,7 @@ def mend(
     with locked(real):
         if watch.is_replaced():
             return f"{path} was replaced"
-        before = os.stat(real)
+        before = disk.stat(real)
         with aside(real) as name:
             is_whole = change == "log" and own is not None and _copy(own, name)
             if not is_whole:
@@ -414,19 +413,19 @@ def mend(
                     return None
                 if _is_sound_with_its_log(real):  # others may use it: a copy would lack their log
                     return f"{path} is sound"
-                if 0 <= time.time() - before.st_mtime < QUIET_S:
+                if 0 <= disk.time() - before.st_mtime < QUIET_S:
                     return None
                 with closing(_alone(real)) as source:
                     if not _copy(source, name):
                         return None
-            after = os.stat(real)
+            after = disk.stat(real)
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 return None
-            os.chmod(name, stat.S_IMODE(before.st_mode))
+            disk.chmod(name, stat.S_IMODE(before.st_mode))
             with suppress(OSError, AttributeError):  # if root repairs the file of another user
-                os.chown(name, before.st_uid, before.st_gid)
+                disk.chown(name, before.st_uid, before.st_gid)
             log = set_aside(real)
-            os.rename(name, real)
+            disk.rename(name, real)
     kept = "" if log is None else f"; its log of before is {log} now"
     return f"{path} is a sound copy now{kept}"
 
@@ -484,7 +483,7 @@ def _alone(path: Path) -> sqlite3.Connection:
 
 
 def _is_sound_with_its_log(path: Path) -> bool:
-    if not os.stat(path).st_size:  # SQLite deletes the log of an empty file
+    if not disk.stat(path).st_size:  # SQLite deletes the log of an empty file
         return False
     try:
         with closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None)) as connection:
@@ -512,13 +511,13 @@ def _copy(source: sqlite3.Connection, name: str) -> bool:
 def aside(path: Path) -> Iterator[str]:
     """Create a file beside a path, return its name, and delete it afterwards."""
     number, name = files.aside(path)
-    os.close(number)
+    disk.close(number)
     try:
         yield name
     finally:
         for end in ("", "-wal", "-shm", "-journal"):
             with suppress(FileNotFoundError):
-                os.unlink(name + end)
+                disk.unlink(name + end)
 
 
 _SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
@@ -549,8 +548,8 @@ def _lock_again(path: Path, file: Inode) -> None:
 
     for name, start, length in ((path, _SHARED_START, _SHARED_LENGTH), (f"{path}-shm", _SHM_IS_USED, 1)):
         with suppress(OSError):
-            if name == path and file != (os.stat(path).st_dev, os.stat(path).st_ino):
+            if name == path and file != (disk.stat(path).st_dev, disk.stat(path).st_ino):
                 return  # the path has another file now, on which SQLite has no locks
             # Never closed: a process that closes a file loses all the locks that it has on it.
-            opened = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+            opened = disk.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            disk.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)

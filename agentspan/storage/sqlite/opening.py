@@ -5,14 +5,13 @@ file.
 """
 
 import errno
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from agentspan import files, host
+from agentspan import disk, files, host
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.host import let_through, log, undoing
 from agentspan.storage import protocol
@@ -57,16 +56,16 @@ def check_fork(path: Path) -> None:
 
 
 def _check_path(path: Path, read_only: bool) -> None:
-    if path.is_dir():
+    if disk.isdir(path):
         raise DatabaseUnusable(f"{path} is a folder; name a file, such as {path / 'agentspan.db'}")
     if not read_only:
         try:
             files.ensure_own_folder(path.parent)
         except OSError as raised:
             raise DatabaseUnusable(f"the folder {path.parent} cannot be created: {raised.strerror}") from raised
-    if not path.parent.is_dir():
+    if not disk.isdir(path.parent):
         raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
-    if read_only and not path.exists():
+    if read_only and not disk.exists(path):
         raise DatabaseUnusable(file(path).not_there)
 
 
@@ -205,7 +204,7 @@ def _migrate(
     with undoing(partial(connection.execute, "rollback")):
         version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have migrated
         if version < newest(migrations):
-            size = os.stat(path).st_size
+            size = disk.stat(path).st_size
             if version and size > reported_bytes:
                 log.warning(
                     "%s is brought up to date once (from file version %d to %d), for which its %d MB are read",

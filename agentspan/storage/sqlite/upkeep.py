@@ -1,13 +1,12 @@
 """Maintenance of a file: removes runs and keys, compacts, checks for damage, backs up, and runs a user's SELECT."""
 
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agentspan import disk
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.host import guard, let_through
 from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES
@@ -95,7 +94,7 @@ def used_bytes(connections: Connections, asked: UsedBytes) -> int:
 def file_bytes(connections: Connections, asked: FileBytes) -> int:
     """Return the size of the file plus its write-ahead log, in bytes."""
     connections.check_open()
-    return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{connections.path}{end}"))
+    return sum(disk.getsize(path) for end in ("", "-wal") if disk.exists(path := f"{connections.path}{end}"))
 
 
 def compact(connections: Connections, asked: Compact) -> None:
@@ -121,7 +120,7 @@ def compact(connections: Connections, asked: Compact) -> None:
 def _compact_index(connections: Connections) -> None:
     """Bring the existing parts of the index up to date, which removes the words and numbers of removed spans."""
     path, tuning = connections.path, connections.tuning
-    if not index_file.path_of(path).exists():
+    if not disk.exists(index_file.path_of(path)):
         return
     with (
         guard(OSError, StorageError, sqlite3.Error),
@@ -154,7 +153,7 @@ def _empty_log(connection: sqlite3.Connection, wait_s: float) -> None:
     """
     slept = 0.0
     while connection.execute("pragma wal_checkpoint(truncate)").fetchone()[0] and slept < wait_s:
-        time.sleep(PAUSE_S)
+        disk.sleep(PAUSE_S)
         slept += PAUSE_S
 
 
@@ -246,9 +245,9 @@ def back_up(connections: Connections, asked: BackUp) -> int:
         InvalidValue: the path has a file already, its folder does not exist, or the copy cannot be written.
     """
     path = Path(asked.path).absolute()
-    if path.exists():
+    if disk.exists(path):
         raise _exists(path)
-    if not path.parent.is_dir():
+    if not disk.isdir(path.parent):
         raise InvalidValue("path", f"the folder {path.parent} does not exist; create it")
     try:
         with connections.snapshot() as source:
@@ -256,7 +255,7 @@ def back_up(connections: Connections, asked: BackUp) -> int:
             with aside(path) as name:
                 with closing(sqlite3.connect(name)) as target:
                     source.backup(target)
-                os.link(name, path)  # unlike a rename, it never replaces a file
+                disk.link(name, path)  # unlike a rename, it never replaces a file
     except FileExistsError:
         raise _exists(path) from None
     except StorageError as error:
@@ -267,7 +266,7 @@ def back_up(connections: Connections, asked: BackUp) -> int:
     except OSError as error:
         let_through(error)
         raise InvalidValue("path", f"{path} cannot be written: {error.strerror}") from error
-    return path.stat().st_size
+    return disk.stat(path).st_size
 
 
 def _exists(path: Path) -> InvalidValue:
@@ -286,13 +285,13 @@ LONGEST = 100_000_000
 def select(connections: Connections, asked: Select) -> Answer:
     """Run a user's SELECT over the file, read-only, and return its columns and rows (see questions.Select)."""
     connections.check_open()
-    end_s = None if asked.limit_s is None else time.monotonic() + asked.limit_s
+    end_s = None if asked.limit_s is None else disk.monotonic() + asked.limit_s
     try:
         with closing(sqlite3.connect(connections.path.as_uri() + "?mode=ro", uri=True, timeout=5)) as connection:
             connection.execute("pragma query_only = on")
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             # A handler also lets Ctrl-C through, which else waits for the last row.
-            connection.set_progress_handler(lambda: end_s is not None and time.monotonic() > end_s, STEPS)
+            connection.set_progress_handler(lambda: end_s is not None and disk.monotonic() > end_s, STEPS)
             connection.set_authorizer(_allows)
             if end_s is not None:  # one call, such as zeroblob, may take a gigabyte between two checks of the time
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)

@@ -16,14 +16,13 @@ import json
 import logging
 import os
 import sqlite3
-import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from agentspan import files
+from agentspan import disk, files
 from agentspan.storage.sqlite import joining
 from agentspan.storage.sqlite.contents import FileConnection
 from agentspan.storage.sqlite.driver import waiting
@@ -97,7 +96,7 @@ def discard(path: Path) -> None:
     """Delete the index of a file. The next read that needs it builds it again."""
     for end in ("", "-wal", "-shm"):
         with suppress(OSError):
-            os.unlink(f"{path_of(path)}{end}")
+            disk.unlink(f"{path_of(path)}{end}")
 
 
 @contextmanager
@@ -113,7 +112,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         beside = path_of(path)
         _check(path)
         files.ensure(beside)  # with the permissions of the file: the index has the same words
-        os.close(os.open(beside, os.O_RDWR))  # raises here if the index is not writable, and not in a statement
+        disk.close(disk.open(beside, os.O_RDWR))  # raises here if the index is not writable, and not in a statement
         uri = beside.as_uri()
     connection = sqlite3.connect(
         uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False, factory=FileConnection
@@ -183,7 +182,7 @@ def current(
             connection.execute("commit")
         if progress is not None:
             progress(done, last)
-        time.sleep(pause_s)  # SQLite polls for the lock: without a gap, others would never get it
+        disk.sleep(pause_s)  # SQLite polls for the lock: without a gap, others would never get it
 
 
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
