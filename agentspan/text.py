@@ -8,7 +8,8 @@ is rounded up, too: sums of the same costs in another order differ by less.
 
 import re
 import unicodedata
-from math import ceil, floor
+from collections.abc import Iterable
+from math import ceil, floor, log10
 from typing import Any, cast
 
 
@@ -227,6 +228,26 @@ def cost_text(usd: float) -> str:
         return f"${text[:-2]}{text[-2:].rstrip('0')}"
     digits = 4 if _rounded(usd * 10_000) < 100_000 else 2 if _rounded(usd * 100) < 100_000 else 0
     return f"${_decimals(usd, digits)}"
+
+
+def cost_texts(column: Iterable[float | None]) -> list[str]:
+    """Format a column of US dollars with one number of decimals; `""` for None.
+
+    The greatest has the decimals of `cost_text`, or more, so that the smallest shows two digits of its own: up to
+    six digits in all. What is smaller than these is said to be less: `<$0.0001` beside `$58.6500`.
+    """
+    costs = list(column)
+    known = [abs(usd) for usd in costs if usd] or [0.01]
+    digits = max(4 if max(known) < 10 else 2, 1 - floor(log10(min(known))))
+    digits = min(digits, max(2, 6 - len(str(int(max(known))))))
+    return [_cost_text(usd, digits) for usd in costs]
+
+
+def _cost_text(usd: float | None, digits: int) -> str:
+    if usd is None or usd < 0:
+        return "" if usd is None else f"-{_cost_text(-usd, digits)}"
+    is_less = usd and not _rounded(usd * 10**digits)
+    return f"<${10**-digits:.{digits}f}" if is_less else f"${_decimals(usd, digits)}"
 
 
 def count_text(number: int) -> str:

@@ -9,7 +9,7 @@ from agentspan.answers.blocks import At, Bar, Bars, Block, Cell, Column, Command
 from agentspan.answers.finding import Asked, Finding
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
-from agentspan.text import cost_text, count_text, noun, one_line, share_text
+from agentspan.text import cost_text, cost_texts, count_text, noun, one_line, share_text
 
 MAX_NAME = 80
 MOST_MODELS = 5
@@ -116,7 +116,10 @@ def rows(found: Costs, most: int) -> Iterator[Block]:
         hint = f"Costs by {_unit(found, ' (from Monday on)')} on which the call began."
         columns.append(Column(f"by {found.unit}", series=names, hint=hint))
     if found.rows:
-        yield Table(columns, [_row(row, found)[: len(columns)] for row in found.rows[:most]], len(found.rows))
+        shown = found.rows[:most]
+        costs = cost_texts(row.spent.cost_usd for row in shown)
+        cells = [_row(row, found, cost)[: len(columns)] for row, cost in zip(shown, costs, strict=True)]
+        yield Table(columns, cells, len(found.rows))
 
 
 def cache_rows(found: Sequence[CacheRow], by: str, most: int) -> Iterator[Block]:
@@ -136,7 +139,7 @@ def caches(found: Sequence[CacheRow], by: str, most: int) -> Iterator[Block]:
         yield from (*table, *(Sentence(CACHE_EXPLAINED, "note") for _ in table))
 
 
-def _row(row: CostRow, found: Costs) -> Sequence[Cell]:
+def _row(row: CostRow, found: Costs, cost: str) -> Sequence[Cell]:
     spent, runs = row.spent, row.filter
     at = None if row.run_id is None else At(row.run_id, row.span_id, row.step)
     by_tokens, by_cost = (None if runs is None else {**runs, "sort": sort} for sort in ("tokens", "cost"))
@@ -147,7 +150,7 @@ def _row(row: CostRow, found: Costs) -> Sequence[Cell]:
         Cell(f"{spent.calls:,}" if spent.calls else "", runs),
         Cell(_count(spent.input_tokens), by_tokens),
         Cell(_count(spent.output_tokens), by_tokens),
-        Cell(_cost(spent.cost_usd, partly=bool(spent.unpriced_calls)), by_cost),
+        Cell(f"≥ {cost}" if cost and spent.unpriced_calls else cost or UNKNOWN, by_cost),
         Cell(share_text(spent.cost_usd or 0.0, found.total.cost_usd or 0.0)),
         Cell(series=[(cost, _cost(cost)) for cost in row.costs]),
     )
@@ -178,9 +181,8 @@ def _unit(found: Costs, of_week: str) -> str:
     return f"{found.unit}{of_week if found.unit == 'week' else ''}"
 
 
-def _cost(usd: float | None, *, partly: bool = False) -> str:
-    """Return a cost as text: `–` if it is unknown, and `≥ $1.20` if a part of it is."""
-    return UNKNOWN if usd is None else f"≥ {cost_text(usd)}" if partly else cost_text(usd)
+def _cost(usd: float | None) -> str:
+    return UNKNOWN if usd is None else cost_text(usd)
 
 
 def _count(number: int | None) -> str:

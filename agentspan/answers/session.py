@@ -7,7 +7,7 @@ from agentspan.analysis.tree import is_session, run_name
 from agentspan.answers.blocks import At as Place
 from agentspan.answers.blocks import Cell, Column, Table
 from agentspan.storage.row_by_row import tokens_of
-from agentspan.text import cost_text, count_text, duration_text, noun
+from agentspan.text import cost_texts, count_text, duration_text, noun
 
 COLUMNS = (
     Column("asked first", is_number=False), Column("run", is_number=False, is_code=True, is_hint=True),
@@ -24,11 +24,12 @@ def table(found: SessionRuns, at: Callable[[str], str], offset: int) -> Table:
         at: returns a stored time as text, in the zone of the surface.
         offset: the number of the runs before this page.
     """
-    rows = [_run(each, number, at) for number, each in enumerate(found.runs, offset + 1)]
+    costs = cost_texts(each.run.cost_usd for each in found.runs)
+    rows = [_run(each, n, cost, at) for n, (each, cost) in enumerate(zip(found.runs, costs, strict=True), offset + 1)]
     return Table(COLUMNS, rows, rows_as="item")
 
 
-def _run(each: SessionRun, number: int, at: Callable[[str], str]) -> Sequence[Cell]:
+def _run(each: SessionRun, number: int, cost: str, at: Callable[[str], str]) -> Sequence[Cell]:
     run, row, verdict = each.run, each.run.run, each.verdict
     tokens, prompt = tokens_of(run), each.prompt or "no prompt was recorded"
     place = Place(row.id, view="conversation" if is_session(row) else "")
@@ -42,6 +43,6 @@ def _run(each: SessionRun, number: int, at: Callable[[str], str]) -> Sequence[Ce
         Cell(f"{run.spans:,}", alone=noun(run.spans, "step")),
         Cell(f"{run.failed:,}", alone=noun(run.failed, "failed step"), is_bad=True) if run.failed else Cell(),
         Cell(used, alone=used and f"{used} tok"),
-        Cell("" if run.cost_usd is None else cost_text(run.cost_usd)),
+        Cell(cost),
         Cell("" if row.duration_ms is None else duration_text(row.duration_ms)),
     )

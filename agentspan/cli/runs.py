@@ -59,7 +59,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, RunSort
 from agentspan.storage.row_by_row import labels_of, tokens_of
 from agentspan.storage.sums import BOUNDS_MS, RunList, RunSummary, Stat
-from agentspan.text import cost_text, count_text, duration_text, noun
+from agentspan.text import cost_texts, count_text, duration_text, noun
 
 LATEST_RUNS = 50
 """The runs that `agentspan runs` lists without `--limit`: the latest ones."""
@@ -165,7 +165,7 @@ def _table(
     names = {run.run.id: run_name(run.agent, run.version) for run in runs}
     beside = min(AGENT_COLUMNS, max(map(columns_of, names.values()), default=0)) if columns >= WIDEST else 0
     echo(style(f"{header}  {pad('agent', beside)}{'  about' if beside else ''}".rstrip(), bold=True))
-    for run in runs:
+    for run, cost in zip(runs, cost_texts(run.cost_usd for run in runs), strict=True):
         row = run.run
         at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
         tokens = tokens_of(run)
@@ -178,7 +178,7 @@ def _table(
             + f"{pad(took.get(row.id, ''), took_columns, right=True)}{pad(str(run.spans), 7, right=True)}"
             + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
             + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")
-            + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")
+            + (pad(cost, 10, right=True) if used else "")
             + f"  {pad(fit(names[row.id], beside or room), beside)}"
             + (f"  {fit(abouts[row.id], room - beside - 2)}".rstrip() if beside else "")
         )

@@ -14,10 +14,11 @@ from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from agentspan.api.context import Context
-from agentspan.errors import AgentspanError
+from agentspan.errors import AgentspanError, NotFound
 from agentspan.serve.kept import Kept
 from agentspan.serve.logins import AccessToken, LoginSessions, is_own_page
 from agentspan.serve.pages import Pages
@@ -106,7 +107,20 @@ def routes(
         Route("/login", access.login_page, methods=["GET"]),
         Route("/login", access.login, methods=["POST"]),
         Route("/static/{name}", static, methods=["GET"]),
+        _Nowhere("/{path:path}", access.guarded(_nothing)),
     ]
+
+
+class _Nowhere(Route):
+    """The route of a person whose address no other route has. A program gets the refusal of the API."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        is_asked = scope["type"] == "http" and wants_page(Request(scope))
+        return super().matches(scope) if is_asked else (Match.NONE, {})
+
+
+async def _nothing(_: Request) -> Response:
+    raise NotFound("there is no such page")
 
 
 class Access:

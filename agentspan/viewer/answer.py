@@ -28,7 +28,7 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
         `runs`, their number; `head`, the beginning of the sentence; `parts`, the kinds of verdicts on the runs, each
             with its `text` and `mark`, and the address of the list of these runs (`href`, "" without one); `sums`;
             `causes`, each with `runs`, `text`, `only` and `href`, None if they are not computed; `rest`, a sentence
-            about further causes; `bars`, one a range of times; `since`, `until` and `span`, the labels of the
+            about further causes; `bars`, one a range of times; `since`, `most` and `until`, the labels of the
             histogram.
     """
     found = overview(storage, address.filter(), with_causes=with_causes)
@@ -58,6 +58,7 @@ def answer(storage: Storage, address: Address, *, with_causes: bool) -> dict[str
         "rest": _rest(found),
         "bars": _bars(buckets, address),
         "since": _minute(buckets[0].since) if buckets else "",
+        "most": f"at most {noun(max(map(_runs, buckets)), 'run')} a bar" if buckets else "",
         "until": _minute(buckets[-1].until) if buckets else "",
     }
 
@@ -90,7 +91,7 @@ def _bars(buckets: tuple[Bucket, ...], address: Address) -> list[dict[str, Any]]
     Each has `label`, `href` (the list of these runs, with `since` and `until`), and `failed`, `other` and `passed`: the
     top and the height of each part.
     """
-    most = max((bucket.passed + bucket.failed + bucket.other for bucket in buckets), default=0)
+    most = max(map(_runs, buckets), default=0)
     bars = []
     for bucket in buckets:
         base, parts = float(HEIGHT), {}
@@ -104,6 +105,10 @@ def _bars(buckets: tuple[Bucket, ...], address: Address) -> list[dict[str, Any]]
         href = address.link("", since=bucket.since, until=bucket.until)
         bars.append({"label": label, "href": href, **parts})
     return bars
+
+
+def _runs(bucket: Bucket) -> int:
+    return bucket.passed + bucket.failed + bucket.other
 
 
 def _minute(text: str) -> str:

@@ -21,9 +21,9 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, Find, NewestScores, Query, RunSort
 from agentspan.storage.row_by_row import Labels, labels_of, names_of, tokens_of
 from agentspan.storage.sums import RunList, RunSummary
-from agentspan.text import duration_text, noun
+from agentspan.text import cost_texts, duration_text, noun
 from agentspan.viewer.address import Address
-from agentspan.viewer.texts import tokens_text, usd_text
+from agentspan.viewer.texts import tokens_text
 
 PAGE = 50
 MAX_AGENTS = 500
@@ -66,8 +66,11 @@ def listing(storage: Storage, address: Address) -> dict[str, Any]:
     rows = [summary.run for summary in found.runs]
     page = page_of(storage, found.runs)
     labels = labels_of(storage, [row.id for row in rows]) if rows else {}
+    runs = _with_marks(storage, [_judged(storage, summary, page, labels, address) for summary in found.runs])
+    for run, cost in zip(runs, cost_texts(summary.cost_usd for summary in found.runs), strict=True):
+        run["cells"]["cost"] = cost
     return {
-        "runs": _with_marks(storage, [_judged(storage, summary, page, labels, address) for summary in found.runs]),
+        "runs": runs,
         "total": found.total,
         "count": _count(found, address.offset),
         "preparing": False,
@@ -137,7 +140,7 @@ def _run(
             "spans": f"{summary.spans:,}",
             "failed": f"{summary.failed:,}" if summary.failed else "",
             "tokens": tokens_text(tokens_of(summary)),
-            "cost": usd_text(summary.cost_usd),
+            "cost": "",
         },
         "titles": {
             "started": started,

@@ -56,6 +56,12 @@ def test_failures_and_the_search_are_walked_with_keys(server: Server, open_page:
     page.keyboard.press("Control+k")
     page.keyboard.type("gat")
     page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "grep=gat" in url and "signature=" in url)  # one search field: the list is searched
+    page.click("#to-failures")
+    page.wait_for_url("**/failures*")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("gat")
+    page.keyboard.press("Enter")
     page.wait_for_url("**/search?q=gat*")
     expect(page.locator("main")).to_contain_text("No step")  # the filter holds: these runs all failed
     page.locator(".words a").first.click()

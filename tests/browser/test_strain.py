@@ -376,7 +376,7 @@ def test_the_login_keeps_filters_and_span_and_the_logout_says_that_it_failed(tmp
         page.fill("#token", TOKEN)
         press(page, "Enter")
         page.wait_for_url(f"{server.url}/?agent=worker&grep=late+%26+lost")
-        expect(page.locator("#grep")).to_have_value("late & lost")
+        expect(page.locator("#look")).to_have_value("late & lost")
         expect(page.locator("#runs tr")).to_have_count(1)
         page.context.clear_cookies()
         page.goto(f"{server.url}/runs/{run.id}#span={span}&view=conversation")

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.text import cost_text, count_text, duration_text, share_text, size_text
+from agentspan.text import cost_text, cost_texts, count_text, duration_text, share_text, size_text
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
 DURATIONS = [
@@ -85,6 +85,16 @@ WRITERS: list[tuple[Callable[..., str], str, Sequence[tuple[Any, str]]]] = [
     (count_text, "count", COUNTS),
     (share_text, "percent", SHARES),
 ]
+
+
+def test_the_costs_of_a_column_have_one_number_of_decimals() -> None:
+    assert cost_texts([0.3, None, 0]) == ["$0.3000", "", "$0.0000"]
+    assert cost_texts([9.6669, 58.6494, 0.2089, -0.5]) == ["$9.67", "$58.65", "$0.21", "-$0.50"]
+    assert cost_texts([58.6494, 0.0123]) == ["$58.649", "$0.012"]
+    assert cost_texts([58.6494, 1e-6]) == ["$58.6494", "<$0.0001"]
+    assert cost_texts([0.000016, 0.0024]) == ["$0.00002", "$0.00240"]
+    assert cost_texts([2059.4, 0.5]) == ["$2,059.40", "$0.50"]
+    assert cost_texts([]) == []
 
 
 @pytest.mark.parametrize(("write", "cases"), [(write, cases) for write, _, cases in WRITERS])

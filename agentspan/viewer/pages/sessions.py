@@ -1,6 +1,7 @@
 """The page of a session: its runs in order, each with its first prompt, as `agentspan show --session` prints them."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from agentspan.analysis.session_runs import PAGE, session_runs, totals_text
@@ -22,16 +23,20 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the totals of the session in the address, or the latest sessions."""
     session = address.word("session")
     if not session:
-        return {"session": "", "sessions": _latest(storage, address)}
+        rows = [*scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT)]
+        sessions = _latest(rows, address)
+        among = "" if len(rows) < LOOKED_AT else f" among the latest {LOOKED_AT:,} runs"
+        sentence = f"{noun(len(sessions), 'session')}{among}, the latest {sessions[0]['at']}." if sessions else ""
+        return {"session": "", "sessions": sessions, "sentence": sentence}
     found = session_runs(storage, session, address.filter(), limit=0)
     return {"session": session, "sentence": totals_text(noun(found.total, "run"), found.totals)}
 
 
-def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
+def _latest(rows: Iterable[AgentInstanceRow], address: Address) -> list[dict[str, str]]:
     numbers: Counter[str] = Counter()
     last: dict[str, AgentInstanceRow] = {}
     titles: dict[str, str] = {}
-    for run in scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT):
+    for run in rows:
         if run.session:
             numbers[run.session] += 1
             last.setdefault(run.session, run)

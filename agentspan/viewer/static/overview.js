@@ -52,6 +52,7 @@ function show(answer) {
   svg.setAttribute("viewBox", `0 0 ${BAR * Math.max(1, answer.bars.length)} 44`);
   svg.replaceChildren(...answer.bars.map(barOf));
   setText(byId("answer-since"), answer.since);
+  setText(byId("answer-most"), answer.most);
   setText(byId("answer-until"), answer.until);
   const causes = (answer.causes ?? []).map((cause) =>
     el("li", null, el("span", { class: "number" }, `${cause.runs} ×`), " ", el("a", { href: cause.href }, cause.text), cause.only && " ", cause.only && el("b", null, cause.only)),

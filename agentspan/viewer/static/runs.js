@@ -20,8 +20,7 @@ const tableBody = () => byId("runs", HTMLTableSectionElement);
 
 export function startRunsPage() {
   const form = byId("filters", HTMLFormElement);
-  /** @type {NodeListOf<HTMLInputElement | HTMLSelectElement>} */
-  const fields = form.querySelectorAll("[name]");
+  const fields = /** @type {(HTMLInputElement | HTMLSelectElement)[]} */ ([...form.elements].filter((field) => "name" in field && field.name));
   for (const field of fields) {
     if (field instanceof HTMLSelectElement || field.type === "checkbox") field.addEventListener("change", () => form.requestSubmit());
   }

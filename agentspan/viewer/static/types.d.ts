@@ -420,6 +420,7 @@ interface Answer {
   rest: string;
   bars: AnswerBar[];
   since: string;
+  most: string;
   until: string;
 }
 
