@@ -64,7 +64,7 @@ def test_failures_and_the_search_are_walked_with_keys(server: Server, open_page:
     page.keyboard.press("Enter")
     page.wait_for_url("**/search?q=gat*")
     expect(page.locator("main")).to_contain_text("No step")  # the filter holds: these runs all failed
-    page.locator(".words a").first.click()
+    page.locator(".words a", has_text="signature").click()
     page.wait_for_url(lambda url: "signature" not in url)
     page.locator(".words a").click()
     page.wait_for_url(lambda url: "status" not in url)
