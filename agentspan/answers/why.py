@@ -282,8 +282,7 @@ def missable(found: Findings) -> str:
     if found.detectable == inf:
         other = "another cause" if found.findings else "a cause"
         return f"so few runs do not find {other} four times in five, however strong it is"
-    least = f"of causes of ×{_ratio(found.detectable)}, these runs find four in five"
-    return f"{least}; most of these things need a stronger one"
+    return f"of causes of ×{_ratio(found.detectable)}, these runs find at best four in five"
 
 
 def _ratio(value: float) -> str:

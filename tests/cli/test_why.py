@@ -552,7 +552,7 @@ def test_where_nothing_goes_with_failure_it_is_said_what_would_be_missed(tmp_pat
             run.score("reward", number % 2, by="code")
     tracer.shutdown()
     text = " ".join(lines(path, "why", "--outcome", "reward>=1"))
-    said = r"of causes of ×[\d.]+, these runs find four in five; most of these things need a stronger one"
+    said = r"of causes of ×[\d.]+, these runs find at best four in five"
     assert re.search(said, text)
     assert "q = " not in text
 
