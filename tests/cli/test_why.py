@@ -537,7 +537,7 @@ def test_of_what_differs_the_name_of_the_tool_comes_first_and_the_rest_is_counte
     shown = lines(path, "why", "-")
     at = shown.index("  what differs: passing → this one")
     assert shown[at + 1] == "    result.tool_calls.0.function.name: find → buy"
-    assert shown[at + 3] == "2 more members; --json has each"
+    assert shown[at + 3] == "2 more members; diff shows each"
     assert "≠ the first step already differs: another answer" in shown
 
 
