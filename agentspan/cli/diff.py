@@ -262,8 +262,7 @@ def _lines(found: RunDiff, verdicts: Mapping[str, Verdict], *, full: bool) -> It
 def _run(side: str, run: DiffRun, verdict: Verdict, columns: int) -> Iterator[str]:
     name = fit(run_name(run.agent, run.version), max(8, columns - 2 - len(run.run_id) - 2))
     yield style(f"{side} {run.run_id}  {name}", bold=True)
-    mark, word = verdict.beside(run.status)
-    text = fit(f"{mark} {diff_text.facts(run, word)}", columns - 2)
+    text = fit(f"{verdict.mark} {diff_text.facts(run, verdict.text)}", columns - 2)
     yield "  " + verdict_style(text[0], verdict, run.status) + text[1:]
 
 
