@@ -203,7 +203,7 @@ def import_sessions(
             asked(rows, to_copy("import", "all"))
     if not sources:
         looked = f"no sessions were found: {' '.join(names)}; known are those of {', '.join(known)}"
-        answer(_found_nothing(), looked if names else "", as_json=as_json)
+        answer({**plain_arrived(Arrived()), "problems": [], "unchanged": 0}, looked if names else "", as_json=as_json)
         return
     try:
         with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:
@@ -227,10 +227,6 @@ class Stopped(Failed):
 
     def __init__(self) -> None:
         super().__init__("stopped; what is imported stays, and the same command goes on from there")
-
-
-def _found_nothing() -> dict[str, Any]:
-    return {**plain_arrived(Arrived()), "problems": [], "unchanged": 0}
 
 
 @contextmanager
