@@ -279,7 +279,7 @@ def missable(found: Findings) -> str:
         return ""
     if found.detectable == inf:
         other = "another cause" if found.findings else "a cause"
-        return f"so few runs do not find {other} four times in five, however strong it is"
+        return f"these runs are too few to find {other} reliably, however strong it is"
     return f"of causes of ×{_ratio(found.detectable)}, these runs find at best four in five"
 
 
