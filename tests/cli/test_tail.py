@@ -96,7 +96,7 @@ def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) 
         assert "●     Tool fetch()\n" in rest[0]  # no outcome yet
         assert "✗     Tool fetch() → TimeoutError: read timed out" in rest[1]
         assert "✓   Agent worker: x" in rest[2]
-        assert "complete, 2 spans" in rest[3]
+        assert "passed, 2 spans" in rest[3]
     program.stdin.close()
     program.wait()
     tail.send_signal(signal.SIGINT)
