@@ -81,6 +81,19 @@ def decode(text: str) -> Any:
         return json.loads(text)
 
 
+def value_of(text: str | None) -> Any:
+    """Decode stored JSON text; return None for None."""
+    return None if text is None else decode(text)
+
+
+def decoded(text: str | None, otherwise: Any = None) -> Any:
+    """Decode JSON text; return None for None, and `otherwise` for a text that is no JSON, or too deep."""
+    try:
+        return value_of(text)
+    except (ValueError, RecursionError):
+        return otherwise
+
+
 LIST = "\ue000list\ue000"
 """The text that replaces each list in `TextInParts.rest`."""
 LIST_TEXT = f'"{LIST}"'

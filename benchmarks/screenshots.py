@@ -21,6 +21,8 @@ import agentspan
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1120, "height": 600}
+NARROW = {"answer": {"width": 860, "height": 318}, "dark": {"width": 1080, "height": 540}}
+"""Sizes of pictures that are shown small, or have many colours; what README shows leaves room for how to begin."""
 
 
 def record(folder: Path, file: Path) -> tuple[Path, dict[str, str]]:
@@ -47,9 +49,9 @@ def record(folder: Path, file: Path) -> tuple[Path, dict[str, str]]:
         return db, {"demo": f"runs/{newest[0].id}", "talk": f"runs/{failing[-1].id}", "pair": compare}
 
 
-def page_of(browser: Browser, font: str, scheme: str) -> Page:
+def page_of(browser: Browser, font: str, scheme: str, size: dict[str, int]) -> Page:
     """Return a page in which the system's font is the one that was asked for."""
-    page = browser.new_page(viewport=SIZE, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
 
     def with_font(route: Route) -> None:
         response = route.fetch()
@@ -72,7 +74,7 @@ def take(url: str, pages: dict[str, str], only: str | None, chromium: str, font:
         ):
             if only not in (None, name):
                 continue
-            page = page_of(browser, font, scheme)
+            page = page_of(browser, font, scheme, NARROW.get(name, SIZE))
             page.goto(f"{url}/{pages[address]}", wait_until="networkidle")
             for key in keys:
                 page.wait_for_selector("html[data-ready]")

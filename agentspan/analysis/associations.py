@@ -60,7 +60,8 @@ def drawn(
         groups = [[run] for run in _mixed_by_run(chosen, failed)]
     kept = {run.id for run in chosen}
     groups = [group for group in groups if group[0].id in kept]
-    return chosen, [run for group in _fitting(groups, read, _spans) for run in group]
+    fitting = _fitting(groups, read, lambda group: sum(run.spans for run in group))
+    return chosen, [run for group in fitting for run in group]
 
 
 def _by_task(runs: Sequence[RunBrief], failed: Collection[str]) -> list[list[RunBrief]]:
@@ -81,10 +82,6 @@ def _mixed_by_run(runs: Sequence[RunBrief], failed: Collection[str]) -> list[Run
         ranks[run.id] = places[run.id in failed]
         places[run.id in failed] += 1
     return sorted(order, key=lambda run: ranks[run.id])
-
-
-def _spans(group: Sequence[RunBrief]) -> int:
-    return sum(run.spans for run in group)
 
 
 def _fitting(

@@ -19,7 +19,7 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import messages
-from agentspan.analysis.messages import SENT, Message, value_of
+from agentspan.analysis.messages import SENT, Message
 from agentspan.analysis.tree import Node, build, every, in_time
 from agentspan.arriving.atif_objects import (
     MCP,
@@ -185,7 +185,8 @@ class Trajectory:
     def _write(self, nodes: Sequence[Node]) -> None:
         rows, agents = _own_rows(nodes, nested=self._depth >= DEEPEST)
         for row in in_time([*rows, *(node.span for node in agents.values())]):
-            kind, payload, result = built_in_part(row.schema_name), value_of(row.payload), value_of(row.result_payload)
+            kind = built_in_part(row.schema_name)
+            payload, result = jsontext.value_of(row.payload), jsontext.value_of(row.result_payload)
             repeats = isinstance(payload, dict) and "duplicate_of" in payload
             if row.cost_usd is not None and not row.is_aggregate:
                 self._costs.append(row.cost_usd)
@@ -215,7 +216,7 @@ class Trajectory:
         """Return the facts about the agent's span for which ATIF has no member; {} for a run."""
         if self._owner is None:
             return {}
-        payload, result = value_of(self._owner.payload), value_of(self._owner.result_payload)
+        payload, result = jsontext.value_of(self._owner.payload), jsontext.value_of(self._owner.result_payload)
         return {"span": self._own(self._owner, payload, result, *agent_of(document))}
 
     @property
@@ -309,7 +310,7 @@ class Trajectory:
             written = {
                 "tool_call_id": id,
                 "function_name": whole(call["name"]) or UNKNOWN,
-                "arguments": _arguments(_parsed(call["arguments"])),
+                "arguments": _arguments(jsontext.decoded(call["arguments"], call["arguments"])),
                 "extra": {OWN: {"requested": True}},
             }
             calls.append(written)
@@ -380,7 +381,7 @@ class Trajectory:
 
     def _dispatched(self, row: AgentSpanRow, name: str, arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a step of its own for a tool span, and its call."""
-        id = object_in(value_of(row.payload)).get("call_id")
+        id = object_in(jsontext.value_of(row.payload)).get("call_id")
         call: dict[str, Any] = {
             "tool_call_id": whole(id) if isinstance(id, str) and id else row.id,
             "function_name": name,
@@ -394,7 +395,7 @@ class Trajectory:
         below = Trajectory(self._document, row, node.children, self._depth + 1)
         if below.cost_usd is not None:
             self._costs.append(below.cost_usd)
-        given = object_in(value_of(row.payload))
+        given = object_in(jsontext.value_of(row.payload))
         texts = {name: value for name in ("name", "version") if isinstance(value := given.get(name), str) and value}
         agent = {"name": whole(texts.get("name", row.schema_title)), "version": whole(texts.get("version", UNKNOWN))}
         document = {"schema_version": VERSION, "trajectory_id": row.id, "agent": agent, **below.members(agent)}
@@ -535,13 +536,6 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(each) for each in value]
     return {whole(name): _whole(each) for name, each in value.items()} if isinstance(value, dict) else value
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _usage(row: AgentSpanRow, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -302,7 +302,7 @@ def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
         if row.external_identifier == version:
             found += scan(storage, AgentInstanceRow, {"agent_version_id": row.id}, descending=True, limit=1)
     if not found:
-        known = _listed(versions)
+        known = some("versions", _names(reversed(versions)))
         raise NotFound(f"no run of {name[:40]!r} has the version {version[:40]!r}; {known}")
     return max(found, key=lambda run: run.id)
 
@@ -313,10 +313,6 @@ def _versions(storage: Storage, agents: Iterable[AgentRow]) -> list[AgentVersion
 
 def _names(versions: Iterable[AgentVersionRow]) -> list[str]:
     return [*dict.fromkeys(row.external_identifier for row in versions)]
-
-
-def _listed(versions: Sequence[AgentVersionRow]) -> str:
-    return some("versions", _names(reversed(versions)))
 
 
 def _agents(storage: Storage, name: str) -> Iterator[AgentRow]:

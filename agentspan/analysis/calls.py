@@ -81,7 +81,8 @@ def shown_call(name: str, arguments: Any) -> Shown:
     Args:
         arguments: the decoded arguments, or JSON text.
     """
-    value = _decoded(arguments) if type(arguments) is str and arguments[:1] in ("{", "[") else arguments
+    is_json = type(arguments) is str and arguments[:1] in ("{", "[")
+    value = jsontext.decoded(arguments, arguments) if is_json else arguments
     found = _todos(value)
     subject, edited = "", list[Edited]()
     if found:
@@ -124,13 +125,6 @@ def files_of(spans: Iterable[AgentSpanRow]) -> list[File]:
             known = found.get(path) or File(path, 0, 0, 0, span.id)
             found[path] = File(path, known.added + added, known.removed + removed, known.edits + 1, known.span_id)
     return list(found.values())
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _subject(value: Any) -> str:

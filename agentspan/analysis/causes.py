@@ -72,12 +72,18 @@ class Verdict(NamedTuple):
         """The name of the kind's mark: a status, or a kind of its own."""
         return _STATUSES.get(self.kind, self.kind)
 
-    def beside(self, status: str) -> tuple[str, str]:
-        """Return the mark and the word for a run: those of its status, unless it missed the rule."""
-        return (self.mark, self.text) if self.kind == "missed" else (STATUS_MARKS[status], status)
-
     def __str__(self) -> str:
         return f"{self.mark} {self.text}"
+
+
+def verdict_by(status: str, rule: OutcomeRule | Rules | None = None, *, met: bool | None = None) -> Verdict:
+    """Return the verdict on a run by its status, and by a rule if it completed; `met` is None without a score."""
+    kind = _KINDS[status]
+    if kind == "passed" and rule is not None:
+        if met is False:
+            return Verdict("missed", f"missed {rule_text(rule)}")
+        kind = kind if met else "unscored"
+    return Verdict(kind, _TEXTS[kind])
 
 
 def rule_text(rule: OutcomeRule | Rules) -> str:
@@ -135,14 +141,7 @@ def verdict(run: Run, scored: Scored, left: Collection[str]) -> Verdict:
     """
     if run.id in left:
         return Verdict("left", _TEXTS["left"])
-    kind = _KINDS[run.status]
-    if kind == "passed" and (rule := scored.rule(run.id)) is not None:
-        met = scored.met(run.id)
-        if met is False:
-            return Verdict("missed", f"missed {rule_text(rule)}")
-        if met is None:
-            kind = "unscored"
-    return Verdict(kind, _TEXTS[kind])
+    return verdict_by(run.status, scored.rule(run.id), met=scored.met(run.id))
 
 
 def verdicts_on(storage: Storage, runs: Sequence[AgentInstanceRow], judge: Judge = None) -> dict[str, Verdict]:

@@ -451,7 +451,7 @@ def _sentences(shares: _Shares, overall: _Shares, whole: str, result: str) -> li
     is_turned = (shares.after - shares.before) * (overall.after - overall.before) < 0
     return [
         f"task by task {texts[0]} passed, baseline {texts[1]} ({noun(shares.tasks, 'task')}): {result}",
-        f"over all runs{' the other way,' if is_turned else ''} {whole}",
+        f"over all runs{' the opposite:' if is_turned else ''} {whole}",
     ]
 
 

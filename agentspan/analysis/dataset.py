@@ -131,7 +131,7 @@ class _Reader:
                 self._add(message)
 
     def read_llm(self, span: AgentSpanRow) -> None:
-        payload = messages.value_of(span.payload)
+        payload = jsontext.value_of(span.payload)
         if isinstance(payload, dict) and "duplicate_of" in payload:
             return
         sent = messages.sent(payload, self._known)
@@ -148,12 +148,12 @@ class _Reader:
                 places.append(at)
             else:
                 self._add(message)
-        for message in messages.answered(self._whole(messages.value_of(span.result_payload))):
+        for message in messages.answered(self._whole(jsontext.value_of(span.result_payload))):
             if message["text"] or message["calls"]:
                 self._add(message)
 
     def read_tool(self, span: AgentSpanRow) -> None:
-        payload, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
+        payload, result = jsontext.value_of(span.payload), jsontext.value_of(span.result_payload)
         output = result.get("output", result) if isinstance(result, dict) else result
         text = span_error(span) if output is result else None
         if text is None:

@@ -396,7 +396,8 @@ def _pair_answers(entries: list[_Entry], first: int) -> None:
     assert a is not None
     assert b is not None
     kind = kind_of(a, b, differs=True)
-    later = next((place for place in range(first + 1, len(entries)) if _has(entries[place], a, b)), None)
+    after = ((place, entries[place]) for place in range(first + 1, len(entries)))
+    later = next((place for place, entry in after if entry.a is a or entry.b is b), None)
     if later is None or entries[later].kind == "moved" or kind in SMALL:
         return
     other = entries[later]
@@ -406,10 +407,6 @@ def _pair_answers(entries: list[_Entry], first: int) -> None:
         entries[later] = replace(other, kind=entry.kind, a=only_a, b=only_b)
     else:
         del entries[later]
-
-
-def _has(entry: _Entry, a: Step, b: Step) -> bool:
-    return entry.a is a or entry.b is b
 
 
 def _is_answer(step: Step | None) -> bool:

@@ -83,13 +83,13 @@ def over_all(found: Drift) -> Iterator[str]:
     outcome = found.outcome
     if outcome is not None and _has_other_share(outcome):
         shares = (value_text(PASSED, value) for value in (outcome.all_head, outcome.all_base))
-        way = ", the other way" if outcome.is_turned else ""
-        yield "over all runs {} passed instead of {}{}: tasks have unequal numbers of runs".format(*shares, way)
+        way = "the opposite: " if outcome.is_turned else ""
+        yield "over all runs {}{} passed instead of {}, because tasks have unequal numbers of runs".format(way, *shares)
     turned = [row for row in found.significant if row.is_turned and row is not outcome]
     if turned:
         whole = [replace(row, base=row.all_base, head=row.all_head) for row in turned]
         reasons = _reasons(whole, MAX_REASONS)
-        yield f"over all runs the other way: {reasons}: tasks have unequal numbers of runs or calls"
+        yield f"over all runs the opposite: {reasons}, because tasks have unequal numbers of runs or calls"
 
 
 def _has_other_share(row: DriftRow) -> bool:

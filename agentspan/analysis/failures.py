@@ -311,7 +311,7 @@ def _prompt(failed: AgentSpanRow, asking: AgentSpanRow | None, tree: _Tree) -> s
     the step.
     """
     if asking is not None:
-        payload = messages.value_of(described(asking.payload))
+        payload = jsontext.value_of(described(asking.payload))
         said = [message["text"] for message, _ in messages.sent(payload) if message["role"] == "user"]
         if any(said):
             return next(text for text in reversed(said) if text)

@@ -125,8 +125,7 @@ class _Reader:
                 continue
             title = type_title(span.schema_name)
             step = " ".join(text for text in (title, span.label) if text)
-            payload = _decoded(span.payload)
-            result = None if span.result_payload is None else _decoded(span.result_payload)
+            payload, result = jsontext.decoded(span.payload), jsontext.decoded(span.result_payload)
             self._read_values(run, f"{step} with", _parameters(payload, kind), span.label)
             if span.status == "complete":
                 returning = f"{title if kind == 'llm' else step} returning"
@@ -204,7 +203,7 @@ class _Reader:
 
     def read_metadata(self, run: str, text: str | None) -> None:
         """Collect the short values in the metadata of a run."""
-        metadata = None if text is None else _decoded(text)
+        metadata = jsontext.decoded(text)
         if type(metadata) is dict:
             self._read_values(run, "metadata", _leaves({k: v for k, v in metadata.items() if k not in _OF_TRIALS}))
 
@@ -298,13 +297,6 @@ def _is_empty(output: Any) -> bool:
         some = [value for value in output.values() if type(value) not in (int, float) or value]
         return (bool(some) or not output) and all(map(_is_empty, some))
     return output is None or output == []
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def run_features(

@@ -149,7 +149,7 @@ def id_of(parts: Mapping[str, str]) -> str:
 
 
 def _read(row: AgentInstanceRow) -> _Run:
-    metadata = None if row.metadata is None else jsontext.decode(row.metadata)
+    metadata = jsontext.value_of(row.metadata)
     folder = metadata.get("cwd") if type(metadata) is dict else None
     began = row.started_at or row.inserted_at
     return _Run(row.id, began, row.agent_id, folder if type(folder) is str else None, fingerprint_of(row.metadata))

@@ -88,7 +88,7 @@ def calls(value: Any) -> list[Call]:
 
 def spoken(span: AgentSpanRow) -> list[Message]:
     """Return the messages in the payload of a message span."""
-    return read(value_of(span.payload))
+    return read(jsontext.value_of(span.payload))
 
 
 def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
@@ -116,11 +116,11 @@ def first_prompt(spans: Iterable[AgentSpanRow]) -> str | None:
     for span in spans:
         kind = built_in_part(span.schema_name)
         if kind == "agent" and given is None:
-            value = value_of(span.payload)
+            value = jsontext.value_of(span.payload)
             given = value.get("input") if isinstance(value, dict) else None
         found = spoken(span) if kind == "message" else []
         if kind == "llm":
-            found = [message for message, _ in sent(value_of(span.payload))]
+            found = [message for message, _ in sent(jsontext.value_of(span.payload))]
         for message in found:
             if message["role"] == "user" and message["text"].strip():
                 return message["text"]
@@ -163,7 +163,7 @@ def arguments_by_call(spans: Iterable[AgentSpanRow]) -> dict[str, Any]:
     """Return the id of a tool call → the arguments of the first step that executed it."""
     found: dict[str, Any] = {}
     for span in spans:
-        payload = value_of(span.payload) if '"call_id"' in span.payload else None
+        payload = jsontext.value_of(span.payload) if '"call_id"' in span.payload else None
         if isinstance(payload, dict) and "arguments" in payload and isinstance(payload.get("call_id"), str):
             found.setdefault(payload["call_id"], payload["arguments"])
     return found
@@ -374,11 +374,6 @@ def json_of(value: Any) -> str:
         return jsontext.encode(value)[0]
     except ValueError:  # 1e400 in a row made by hand becomes infinity in Python
         return json.dumps(value, separators=(",", ":"))
-
-
-def value_of(text: str | None) -> Any:
-    """Decode JSON text; return None for None."""
-    return None if text is None else jsontext.decode(text)
 
 
 class _Number(str):

@@ -16,7 +16,7 @@ from agentspan import jsontext
 from agentspan.analysis.calls import files_of, shown_call
 from agentspan.analysis.costs import Chapter, chapters_of
 from agentspan.analysis.diff_text import fenced
-from agentspan.analysis.messages import spoken, value_of
+from agentspan.analysis.messages import spoken
 from agentspan.analysis.tree import (
     MARKS,
     Node,
@@ -295,7 +295,7 @@ def _talk(nodes: Sequence[Node], depth: int, heads: Mapping[str, str]) -> Iterat
     while steps:
         node = steps.popleft()
         span, kind = node.span, built_in_part(node.span.schema_name)
-        result = value_of(span.result_payload)
+        result = jsontext.value_of(span.result_payload)
         result = result if isinstance(result, dict) else {}
         lines: list[str] = []
         role = "assistant"
@@ -320,7 +320,7 @@ def _talk(nodes: Sequence[Node], depth: int, heads: Mapping[str, str]) -> Iterat
             steps.extendleft(reversed(node.children))
         elif not is_notice(node):
             title = one_line(title_of(span, TITLE), TITLE)
-            lines = _folded(title, _block([*_readable(value_of(span.payload)), *_readable(result)]))
+            lines = _folded(title, _block([*_readable(jsontext.value_of(span.payload)), *_readable(result)]))
         while lines and not lines[-1]:
             lines.pop()
         if not lines:
@@ -345,7 +345,7 @@ def _used(node: Node, kind: str, result: dict[str, Any], depth: int, heads: Mapp
     if kind == "agent":
         total = sums(each.span for each in every(node.children))
         title = dotted(f"Agent {title}", noun(total.spans, "step"), *amounts(total.tokens, total.cost_usd))
-    payload = value_of(span.payload)
+    payload = jsontext.value_of(span.payload)
     given = payload.get("input" if kind == "agent" else "arguments") if isinstance(payload, dict) else payload
     call = None
     if kind == "tool" and isinstance(payload, dict) and isinstance(payload.get("name"), str):

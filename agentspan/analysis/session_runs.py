@@ -5,7 +5,6 @@ A prompt is read from the first spans of a run only, so that a page costs as muc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis.causes import Verdict, page_of
@@ -142,7 +141,7 @@ def first_prompt(storage: Storage, run: AgentInstanceRow) -> str:
     That is the input in its metadata, else the first message of a user, else the latest message of a user that its
     first call of a model was sent, else its task, else the title of its first step.
     """
-    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
+    metadata = jsontext.value_of(run.metadata)
     own = next((metadata[name] for name in INPUT if metadata.get(name)), None) if type(metadata) is dict else None
     if own is not None:
         return one_line(as_text(own) or "", MAX_PROMPT)
@@ -169,7 +168,7 @@ def about(run: AgentInstanceRow, prompt: str) -> str:
     """
     if (title := session_title(run)) is not None:
         return line_of(title)
-    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
+    metadata = jsontext.value_of(run.metadata)
     members = metadata if isinstance(metadata, dict) else {}
     trial, task = trial_of(run), run.task
     if trial is not None:
@@ -199,18 +198,11 @@ def _of_user(spans: Sequence[AgentSpanRow]) -> str:
             said = spoken(span)
         elif kind == "llm":
             # A model is sent the whole conversation: what this run was asked comes last.
-            said = [message for message, _ in reversed(sent(_decoded(span.payload)))]
+            said = [message for message, _ in reversed(sent(jsontext.decoded(span.payload)))]
         text = next((each["text"] for each in said if each["role"] == "user" and each["text"].strip()), "")
         if text:
             return text
     return ""
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def totals_text(first: str, totals: RunTotals, step: str = "step") -> str:

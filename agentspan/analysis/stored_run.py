@@ -103,10 +103,9 @@ class StoredRun:
     @property
     def head(self) -> str:
         """Name, status, duration and sums in one line, without the id."""
-        mark, word = self.verdict.beside(self.status)
         return dotted(
-            f"{mark} {one_line(run_name(self.agent, self.version), TITLE)}",
-            word,
+            f"{self.verdict.mark} {one_line(run_name(self.agent, self.version), TITLE)}",
+            self.verdict.text,
             *amounts(None, None, self.duration_ms),
             noun(self.spans, "step"),
             noun(self.failed, "failed step") if self.failed else "",

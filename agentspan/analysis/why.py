@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Literal
 
 from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find
-from agentspan.analysis.causes import MARKS, STATUS_MARKS, rule_text
+from agentspan.analysis.causes import verdict_by
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
 from agentspan.analysis.features import run_features
@@ -469,16 +469,15 @@ class RunWhy:
 
     @property
     def verdict(self) -> str:
-        """The mark and the word of the run: those of its status, or that it missed the rule."""
-        if self.passed is False and self.status == "complete" and self.outcome is not None:
-            return f"{MARKS['missed']} missed {rule_text(parse(self.outcome))}"
-        return f"{STATUS_MARKS[self.status]} {self.status}"
+        """The mark and the word of the verdict on the run."""
+        return str(verdict_by(self.status, None if self.outcome is None else parse(self.outcome), met=self.passed))
 
     @property
     def head(self) -> Iterator[str]:
         """Further facts for the line of the verdict: the outcome by the rule if the verdict lacks it, task, steps."""
-        says = {True: "passed", False: "failed", None: "has no outcome"}[self.passed]
-        if self.passed is None or (self.outcome is not None and (self.passed or self.status != "complete")):
+        is_complete = self.status == "complete"
+        says = {True: "by" if is_complete else "passed", False: "failed", None: "has no outcome"}[self.passed]
+        if self.passed is None or (self.outcome is not None and (self.passed or not is_complete)):
             yield f"{says} {self.outcome or ''}".rstrip()
         if self.task is not None:
             yield f"task {self.task}"

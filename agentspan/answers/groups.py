@@ -6,7 +6,7 @@ from agentspan.analysis import drift_text
 from agentspan.analysis.by_name import AT
 from agentspan.analysis.cases import CaseTable, Tally
 from agentspan.analysis.drift import PASSED, Drift, DriftRow
-from agentspan.answers.blocks import At, Block, Cell, Column, Runs, Sentence, Table
+from agentspan.answers.blocks import At, Block, Cell, Column, Command, Runs, Sentence, Table
 from agentspan.schemas.builtin import built_in_part
 from agentspan.storage.questions import RunFilter
 from agentspan.text import cut
@@ -114,6 +114,17 @@ def _tally(tally: Tally | None, version: str, agent: str, case: str) -> Cell:
         return Cell() if tally is None else Cell(str(tally), at=At(tally.run_id or ""))
     is_version = agent and "=" not in version and AT not in version
     return Cell(str(tally), {"agent": agent, "version": version, "task": case} if is_version else None)
+
+
+def decided(rule: str) -> str:
+    """Return the sentence about a rule that judges runs although nobody named it."""
+    return f"no run failed by its status, so {rule} decides"
+
+
+def judging(text: str, words: Sequence[str], page: str, outcome: str, **parameters: str) -> Command:
+    """Return the command that judges the same runs by another rule, or by their status."""
+    link = "judge by status" if outcome == "status" else "judge by that"
+    return Command(text, (*words, "--outcome", outcome), page, {**parameters, "outcome": outcome}, link)
 
 
 def version_text(version: str) -> str:

@@ -81,11 +81,10 @@ def plain_by_run(found: HitsByRun) -> dict[str, Any]:
 
 def _run(each: RunHits, verdict: Verdict, at: At) -> Sequence[Cell]:
     row = each.run
-    mark, word = verdict.beside(row.status)
-    name = dotted(run_name(each.agent, each.version), word if verdict.kind == "missed" else "")
+    name = dotted(run_name(each.agent, each.version), verdict.text if verdict.kind == "missed" else "")
     title = session_title(row) or (f"task {row.task}" if row.task else "")
     return (
-        Cell(name, mark=mark, status=verdict.status, at=Place(row.id)),
+        Cell(name, mark=verdict.mark, status=verdict.status, at=Place(row.id)),
         Cell(at=Place(row.id)), Cell(), Cell(),
         Cell(at(row.started_at or row.inserted_at)), Cell(alone=noun(each.steps, "step")), Cell(alone=title),
     )  # fmt: skip

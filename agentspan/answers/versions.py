@@ -7,7 +7,7 @@ from agentspan.analysis.outcomes import OutcomeRule, parse
 from agentspan.analysis.statistics import interval_text
 from agentspan.analysis.versions import AgentVersions, Version, Versions
 from agentspan.answers.blocks import FREE, Block, Cell, Column, Command, Sentence, Table
-from agentspan.answers.groups import version_text
+from agentspan.answers.groups import decided, judging, version_text
 from agentspan.text import cost_text, count_text, duration_text, noun, share_text
 
 At = Callable[[str], str]
@@ -45,17 +45,12 @@ def versions(found: Versions, words: Sequence[str] = (), rule: str = "") -> Iter
     number = len(found.versions) + found.left_out
     left = f"; the newest {len(found.versions):,} are listed" if found.left_out else ""
     yield Sentence(f"{found.agent} has {noun(number, 'version')}{by}{left}", "answer", starts_with_name=True)
+    of = ("versions", found.agent, *words)
     if rule:
-        text = f"no run failed by its status, so {rule} decides"
-        yield _judge(found, text, "status", words)
+        yield judging(decided(rule), of, "versions", "status", agent=found.agent)
     if found.missed is not None:
-        yield _judge(found, f"judged by status; some runs missed {found.missed}", found.missed, words)
-
-
-def _judge(found: Versions, text: str, outcome: str, words: Sequence[str]) -> Command:
-    by = {"agent": found.agent, "outcome": outcome}
-    link = "judge by status" if outcome == "status" else "judge by that"
-    return Command(text, ("versions", found.agent, *words, "--outcome", outcome), "versions", by, link)
+        text = f"judged by status; some runs missed {found.missed}"
+        yield judging(text, of, "versions", found.missed, agent=found.agent)
 
 
 def table(found: Versions, at: At) -> Table:

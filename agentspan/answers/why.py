@@ -10,7 +10,7 @@ from agentspan.analysis.periods import Periods
 from agentspan.analysis.statistics import Q_MEANS, interval_text
 from agentspan.analysis.why import FailedShare, Group, Why
 from agentspan.answers.blocks import At, Block, Cell, Column, Command, Heading, Part, Runs, Sentence, Table
-from agentspan.answers.groups import version_text
+from agentspan.answers.groups import decided, judging, version_text
 from agentspan.text import noun, share_text
 
 SHORTEST, LONGEST = 4, 12
@@ -51,18 +51,14 @@ def first(found: FailedShare, chosen: str = "", words: Sequence[str] = ()) -> It
     if found.runs or found.unknown:
         yield Sentence(head(found), "answer")
     if chosen:
-        yield _judge(f"no run failed by its status, so {chosen} decides", "status", "judge by status", words)
+        yield judging(decided(chosen), ("why", *words), "failures", "status")
     if found.missed is not None:
         missed, rule = found.missed, str(found.missed.rule)
-        yield _judge(f"{missed.missed:,} of {missed.runs:,} missed {rule}", rule, "judge by that", words)
+        yield judging(f"{missed.missed:,} of {missed.runs:,} missed {rule}", ("why", *words), "failures", rule)
     elif found.in_result is not None:
         name = found.in_result
         how = f'run.score("{name}", …) records it as a score'
         yield Sentence(f"the results of runs hold {name}, which judges nothing: {how}")
-
-
-def _judge(text: str, outcome: str, link: str, words: Sequence[str]) -> Command:
-    return Command(text, ("why", *words, "--outcome", outcome), "failures", {"outcome": outcome}, link)
 
 
 def head(found: FailedShare) -> str:
@@ -119,12 +115,14 @@ def groups(
     of = f"{'Failed runs' if found.failed else 'Runs with a failed step'}, by what failed"
     several = " (a run can be in several)" if _overlap(failures, found) else ""
     endings = [group for group in found.groups if group.kind == "ending"]
+    note = [Sentence("first what failed runs have more often than passed ones", "note")]
     for title, every in ((f"{of}{several}", failures), ("Without a failed step, by how they ended", endings)):
         if every:
             rows = [_group(group, group.signature[:length], found, seen, outcome) for group in every[:most]]
             table = Table(_columns(found), rows, len(every), "group", rows_as="entry")
-            note = [Sentence("first what failed runs have more often than passed ones", "note")]
-            yield [Heading(title), *(note if found.failed and len(rows) > 1 else []), table.filled()]
+            is_noted = found.failed and len(rows) > 1
+            yield [Heading(title), *(note if is_noted else []), table.filled()]
+            note = [] if is_noted else note
 
 
 def _overlap(failures: Sequence[Group], found: Why) -> bool:
@@ -281,9 +279,8 @@ def missable(found: Findings) -> str:
         return ""
     if found.detectable == inf:
         other = "another cause" if found.findings else "a cause"
-        return f"so few runs do not find {other} four times in five, however strong it is"
-    least = f"of causes of ×{_ratio(found.detectable)}, these runs find four in five"
-    return f"{least}; most of these things need a stronger one"
+        return f"these runs are too few to find {other} reliably, however strong it is"
+    return f"of causes of ×{_ratio(found.detectable)}, these runs find at best four in five"
 
 
 def _ratio(value: float) -> str:

@@ -45,7 +45,7 @@ def why(
 
 def _verdict(found: RunWhy, run: str, *, is_dead: bool) -> Iterator[Block]:
     yield Heading(f"run {found.run_id} {run_name(found.agent, found.version)}")
-    yield Sentence(f"{found.verdict}{'?' if is_dead else ''} · {dotted(*found.head)}")
+    yield Sentence(f"{'? left open' if is_dead else found.verdict} · {dotted(*found.head)}")
     if is_dead:
         yield Command("? its program died; this closes what it left open", ("doctor",))
     if found.missed is not None:

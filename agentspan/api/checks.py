@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, ValidationErrors
-from agentspan.model.changes import Key, check_text
+from agentspan.model.changes import Key, storable_text
 from agentspan.storage.questions import Query
 
 MAX_KEY = 64
@@ -96,15 +96,7 @@ def timestamp(field: str, value: Any) -> str | None:
 
 def text(field: str, value: Any) -> str | None:
     """Return a text of at most MAX_TEXT characters that can be stored; None stays None."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise InvalidValue(field, f"must be text of at most {MAX_TEXT} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidValue(field, "has a lone surrogate; it is no Unicode text") from None
-    return check_text(field, value)
+    return storable_text(field, value, MAX_TEXT)
 
 
 def required_text(field: str, value: Any) -> str:

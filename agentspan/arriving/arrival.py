@@ -569,7 +569,7 @@ class Arrival:
         if session.metadata.get("title"):
             return session
         title = min((each for each in placed.prompts.values() if each[1]), default=None)
-        stored = None if before.metadata is None else jsontext.decode(before.metadata).get("title")
+        stored = jsontext.value_of(before.metadata).get("title")
         text = stored if title is None else title[1]
         return session if text is None else session._replace(metadata={**session.metadata, "title": text})
 

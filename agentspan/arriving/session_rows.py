@@ -169,7 +169,7 @@ def redacted(ctx: Context, row: AgentSpanRow, doubtful: Collection[str]) -> Agen
         return row
     for column in {"payload", "result_payload"} - plain.keys():
         text = getattr(row, column)
-        plain[column] = None if text is None else jsontext.decode(text)
+        plain[column] = jsontext.value_of(text)
     name, result = row.schema_name, plain["result_payload"]
     meaning = describe(REGISTRY.resolve(name), name, row.status, plain["payload"], result, row.duration_ms)
     return row._replace(**texts, sensitive_encoding=is_marked, **meaning.by_column())

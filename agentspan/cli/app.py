@@ -68,8 +68,8 @@ COMMANDS = {
         "happens now.",
         "search": "Find the steps that have all WORDS.",
         "stats": "Sum up steps by type, and by model or tool: counts, failures, durations, tokens, cost.",
-        "cost": "Sum up what runs cost: by model, day, agent, project, tool, version or session; and what caches "
-        "saved.",
+        "cost": "Sum up what runs cost: by model, day, agent, project, tool, prompt, version or session; and what "
+        "caches saved.",
         "sql": "Answer a QUERY in SQL over the tables and views.",
         "open": "Open the viewer in a browser: the list of runs, or the page of RUN.",
     },

@@ -30,7 +30,7 @@ from agentspan.answers.blocks import Sentence
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.completion import RUN
 from agentspan.cli.context import diff_contexts
-from agentspan.cli.filter_options import how_chosen, outcome_rule
+from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     MARKS,
     Unanswered,
@@ -262,8 +262,7 @@ def _lines(found: RunDiff, verdicts: Mapping[str, Verdict], *, full: bool) -> It
 def _run(side: str, run: DiffRun, verdict: Verdict, columns: int) -> Iterator[str]:
     name = fit(run_name(run.agent, run.version), max(8, columns - 2 - len(run.run_id) - 2))
     yield style(f"{side} {run.run_id}  {name}", bold=True)
-    mark, word = verdict.beside(run.status)
-    text = fit(f"{mark} {diff_text.facts(run, word)}", columns - 2)
+    text = fit(f"{verdict.mark} {diff_text.facts(run, verdict.text)}", columns - 2)
     yield "  " + verdict_style(text[0], verdict, run.status) + text[1:]
 
 
@@ -416,7 +415,7 @@ def _verdict(
         more = {} if by_case is None else {"cases": asdict(by_case)}
         document(plain_groups(found, base, head) | ({} if change is None else {"change": plain_change(change)}) | more)
         return
-    chosen, missed = how_chosen(judge, found.rule), [] if found.missed is None else [str(found.missed)]
+    missed = [] if found.missed is None else [str(found.missed)]
     judged = f"judged by {found.rule}"
     changes = [Sentence(line) for line in about]
     if markdown:
@@ -428,7 +427,8 @@ def _verdict(
         verdict = Sentence(drift_text.sentence(found, base, head))
         show([[*changes, verdict, *groups.cases(by_case, MOST_CASES, whole=full)]], storage, whole=WHOLE)
     else:
-        rule = [dotted(judged, chosen)] if chosen else []
+        chosen = "no run failed by its status; --outcome chooses another rule"
+        rule = [dotted(judged, chosen)] if judge is None and found.rule is not None else []
         compared = groups.comparison(found, base, head, whole=full, about=[*missed, *rule])
         show([[*changes, *compared]], storage, whole=WHOLE)
 

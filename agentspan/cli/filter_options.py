@@ -174,11 +174,6 @@ def outcome_rule(text: str | None) -> Judge:
         raise Failed(f"cannot use [tool.agentspan] of {file}: {error}") from None
 
 
-def how_chosen(judge: Judge, rule: str | None) -> str:
-    """Return why runs are judged by a rule that nobody named, and how to name another; "" if somebody named it."""
-    return "" if judge is not None or rule is None else "no run failed by its status; --outcome chooses another rule"
-
-
 def pyproject() -> Path | None:
     """Return the path of the pyproject.toml in the working folder, else in the nearest parent; None without one."""
     folder = Path.cwd()

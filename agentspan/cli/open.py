@@ -20,7 +20,7 @@ from agentspan.cli.output import Failed, answer, safe, to_copy
 from agentspan.host import guard
 from agentspan.journal.writers import life_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.serve.running import RunningServer, running
+from agentspan.serve.running import running
 from agentspan.storage.location import ENVIRONMENT, Location
 
 IDLE = "2h"
@@ -128,11 +128,7 @@ def _stop(location: Location, *, as_json: bool) -> None:
         with guard(ProcessLookupError):
             os.kill(each.process.pid, signal.SIGTERM)
     until = time.monotonic() + END_S
-    while any(map(_lives, mine)) and time.monotonic() < until:
+    while any(life_of(server.process) == "alive" for server in mine) and time.monotonic() < until:
         time.sleep(LOOK_S)
     text = f"ended {mine[0].url}" if mine else "no server of this file runs in the background"
     answer({"stopped": [each.url for each in mine]}, text, as_json=as_json)
-
-
-def _lives(server: RunningServer) -> bool:
-    return life_of(server.process) == "alive"

@@ -159,8 +159,8 @@ def _table(
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
     took = {run.run.id: duration_text(run.duration_ms) for run in runs if run.duration_ms is not None}
     took_columns = max([7, *(1 + len(text) for text in took.values())])
-    status = pad("status", 12) + pad("took", took_columns, right=True)
-    header = "".join((pad("run", id_columns), *started, "  ", status, "  spans failed", *used))
+    verdict = pad("verdict", 12) + pad("took", took_columns, right=True)
+    header = "".join((pad("run", id_columns), *started, "  ", verdict, "  spans failed", *used))
     room = max(8, columns - len(header) - 2)
     names = {run.run.id: run_name(run.agent, run.version) for run in runs}
     beside = min(AGENT_COLUMNS, max(map(columns_of, names.values()), default=0)) if columns >= WIDEST else 0
@@ -170,8 +170,7 @@ def _table(
         at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
         tokens = tokens_of(run)
         judged = page.verdicts[row.id]
-        mark, word = judged.beside(row.status)
-        shown = f"{mark} {'missed' if judged.kind == 'missed' else word}{'?' if judged.kind == 'left' else ''}"
+        shown = f"{judged.mark} {'missed' if judged.kind == 'missed' else judged.text}"
         echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
             + verdict_style(pad(shown, 12), judged, row.status)

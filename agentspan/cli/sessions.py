@@ -130,7 +130,8 @@ def _plain(rows: Sequence[Listed]) -> dict[str, Any]:
 def show_list(rows: Sequence[Listed]) -> None:
     """Print the list of sessions: for each product a line, then a row for each folder."""
     if not rows:
-        click.echo("no sessions of coding agents were found on this machine")
+        found = "no sessions of coding agents were found on this machine; those of another folder"
+        echo_lines(hint(found, to_copy("import", "FOLDER"), width()))
         return
     cells: list[list[str] | str] = []
     expiring = sum(row.expiring for row in rows)
@@ -201,8 +202,8 @@ def import_sessions(
         if rows:
             asked(rows, to_copy("import", "all"))
     if not sources:
-        looked = f"no sessions were found there; it was searched for those of {', '.join(known)}"
-        answer(_found_nothing(), looked if names else "", as_json=as_json)
+        looked = f"no sessions were found: {' '.join(names)}; known are those of {', '.join(known)}"
+        answer({**plain_arrived(Arrived()), "problems": [], "unchanged": 0}, looked if names else "", as_json=as_json)
         return
     try:
         with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:
@@ -226,10 +227,6 @@ class Stopped(Failed):
 
     def __init__(self) -> None:
         super().__init__("stopped; what is imported stays, and the same command goes on from there")
-
-
-def _found_nothing() -> dict[str, Any]:
-    return {**plain_arrived(Arrived()), "problems": [], "unchanged": 0}
 
 
 @contextmanager

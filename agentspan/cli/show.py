@@ -224,17 +224,16 @@ class Picture:
     def _sums(self, name: str, verdict: Verdict) -> Iterator[str]:
         """Yield the line with name, status, duration and the sums over the spans of the run."""
         run, total = self.run, sums(self.spans)
-        mark, word = verdict.beside(run.status)
         is_left = run.status in OPEN and run.writer_id in self.dead
         text = dotted(
             name,
-            f"{word}, its program died" if is_left else word,
+            f"{verdict.text}, its program died" if is_left else verdict.text,
             "" if run.duration_ms is None else took_and_active(run.duration_ms, self.spans),
             noun(total.spans, "span"),
             noun(total.failed, "failed step") if total.failed else "",
             *amounts(total.tokens, total.cost_usd),
         )
-        first, *rest = wrap(f"{mark} {text}", self.width, 2)
+        first, *rest = wrap(f"{verdict.mark} {text}", self.width, 2)
         yield verdict_style(first[0], verdict, run.status) + first[1:]
         yield from (f"    {fit(line, self.width - 4)}" for line in rest)
 

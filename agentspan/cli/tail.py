@@ -329,9 +329,8 @@ class _Tail:
                 text = f"run {row.id} {run_name(*names_of(storage, [row])[row.id])}"
             else:
                 verdict = verdicts_on(storage, [row], outcome_rule(None))[row.id]
-                mark, word = verdict.beside(status)
-                mark = verdict_style(mark, verdict, status)
-                text = f"run {row.id} {word}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
+                mark = verdict_style(verdict.mark, verdict, status)
+                text = f"run {row.id} {verdict.text}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
             error = run_error(row) if status == "failed" else None
         else:
             text = "  " * min(depth + 1, columns // 8) + self._title(row, status)

@@ -75,7 +75,7 @@ def why_command(
         else:
             ids = by_name.short_ids(storage, [row.id, *([one.nearest.run_id] if one.nearest else [])])
             answer = answer_of_run.why(one, _seen, ids.__getitem__, is_dead=bool(left_open(storage, [row])))
-            show(answer, storage, whole="--json has each")
+            show(answer, storage, whole="diff shows each")
         return
     options = options_of(filters)
     filter = filter_in(storage, filters)

@@ -626,7 +626,7 @@ def _metadata(row: AgentInstanceRow) -> dict[str, Any]:
 
 
 def _is_interrupted(row: AgentInstanceRow) -> bool:
-    error = None if row.error is None else jsontext.decode(row.error)
+    error = jsontext.value_of(row.error)
     return isinstance(error, dict) and error.get("type") in INTERRUPTIONS
 
 

@@ -306,7 +306,10 @@ def _comma_in(between: str) -> int:
 
 def _checked_json(old: str, new: str, path: Sequence[str], value: Any) -> str:
     """Return the new text, if its values are those of the old one with the entry set, or removed."""
-    before, after = json_value(old), json_value(new)
+    return _checked(json_value(old), json_value(new), path, value, new)
+
+
+def _checked(before: Any, after: Any, path: Sequence[str], value: Any, new: str) -> str:
     if _without(before, path) != _without(after, path) or _at(after, path) != value:
         raise NotEditable("has a form in which the entry cannot be changed safely; change it by hand")
     return new
@@ -442,6 +445,4 @@ def _checked_toml(old: str, new: str, path: Sequence[str], value: Any) -> str:
         after = toml_value(new)
     except NotEditable:  # another form declares the table already, such as `mcp_servers = {…}`
         after = {}
-    if _without(before, path) != _without(after, path) or _at(after, path) != value:
-        raise NotEditable("has a form in which the entry cannot be changed safely; change it by hand")
-    return new
+    return _checked(before, after, path, value, new)

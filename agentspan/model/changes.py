@@ -16,7 +16,7 @@ recorder is kept as a row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agentspan import jsontext
 from agentspan.errors import InvalidValue, ValidationErrors
@@ -70,6 +70,23 @@ failed was active, so an end as cancelled does not."""
 
 
 NUL = "\x00"
+
+
+def storable_text(field: str, value: Any, most: int) -> str | None:
+    """Return a text of at most `most` characters if every backend can store it; None stays None.
+
+    Raises:
+        InvalidValue: the value is no text, is too long, or holds a lone surrogate or a NUL.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > most:
+        raise InvalidValue(field, f"must be text of at most {most} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(field, "has a lone surrogate; it is no Unicode text") from None
+    return check_text(field, value)
 
 
 def check_text(field: str, text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, SupportsFloat
 
 from agentspan import jsontext
 from agentspan.errors import InvalidValue, RequiredValue
-from agentspan.model.changes import check_text
+from agentspan.model.changes import storable_text
 from agentspan.model.registration import UNNAMED
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ScoreRow
 
@@ -125,15 +125,7 @@ def _number(value: Any) -> float | None:
 
 
 def _text(field: str, value: Any, most: int = MAX_NAME) -> str | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > most:
-        raise InvalidValue(field, f"must be text of at most {most} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidValue(field, "has a lone surrogate; it is no Unicode text") from None
-    return check_text(field, value)
+    return None if value == "" else storable_text(field, value, most)
 
 
 UNNAMED_SCORE = "quality"

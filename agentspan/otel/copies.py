@@ -193,12 +193,9 @@ def _time(value: Any) -> str | None:
 
 def _parsed(text: Any) -> Any:
     """Return the value of a JSON text; the text itself if it is too large to parse, None if it is no JSON."""
-    try:
-        if type(text) is not str or _is_too_large(text):
-            return text if type(text) is str else None
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
+    if type(text) is not str:
         return None
+    return text if _is_too_large(text) else jsontext.decoded(text)
 
 
 def _is_too_large(text: str) -> bool:

@@ -188,7 +188,7 @@ def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
     name, status, payload, result = captured_end(recorder, node.run, mapped)
     span_type = recorder.registry.resolve(name)
     decoded, is_marked = columns.read_payload(payload)
-    returned = None if result is None else jsontext.decode(result)
+    returned = jsontext.value_of(result)
     elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
     meaning = describe(span_type, name, status, decoded, returned, elapsed_ms)
     at = clock.to_text(max(seen.span.end_time, node.started_ns))

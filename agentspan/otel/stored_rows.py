@@ -83,7 +83,7 @@ def rewritten(row: AgentSpanRow) -> Move:
 
 def stored_mapped(row: AgentSpanRow) -> Mapped:
     """Return the Mapped record of a stored span. The facts about its run are not stored, so they are empty."""
-    result = None if row.result_payload is None else jsontext.decode(row.result_payload)
+    result = jsontext.value_of(row.result_payload)
     payload: dict[str, Any] = jsontext.decode(row.payload)
     type_ = REGISTRY.resolve(row.schema_name).name
     status: Any = row.status

@@ -116,7 +116,7 @@ def _resource(run: OutgoingRun) -> dict[str, Any]:
 
 
 def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
-    payload, result = _sendable(_decoded(row.payload)), _decoded(row.result_payload)
+    payload, result = _sendable(jsontext.value_of(row.payload)), jsontext.value_of(row.result_payload)
     attributes = {
         "agentspan.id": row.id,
         "agentspan.parent_span_id": row.parent_span_id,
@@ -151,16 +151,16 @@ def _run_span(run: OutgoingRun) -> dict[str, Any]:
     row = run.row
     about = ("status", "finished_at", "duration_ms", "result", "error", "termination_reason", "closed_by", "closed_at")
     attributes = {f"agentspan.run.{name}": getattr(row, name) for name in about}
-    inputs = (outgoing.asked(step, _decoded(step.payload)) for step in run.first)
+    inputs = (outgoing.asked(step, jsontext.value_of(step.payload)) for step in run.first)
     asked = next((found for found in inputs if found is not None), row.task)
-    result = _decoded(row.result)
+    result = jsontext.value_of(row.result)
     if result is None and row.status == "complete":
-        outputs = (outgoing.answered(step, _decoded(step.result_payload)) for step in run.last)
+        outputs = (outgoing.answered(step, jsontext.value_of(step.result_payload)) for step in run.last)
         result = next((found for found in outputs if found is not None), None)
     elif isinstance(result, dict) and result.keys() == {"output"}:
         result = result["output"]
     attributes |= outgoing.run_attributes(row, run.agent, run.version, asked, result)
-    return _written(run, row, f"invoke_agent {run.agent}", _decoded(row.error), attributes)
+    return _written(run, row, f"invoke_agent {run.agent}", jsontext.value_of(row.error), attributes)
 
 
 def _written(
@@ -221,7 +221,7 @@ def _recorded_events(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the recorded links of a span. A link within the span's own trace gets the ids of the written spans."""
-    own = object_in(object_in(_decoded(run.row.metadata)).get("otel")).get("trace_id")
+    own = object_in(object_in(jsontext.value_of(run.row.metadata)).get("otel")).get("trace_id")
     for link in _objects(payload.get("links")):
         trace, span = link.get("trace_id"), link.get("span_id")
         if _IDS.match(f"{trace} {span}") is None:
@@ -257,10 +257,6 @@ def _value(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     return {"stringValue": value if type(value) is str else jsontext.encode(value)[0]}
-
-
-def _decoded(text: str | None) -> Any:
-    return None if text is None else jsontext.decode(text)
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -155,10 +155,7 @@ def error_parts(result: str | None) -> ErrorParts:
 
     If a call returned its error as its result (`is_error`), the message is the returned text.
     """
-    try:
-        decoded = None if result is None else jsontext.decode(result)
-    except (ValueError, RecursionError):
-        return ErrorParts("", "", "")
+    decoded = jsontext.decoded(result)
     error = error_in(decoded)
     if error is None and type(decoded) is dict:
         if is_error(decoded):

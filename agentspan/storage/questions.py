@@ -126,7 +126,7 @@ def has_meta(metadata: str | None, meta: Sequence[tuple[str, str]]) -> bool:
     Args:
         meta: pairs of a key and a value as text: a JSON string without its quotes, or any other JSON value.
     """
-    found = None if metadata is None else jsontext.decode(metadata)
+    found = jsontext.value_of(metadata)
     return all(_as_text(found, key) == value for key, value in meta)
 
 

@@ -232,7 +232,7 @@ def cached_call(
     read, written = (max(0, tokens_in(found.get(name)) or 0) for name in CACHE_FIELDS)
     if not read and not written:
         return None
-    sent = None if payload is None else jsontext.decode(payload)
+    sent = jsontext.value_of(payload)
     both = {**sent, **found} if type(sent) is dict else found
     model, provider = (name if type(name := both.get(key)) is str else None for key in ("response_model", "provider"))
     hour = min(written, max(0, tokens_in(found.get("cache_write_1h_tokens")) or 0))

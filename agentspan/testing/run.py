@@ -105,7 +105,7 @@ def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
         name=row.label or (own if isinstance(own, str) and own else row.schema_name),
         status=cast(SpanStatus, row.status),
         payload=payload,
-        result=_decoded(row.result_payload),
+        result=jsontext.value_of(row.result_payload),
         summary=row.summary,
         duration_ms=row.duration_ms,
         input_tokens=row.input_tokens,
@@ -161,7 +161,7 @@ def run_text(storage: Storage, row: AgentInstanceRow, title: str, *, payloads: b
     """
     nodes = list(walk(build(storage.ask(SpansOf(row.id)))))
     registry = _registry(storage, row)
-    metadata, result, error = (_decoded(text) for text in (row.metadata, row.result, row.error))
+    metadata, result, error = (jsontext.value_of(text) for text in (row.metadata, row.result, row.error))
     lines = [f"{MARKS[row.status]} {_with_error(title, error)}"]
     if payloads:
         members = {"metadata": metadata, "result": result, "error": _without_stacktrace(error)}
@@ -185,7 +185,7 @@ def run_title(name: str, version: str | None) -> str:
 
 def _line(span: AgentSpanRow, registry: Registry) -> str:
     """Return `type · summary → error`; without a summary the span's name, if it has one."""
-    result = _decoded(span.result_payload)
+    result = jsontext.value_of(span.result_payload)
     shown = span.summary or ""
     if shown and span.duration_ms is not None and "_duration" in (registry.resolve(span.schema_name).template or ""):
         shown = shown.replace(duration_text(span.duration_ms), "<duration>")
@@ -208,7 +208,7 @@ def _with_error(text: str, error: Any) -> str:
 
 
 def _payloads(span: AgentSpanRow) -> dict[str, Any]:
-    result = _decoded(span.result_payload)
+    result = jsontext.value_of(span.result_payload)
     if isinstance(result, dict) and "error" in result:
         result = {**result, "error": _without_stacktrace(result["error"])}
     elif error_in(result) is not None:
@@ -526,12 +526,8 @@ class CapturedRun:
         return self._row(), list(self._storage.ask(SpansOf(self.id)))
 
 
-def _decoded(text: str | None) -> Any:
-    return None if text is None else jsontext.decode(text)
-
-
 def _object(text: str | None) -> dict[str, Any] | None:
-    return cast(dict[str, Any] | None, _decoded(text))
+    return cast(dict[str, Any] | None, jsontext.value_of(text))
 
 
 def _error(error: Any) -> str:

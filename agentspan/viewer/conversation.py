@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from agentspan import clock
+from agentspan import clock, jsontext
 from agentspan.analysis import messages, tree
 from agentspan.analysis.calls import files_of, shown_call
 from agentspan.analysis.costs import chapters_of
@@ -34,9 +34,9 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
         return [dict(message) for message in messages.spoken(span)]
     if kind != "llm":
         return []
-    result = messages.value_of(span.result_payload)
+    result = jsontext.value_of(span.result_payload)
     answered = messages.answered(result) if isinstance(result, dict) else []
-    sent = [message for message, _ in messages.sent(messages.value_of(span.payload))]
+    sent = [message for message, _ in messages.sent(jsontext.value_of(span.payload))]
     return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
 
 
@@ -331,7 +331,7 @@ class _Reader:
 
     def _read_message(self, span: AgentSpanRow) -> None:
         so_far = self._threads_so_far[self._threads.of(span)]
-        result = messages.value_of(span.result_payload)
+        result = jsontext.value_of(span.result_payload)
         for message in messages.spoken(span):
             turn = self._say(span, message, start_of(span), "")
             if isinstance(result, dict):
@@ -343,7 +343,7 @@ class _Reader:
     def _read_llm(self, span: AgentSpanRow) -> None:
         thread = self._threads.of(span)
         so_far = self._threads_so_far[thread]
-        payload, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
+        payload, result = jsontext.value_of(span.payload), jsontext.value_of(span.result_payload)
         again = list(self._read_sent(span, messages.sent(payload, self._known), thread, so_far))
         ended = span.finished_at or span.updated_at
         answers: list[Turn] = []
@@ -537,7 +537,7 @@ class _Reader:
 
 def _opening(span: AgentSpanRow) -> Opening | None:
     """Return how the conversation of an llm span begins, to find its thread; None without a message."""
-    sent = messages.sent(messages.value_of(span.payload))
+    sent = messages.sent(jsontext.value_of(span.payload))
     system = tuple(key for message, key in sent if message["role"] == "system")
     rest = [key for message, key in sent if message["role"] != "system"]
     return (system, rest[0], len(rest)) if rest else None

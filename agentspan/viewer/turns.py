@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
+from agentspan import jsontext
 from agentspan.analysis import messages
 from agentspan.analysis.messages import Call, Message, Part
 from agentspan.model.rows import AgentSpanRow
@@ -110,7 +111,7 @@ class Step(NamedTuple):
 
 def step_of(span: AgentSpanRow) -> Step:
     """Decode a tool span; return its arguments, output and error."""
-    asked, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
+    asked, result = jsontext.value_of(span.payload), jsontext.value_of(span.result_payload)
     payload = asked if isinstance(asked, dict) else {}
     arguments = payload.get("arguments")
     others = _strange(asked) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
@@ -135,7 +136,7 @@ def step_of(span: AgentSpanRow) -> Step:
 
 def call_id_of(span: AgentSpanRow) -> str | None:
     """Return the id of the call that a tool span executed; None if unknown."""
-    payload = messages.value_of(span.payload) if '"call_id"' in span.payload else None
+    payload = jsontext.value_of(span.payload) if '"call_id"' in span.payload else None
     call_id = payload.get("call_id") if isinstance(payload, dict) else None
     return call_id if isinstance(call_id, str) else None
 

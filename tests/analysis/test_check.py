@@ -339,12 +339,12 @@ def test_runs_of_the_same_tasks_are_told_by_the_shares_that_decide() -> None:
     assert (failed.passed, failed.baseline) == pytest.approx((0.6, 0.5))
     assert failed.findings[-1].text == (
         "task by task 38% passed, baseline 69% (20 tasks): more than chance, one-sided p < 0.001; "
-        "over all runs the other way, 60% passed, baseline 50% of 100 runs"
+        "over all runs the opposite: 60% passed, baseline 50% of 100 runs"
     )
     assert (passed.verdict, passed.findings[-1].text) == (
         "pass",
         "task by task 69% passed, baseline 38% (20 tasks): no drop; "
-        "over all runs the other way, 50% passed, baseline 60% of 100 runs",
+        "over all runs the opposite: 50% passed, baseline 60% of 100 runs",
     )
     same = by_task([0.5] * 20, [2] * 20, "c")
     assert (

@@ -389,8 +389,8 @@ def test_where_runs_are_paired_values_direction_and_verdict_are_of_the_tasks_and
     assert (row.base, row.head) == pytest.approx((0.375, 0.6875))
     assert (row.all_base, row.all_head) == pytest.approx((0.6, 0.5))
     assert sentence(found, "1", "2") == "2 is better than 1, task by task: 69% passed instead of 38%"
-    why = "tasks have unequal numbers of runs"
-    assert [*over_all(found)] == [f"over all runs 50% passed instead of 60%, the other way: {why}"]
+    why = "because tasks have unequal numbers of runs"
+    assert [*over_all(found)] == [f"over all runs the opposite: 50% passed instead of 60%, {why}"]
     turned = compare(head, base)
     assert (turned.verdict, turned.rows[0].is_worse) == ("worse", True)
     equal = [made(random.Random(1), 40, passes=passes, tasks=20) for passes in (0.1, 0.9)]
@@ -403,7 +403,7 @@ def test_other_metrics_of_paired_runs_have_the_direction_that_they_have_within_t
     assert (found.verdict, row.is_significant, row.is_worse, row.tasks) == ("better", True, False, 20)
     assert sentence(found, "1", "2") == "2 is better than 1, task by task: tokens a run ×0.61"
     assert [*over_all(found)] == [
-        "over all runs the other way: tokens a run ×1.8: tasks have unequal numbers of runs or calls"
+        "over all runs the opposite: tokens a run ×1.8, because tasks have unequal numbers of runs or calls"
     ]
 
 

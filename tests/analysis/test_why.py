@@ -507,5 +507,5 @@ def test_where_something_was_found_it_is_not_said_that_nothing_could_be() -> Non
             db.agent_instances.finish(run, "failed" if number < 8 else "complete")
         found = why(storage).findings
     assert found.findings
-    assert "do not find another cause four times in five" in answers.missable(replace(found, detectable=inf))
-    assert "do not find a cause four times in five" in answers.missable(replace(found, findings=(), detectable=inf))
+    assert "too few to find another cause reliably" in answers.missable(replace(found, detectable=inf))
+    assert "too few to find a cause reliably" in answers.missable(replace(found, findings=(), detectable=inf))

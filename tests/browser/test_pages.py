@@ -28,6 +28,15 @@ ROWS = 1100
 NAME = "invoice-reconciliation-agent-with-a-long-name"
 
 
+BELOW_OTHERS = """() => {
+  const pages = document.querySelector(".pages"), live = document.querySelector(".live-setting");
+  const is_cut = getComputedStyle(pages).overflowX === "auto";
+  return [pages, ...(is_cut ? [] : pages.children)].map((e) => e.getBoundingClientRect().right)
+    .filter((right) => right > live.getBoundingClientRect().left);
+}"""
+"""The right edges of links in the bar that lie below what stands beside them; links that scroll within it are cut."""
+
+
 class Pages:
     """The addresses of pages."""
 
@@ -202,6 +211,16 @@ def test_the_head_of_a_run_leaves_a_narrow_window_to_the_steps(pages: Pages, ope
         at_run = [page.locator(place).bounding_box() for place in places]
         page.goto(pages.runs)
         assert [page.locator(place).bounding_box() for place in places] == at_run
+
+
+@pytest.mark.parametrize("width", [704, 860, 1120, 1440])
+def test_the_links_of_the_bar_do_not_run_below_what_stands_beside_them(
+    pages: Pages, open_page: Opener, width: int
+) -> None:
+    page = open_page(pages.failing, width=width)
+    for address in (pages.failing, pages.runs):
+        page.goto(address)
+        assert page.evaluate(BELOW_OTHERS) == []
 
 
 def test_open_span_is_visible_without_a_pointer_that_hovers(pages: Pages, browser: "Browser") -> None:

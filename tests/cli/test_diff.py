@@ -46,7 +46,7 @@ def test_the_first_divergence_is_open_and_what_is_the_same_is_folded(db: Path) -
     a, b = ids(db)
     shown = lines(db, "diff", a, b)
     assert shown[0] == f"A {a}  booking 2"
-    assert shown[1].startswith("  ✓ complete · 3 spans")
+    assert shown[1].startswith("  ✓ passed · 3 spans")
     assert shown[4].startswith("B − A: +1 span · ±0 tok")
     start = shown.index("  2 steps that differ only in words")
     assert shown[start + 1 :] == [

@@ -74,7 +74,7 @@ def test_an_unknown_command_is_still_an_error(db: Path) -> None:
 
 def test_runs_show_the_verdict_and_the_cause(db: Path) -> None:
     shown = lines(db, "runs", "-n", "3", columns=60)
-    assert "✓ complete" in shown[1]
+    assert "✓ passed" in shown[1]
     assert "≠ missed" in shown[2]
     assert shown[3] == "  reward 0 < 1"
     assert "✗ failed" in shown[4]

@@ -96,7 +96,7 @@ def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) 
         assert "●     Tool fetch()\n" in rest[0]  # no outcome yet
         assert "✗     Tool fetch() → TimeoutError: read timed out" in rest[1]
         assert "✓   Agent worker: x" in rest[2]
-        assert "complete, 2 spans" in rest[3]
+        assert "passed, 2 spans" in rest[3]
     program.stdin.close()
     program.wait()
     tail.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_it_begins_with_now_and_the_last_lines_before(tmp_path: Path) -> None:
     assert shown[0].split()[1:3] == ["●", "run"]
     assert shown[1].strip() == "… 31 earlier lines; --all prints each"
     assert "Tool first15()" in shown[2]
-    assert "complete, 20 spans" in shown[-1]
+    assert "passed, 20 spans" in shown[-1]
     assert len(lines(db, "show", "--follow", first, "--one", "--all")) == 42
     assert len(lines(db, "show", "--follow", first, "--one", "--since", "1h")) == 42
     assert lines(db, "show", "--follow", first, "--one", "--since", "2999-01-01") == []
@@ -212,5 +212,5 @@ def test_it_says_what_it_waits_for_and_names_the_latest_run(tmp_path: Path, monk
     said += f"agentspan show {run.id[:10]} --follow"
     assert told.stderr.startswith(said)
     again = call(path, "show", "--follow", run.id)
-    assert "complete, 0 spans" in again.stdout
+    assert "passed, 0 spans" in again.stdout
     assert again.stderr == "waiting for the next run; Ctrl-C ends\n"

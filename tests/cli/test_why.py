@@ -203,13 +203,13 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     runs = [run["id"] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
     shown = [lines(path, "why", run, "--outcome", "status")[1:4] for run in runs]
     missed = [second for _, second, _ in shown if second]
-    assert [first for first, *_ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
+    assert [first for first, *_ in shown] == ["✓ passed · 0 steps, 0 failed"] * 4
     assert len(missed) == 1
     assert missed == ["it missed is good>=1:"]
     (again,) = [line for *_, line in shown if "agentspan why" in line]
     assert re.fullmatch(r"  agentspan why [0-9a-z…]{10,15} --outcome 'is good>=1' --db \S+", again)
     heads = [lines(path, "why", run)[1] for run in runs]
-    assert sorted(heads) == ["≠ missed is good ≥ 1 · 0 steps, 0 failed", *["✓ complete · 0 steps, 0 failed"] * 3]
+    assert sorted(heads) == ["≠ missed is good ≥ 1 · 0 steps, 0 failed", *["✓ passed · 0 steps, 0 failed"] * 3]
     judged, how, *_ = call(path, "why", columns=200).stdout.splitlines()
     assert judged.startswith("1 of 3 runs failed is good>=1 (33%")
     assert how.startswith("no run failed by its status, so is good>=1 decides: agentspan why --outcome status ")
@@ -240,7 +240,7 @@ def test_a_run_that_missed_a_score_is_marked_so_by_each_command(tmp_path: Path) 
     with agentspan.open(path) as db:
         assert repr(db.run(ids[0])).splitlines()[1].startswith("≠ booking · missed reward ≥ 1")
     (passed, *_) = [line for line in lines(path, "show", ids[1]) if "booking" in line]
-    assert passed.startswith("✓ booking · complete")
+    assert passed.startswith("✓ booking · passed")
 
 
 def test_a_filter_by_a_score_leaves_the_rule_known_and_failed_steps_are_counted(tmp_path: Path) -> None:
@@ -517,7 +517,7 @@ def test_a_run_that_its_dead_program_left_open_says_so(tmp_path: Path) -> None:
     code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(path)])
     shown = lines(path, "why", "-", columns=200)
-    assert shown[1].startswith("● active? · ")
+    assert shown[1].startswith("? left open · ")
     assert shown[2] == f"? its program died; this closes what it left open: agentspan doctor --db {path}"
     assert "  left open: before its first step" in shown
     assert document(path, "-")["abandoned"] is True
@@ -537,7 +537,7 @@ def test_of_what_differs_the_name_of_the_tool_comes_first_and_the_rest_is_counte
     shown = lines(path, "why", "-")
     at = shown.index("  what differs: passing → this one")
     assert shown[at + 1] == "    result.tool_calls.0.function.name: find → buy"
-    assert shown[at + 3] == "2 more members; --json has each"
+    assert shown[at + 3] == "2 more members; diff shows each"
     assert "≠ the first step already differs: another answer" in shown
 
 
@@ -552,7 +552,7 @@ def test_where_nothing_goes_with_failure_it_is_said_what_would_be_missed(tmp_pat
             run.score("reward", number % 2, by="code")
     tracer.shutdown()
     text = " ".join(lines(path, "why", "--outcome", "reward>=1"))
-    said = r"of causes of ×[\d.]+, these runs find four in five; most of these things need a stronger one"
+    said = r"of causes of ×[\d.]+, these runs find at best four in five"
     assert re.search(said, text)
     assert "q = " not in text
 

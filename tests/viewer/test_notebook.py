@@ -131,13 +131,13 @@ def test_a_run_has_its_facts_steps_tree_and_reason(db: Database, failing: str) -
     assert failed.parent_span_id == run.steps[0].span_id
     tree = run.tree().splitlines()
     assert tree[0] == f"run {failing}"
-    assert "✓ researcher 1.2 · complete" in tree[1]
+    assert "✓ researcher 1.2 · passed" in tree[1]
     assert any(line.startswith("└─✓ Agent researcher") for line in tree)
     assert any("├─✗ Tool search_logs" in line for line in tree)
     assert sum("TimeoutError: no answer" in line for line in tree) == 1
     assert max(map(len, run.tree(width=60).splitlines())) <= 60
     assert run.why().run_id == failing
-    assert repr(run).startswith(f"run {failing}\n✓ researcher 1.2 · complete")
+    assert repr(run).startswith(f"run {failing}\n✓ researcher 1.2 · passed")
 
 
 def test_the_reason_of_a_run_is_told_with_the_words_of_the_command(db: Database) -> None:
@@ -172,7 +172,7 @@ def test_a_run_is_the_viewer_in_a_sandboxed_frame_with_the_facts_beside_it(db: D
     (frame,) = shown.frames
     assert frame["height"] == "420"
     assert frame["srcdoc"] == export.html(db.storage, [failing])
-    assert "researcher 1.2 · complete" in shown.text
+    assert "researcher 1.2 · passed" in shown.text
     assert "├─✗ Tool search_logs" in shown.text
     assert "agentspan export" not in shown.text  # nothing was left out
 

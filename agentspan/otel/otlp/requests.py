@@ -249,7 +249,8 @@ def _resource(message: Mapping[str, Any], scopes: str, items: str, encode: Encod
 
 def _of_scope(message: Mapping[str, Any], items: str, encode: Encode) -> bytes:
     encoded = b"".join(_bytes(2, encode(each)) for each in message[items])
-    return _bytes(1, _scope(message["scope"])) + encoded + _text(3, message["schemaUrl"])
+    scope = _text(1, message["scope"]["name"]) + _text(2, message["scope"]["version"])
+    return _bytes(1, scope) + encoded + _text(3, message["schemaUrl"])
 
 
 def _log(message: Mapping[str, Any]) -> bytes:
@@ -258,10 +259,6 @@ def _log(message: Mapping[str, Any]) -> bytes:
     return (
         _fixed(1, at) + _attributes(6, message["attributes"]) + ids + _fixed(11, at) + _text(12, message["eventName"])
     )
-
-
-def _scope(message: Mapping[str, Any]) -> bytes:
-    return _text(1, message["name"]) + _text(2, message["version"])
 
 
 def _span(message: Mapping[str, Any]) -> bytes:
