@@ -190,12 +190,16 @@ def test_a_long_argument_of_which_the_model_call_has_the_begin_is_the_same(tmp_p
     found = talk(prompt(1, "test"), answer(2, text("I test."), asked), result(3, 2, "ok"), folder=tmp_path)
     (made,) = [each for turn in found.turns for each in turn["calls"]]
     assert (made["same"], made["differs"]) == (3, None)
-    own = {"tool_calls": [{"id": "c", "arguments": {"command": f"{LONG[:50]}…", "n": 1}}]}
-    for whole, is_same in (
-        ({"command": LONG, "n": 1}, True),
-        ({"command": f"x{LONG}", "n": 1}, False),
-        ({"n": 1}, False),
+    begin: dict[str, Any] = {"command": f"{LONG[:50]}…", "n": 1}
+    for own_arguments, whole, is_same in (
+        (begin, {"command": LONG, "n": 1}, True),
+        (begin, {"command": f"x{LONG}", "n": 1}, False),
+        (begin, {"n": 1}, False),
+        (f"{LONG[:50]}…", LONG, True),
+        (f"{LONG[:50]}…", f"x{LONG}", False),
+        (begin, LONG, False),
     ):
+        own = {"tool_calls": [{"id": "c", "arguments": own_arguments}]}
         (used,) = with_arguments(own, {"c": whole}, is_session=True)["tool_calls"]
         assert (used["arguments"] == whole) is is_same
 
