@@ -16,6 +16,7 @@ from agentspan.serve import create_app
 from agentspan.viewer import conversation
 from agentspan.viewer.conversation import Conversation
 from agentspan.viewer.data import columns
+from agentspan.viewer.pages import sessions
 from tests.cli.calling import call, lines
 from tests.serve.asgi import Client
 from tests.sessions.claude_entries import answer, prompt, result, text, written
@@ -212,6 +213,20 @@ def test_the_bar_leads_to_sessions_and_a_session_to_its_conversation(session: Pa
         client.close()
     assert 'id="to-sessions" href="sessions"' in first
     assert f'href="runs/{run}#view=conversation"' in listed
+
+
+def test_a_session_with_runs_before_the_latest_ones_leads_to_all_of_them(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "LOOKED_AT", 1)
+    with agentspan.open(session) as database:
+        name = run_of(database).session
+        for number in ("1", "1 or more"):
+            client = Client(create_app(database.storage))  # another one, as an answer is kept for a moment
+            listed = client.get("/sessions", headers={"accept": "text/html"}).text
+            client.close()
+            assert f'<a href="sessions?session={name}">{number}</a>' in listed
+            database.agent_instances.register("claude-code", session=name)
 
 
 @pytest.mark.skipif("AGENTSPAN_TEST_SESSIONS" not in os.environ, reason="needs AGENTSPAN_TEST_SESSIONS")

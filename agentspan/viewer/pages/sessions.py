@@ -31,7 +31,9 @@ def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
     numbers: Counter[str] = Counter()
     last: dict[str, AgentInstanceRow] = {}
     titles: dict[str, str] = {}
-    for run in scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT):
+    latest = [*scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT + 1)]
+    more = " or more" if len(latest) > LOOKED_AT else ""  # counting all would read all runs: no index has sessions
+    for run in latest[:LOOKED_AT]:
         if run.session:
             numbers[run.session] += 1
             last.setdefault(run.session, run)
@@ -41,7 +43,8 @@ def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
             "session": name,
             "title": titles[name],
             "link": _link(run) if numbers[name] == 1 and is_session(run) else address.link("sessions", session=name),
-            "runs": f"{numbers[name]:,}",
+            "all": address.link("sessions", session=name),
+            "runs": f"{numbers[name]:,}{more}",
             "at": at_text(run.started_at or run.inserted_at),
         }
         for name, run in last.items()
