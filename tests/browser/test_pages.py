@@ -418,6 +418,14 @@ def test_the_chapters_are_on_one_screen_and_lead_to_an_edit(pages: Pages, open_p
     expect(page.locator("#turns").get_by_text("Edit main.go").first).to_be_in_viewport()
 
 
+def test_an_edit_is_three_steps_from_the_first_page_in_a_narrow_window(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.runs, ready=False, width=400)
+    page.locator("[data-col=name] a").filter(has_text="claude-code").click()
+    page.locator("#chapters summary").click()
+    page.locator("#chapters-list").get_by_text("main.go").click()
+    expect(page.locator("#turns").get_by_text("Edit main.go").first).to_be_in_viewport()
+
+
 # axe-core
 
 

@@ -42,18 +42,15 @@ def _latest(storage: Storage, address: Address) -> list[dict[str, str]]:
         {
             "session": name,
             "title": titles[name],
-            "link": _link(run) if numbers[name] == 1 and is_session(run) else address.link("sessions", session=name),
-            "all": address.link("sessions", session=name),
+            # The session of a coding agent opens as its conversation.
+            "link": f"runs/{run.id}#view=conversation" if numbers[name] == 1 and is_session(run) else link,
+            "all": link,
             "runs": f"{numbers[name]:,}{more}",
             "at": at_text(run.started_at or run.inserted_at),
         }
         for name, run in last.items()
+        for link in [address.link("sessions", session=name)]
     ]
-
-
-def _link(run: AgentInstanceRow) -> str:
-    """Return the address of a run: of the session of a coding agent, that of its conversation."""
-    return f"runs/{run.id}{'#view=conversation' if is_session(run) else ''}"
 
 
 def runs(storage: Storage, address: Address) -> dict[str, Any]:
