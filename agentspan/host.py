@@ -433,10 +433,15 @@ def hold_each(
 def is_readable(file: "FileDescriptorLike", wait_s: float = 0.0) -> bool:
     """Return whether a file has data, an end or an error to read within `wait_s`; False for one that is not open.
 
-    A program may have thousands of open files.
+    A program may have thousands of open files. On Windows only a socket can have data.
     """
     import select
 
+    if not hasattr(select, "poll"):
+        try:
+            return any(select.select([file], [], [], wait_s))
+        except (OSError, ValueError):  # closed, or no socket
+            return False
     poll = select.poll()  # `select` takes no descriptor above 1,023
     poll.register(file, select.POLLIN)
     return any(event != select.POLLNVAL for _, event in poll.poll(wait_s * 1000))

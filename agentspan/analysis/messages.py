@@ -186,7 +186,8 @@ def _whole(call: Any, used: Mapping[str, Any], is_session: bool) -> Any:
     if not isinstance(id, str) or id not in used:
         return call
     own, whole = call.get("arguments"), used[id]
-    is_part = isinstance(own, dict) and isinstance(whole, dict) and all(_begins(own[k], whole.get(k)) for k in own)
+    is_object = isinstance(own, dict) and isinstance(whole, dict)
+    is_part = all(_begins(own[k], whole.get(k)) for k in own) if is_object else _begins(own, whole)
     is_missing = call.keys().isdisjoint((*_ARGUMENTS, "function"))
     return {**call, "arguments": whole} if is_missing or (is_session and is_part) else call
 

@@ -11,7 +11,7 @@ from agentspan.analysis.causes import Judged, Scored, Verdict, left_open, page_o
 from agentspan.analysis.runs import find_runs, ids_that_match, marked
 from agentspan.analysis.search import Hit, search
 from agentspan.analysis.session_runs import about, line_of, prompt_of, totals_text
-from agentspan.analysis.tree import score_text
+from agentspan.analysis.tree import is_session, score_text
 from agentspan.answers.blocks import Cell
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, ScoreRow
 from agentspan.model.scores import MARK
@@ -126,7 +126,7 @@ def _run(
     started = run.started_at or run.inserted_at
     return {
         "id": run.id,
-        "href": address.link(f"runs/{run.id}"),
+        "href": address.link(f"runs/{run.id}") + "#view=conversation" * is_session(run),
         "mark": judged.status,
         "cells": {
             "status": judged.text,

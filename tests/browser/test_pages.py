@@ -42,7 +42,8 @@ class Pages:
 
     def __init__(self, runs: str, empty: str, login: str, ids: dict[str, str], file: str) -> None:
         self.runs, self.empty, self.login, self.file = runs, empty, login, file
-        self.failing, self.hostile, self.wide, self.long, self.failed = (f"{runs}/runs/{ids[name]}" for name in ids)
+        addresses = (f"{runs}/runs/{ids[name]}" for name in ids)
+        self.failing, self.hostile, self.wide, self.long, self.failed, self.talk = addresses
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def pages(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("pages")
     with database(folder / "runs.db") as db:
         ids = {"failing": failing_run(db), "hostile": hostile_run(db), "wide": wide_run(db), "long": long_run(db, ROWS)}
-        ids["failed"] = failed_run(db)
+        ids["failed"], ids["talk"] = failed_run(db), coding_session(db)
         page = folder / "run.html"
         page.write_text(export.html(db.storage, [ids["failing"], ids["wide"]]), encoding="utf-8")
     database(folder / "empty.db").close()
@@ -79,6 +80,25 @@ def wide_run(db: Any) -> str:
             end=60 * number + 59,
         )
     return run.finish(721)
+
+
+def coding_session(db: Any) -> str:
+    """A session of a coding agent: 26 prompts, each with thinking, an edit and a to-do list; and a sub-agent."""
+    metadata = {"session_id": "s", "cwd": "/work/shop", "title": "fix the tests"}
+    run = Recording(db, "claude-code", external_identifier="claude:s", session="s", metadata=metadata)
+    edit = {"file_path": "/work/shop/main.go", "old_string": "a", "new_string": "a\nb"}
+    todos = {"todos": [{"content": "plant", "status": "completed"}, {"content": "water", "status": "pending"}]}
+    for begin in range(0, 260, 10):
+        run.span("message", {"role": "user", "content": f"step {begin}"}, begin=begin, end=begin + 1)
+        said = {"text": "I **look**.", "thinking": "hm", "input_tokens": 7, "cost_usd": 0.5}
+        run.span("llm", {"model": "m"}, said, begin=begin + 1, end=begin + 2)
+        for name, arguments in (("Edit", edit), ("TodoWrite", todos), ("Bash", {"command": "git diff --stat"})):
+            run.span(
+                "tool", {"name": name, "arguments": arguments}, {"output": "one\ntwo"}, begin=begin + 2, end=begin + 3
+            )
+    agent = run.span("agent", {"name": "Explore"}, {"output": "found"}, begin=4, end=6)
+    run.span("llm", {"model": "m"}, {"text": "found"}, parent=agent, begin=4, end=5)
+    return run.finish(260)
 
 
 def failed_run(db: Any) -> str:
@@ -406,6 +426,25 @@ def test_nothing_vanishes_in_forced_colours(pages: Pages, open_page: Opener, sch
     assert page.evaluate(VANISHED) == []
 
 
+def test_the_chapters_are_on_one_screen_and_lead_to_an_edit(pages: Pages, open_page: Opener) -> None:
+    page = open_page(f"{pages.runs}/sessions", ready=False)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.get_by_role("link", name="shop: fix the tests").click()
+    chapters = page.locator("#chapters-list .prompt")
+    expect(chapters).to_have_count(26)
+    expect(chapters.last).to_be_in_viewport()
+    page.locator("#chapters-list").get_by_text("main.go").first.click()
+    expect(page.locator("#turns").get_by_text("Edit main.go").first).to_be_in_viewport()
+
+
+def test_an_edit_is_three_steps_from_the_first_page_in_a_narrow_window(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.runs, ready=False, width=400)
+    page.locator("[data-col=name] a").filter(has_text="claude-code").click()
+    page.locator("#chapters summary").click()
+    page.locator("#chapters-list").get_by_text("main.go").click()
+    expect(page.locator("#turns").get_by_text("Edit main.go").first).to_be_in_viewport()
+
+
 # axe-core
 
 
@@ -444,6 +483,8 @@ def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "detail", "", ("j", "j", "j")
     yield "search", "", ("/", *"time", "Enter")
     yield "conversation", "", ("Escape", "2")
+    yield "chapters", f"{pages.talk}#view=conversation", ()
+    yield "turns of a session", "", ("j", "e", "j", "e", "j", "e", "j", "e")
     yield "keys", "", ("?",)
     yield "error", pages.hostile, ("e",)
     yield "stats", pages.wide, ("3",)
@@ -491,4 +532,4 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
             page.set_viewport_size({"width": 1440, "height": 900})
             looked.add(name)
     assert found == [], "\n".join(map(str, found))
-    assert len(looked) == 26
+    assert len(looked) == 28

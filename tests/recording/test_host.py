@@ -4,7 +4,9 @@ import asyncio
 import functools
 import io
 import os
+import select
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
-from agentspan.host import Thread
+from agentspan.host import Thread, is_readable
 from agentspan.model.changes import Unit
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.tracer import recorder_of
@@ -525,3 +527,19 @@ def test_two_threads_are_started_at_most(tmp_path: Path, monkeypatch: pytest.Mon
         storage.close()
     assert seen == {(f"agentspan-{name}", True) for name in ("journal", "backlog", "checkpoint")}
     assert max(most) <= 2
+
+
+@pytest.mark.parametrize("has_poll", [True, False])
+def test_a_socket_is_readable_when_it_has_data_or_ended(monkeypatch: pytest.MonkeyPatch, *, has_poll: bool) -> None:
+    if not has_poll:  # as on Windows
+        monkeypatch.delattr(select, "poll")
+    one, other = socket.socketpair()
+    with one, other:
+        found = [is_readable(one)]
+        other.send(b"x")
+        found.append(is_readable(one))
+        one.recv(1)
+        other.close()
+        found.append(is_readable(one, 5))
+        number = one.fileno()
+    assert [*found, is_readable(number)] == [False, True, True, False]

@@ -13,9 +13,11 @@ from agentspan.analysis.messages import with_arguments
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.serve import create_app
+from agentspan.storage.memory import MemoryStorage
 from agentspan.viewer import conversation
 from agentspan.viewer.conversation import Conversation
 from agentspan.viewer.data import columns
+from agentspan.viewer.pages.sessions import LOOKED_AT
 from tests.cli.calling import call, lines
 from tests.serve.asgi import Client
 from tests.sessions.claude_entries import answer, prompt, result, text, written
@@ -190,12 +192,16 @@ def test_a_long_argument_of_which_the_model_call_has_the_begin_is_the_same(tmp_p
     found = talk(prompt(1, "test"), answer(2, text("I test."), asked), result(3, 2, "ok"), folder=tmp_path)
     (made,) = [each for turn in found.turns for each in turn["calls"]]
     assert (made["same"], made["differs"]) == (3, None)
-    own = {"tool_calls": [{"id": "c", "arguments": {"command": f"{LONG[:50]}…", "n": 1}}]}
-    for whole, is_same in (
-        ({"command": LONG, "n": 1}, True),
-        ({"command": f"x{LONG}", "n": 1}, False),
-        ({"n": 1}, False),
+    begin: dict[str, Any] = {"command": f"{LONG[:50]}…", "n": 1}
+    for own_arguments, whole, is_same in (
+        (begin, {"command": LONG, "n": 1}, True),
+        (begin, {"command": f"x{LONG}", "n": 1}, False),
+        (begin, {"n": 1}, False),
+        (f"{LONG[:50]}…", LONG, True),
+        (f"{LONG[:50]}…", f"x{LONG}", False),
+        (begin, LONG, False),
     ):
+        own = {"tool_calls": [{"id": "c", "arguments": own_arguments}]}
         (used,) = with_arguments(own, {"c": whole}, is_session=True)["tool_calls"]
         assert (used["arguments"] == whole) is is_same
 
@@ -207,7 +213,19 @@ def test_the_bar_leads_to_sessions_and_a_session_to_its_conversation(session: Pa
         first, listed = (client.get(path, headers={"accept": "text/html"}).text for path in ("/", "/sessions"))
         client.close()
     assert 'id="to-sessions" href="sessions"' in first
-    assert f'href="runs/{run}#view=conversation"' in listed
+    assert all(f'href="runs/{run}#view=conversation"' in page for page in (first, listed))
+
+
+def test_a_session_with_runs_before_the_latest_ones_leads_to_all_of_them() -> None:
+    with Database(MemoryStorage()) as database:
+        for _ in range(LOOKED_AT):
+            database.agent_instances.register("support", session="chat")
+        for number in ("1,000", "1,000 or more"):
+            client = Client(create_app(database.storage))  # another one, as an answer is kept for a moment
+            listed = client.get("/sessions", headers={"accept": "text/html"}).text
+            client.close()
+            assert f'<a href="sessions?session=chat">{number}</a>' in listed
+            database.agent_instances.register("support", session="chat")
 
 
 @pytest.mark.skipif("AGENTSPAN_TEST_SESSIONS" not in os.environ, reason="needs AGENTSPAN_TEST_SESSIONS")

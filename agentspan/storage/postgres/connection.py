@@ -120,6 +120,8 @@ def _limited(
 
 
 def _is_ready(socket: int, wanted: int) -> bool:
+    if not hasattr(select, "poll"):  # on Windows
+        return any(select.select([socket] * bool(wanted & Wait.R), [socket] * bool(wanted & Wait.W), [], 0))
     poll = select.poll()
     poll.register(socket, (select.POLLIN if wanted & Wait.R else 0) | (select.POLLOUT if wanted & Wait.W else 0))
     return bool(poll.poll(0))

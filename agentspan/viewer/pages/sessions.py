@@ -1,7 +1,7 @@
 """The page of a session: its runs in order, each with its first prompt, as `agentspan show --session` prints them."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from agentspan.analysis.session_runs import PAGE, session_runs, totals_text
@@ -23,20 +23,21 @@ def first(storage: Storage, address: Address) -> dict[str, Any]:
     """Return the totals of the session in the address, or the latest sessions."""
     session = address.word("session")
     if not session:
-        rows = [*scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT)]
+        rows = [*scan(storage, AgentInstanceRow, descending=True, limit=LOOKED_AT + 1)]
         sessions = _latest(rows, address)
-        among = "" if len(rows) < LOOKED_AT else f" among the latest {LOOKED_AT:,} runs"
+        among = "" if len(rows) <= LOOKED_AT else f" among the latest {LOOKED_AT:,} runs"
         sentence = f"{noun(len(sessions), 'session')}{among}, the latest {sessions[0]['at']}." if sessions else ""
         return {"session": "", "sessions": sessions, "sentence": sentence}
     found = session_runs(storage, session, address.filter(), limit=0)
     return {"session": session, "sentence": totals_text(noun(found.total, "run"), found.totals)}
 
 
-def _latest(rows: Iterable[AgentInstanceRow], address: Address) -> list[dict[str, str]]:
+def _latest(rows: Sequence[AgentInstanceRow], address: Address) -> list[dict[str, str]]:
     numbers: Counter[str] = Counter()
     last: dict[str, AgentInstanceRow] = {}
     titles: dict[str, str] = {}
-    for run in rows:
+    more = " or more" if len(rows) > LOOKED_AT else ""  # counting all would read all runs: no index has sessions
+    for run in rows[:LOOKED_AT]:
         if run.session:
             numbers[run.session] += 1
             last.setdefault(run.session, run)
@@ -45,17 +46,15 @@ def _latest(rows: Iterable[AgentInstanceRow], address: Address) -> list[dict[str
         {
             "session": name,
             "title": titles[name],
-            "link": _link(run) if numbers[name] == 1 and is_session(run) else address.link("sessions", session=name),
-            "runs": f"{numbers[name]:,}",
+            # The session of a coding agent opens as its conversation.
+            "link": f"runs/{run.id}#view=conversation" if numbers[name] == 1 and is_session(run) else link,
+            "all": link,
+            "runs": f"{numbers[name]:,}{more}",
             "at": at_text(run.started_at or run.inserted_at),
         }
         for name, run in last.items()
+        for link in [address.link("sessions", session=name)]
     ]
-
-
-def _link(run: AgentInstanceRow) -> str:
-    """Return the address of a run: of the session of a coding agent, that of its conversation."""
-    return f"runs/{run.id}{'#view=conversation' if is_session(run) else ''}"
 
 
 def runs(storage: Storage, address: Address) -> dict[str, Any]:
