@@ -182,8 +182,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="waiting-records-look-fresh",
         file="agentspan/recording/sinks/drain.py",
-        before="return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0",
-        after="return (time.monotonic_ns() - self._moved_ns) / 1e9 if not self.journaled else 0.0",
+        before="return (disk.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0",
+        after="return (disk.monotonic_ns() - self._moved_ns) / 1e9 if not self.journaled else 0.0",
         says="Health tells of an age of 0 s while records wait for the storage, however long they have waited.",
         caught_by="tests/recording/test_backlog.py::test_health_tells_how_much_waits_since_when_and_why",
     ),

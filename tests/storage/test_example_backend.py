@@ -73,6 +73,6 @@ def test_it_records_and_is_read_by_its_name(tmp_path: Path) -> None:
 
     runs, shown = said("runs"), said("show", "-")
     assert "traveller" in runs
-    assert "complete" in runs
+    assert "passed" in runs
     assert "a page about flights" in shown
     assert "ZeroDivisionError" in shown
