@@ -280,6 +280,40 @@ def test_a_copy_right_after_a_checkpoint_is_noticed_though_it_has_the_size_of_th
             assert [look.changed(), look.changed()] == ["content" if is_copied else None] * 2
 
 
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_a_checkpoint_beside_a_reader_of_an_earlier_state_is_no_change(tmp_path: Path, is_copied: bool) -> None:
+    """It does not copy the pages that were written again since, also not as the reader sees them."""
+    path, backup, look = tmp_path / "runs.db", tmp_path / "backup.db", Watch(tmp_path / "runs.db")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.executescript("pragma journal_mode = wal; create table counted (number); create table other (number)")
+        writer.executescript("insert into counted values (0); insert into other values (0)")
+        changing.checkpoint(path)
+        shutil.copyfile(path, backup)
+        look.begin((path.stat().st_dev, path.stat().st_ino))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            writer.executescript("update counted set number = 1; update other set number = 1")
+            reader.execute("begin")
+            assert reader.execute("select * from other").fetchone() == (1,)
+            writer.execute("update other set number = 2")
+            changing.checkpoint(path)
+            if is_copied:
+                shutil.copyfile(backup, path)
+            assert [look.changed(), look.changed()] == ["content" if is_copied else None] * 2
+
+
+def test_a_log_that_was_begun_anew_twice_between_two_looks_is_no_change(tmp_path: Path) -> None:
+    path, look = tmp_path / "runs.db", Watch(tmp_path / "runs.db")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.executescript("pragma journal_mode = wal; create table counted (number); insert into counted values (0)")
+        for _ in range(20):
+            writer.execute("update counted set number = number + 1")
+        look.begin((path.stat().st_dev, path.stat().st_ino))
+        for _ in range(3):
+            changing.checkpoint(path)
+            writer.execute("update counted set number = number + 1")
+        assert [look.changed(), look.changed()] == [None] * 2
+
+
 @BOTH
 def test_a_copy_over_the_file_is_a_fault_until_a_sound_file_is_there(tmp_path: Path, durability: Any) -> None:
     path, backup = tmp_path / "runs.db", tmp_path / "backup.db"

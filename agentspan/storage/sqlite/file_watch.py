@@ -14,8 +14,10 @@ import os
 import sqlite3
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -176,23 +178,48 @@ class Watch:
     def _lacks_page(self, index: _Index, before: _Index) -> bool:
         """Return whether the file lacks a page of the latest commit that checkpoints have copied into it (20 µs).
 
-        If it lacks the page, something was copied over the file right after a checkpoint. If SQLite has begun the log
-        anew, the commit is the last one in the rest of the log of before; if that was overwritten, it is unknown.
+        If it lacks the page, something was copied over the file right after a checkpoint.
         """
-        size, page = _FRAME_HEAD + index.page_size, b""
+        size = _FRAME_HEAD + index.page_size
         with guard(OSError), disk.stream(self.log_path, "rb") as log:
-            old = max(index.frames + 1, before.frames), before.salt
-            number, salt = (index.copied, index.salt) if index.copied else old
-            while (frame := disk.pread(log.fileno(), size, _LOG_HEAD + (number - 1) * size))[8:16] == salt:
-                page = frame if frame[4:8] != bytes(4) and len(frame) == size else page  # the last of a commit
-                if index.copied:
-                    break
-                number += 1
-            if page and self.file is not None and (descriptor := _descriptor(self._path, self.file)) is not None:
-                place = (int.from_bytes(page[:4], "big") - 1) * index.page_size
-                stored = disk.pread(descriptor, index.page_size, place)
-                return len(stored) == index.page_size and stored != page[_FRAME_HEAD:]
+            frame = _copied_frame(partial(_read_frame, log.fileno(), size), index, before)
+            if len(frame) == size and self.file is not None:
+                descriptor = _descriptor(self._path, self.file)
+                if descriptor is not None:
+                    place = (int.from_bytes(frame[:4], "big") - 1) * index.page_size
+                    stored = disk.pread(descriptor, index.page_size, place)
+                    return len(stored) == index.page_size and stored != frame[_FRAME_HEAD:]
         return False
+
+
+def _copied_frame(read: Callable[..., bytes], index: _Index, before: _Index) -> bytes:
+    """Return the latest frame whose page checkpoints have copied into the file, with its page; b"" if it is unknown.
+
+    While a reader uses an earlier state, a checkpoint copies the commits up to that state, without the pages that
+    commits of later have written again. If SQLite has begun the log anew, the frame is the last one in the rest of the
+    log of before. Begun anew a second time, the log of between is unknown, and may have written the page again.
+    """
+    if index.copied:
+        later = {read(number, length=4) for number in range(index.copied + 1, index.frames + 1)}
+        frames = map(read, range(index.copied, 0, -1))
+        return next((frame for frame in frames if frame[:4] not in later), b"")
+    found = b""
+    if _begun(index) == (_begun(before) + 1) % 2**32:
+        for number in count(max(index.frames + 1, before.frames)):
+            frame = read(number)
+            if frame[8:16] != before.salt:
+                break
+            found = frame if frame[4:8] != bytes(4) else found  # the last of a commit
+    return found
+
+
+def _read_frame(log: int, size: int, number: int, length: int = 0) -> bytes:
+    return disk.pread(log, length or size, _LOG_HEAD + (number - 1) * size)
+
+
+def _begun(index: _Index) -> int:
+    """Return a number that is 1 larger each time SQLite begins the log anew."""
+    return int.from_bytes(index.salt[:4], "big")
 
 
 def inode_of(path: str | os.PathLike[str]) -> Inode | None:

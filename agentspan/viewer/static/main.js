@@ -62,6 +62,7 @@ function listenToLogout() {
   const problem = el("p", { class: "lost", role: "alert", hidden: true });
   findById("lost")?.before(problem);
   button?.addEventListener("click", async () => {
+    problem.hidden = true;
     try {
       await post(button.dataset.to ?? "", {});
       location.assign(button.dataset.then ?? "");
@@ -70,7 +71,6 @@ function listenToLogout() {
       problem.hidden = false;
     }
   });
-  addEventListener("serverback", () => (problem.hidden = true));
 }
 
 startTheme();
